@@ -1,0 +1,1 @@
+"""What every Tandem service is built from: the broker seam, the consumer pipeline and the outbox relay."""

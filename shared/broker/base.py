@@ -1,0 +1,189 @@
+"""The seam: what a service may ask of a broker, and what an adapter owes it.
+
+An adapter is a `Broker`. `tests/conformance` holds every obligation written here against both real
+brokers; what honestly differs between them is stated in `Capabilities`, never emulated in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol, Self
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is published: final wire bytes and where they go.
+
+    `channel` is a name such as `order`; `type` the event type; messages with equal `key` stay in order.
+    """
+
+    channel: str
+    type: str
+    key: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One message as the broker handed it over.
+
+    `body` and `headers` are what was sent, unchecked. `redelivered` is the broker's own hint, if it
+    has one. `position` names the place for logs (`order-events/3@17`, `notification.order#42`).
+    `token` belongs to the adapter.
+    """
+
+    body: bytes
+    headers: Mapping[str, str]
+    channel: str
+    key: str | None
+    redelivered: bool
+    position: str
+    token: Any
+
+
+class Settlement(Enum):
+    """The pipeline's answer to one delivery."""
+
+    ACK = "ack"
+    """Finished, one way or the other: never deliver it to this subscriber again."""
+    RETRY = "retry"
+    """Not finished and nobody's fault: deliver it again, after a pause, to whoever is free."""
+
+
+BatchHandler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Settlement]]]
+"""Receives 1 to `batch_max` deliveries in broker order; returns one settlement for each, in the same order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """Who wants what. `subscriber` is the consumer group: replicas that share the name compete.
+
+    `types` are the event types to be delivered (a broker without routing delivers all of the channel's).
+    At most `in_flight_max` messages are unsettled at once, handed over in batches of at most `batch_max`.
+    `ordered`: deliver events of one key in publishing order even with several replicas running.
+    """
+
+    channel: str
+    subscriber: str
+    types: frozenset[str]
+    batch_max: int = 500
+    in_flight_max: int = 1_000
+    ordered: bool = True
+
+    @property
+    def queue(self) -> str:
+        """The subscriber's own place on the channel: `notification.order`."""
+        return f"{self.subscriber}.{self.channel}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What honestly differs. Printed as the capability matrix by the conformance suite."""
+
+    name: str
+    order_scope: str
+    """Within what events keep their order: `partition` or `queue`."""
+    scale_out_keeps_order: bool
+    """Several replicas work at once and events of one key still stay in order."""
+    replay: bool
+    """A subscriber can read again what it has settled."""
+    routes_by_type: bool
+    """The broker itself filters by event type."""
+    unroutable_detected: bool
+    """Publishing what nobody subscribes to is reported to the publisher."""
+    delivery_limit: bool
+    """The broker itself parks a message that was delivered too often."""
+    delayed_retry: bool
+    request_reply: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFailure:
+    """One message of a batch was not confirmed. It may have arrived all the same."""
+
+    message: Message
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message in a dead-letter queue or topic, as `Broker.dead_letters` lists it."""
+
+    queue: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One line of the AsyncAPI document: an event type on a channel and the model of its data."""
+
+    channel: str
+    type: str
+    model: type[BaseModel]
+    subscriber: str | None = None
+    """None: the service publishes it."""
+
+
+class Broker(Protocol):
+    """An async context manager: entering connects (bounded in time), leaving stops in good order."""
+
+    capabilities: Capabilities
+
+    async def __aenter__(self) -> Self:
+        """Connect. Raises `UnavailableError` when the broker does not answer in time."""
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Stop pulling, let running handlers finish and settle within the grace period, disconnect."""
+
+    async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription] = ()) -> None:
+        """Make sure that the channels exist, and the subscriptions' queues and dead-letter places with them.
+
+        Idempotent. From then on no event on the channel is lost to the subscriptions, running or not.
+        """
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        """Publish in order per key; return when each message was confirmed or failed.
+
+        Confirmed means that the broker has the message as durably as the topology asks. A message is not
+        sent before an earlier one with the same key was confirmed, unless the protocol keeps the order by
+        itself; once one fails, later ones with its key fail too. Returns the failures, an empty list when
+        all went well; raises nothing but `UnavailableError` (then none of them counts as confirmed).
+        """
+
+    async def publish_dead_letter(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        """Put the delivery's bytes and headers, with `headers` added, in the subscriber's dead-letter
+        queue or topic; return once confirmed. Raises `UnavailableError`."""
+
+    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
+        """Start to deliver, from the oldest message that the subscriber has not settled.
+
+        One call of `handler` at a time. Whatever it raises is logged and answered as `RETRY` for its whole
+        batch. A settlement that fails is reported through `settlement_failures` and logged, and
+        the message is delivered again.
+        """
+
+    async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """Peek at up to `limit` messages in each dead-letter place; they stay where they are."""
+
+    async def ping(self) -> None:
+        """Raises `UnavailableError` when the broker does not answer within a second or two."""
+
+    def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
+        """The AsyncAPI 3 document of these operations, by FastStream's own generator."""
+
+    @property
+    def settlement_failures(self) -> int:
+        """How many settlements the broker refused or never got, since the start."""
+
+
+def destination_name(system: str, channel: str) -> str:
+    """The name of a channel's exchange (`order.events`) or topic (`order-events`) on `rabbit` or `kafka`."""
+    return f"{channel}.events" if system == "rabbit" else f"{channel}-events"

@@ -1,0 +1,102 @@
+"""CloudEvents 1.0 envelope in structured JSON mode: the same bytes on every broker.
+
+Source: CloudEvents specification 1.0.2 and its JSON format; the extension attributes are `partitionkey`
+(partitioning extension), `traceparent` (distributed tracing extension), `correlationid` and `causationid`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import orjson
+from uuid_utils import uuid7
+
+from shared.errors import EventTooLargeError, UndecodableError
+
+CONTENT_TYPE = "application/cloudevents+json"
+EVENT_BYTES_MAX = 1_000_000
+"""Largest encoded event in bytes: under the default limits of both brokers (Kafka 1,048,588; RabbitMQ 16 MiB)."""
+
+_REQUIRED = ("id", "source", "type")
+_OPTIONAL = ("subject", "time", "dataschema", "partitionkey", "traceparent", "correlationid", "causationid")
+_ID_LENGTH_MAX = 255
+
+
+def schema_uri(event_type: str, version: int) -> str:
+    """The `dataschema` of version `version` of an event type, a URN (RFC 8141 syntax)."""
+    return f"urn:tandem:{event_type}:{version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """One event. Two envelopes with equal `source` and `id` are the same event, whatever else differs."""
+
+    source: str
+    type: str
+    data: Any
+    subject: str | None = None
+    dataschema: str | None = None
+    partitionkey: str | None = None
+    traceparent: str | None = None
+    correlationid: str | None = None
+    causationid: str | None = None
+    id: str = field(default_factory=lambda: str(uuid7()))
+    time: str | None = field(default_factory=lambda: datetime.now(UTC).isoformat())
+
+    def encode(self) -> bytes:
+        """The wire bytes. Raises `EventTooLargeError` over `EVENT_BYTES_MAX` bytes."""
+        document: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.source,
+            "type": self.type,
+            "datacontenttype": "application/json",
+        }
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            if value is not None:
+                document[name] = value
+        document["data"] = self.data
+        body = orjson.dumps(document)
+        if len(body) > EVENT_BYTES_MAX:
+            raise EventTooLargeError(f"event {self.type} has {len(body)} bytes, over the {EVENT_BYTES_MAX} allowed")
+        return body
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Read wire bytes; unknown attributes are tolerated and dropped.
+
+        Raises `UndecodableError` when the bytes are not JSON, not CloudEvents 1.0, or too many.
+        """
+        if len(body) > EVENT_BYTES_MAX:
+            raise UndecodableError(f"{len(body)} bytes, over the {EVENT_BYTES_MAX} that an event may have")
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise UndecodableError(f"not JSON: {error}") from None
+        if not isinstance(document, dict) or document.get("specversion") != "1.0":
+            raise UndecodableError("not a CloudEvents 1.0 envelope")
+        for name in _REQUIRED:
+            value = document.get(name)
+            if not isinstance(value, str) or not 0 < len(value) <= _ID_LENGTH_MAX:
+                raise UndecodableError(f"attribute {name} must be a string of 1 to {_ID_LENGTH_MAX} characters")
+            if "\x00" in value:
+                raise UndecodableError(f"attribute {name} holds a NUL character")
+        for name in _OPTIONAL:
+            value = document.get(name)
+            if value is not None and not isinstance(value, str):
+                raise UndecodableError(f"attribute {name} must be a string")
+        return cls(
+            id=document["id"],
+            source=document["source"],
+            type=document["type"],
+            data=document.get("data"),
+            **{name: document.get(name) for name in _OPTIONAL},
+        )
+
+    @property
+    def key(self) -> str:
+        """Events with equal keys keep their order: the partition key, else the subject, else the id."""
+        return self.partitionkey or self.subject or self.id

@@ -1,0 +1,98 @@
+"""Events as services see them: the data model that a service publishes or accepts, and one received event."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.envelope import Envelope, schema_uri
+from shared.errors import SchemaViolationError, UnknownSchemaError
+
+if TYPE_CHECKING:
+    from shared.uow import UnitOfWork
+
+
+class EventData(BaseModel):
+    """Base of every event's data. A subclass says what it is:
+
+        class OrderPlaced(EventData):
+            channel = "order"
+            event_type = "order.placed"
+            schema_version = 1
+
+    Unknown fields are ignored, so that a producer may add some (tolerant reader).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    channel: ClassVar[str]
+    event_type: ClassVar[str]
+    schema_version: ClassVar[int] = 1
+
+    @classmethod
+    def schema_uri(cls) -> str:
+        """The `dataschema` attribute of such an event."""
+        return schema_uri(cls.event_type, cls.schema_version)
+
+
+DataT = TypeVar("DataT", bound=EventData)
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[DataT]):
+    """One received event: its envelope, and its data checked against the subscriber's own model."""
+
+    envelope: Envelope
+    data: DataT
+
+    @property
+    def id(self) -> str:
+        return self.envelope.id
+
+
+EventHandler = Callable[[Any, "UnitOfWork"], Awaitable[None]]
+"""`async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """Which model an event type is read with and who handles it."""
+
+    model: type[EventData]
+    handle: EventHandler
+
+    def read(self, envelope: Envelope) -> Event[Any]:
+        """Raises `UnknownSchemaError` for another schema version, `SchemaViolationError` for bad data.
+
+        An event without `dataschema` is read as the version that this handler knows.
+        """
+        if envelope.dataschema not in {None, self.model.schema_uri()}:
+            raise UnknownSchemaError(f"{envelope.type} with schema {envelope.dataschema!r}")
+        try:
+            return Event(envelope, self.model.model_validate(envelope.data))
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}" for item in error.errors()[:5]
+            )
+            raise SchemaViolationError(f"{envelope.type}: {problems}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """What a service consumes of one channel.
+
+    `ignores` are types that it knows of and does not want; any other type without a handler is unknown
+    and goes to the dead letters.
+    """
+
+    channel: str
+    name: str
+    handlers: tuple[Handler, ...]
+    ignores: frozenset[str] = frozenset()
+
+    @property
+    def types(self) -> frozenset[str]:
+        return frozenset(handler.model.event_type for handler in self.handlers)

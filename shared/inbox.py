@@ -1,0 +1,63 @@
+"""Idempotent Receiver: `(subscriber, source, id)` is recorded in the transaction that holds the effects.
+
+The row is the fence. Redis claims make duplicates cheap; this makes them harmless, also with Redis gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.envelope import Envelope
+
+metadata = MetaData()
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("subscriber", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
+)
+
+# One statement for the whole batch. Sorted, so that two processes that hold the same events lock the rows in
+# the same order; a row that another transaction is inserting is waited for, then skipped.
+_RECORD = text(
+    """
+    insert into inbox (subscriber, source, event_id)
+    select :subscriber, source, event_id
+      from unnest(cast(:sources as text[]), cast(:ids as text[])) as event (source, event_id)
+     order by source, event_id
+    on conflict do nothing
+    returning source, event_id
+    """
+)
+
+_PRUNE = text(
+    """
+    delete from inbox where ctid = any (array(
+      select ctid from inbox where recorded_at < now() - make_interval(secs => :retention_s) limit :limit))
+    """
+)
+
+
+async def record(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
+    """Insert a row per event; return the `(source, id)` of those that were not there before."""
+    result = await connection.execute(
+        _RECORD,
+        {
+            "subscriber": subscriber,
+            "sources": [event.source for event in events],
+            "ids": [event.id for event in events],
+        },
+    )
+    return {(row.source, row.event_id) for row in result}
+
+
+async def prune(connection: AsyncConnection, retention_s: float, limit: int = 5_000) -> int:
+    """Delete up to `limit` rows older than `retention_s`; return how many."""
+    result = await connection.execute(_PRUNE, {"retention_s": retention_s, "limit": limit})
+    return result.rowcount

@@ -1,0 +1,120 @@
+"""Settings: frozen, read once from the environment (prefix `TANDEM_`), and the relations between them.
+
+Built in a service's `app.py`; nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.functional_validators import BeforeValidator
+
+from shared.errors import ConfigurationError
+
+Role = Literal["api", "relay", "consumer"]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Everything that a process can be told. Times are in the unit that ends the name."""
+
+    model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, extra="forbid")
+
+    broker: Literal["rabbit", "kafka"]
+    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=1, le=65_535)]
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    postgres_dsn: str
+    postgres_pool_max: Annotated[int, Field(ge=1, le=100)] = 10
+    postgres_timeout_s: Seconds = 10.0
+    redis_url: str
+    redis_timeout_s: Seconds = 2.0
+    rabbit_url: str | None = None
+    kafka_bootstrap: str | None = None
+    kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
+    kafka_min_insync_replicas: Annotated[int, Field(ge=1)] = 1
+
+    connect_timeout_s: Seconds = 20.0
+    publish_timeout_s: Seconds = 15.0
+    shutdown_grace_s: Seconds = 20.0
+
+    batch_max: Annotated[int, Field(ge=1, le=10_000)] = 500
+    handler_timeout_s: Seconds = 30.0
+    handler_attempts_max: Annotated[int, Field(ge=1, le=10)] = 3
+    deliveries_max: Annotated[int, Field(ge=1, le=100)] = 5
+    retry_wait_initial_s: Seconds = 0.05
+    retry_wait_max_s: Seconds = 1.0
+    outage_hold_s: Seconds = 60.0
+    """How long a batch waits for a server that is away before it goes back to the broker."""
+
+    claim_lock_s: Seconds = 300.0
+    claim_done_s: Seconds = 86_400.0
+    heartbeat_interval_s: Seconds = 1.0
+    heartbeat_ttl_s: Seconds = 4.0
+
+    message_ttl_s: Seconds = 7 * 86_400.0
+    dead_letter_ttl_s: Seconds = 30 * 86_400.0
+    inbox_retention_s: Seconds = 8 * 86_400.0
+    kafka_partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
+    kafka_max_poll_interval_s: Seconds = 300.0
+    kafka_session_timeout_s: Seconds = 10.0
+
+    relay_batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
+    relay_poll_interval_s: Seconds = 1.0
+    relay_shards: Literal[1, 2, 4, 8, 16] = 1
+
+    otlp_dir: Path | None = None
+    otlp_endpoint: str | None = None
+    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    metrics_interval_s: Seconds = 15.0
+
+    @classmethod
+    def from_environment(cls, **overrides: object) -> Self:
+        """Raises `ConfigurationError` with one sentence that names every bad setting."""
+        try:
+            return cls(**overrides)  # type: ignore[arg-type]
+        except ValidationError as error:
+            problems = "; ".join(
+                f"TANDEM_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+                if item["loc"]
+                else item["msg"].removeprefix("Value error, ")
+                for item in error.errors()
+            )
+            raise ConfigurationError(f"bad settings: {problems}") from None
+
+    @model_validator(mode="after")
+    def _relations_hold(self) -> Self:
+        broker_url = "rabbit_url" if self.broker == "rabbit" else "kafka_bootstrap"
+        rules = {
+            f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {self.broker}": getattr(self, broker_url),
+            "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (
+                self.claim_lock_s > self.handler_timeout_s
+            ),
+            "TANDEM_HEARTBEAT_TTL_S must be at least three times TANDEM_HEARTBEAT_INTERVAL_S": (
+                self.heartbeat_ttl_s >= 3 * self.heartbeat_interval_s
+            ),
+            "TANDEM_OUTAGE_HOLD_S plus twice TANDEM_HANDLER_TIMEOUT_S must stay under "
+            "TANDEM_KAFKA_MAX_POLL_INTERVAL_S, or Kafka gives the batch to someone else": (
+                self.outage_hold_s + 2 * self.handler_timeout_s < self.kafka_max_poll_interval_s
+            ),
+            "TANDEM_INBOX_RETENTION_S must exceed TANDEM_MESSAGE_TTL_S, or an old redelivery takes effect twice": (
+                self.inbox_retention_s > self.message_ttl_s
+            ),
+            "TANDEM_KAFKA_MIN_INSYNC_REPLICAS must not exceed TANDEM_KAFKA_REPLICATION_FACTOR": (
+                self.kafka_min_insync_replicas <= self.kafka_replication_factor
+            ),
+            "TANDEM_ROLES must name at least one role": self.roles,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
