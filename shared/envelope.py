@@ -61,7 +61,9 @@ class Envelope:
         document["data"] = self.data
         body = orjson.dumps(document)
         if len(body) > EVENT_BYTES_MAX:
-            raise EventTooLargeError(f"event {self.type} has {len(body)} bytes, over the {EVENT_BYTES_MAX} allowed")
+            raise EventTooLargeError(
+                f"event {self.type} has {len(body)} bytes, over the {EVENT_BYTES_MAX} allowed"
+            )
         return body
 
     @classmethod
@@ -81,7 +83,9 @@ class Envelope:
         for name in _REQUIRED:
             value = document.get(name)
             if not isinstance(value, str) or not 0 < len(value) <= _ID_LENGTH_MAX:
-                raise UndecodableError(f"attribute {name} must be a string of 1 to {_ID_LENGTH_MAX} characters")
+                raise UndecodableError(
+                    f"attribute {name} must be a string of 1 to {_ID_LENGTH_MAX} characters"
+                )
             if "\x00" in value:
                 raise UndecodableError(f"attribute {name} holds a NUL character")
         for name in _OPTIONAL:

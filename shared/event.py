@@ -75,7 +75,8 @@ class Handler:
             return Event(envelope, self.model.model_validate(envelope.data))
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}" for item in error.errors()[:5]
+                f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}"
+                for item in error.errors()[:5]
             )
             raise SchemaViolationError(f"{envelope.type}: {problems}") from None
 

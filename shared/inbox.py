@@ -44,7 +44,9 @@ _PRUNE = text(
 )
 
 
-async def record(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
+async def record(
+    connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]
+) -> set[tuple[str, str]]:
     """Insert a row per event; return the `(source, id)` of those that were not there before."""
     result = await connection.execute(
         _RECORD,

@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, extra="forbid")
 
     broker: Literal["rabbit", "kafka"]
-    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
+    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset(
+        {"api", "relay", "consumer"}
+    )
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65_535)]
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -66,7 +68,7 @@ class Settings(BaseSettings):
     inbox_retention_s: Seconds = 8 * 86_400.0
     kafka_partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
     kafka_max_poll_interval_s: Seconds = 300.0
-    kafka_session_timeout_s: Seconds = 10.0
+    kafka_session_timeout_s: Annotated[float, Field(ge=6)] = 6.0
 
     relay_batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
     relay_poll_interval_s: Seconds = 1.0
@@ -95,7 +97,9 @@ class Settings(BaseSettings):
     def _relations_hold(self) -> Self:
         broker_url = "rabbit_url" if self.broker == "rabbit" else "kafka_bootstrap"
         rules = {
-            f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {self.broker}": getattr(self, broker_url),
+            f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {self.broker}": getattr(
+                self, broker_url
+            ),
             "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (
                 self.claim_lock_s > self.handler_timeout_s
             ),

@@ -27,7 +27,16 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 from uuid_utils import uuid7
 
 from shared.broker.base import Subscription, destination_name
@@ -55,7 +64,9 @@ def _parse(traceparent: str | None) -> SpanContext | None:
     """The remote span that a W3C Trace Context `traceparent` names; None when absent or malformed."""
     try:
         version, trace_id, span_id, flags = (traceparent or "").split("-")
-        context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
+        context = SpanContext(
+            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
+        )
     except ValueError:
         return None
     return context if context.is_valid and version == "00" else None
@@ -88,7 +99,9 @@ class Telemetry:
         )
         self.messaging_system = {"rabbit": "rabbitmq", "kafka": "kafka"}[settings.broker]
         self._broker = settings.broker
-        self._tracers = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio)))
+        self._tracers = TracerProvider(
+            resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio))
+        )
         readers: list[MetricReader] = [_prometheus_reader()]
         if settings.otlp_dir is not None:
             self._add_file_exporters(settings.otlp_dir, process, readers, settings.metrics_interval_s)
@@ -96,7 +109,9 @@ class Telemetry:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
             endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
-            self._tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
+            self._tracers.add_span_processor(
+                BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5))
+            )
         self.meters = MeterProvider(metric_readers=readers, resource=resource)
         self._tracer = self._tracers.get_tracer("tandem", schema_url=SEMCONV_SCHEMA)
         meter = self.meters.get_meter("tandem", schema_url=SEMCONV_SCHEMA)
@@ -145,7 +160,12 @@ class Telemetry:
 
     @contextmanager
     def create(
-        self, channel: str, event_type: str, subject: str, cause: Envelope | None = None, link: str | None = None
+        self,
+        channel: str,
+        event_type: str,
+        subject: str,
+        cause: Envelope | None = None,
+        link: str | None = None,
     ) -> Iterator[Created]:
         """The PRODUCER span whose context the new event carries; `subject` makes it findable."""
         event_id = str(uuid7())
@@ -180,7 +200,9 @@ class Telemetry:
         destination = destination_name(self._broker, channel)
         ended_ns = time.time_ns()
         metric = {"messaging.system": self.messaging_system, "messaging.destination.name": destination}
-        self._send_duration.record((ended_ns - started_ns) / 1e9, {**metric, "messaging.operation.name": "send"})
+        self._send_duration.record(
+            (ended_ns - started_ns) / 1e9, {**metric, "messaging.operation.name": "send"}
+        )
         self._sent.add(len(events) - len(failed), {**metric, "tandem.status": "confirmed"})
         if failed:
             self._sent.add(len(failed), {**metric, "tandem.status": "failed"})
@@ -219,7 +241,7 @@ class Telemetry:
             yield None
             return
         destination = destination_name(self._broker, subscription.channel)
-        attributes = {
+        attributes: dict[str, str | int] = {
             **self._process_attributes(subscription),
             "messaging.batch.message_count": len(events),
         }
@@ -229,7 +251,9 @@ class Telemetry:
             yield span
 
     @contextmanager
-    def process(self, subscription: Subscription, event: Envelope, batch: Span | None) -> Iterator[Span | None]:
+    def process(
+        self, subscription: Subscription, event: Envelope, batch: Span | None
+    ) -> Iterator[Span | None]:
         """One event's CONSUMER span, child of the span that created it; None when it is not sampled."""
         parent = _parse(event.traceparent)
         if event.traceparent is not None and (parent is None or not is_sampled(event.traceparent)):

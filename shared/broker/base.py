@@ -124,7 +124,7 @@ class Operation:
     """One line of the AsyncAPI document: an event type on a channel and the model of its data."""
 
     channel: str
-    type: str
+    event_type: str
     model: type[BaseModel]
     subscriber: str | None = None
     """None: the service publishes it."""
@@ -170,8 +170,8 @@ class Broker(Protocol):
         the message is delivered again.
         """
 
-    async def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """Peek at up to `limit` messages in each dead-letter place; they stay where they are."""
+    async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
+        """Peek at up to `limit` messages in the subscriber's dead-letter place; they stay where they are."""
 
     async def ping(self) -> None:
         """Raises `UnavailableError` when the broker does not answer within a second or two."""

@@ -1,0 +1,218 @@
+"""Redis claims: who may process an event now.
+
+A claim's key is `tandem:claim:{subscriber}:{source}:{id}`; its value is one of
+
+    d                     done: the effect is recorded (lives `claim_done_s`)
+    l:<owner>:<attempts>  locked by a process (lives `claim_lock_s`)
+    f:<attempts>          free again after a failure, with the deliveries counted so far
+
+A batch is claimed by one script (`SET NX` for each key inside it) and finished by one. Every process keeps a
+heartbeat key; a lock whose owner's heartbeat is gone is taken over, so that a killed process blocks its events
+for seconds, not for the lock's lifetime. That is safe because the inbox, not the claim, is the fence.
+Attempts are counted here, outside the process, so that an event that kills its consumer is found out.
+
+One Redis server, or one primary with replicas; the takeover reads a key outside `KEYS`, which Redis Cluster
+forbids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from uuid import uuid4
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from shared.envelope import Envelope
+from shared.errors import UnavailableError
+from shared.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+_CLAIM = """
+local owner, lock_ms = ARGV[1], ARGV[2]
+local alive, answers = {}, {}
+for i, key in ipairs(KEYS) do
+  local answer
+  if redis.call('SET', key, 'l:' .. owner .. ':1', 'NX', 'PX', lock_ms) then
+    answer = 1
+  else
+    local value = redis.call('GET', key)
+    local kind = string.sub(value, 1, 1)
+    if kind == 'd' then
+      answer = -1
+    else
+      local holder, attempts = string.match(value, '^l:([^:]*):(%d+)$')
+      local free = kind == 'f'
+      if free then
+        attempts = string.sub(value, 3)
+      else
+        if alive[holder] == nil then
+          alive[holder] = redis.call('EXISTS', 'tandem:alive:' .. holder)
+        end
+        free = alive[holder] == 0
+      end
+      if free then
+        answer = tonumber(attempts) + 1
+        redis.call('SET', key, 'l:' .. owner .. ':' .. answer, 'PX', lock_ms)
+      else
+        answer = 0
+      end
+    end
+  end
+  answers[i] = answer
+end
+return answers
+"""
+
+_DONE = """
+for _, key in ipairs(KEYS) do
+  redis.call('SET', key, 'd', 'PX', ARGV[1])
+end
+"""
+
+# Only the owner releases; the count of deliveries is kept, less the one that was nobody's fault.
+_RELEASE = """
+local mine = '^l:' .. string.gsub(ARGV[1], '%-', '%%-') .. ':(%d+)$'
+for _, key in ipairs(KEYS) do
+  local value = redis.call('GET', key)
+  local attempts = value and string.match(value, mine)
+  if attempts then
+    redis.call('SET', key, 'f:' .. (attempts - 1), 'PX', ARGV[2])
+  end
+end
+"""
+
+
+class ClaimState(Enum):
+    NEW = "new"
+    """Ours now."""
+    BUSY = "busy"
+    """A living process holds it: come back later, never acknowledge."""
+    DONE = "done"
+    """The effect is recorded: acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`attempt` counts from 1 how often the event was claimed (NEW only, else 0)."""
+
+    state: ClaimState
+    attempt: int = 0
+
+
+_BUSY = Claim(ClaimState.BUSY)
+_DONE_CLAIM = Claim(ClaimState.DONE)
+_FIRST = Claim(ClaimState.NEW, 1)
+
+
+def _claim(answer: int) -> Claim:
+    if answer == 1:
+        return _FIRST
+    if answer > 1:
+        return Claim(ClaimState.NEW, answer)
+    return _BUSY if answer == 0 else _DONE_CLAIM
+
+
+class Claims:
+    """One process's claims. Its methods raise `UnavailableError` when Redis does not answer in time."""
+
+    def __init__(self, settings: Settings, owner: str | None = None) -> None:
+        self.owner = owner or uuid4().hex
+        self._settings = settings
+        self._redis: Redis = Redis.from_url(
+            settings.redis_url,
+            socket_timeout=settings.redis_timeout_s,
+            socket_connect_timeout=settings.redis_timeout_s,
+            retry=Retry(NoBackoff(), 1),  # one retry hides a connection that the server closed while idle
+            max_connections=16,
+            decode_responses=False,
+        )
+        self._claim_script = self._redis.register_script(_CLAIM)
+        self._done_script = self._redis.register_script(_DONE)
+        self._release_script = self._redis.register_script(_RELEASE)
+
+    @asynccontextmanager
+    async def heartbeat(self) -> AsyncIterator[None]:
+        """Keep this process's heartbeat alive; on leaving remove it, so that its claims are free at once."""
+        with contextlib.suppress(UnavailableError):  # the pulse goes on trying
+            await self._beat()
+        pulse = asyncio.create_task(self._pulse(), name="claims-heartbeat")
+        try:
+            yield
+        finally:
+            pulse.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pulse
+            with contextlib.suppress(RedisError, OSError, TimeoutError):  # it runs out by itself
+                await self._redis.delete(f"tandem:alive:{self.owner}")
+
+    async def _beat(self) -> None:
+        try:
+            await self._redis.set(
+                f"tandem:alive:{self.owner}", 1, px=int(self._settings.heartbeat_ttl_s * 1_000)
+            )
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis: {error}") from error
+
+    async def _pulse(self) -> None:
+        healthy = True
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_interval_s)
+            try:
+                await self._beat()
+            except UnavailableError as error:
+                if healthy:
+                    _log.warning("redis.unavailable", error=str(error))
+                healthy = False
+            else:
+                if not healthy:
+                    _log.info("redis.back")
+                healthy = True
+
+    def _keys(self, subscriber: str, events: Sequence[Envelope]) -> list[str]:
+        return [f"tandem:claim:{subscriber}:{event.source}:{event.id}" for event in events]
+
+    async def claim(self, subscriber: str, events: Sequence[Envelope]) -> list[Claim]:
+        """One answer per event, in order. The events must differ from each other."""
+        arguments = (self.owner, int(self._settings.claim_lock_s * 1_000))
+        try:
+            answers = await self._claim_script(keys=self._keys(subscriber, events), args=arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis: {error}") from error
+        return [_claim(answer) for answer in answers]
+
+    async def done(self, subscriber: str, events: Sequence[Envelope]) -> None:
+        """Mark that the effects are recorded."""
+        try:
+            await self._done_script(
+                keys=self._keys(subscriber, events), args=(int(self._settings.claim_done_s * 1_000),)
+            )
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis: {error}") from error
+
+    async def release(self, subscriber: str, events: Sequence[Envelope]) -> None:
+        """Give claims of ours back without counting this delivery."""
+        arguments = (self.owner, int(self._settings.claim_lock_s * 1_000))
+        try:
+            await self._release_script(keys=self._keys(subscriber, events), args=arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis: {error}") from error
+
+    async def ping(self) -> None:
+        """Raises `UnavailableError` when Redis does not answer."""
+        try:
+            await self._redis.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis: {error}") from error
+
+    async def close(self) -> None:
+        await self._redis.aclose()
