@@ -1,0 +1,4 @@
+"""Runs Tandem: the process table, the native runtime, the Compose runtime and the command line.
+
+Importing this package, or any module of it, starts nothing and reads no setting.
+"""

@@ -1,0 +1,7 @@
+"""The command line: `python -m deploy up|down|status|logs|trace|dead-letters|servers|stop`."""
+
+import sys
+
+from deploy.command_line import main
+
+sys.exit(main(sys.argv[1:]))

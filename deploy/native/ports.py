@@ -1,0 +1,173 @@
+"""Which ports an instance uses: fixed ones for `make up-*`, a free block of 100 for everything else."""
+
+import errno
+import fcntl
+import os
+import random
+import socket
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.errors import DeployError, PortTakenError
+from deploy.topology import PROCESSES
+
+DEFAULT_SERVER_BLOCK = 24000
+BLOCK_SIZE = 100
+# Below the kernel's ephemeral range (32768 on), so that no outgoing connection sits on one of ours.
+FREE_BLOCKS = range(25000, 31900, BLOCK_SIZE)
+SET_SIZE = 40  # ports of one set of services within a block
+FIRST_HTTP_OFFSET = 20
+
+# A block stays ours until this process ends: the descriptors are kept open on purpose.
+_held_locks: list[int] = []
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one instance, all on 127.0.0.1.
+
+    `block` is the first of 100 ports. With `fixed_http` the services use the ports of the process
+    table (8001 and so on), else they lie in the block.
+    """
+
+    block: int
+    fixed_http: bool = False
+
+    @property
+    def postgres(self) -> int:
+        """PostgreSQL."""
+        return self.block
+
+    @property
+    def redis(self) -> int:
+        """Redis."""
+        return self.block + 1
+
+    @property
+    def rabbit(self) -> int:
+        """AMQP."""
+        return self.block + 2
+
+    @property
+    def rabbit_dist(self) -> int:
+        """Erlang distribution of the RabbitMQ node."""
+        return self.block + 3
+
+    @property
+    def rabbit_epmd(self) -> int:
+        """Erlang's port mapper."""
+        return self.block + 4
+
+    @property
+    def rabbit_management(self) -> int:
+        """RabbitMQ's management HTTP API."""
+        return self.block + 5
+
+    @property
+    def kafka(self) -> int:
+        """Kafka clients."""
+        return self.block + 6
+
+    @property
+    def kafka_controller(self) -> int:
+        """Kafka's controller quorum."""
+        return self.block + 7
+
+    def http(self, process: str, replica: int = 1, service_set: int = 0) -> int:
+        """The HTTP port of a service process.
+
+        `replica` counts from 1, `service_set` from 0 (two sets of services may run in one instance).
+        Raises DeployError when the block has no room for it.
+        """
+        index = next(i for i, row in enumerate(PROCESSES) if row.name == process)
+        if self.fixed_http and service_set == 0:
+            return PROCESSES[index].http_port + 10 * (replica - 1)
+        offset = index + len(PROCESSES) * (replica - 1)
+        if offset >= SET_SIZE or service_set not in (0, 1):
+            raise DeployError(f"no port is left for replica {replica} of {process} in set {service_set}")
+        return self.block + FIRST_HTTP_OFFSET + SET_SIZE * service_set + offset
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Ports":
+        """Read what `as_dict` wrote."""
+        return cls(**values)
+
+    @classmethod
+    def default(cls) -> "Ports":
+        """The ports of `make up-*`: servers from 24000, services on the ports of the process table."""
+        return cls(DEFAULT_SERVER_BLOCK, fixed_http=True)
+
+    @classmethod
+    def free_block(cls) -> "Ports":
+        """Reserve 100 free consecutive ports for as long as this process lives.
+
+        Raises DeployError when every block is in use.
+        """
+        candidates = list(FREE_BLOCKS)
+        random.shuffle(candidates)
+        for block in candidates:
+            lock = _lock_block(block)
+            if lock is None:
+                continue
+            if all(is_free(port) for port in range(block, block + BLOCK_SIZE)):
+                _held_locks.append(lock)
+                return cls(block)
+            os.close(lock)
+        raise DeployError(f"no block of {BLOCK_SIZE} free ports between 25000 and 31999 was found")
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:`port` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do; without it a connection in TIME_WAIT would make the port look taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def require_free(ports: dict[str, int]) -> None:
+    """Check that every port (keyed by what it is for) is free.
+
+    Raises PortTakenError naming the first one that is not and, when it can be found, who has it.
+    """
+    for purpose, port in ports.items():
+        if not is_free(port):
+            raise PortTakenError(f"port {port} ({purpose}) is already taken{_holder(port)}")
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            local = connection.laddr
+            if local and local.port == port and connection.status == psutil.CONN_LISTEN and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        return ""
+    return ""
+
+
+def _lock_block(block: int) -> int | None:
+    path = Path(tempfile.gettempdir()) / f"tandem-ports-{block}.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # made by another user: leave that block to them
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

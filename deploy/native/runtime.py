@@ -1,0 +1,423 @@
+"""An instance of Tandem: servers and services on ports and data of its own. The library behind every command."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from deploy.errors import DeployError
+from deploy.native import kafka, postgres, rabbit, redis, services
+from deploy.native.install import Installed, ensure_installed, versions
+from deploy.native.ports import Ports, require_free
+from deploy.native.readiness import Probe, after_connect, await_ready, http_probe
+from deploy.native.services import RunningProcess, ServiceSet
+from deploy.native.site import Site, read_state, write_state
+from deploy.native.supervision import Program, Supervisor
+from deploy.progress import Steps
+from deploy.topology import SERVERS, SERVICES, BrokerName, ServerName, process_named
+
+SERVER_TIMEOUT_S = 60.0
+SERVICE_TIMEOUT_S = 60.0
+_SERVERS_GROUP = "servers"
+_TITLES: dict[ServerName, str] = {
+    "postgres": "PostgreSQL",
+    "redis": "Redis",
+    "rabbit": "RabbitMQ",
+    "kafka": "Kafka",
+}
+
+
+class Runtime:
+    """Servers and services under one root directory.
+
+    Every method blocks; in async code call them through `asyncio.to_thread`. What a method starts has answered
+    a real request when the method returns. With `watch_parent` (the default) the instance ends soon after this
+    Python process has ended; `make up-*` turns that off. All errors are DeployError with a sentence for a person.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        ports: Ports,
+        *,
+        servers: Collection[ServerName] = SERVERS,
+        watch_parent: bool = True,
+        steps: Steps | None = None,
+    ) -> None:
+        self.site = Site.open(root, ports)
+        self.servers: tuple[ServerName, ...] = tuple(name for name in SERVERS if name in servers)
+        self.sets: dict[str, ServiceSet] = {}
+        self._watched_parent = os.getpid() if watch_parent else None
+        self._steps = steps or Steps()
+        self._supervisor = Supervisor(self.site)
+        self._cancelled = threading.Event()
+        self._installed: Installed | None = None
+
+    @classmethod
+    def attach(cls, root: Path, steps: Steps | None = None) -> Self:
+        """Come back to an instance that another process started.
+
+        Raises DeployError when there is none under `root`.
+        """
+        state = read_state(root.resolve())
+        if not state:
+            raise DeployError(f"there is no instance in {root}")
+        ports = Ports.from_dict(state["ports"])
+        runtime = cls(root, ports, servers=state["servers"], watch_parent=False, steps=steps)
+        runtime.sets = {name: ServiceSet.from_dict(values) for name, values in state["sets"].items()}
+        return runtime
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- where things are
+
+    @property
+    def root(self) -> Path:
+        """Everything of the instance is below it."""
+        return self.site.root
+
+    @property
+    def running(self) -> bool:
+        """Whether the instance is up, in whatever state its processes are."""
+        return self._supervisor.pid() is not None
+
+    def server_urls(self) -> dict[str, str]:
+        """URL of every server, with password."""
+        known = {
+            "postgres": postgres.dsn(self.site, "postgres"),
+            "redis": redis.url(self.site),
+            "rabbit": rabbit.url(self.site),
+            "kafka": kafka.bootstrap(self.site),
+        }
+        return {name: known[name] for name in self.servers}
+
+    def service_urls(self, instance: str = "") -> dict[str, str]:
+        """HTTP base URL of every service of a set."""
+        rows = self.sets[instance].processes
+        first = {row.service: row.url for row in reversed(rows) if process_named(row.process).has_api}
+        return {service: first[service] for service in SERVICES if service in first}
+
+    def process_urls(self, instance: str = "") -> dict[str, str]:
+        """HTTP base URL of every process of a set, for health and metrics."""
+        return {row.name: row.url for row in self.sets[instance].processes}
+
+    def dsn(self, database: str) -> str:
+        """postgresql:// URL of a database."""
+        return postgres.dsn(self.site, database)
+
+    @property
+    def management_url(self) -> str:
+        """RabbitMQ's management API; same user and password as in the AMQP URL."""
+        return rabbit.management_url(self.site)
+
+    def service_env(self, process: str, broker: BrokerName, instance: str = "") -> dict[str, str]:
+        """The environment that `process` gets, also for running it (or a part of it) by hand."""
+        known = self.sets.get(instance) or self._lay_out(broker, instance, {}, {})
+        for row in known.processes:
+            if process in (row.name, row.process):
+                return services.environment_of(self.site, known, row)
+        raise DeployError(f"no service process is called {process!r}")
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the servers."""
+        return versions(self._install())
+
+    # -- servers
+
+    def start_servers(self) -> None:
+        """Install what is missing, start every server of the instance and wait until all are ready.
+
+        Nothing is left running when one of them does not come up.
+        """
+        if self.running:
+            raise DeployError(f"an instance already runs in {self.root}")
+        installed = self._install()
+        require_free(self._server_ports())
+        try:
+            with ThreadPoolExecutor(max_workers=4) as pool:
+                prepared = list(pool.map(lambda name: self._prepare(name, installed), self.servers))
+            self._save()
+            self._supervisor.launch(self._watched_parent)
+            programs = [program for part in prepared for program in part]
+            self._supervisor.add_group(_SERVERS_GROUP, programs, priority=10)
+            for program in programs:
+                self._supervisor.start(program.name)
+            self._together(
+                [
+                    lambda name=name: self._await_server(name, f"starting {_TITLES[name]}")
+                    for name in self.servers
+                ]
+            )
+        except BaseException:
+            self.stop()
+            raise
+
+    def ensure_databases(self, names: Collection[str]) -> None:
+        """Create the databases that do not exist yet."""
+
+        async def create_all() -> None:
+            for name in names:
+                await postgres.create_database(self.site, name)
+
+        _run_async(create_all)
+
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl on the node and return its output; takes about a second."""
+        install = self._install().rabbit
+        if install is None:
+            raise DeployError("this instance has no RabbitMQ")
+        return rabbit.control(self.site, install, *arguments)
+
+    # -- services
+
+    def start_services(
+        self,
+        broker: BrokerName,
+        processes: Collection[str] | None = None,
+        *,
+        instance: str = "",
+        env_overrides: Mapping[str, str] | None = None,
+        replicas: Mapping[str, int] | None = None,
+        wait: bool = True,
+    ) -> ServiceSet:
+        """Create and migrate the databases, start the services on `broker` and wait until they are ready.
+
+        `processes` (names of the process table; all when None) says which are started now; the others can be
+        started later with `start_process`. `instance` names a second set beside the first. A set of that name
+        which already runs is replaced.
+        """
+        made = self._lay_out(broker, instance, replicas or {}, env_overrides or {})
+        chosen = [row for row in made.processes if processes is None or row.process in processes]
+        self._supervisor.remove_group(made.group)
+        require_free({f"HTTP of {row.name}": row.http_port for row in made.processes})
+        with self._steps.step("creating and migrating the databases"):
+            self.ensure_databases(made.databases)
+            services.migrate(self.site, made)
+        self.sets[instance] = made
+        self._save()
+        self._supervisor.add_group(made.group, services.programs(self.site, made), priority=20 + made.number)
+        for row in chosen:
+            self._supervisor.start(row.name)
+        if wait:
+            with self._steps.step(f"starting the services on {_TITLES[broker]}"):
+                self._together([lambda row=row: self.wait_ready(row.name) for row in chosen])
+        return made
+
+    def stop_services(self, instance: str = "") -> None:
+        """Stop a set of services and forget it; its databases stay."""
+        gone = self.sets.pop(instance, None)
+        if gone is not None:
+            self._supervisor.remove_group(gone.group)
+            self._save()
+
+    # -- single processes: a server (`postgres`) or a service process (`order-consumer`, `kafka-order`)
+
+    def start_process(self, name: str, *, wait: bool = True) -> None:
+        """Start a process that was stopped or not yet started."""
+        self._supervisor.start(name)
+        if wait:
+            self.wait_ready(name)
+
+    def stop_process(self, name: str) -> None:
+        """Stop a process gracefully, killed after its time; it stays down until `start_process`."""
+        self._supervisor.stop(name)
+
+    def restart(self, name: str, *, wait: bool = True) -> None:
+        """Stop and start a process."""
+        self.stop_process(name)
+        self.start_process(name, wait=wait)
+
+    def wait_ready(self, name: str, timeout_s: float = SERVICE_TIMEOUT_S) -> None:
+        """Wait until a process answers; for one that was killed, until its successor does."""
+        if name in self.servers:
+            self._await_server(name)
+            return
+        probe = http_probe(f"{self._row(name).url}/health/ready")
+        self._await(name, probe, timeout_s)
+
+    def pids(self, name: str) -> list[int]:
+        """The process ids of a process, the supervised one first, then its descendants; empty when it is down."""
+        row = self._supervisor.process(name)
+        if not row["pid"]:
+            return []
+        try:
+            return [row["pid"], *(child.pid for child in psutil.Process(row["pid"]).children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, name: str, signal_number: int = signal.SIGKILL) -> list[int]:
+        """Send a signal to a process and its descendants; returns the ids. Supervisor restarts what ends."""
+        pids = self.pids(name)
+        for pid in pids:
+            try:
+                os.kill(pid, signal_number)
+            except ProcessLookupError:
+                continue
+        return pids
+
+    def log(self, name: str) -> Path:
+        """The log file of a process."""
+        return self.site.logs / f"{name}.log"
+
+    def log_tail(self, name: str, lines: int = 50) -> str:
+        """The last lines of a process's log."""
+        try:
+            text = self.log(name).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def processes(self) -> list[dict[str, Any]]:
+        """Supervisor's rows: `name`, `group`, `statename`, `pid`, …"""
+        return self._supervisor.processes()
+
+    def is_healthy(self, name: str) -> bool:
+        """Whether a server or a service process answers right now."""
+        probe = (
+            self._server_probe(name)
+            if name in self.servers
+            else http_probe(f"{self._row(name).url}/health/ready")
+        )
+        try:
+            _run_async(lambda: asyncio.wait_for(probe(), timeout=10))
+        except Exception:  # noqa: BLE001  whatever a client says: it did not answer
+            return False
+        return True
+
+    # -- the end
+
+    def stop(self, *, remove: bool = False) -> None:
+        """End every process of the instance; none is left when this returns. With `remove` its data goes too."""
+        self._cancelled.set()
+        self._supervisor.shutdown()
+        self._cancelled.clear()
+        self.sets.clear()
+        self._save()
+        if remove:
+            self.site.remove()
+
+    # -- inside
+
+    def _install(self) -> Installed:
+        if self._installed is None:
+            self._installed = ensure_installed(self.servers, self._steps)
+        return self._installed
+
+    def _prepare(self, name: ServerName, installed: Installed) -> list[Program]:
+        if name == "postgres" and installed.postgres_bin:
+            return postgres.prepare(self.site, installed.postgres_bin)
+        if name == "redis" and installed.redis_server:
+            return redis.prepare(self.site, installed.redis_server)
+        if name == "rabbit" and installed.rabbit:
+            return rabbit.prepare(self.site, installed.rabbit)
+        if name == "kafka" and installed.kafka_lib and installed.java:
+            return kafka.prepare(self.site, installed.kafka_lib, installed.java)
+        raise DeployError(f"{_TITLES[name]} is not installed")
+
+    def _server_ports(self) -> dict[str, int]:
+        ports = self.site.ports
+        wanted = {
+            "postgres": {"PostgreSQL": ports.postgres},
+            "redis": {"Redis": ports.redis},
+            "rabbit": {
+                "RabbitMQ": ports.rabbit,
+                "RabbitMQ's node": ports.rabbit_dist,
+                "RabbitMQ's port mapper": ports.rabbit_epmd,
+                "RabbitMQ's management": ports.rabbit_management,
+            },
+            "kafka": {"Kafka": ports.kafka, "Kafka's controller": ports.kafka_controller},
+        }
+        return {purpose: port for name in self.servers for purpose, port in wanted[name].items()}
+
+    def _server_probe(self, name: str) -> Probe:
+        probes = {
+            "postgres": postgres.probe,
+            "redis": redis.probe,
+            "rabbit": rabbit.probe,
+            "kafka": kafka.probe,
+        }
+        return after_connect(getattr(self.site.ports, name), lambda: probes[name](self.site))
+
+    def _await_server(self, name: str, title: str | None = None) -> None:
+        if title is None:
+            self._await(name, self._server_probe(name), SERVER_TIMEOUT_S)
+            return
+        with self._steps.step(title):
+            self._await(name, self._server_probe(name), SERVER_TIMEOUT_S)
+
+    def _await(self, name: str, probe: Probe, timeout_s: float) -> None:
+        # In a thread of its own, since the caller may be inside an event loop.
+        _in_thread(
+            lambda: await_ready(
+                name,
+                probe,
+                self._supervisor,
+                self.log(name),
+                timeout_s=timeout_s,
+                cancelled=self._cancelled,
+            )
+        )
+
+    def _together(self, waits: Sequence[Callable[[], None]]) -> None:
+        """Run waits at the same time; the first failure ends the others."""
+        with ThreadPoolExecutor(max_workers=max(1, len(waits))) as pool:
+            futures = [pool.submit(wait) for wait in waits]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                self._cancelled.set()
+                raise
+        self._cancelled.clear()
+
+    def _lay_out(
+        self, broker: BrokerName, instance: str, replicas: Mapping[str, int], environment: Mapping[str, str]
+    ) -> ServiceSet:
+        known = self.sets.get(instance)
+        taken = {other.number for name, other in self.sets.items() if name != instance}
+        number = known.number if known else next(n for n in range(16) if n not in taken)
+        return services.lay_out(
+            self.site, broker, name=instance, number=number, replicas=replicas, environment=environment
+        )
+
+    def _row(self, name: str) -> RunningProcess:
+        for service_set in self.sets.values():
+            for row in service_set.processes:
+                if row.name == name:
+                    return row
+        raise DeployError(f"no service process is called {name!r}")
+
+    def _save(self) -> None:
+        state = {
+            "runtime": "native",
+            "ports": self.site.ports.as_dict(),
+            "password": self.site.password,
+            "servers": list(self.servers),
+            "sets": {name: service_set.as_dict() for name, service_set in self.sets.items()},
+        }
+        write_state(self.root, state)
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(work).result()
+
+
+def _run_async(work: Probe) -> None:
+    async def whole() -> None:
+        await work()
+
+    _in_thread(lambda: asyncio.run(whole()))

@@ -1,0 +1,171 @@
+"""The service processes of an instance: their names, ports, environment and migrations."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from deploy.errors import StartError
+from deploy.native import kafka, postgres, rabbit, redis
+from deploy.native.site import Site
+from deploy.native.supervision import REPOSITORY, Program
+from deploy.native.system import last_lines
+from deploy.topology import PROCESSES, SERVICES, BrokerName, process_named
+
+_MIGRATION_TIMEOUT_S = 120
+# Longer than the grace period of a service that drains what it has in flight.
+_STOP_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class RunningProcess:
+    """A process as it is called in this instance; `process` is its row of the process table."""
+
+    name: str
+    process: str
+    service: str
+    http_port: int
+
+    @property
+    def url(self) -> str:
+        """Where it answers HTTP."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+
+@dataclass(frozen=True)
+class ServiceSet:
+    """All services once, on one broker.
+
+    `name` is empty for the only set. A named set has its own process names (`kafka-order`), databases
+    (`kafka_order`), Redis database and ports, so two sets can run side by side in one instance.
+    """
+
+    name: str
+    broker: BrokerName
+    number: int
+    processes: tuple[RunningProcess, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """Supervisor's name for it."""
+        return self.name or "services"
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """The databases of the set."""
+        return tuple(self.database(service) for service in SERVICES)
+
+    def database(self, service: str) -> str:
+        """The database of a service."""
+        return f"{self.name}_{service}" if self.name else service
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ServiceSet":
+        """Read what `as_dict` wrote."""
+        processes = tuple(RunningProcess(**row) for row in values["processes"])
+        return cls(**{**values, "processes": processes})
+
+
+def lay_out(
+    site: Site,
+    broker: BrokerName,
+    *,
+    name: str,
+    number: int,
+    replicas: Mapping[str, int],
+    environment: Mapping[str, str],
+) -> ServiceSet:
+    """Give every process of a set its name and port. Replica 1 has the plain name, then `-2`, `-3`, ….
+
+    Raises KeyError for a replica count of an unknown process, DeployError when the ports run out.
+    """
+    for process in replicas:
+        process_named(process)
+    prefix = f"{name}-" if name else ""
+    rows = [
+        RunningProcess(
+            name=f"{prefix}{row.name}" + (f"-{replica}" if replica > 1 else ""),
+            process=row.name,
+            service=row.service,
+            http_port=site.ports.http(row.name, replica, number),
+        )
+        for row in PROCESSES
+        for replica in range(1, replicas.get(row.name, 1) + 1)
+    ]
+    return ServiceSet(name, broker, number, tuple(rows), dict(environment))
+
+
+def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess) -> dict[str, str]:
+    """The settings of one process; only the chosen broker is named."""
+    broker = (
+        {"TANDEM_RABBIT_URL": rabbit.url(site)}
+        if service_set.broker == "rabbit"
+        else {"TANDEM_KAFKA_BOOTSTRAP": kafka.bootstrap(site)}
+    )
+    return {
+        "TANDEM_BROKER": service_set.broker,
+        "TANDEM_ROLES": process_named(process.process).roles,
+        "TANDEM_PROCESS": process.name,
+        "TANDEM_HTTP_HOST": "127.0.0.1",
+        "TANDEM_HTTP_PORT": str(process.http_port),
+        "TANDEM_POSTGRES_DSN": postgres.dsn(site, service_set.database(process.service)),
+        "TANDEM_REDIS_URL": redis.url(site, service_set.number),
+        **broker,
+        "TANDEM_OTLP_DIR": str(site.telemetry),
+        "TANDEM_LOG_LEVEL": "INFO",
+        "PYTHONUNBUFFERED": "1",
+        **service_set.environment,
+    }
+
+
+def programs(site: Site, service_set: ServiceSet) -> list[Program]:
+    """How supervisor runs the set."""
+    return [
+        Program(
+            process.name,
+            [sys.executable, "-m", f"services.{process.service}.app"],
+            environment=environment_of(site, service_set, process),
+            stop_timeout_s=_STOP_TIMEOUT_S,
+        )
+        for process in service_set.processes
+    ]
+
+
+def migrate(site: Site, service_set: ServiceSet, services: Sequence[str] = SERVICES) -> None:
+    """Bring the databases of a set to the newest schema, all services at the same time.
+
+    Raises StartError naming the service.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(services))) as pool:
+        list(pool.map(lambda service: _migrate_one(site, service_set, service), services))
+
+
+def _migrate_one(site: Site, service_set: ServiceSet, service: str) -> None:
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")},
+        "TANDEM_POSTGRES_DSN": postgres.dsn(site, service_set.database(service)),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "shared.migrate", service],
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=_MIGRATION_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StartError(f"migrating the database of {service} took over {_MIGRATION_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        raise StartError(f"migrating the database of {service} failed:\n{last_lines(done.stdout, 12)}")
