@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
 from sqlalchemy import text
@@ -47,20 +47,28 @@ def _cause(error: BaseException) -> BaseException:
 def database_errors() -> Iterator[None]:
     """Maps the driver's errors: no connection → `UnavailableError`, deadlock and the like → `TransientError`.
 
-    Everything else (a constraint, a syntax error) passes as it is.
+    Everything else (a constraint, a syntax error, an exception of the caller's own) passes as it is.
     """
     try:
         yield
-    except (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         cause = _cause(error)
         if isinstance(cause, _TRANSIENT):
             raise TransientError(f"PostgreSQL: {cause}") from error
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        if lost or isinstance(error, PoolTimeoutError | OperationalError | InterfaceError):
-            raise UnavailableError(f"PostgreSQL: {cause}") from error
-        if isinstance(cause, _UNAVAILABLE):
+        unreachable = isinstance(error, PoolTimeoutError | OperationalError | InterfaceError)
+        if lost or unreachable or isinstance(cause, _UNAVAILABLE):
             raise UnavailableError(f"PostgreSQL: {cause}") from error
         raise
+
+
+@contextmanager
+def network_errors() -> Iterator[None]:
+    """Maps refused connections and time-outs of our own statements, which the driver raises bare."""
+    try:
+        yield
+    except OSError as error:  # TimeoutError and ConnectionError among them
+        raise UnavailableError(f"PostgreSQL: {error or type(error).__name__}") from error
 
 
 class Database:
@@ -90,7 +98,9 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed on leaving, rolled back on any exception, cancellation included."""
         with database_errors():
-            async with self.engine.begin() as connection:
+            async with AsyncExitStack() as stack:
+                with network_errors():
+                    connection = await stack.enter_async_context(self.engine.begin())
                 yield connection
 
     async def ping(self) -> None:
@@ -99,7 +109,7 @@ class Database:
             async with asyncio.timeout(min(2.0, self._timeout_s)), self.transaction() as connection:
                 await connection.execute(text("select 1"))
         except TimeoutError as error:
-            raise UnavailableError("PostgreSQL did not answer in time") from error
+            raise UnavailableError("PostgreSQL: no answer in time") from error
 
     async def close(self) -> None:
         await self.engine.dispose()

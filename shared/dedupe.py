@@ -85,8 +85,10 @@ local mine = '^l:' .. string.gsub(ARGV[1], '%-', '%%-') .. ':(%d+)$'
 for _, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
   local attempts = value and string.match(value, mine)
-  if attempts then
-    redis.call('SET', key, 'f:' .. (attempts - 1), 'PX', ARGV[2])
+  if attempts and ARGV[3] == 'forget' then
+    redis.call('DEL', key)
+  elseif attempts then
+    redis.call('SET', key, 'f:' .. math.floor(attempts - 1), 'PX', ARGV[2])
   end
 end
 """
@@ -157,9 +159,7 @@ class Claims:
 
     async def _beat(self) -> None:
         try:
-            await self._redis.set(
-                f"tandem:alive:{self.owner}", 1, px=int(self._settings.heartbeat_ttl_s * 1_000)
-            )
+            await self._redis.set(f"tandem:alive:{self.owner}", 1, px=int(self._settings.heartbeat_ttl_s * 1_000))
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis: {error}") from error
 
@@ -199,9 +199,9 @@ class Claims:
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis: {error}") from error
 
-    async def release(self, subscriber: str, events: Sequence[Envelope]) -> None:
-        """Give claims of ours back without counting this delivery."""
-        arguments = (self.owner, int(self._settings.claim_lock_s * 1_000))
+    async def release(self, subscriber: str, events: Sequence[Envelope], *, forget: bool = False) -> None:
+        """Give claims of ours back without counting this delivery; `forget` drops the earlier ones too."""
+        arguments = (self.owner, int(self._settings.claim_lock_s * 1_000), "forget" if forget else "keep")
         try:
             await self._release_script(keys=self._keys(subscriber, events), args=arguments)
         except (RedisError, OSError, TimeoutError) as error:

@@ -83,9 +83,7 @@ class Envelope:
         for name in _REQUIRED:
             value = document.get(name)
             if not isinstance(value, str) or not 0 < len(value) <= _ID_LENGTH_MAX:
-                raise UndecodableError(
-                    f"attribute {name} must be a string of 1 to {_ID_LENGTH_MAX} characters"
-                )
+                raise UndecodableError(f"attribute {name} must be a string of 1 to {_ID_LENGTH_MAX} characters")
             if "\x00" in value:
                 raise UndecodableError(f"attribute {name} holds a NUL character")
         for name in _OPTIONAL:

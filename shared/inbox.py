@@ -44,19 +44,33 @@ _PRUNE = text(
 )
 
 
-async def record(
-    connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]
-) -> set[tuple[str, str]]:
+async def record(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
     """Insert a row per event; return the `(source, id)` of those that were not there before."""
-    result = await connection.execute(
-        _RECORD,
-        {
-            "subscriber": subscriber,
-            "sources": [event.source for event in events],
-            "ids": [event.id for event in events],
-        },
-    )
+    result = await connection.execute(_RECORD, _parameters(subscriber, events))
     return {(row.source, row.event_id) for row in result}
+
+
+_FORGET = text(
+    """
+    delete from inbox using unnest(cast(:sources as text[]), cast(:ids as text[])) as event (source, event_id)
+     where inbox.subscriber = :subscriber
+       and inbox.source = event.source
+       and inbox.event_id = event.event_id
+    """
+)
+
+
+def _parameters(subscriber: str, events: Sequence[Envelope]) -> dict[str, object]:
+    return {
+        "subscriber": subscriber,
+        "sources": [event.source for event in events],
+        "ids": [event.id for event in events],
+    }
+
+
+async def forget(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> None:
+    """Take back the rows of events that had no effect after all, so that they may be redriven."""
+    await connection.execute(_FORGET, _parameters(subscriber, events))
 
 
 async def prune(connection: AsyncConnection, retention_s: float, limit: int = 5_000) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic.functional_validators import BeforeValidator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import ConfigurationError
 
@@ -28,9 +28,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, extra="forbid")
 
     broker: Literal["rabbit", "kafka"]
-    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset(
-        {"api", "relay", "consumer"}
-    )
+    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65_535)]
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

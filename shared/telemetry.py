@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,7 @@ class Telemetry:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
             endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
-            self._tracers.add_span_processor(
-                BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5))
-            )
+            self._tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=5)))
         self.meters = MeterProvider(metric_readers=readers, resource=resource)
         self._tracer = self._tracers.get_tracer("tandem", schema_url=SEMCONV_SCHEMA)
         meter = self.meters.get_meter("tandem", schema_url=SEMCONV_SCHEMA)
@@ -200,9 +198,7 @@ class Telemetry:
         destination = destination_name(self._broker, channel)
         ended_ns = time.time_ns()
         metric = {"messaging.system": self.messaging_system, "messaging.destination.name": destination}
-        self._send_duration.record(
-            (ended_ns - started_ns) / 1e9, {**metric, "messaging.operation.name": "send"}
-        )
+        self._send_duration.record((ended_ns - started_ns) / 1e9, {**metric, "messaging.operation.name": "send"})
         self._sent.add(len(events) - len(failed), {**metric, "tandem.status": "confirmed"})
         if failed:
             self._sent.add(len(failed), {**metric, "tandem.status": "failed"})
@@ -250,15 +246,14 @@ class Telemetry:
         ) as span:
             yield span
 
-    @contextmanager
-    def process(
-        self, subscription: Subscription, event: Envelope, batch: Span | None
-    ) -> Iterator[Span | None]:
-        """One event's CONSUMER span, child of the span that created it; None when it is not sampled."""
+    def start_process(self, subscription: Subscription, event: Envelope, batch: Span | None) -> Span | None:
+        """One event's CONSUMER span, child of the span that created it; None when it is not sampled.
+
+        Started when its handler starts; whoever started it ends it with `end_process` after the commit.
+        """
         parent = _parse(event.traceparent)
         if event.traceparent is not None and (parent is None or not is_sampled(event.traceparent)):
-            yield None
-            return
+            return None
         base = otel_context.Context()
         context = base if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), base)
         attributes = {
@@ -269,8 +264,23 @@ class Telemetry:
         }
         name = f"process {destination_name(self._broker, subscription.channel)}"
         links = [Link(batch.get_span_context())] if batch is not None else []
-        with self._tracer.start_as_current_span(name, context, SpanKind.CONSUMER, attributes, links) as span:
-            yield span
+        return self._tracer.start_span(name, context, SpanKind.CONSUMER, attributes, links)
+
+    @staticmethod
+    def inside(span: Span | None) -> AbstractContextManager[object]:
+        """Make `span` the current one without ending it."""
+        if span is None:
+            return nullcontext()
+        return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+
+    @staticmethod
+    def end_process(span: Span, status: str, error: BaseException | None = None) -> None:
+        """End an event's span; an error is named by its type and sentence, never by the payload."""
+        span.set_attribute("tandem.status", status)
+        if error is not None:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR, str(error)[:200]))
+        span.end()
 
     def _process_attributes(self, subscription: Subscription) -> dict[str, str]:
         return {
@@ -305,3 +315,10 @@ def _prometheus_reader() -> MetricReader:
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
 
     return PrometheusMetricReader()
+
+
+def prometheus_page() -> tuple[bytes, str]:
+    """Every metric of this process in Prometheus's text format, and that format's content type."""
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    return generate_latest(), CONTENT_TYPE_LATEST

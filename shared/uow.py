@@ -35,10 +35,21 @@ class UnitOfWork:
         self._newest_group_of: dict[int, int] = {}
         self._last_group_of_key: dict[str, int] = {}
         self._cause: Envelope | None = None
+        self._told_by_event: list[int] = []
+        self._outbox_before_event = 0
 
     def begin_event(self, event: Envelope) -> None:
         """What is told from here on is caused by `event` and ordered among what its key told before."""
         self._cause = event
+        self._told_by_event.clear()
+        self._outbox_before_event = len(self._outbox)
+
+    def discard_event(self) -> None:
+        """Take back what was told and published since `begin_event`; what was flushed stays."""
+        for group in reversed(self._told_by_event):
+            self._groups[group][1].pop()
+        self._told_by_event.clear()
+        del self._outbox[self._outbox_before_event :]
 
     def tell(self, statement: Executable, row: Mapping[str, Any]) -> None:
         """Have `statement` (a module-level SQLAlchemy Core statement with bind parameters) run with `row`.
@@ -53,6 +64,7 @@ class UnitOfWork:
             self._groups.append((statement, []))
             self._newest_group_of[id(statement)] = group
         self._groups[group][1].append(row)
+        self._told_by_event.append(group)
         self._last_group_of_key[key] = group
 
     def publish(
@@ -84,10 +96,13 @@ class UnitOfWork:
     async def flush(self) -> None:
         """Send everything told so far, in as few statements as order allows."""
         groups, self._groups = self._groups, []
+        self._told_by_event.clear()
+        self._outbox_before_event = 0
         self._newest_group_of.clear()
         self._last_group_of_key.clear()
         for statement, rows in groups:
-            await self.connection.execute(statement, rows)
+            if rows:
+                await self.connection.execute(statement, rows)
         rows, self._outbox = self._outbox, []
         if rows:
             await self.connection.execute(insert_outbox, rows)

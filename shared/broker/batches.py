@@ -17,7 +17,7 @@ async def settle_as_retry(handler: BatchHandler, deliveries: Sequence[Delivery])
         settlements = await handler(deliveries)
         if len(settlements) != len(deliveries):
             raise ValueError(f"{len(settlements)} settlements for {len(deliveries)} deliveries")  # noqa: TRY301
-    except Exception:  # the seam's last line: a batch is never lost because its handler broke
+    except Exception:  # noqa: BLE001 - the seam's last line: a batch is never lost because its handler broke
         _log.exception("broker.handler_failed", first=deliveries[0].position, count=len(deliveries))
         return [Settlement.RETRY] * len(deliveries)
     return settlements

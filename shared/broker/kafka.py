@@ -126,9 +126,7 @@ class KafkaAdapter:
         topics = [
             self._topic(destination_name("kafka", channel), self._settings.message_ttl_s) for channel in names
         ]
-        topics += [
-            self._topic(_dead_letter_topic(s), self._settings.dead_letter_ttl_s) for s in subscriptions
-        ]
+        topics += [self._topic(_dead_letter_topic(s), self._settings.dead_letter_ttl_s) for s in subscriptions]
         admin = AIOKafkaAdminClient(
             bootstrap_servers=self._servers,
             client_id=self._client_name,
@@ -151,13 +149,9 @@ class KafkaAdapter:
             if topic_error[1] and error is not TopicAlreadyExistsError:
                 raise error(f"topic {topic_error[0]}: {topic_error[2] if len(topic_error) > 2 else ''}")
         names = [topic.name for topic in topics]
-        while (
-            True
-        ):  # the creation answers before every partition has a leader; bounded by the caller's timeout
+        while True:  # the creation answers before every partition has a leader; bounded by the caller's timeout
             described = await admin.describe_topics(names)
-            if all(
-                t["error_code"] == 0 and all(p["leader"] >= 0 for p in t["partitions"]) for t in described
-            ):
+            if all(t["error_code"] == 0 and all(p["leader"] >= 0 for p in t["partitions"]) for t in described):
                 return
             await asyncio.sleep(0.05)
 
@@ -198,9 +192,7 @@ class KafkaAdapter:
         topic = _dead_letter_topic(subscription)
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s):
-                sent = await self._send(
-                    topic, delivery.key or "", delivery.body, {**delivery.headers, **headers}
-                )
+                sent = await self._send(topic, delivery.key or "", delivery.body, {**delivery.headers, **headers})
                 if isinstance(sent, Exception):
                     raise sent
                 await sent
@@ -384,9 +376,7 @@ def _failures(
             error = UnavailableError("an earlier event of its key was not confirmed")
         if error is not None:
             failed_keys.add(message.key)
-            failures.append(
-                PublishFailure(message, error if isinstance(error, Exception) else UnavailableError())
-            )
+            failures.append(PublishFailure(message, error if isinstance(error, Exception) else UnavailableError()))
     return failures
 
 

@@ -114,9 +114,7 @@ class RabbitAdapter:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await asyncio.gather(
-            *(consumer.stop(self._settings.shutdown_grace_s) for consumer in self._consumers)
-        )
+        await asyncio.gather(*(consumer.stop(self._settings.shutdown_grace_s) for consumer in self._consumers))
         with contextlib.suppress(*_LOST):
             await self._broker.stop()
 
@@ -162,9 +160,7 @@ class RabbitAdapter:
 
     async def _declare_subscription(self, subscription: Subscription) -> None:
         exchange = await self._broker.declare_exchange(_exchange(subscription.channel))
-        dead_letter_exchange = await self._broker.declare_exchange(
-            _dead_letter_exchange(subscription.channel)
-        )
+        dead_letter_exchange = await self._broker.declare_exchange(_dead_letter_exchange(subscription.channel))
         dead_letter_queue = await self._broker.declare_queue(self._dead_letter_queue(subscription))
         await dead_letter_queue.bind(dead_letter_exchange, routing_key=subscription.queue)
         self._queues[subscription.queue] = self._queue(subscription)
@@ -218,9 +214,7 @@ class RabbitAdapter:
                 timeout=self._settings.publish_timeout_s,
             )
         except DeliveryError as error:
-            raise UnavailableError(
-                f"RabbitMQ returned or refused {routing_key}: no queue takes it now"
-            ) from error
+            raise UnavailableError(f"RabbitMQ returned or refused {routing_key}: no queue takes it now") from error
         except _LOST as error:
             raise UnavailableError(f"RabbitMQ: {error or type(error).__name__}") from error
 
@@ -259,10 +253,7 @@ class RabbitAdapter:
                 channel = await connection.channel()
                 try:
                     queue = await channel.get_queue(name, ensure=True)
-                    while (
-                        len(letters) < limit
-                        and (raw := await queue.get(no_ack=False, fail=False)) is not None
-                    ):
+                    while len(letters) < limit and (raw := await queue.get(no_ack=False, fail=False)) is not None:
                         letters.append(DeadLetter(name, raw.body, _text_headers(raw)))
                 finally:
                     await channel.close()  # puts everything back

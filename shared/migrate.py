@@ -1,0 +1,116 @@
+"""`python -m shared.migrate <service>`: bring a service's database to its newest schema.
+
+Reads TANDEM_POSTGRES_DSN, prints one line, exits with 0; or prints one sentence why not and exits with 1.
+Replicas may run it at once: they take turns under an advisory lock, and whoever comes second finds nothing to do.
+`python -m shared.migrate <service> --new "add a column"` writes an empty next version instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from shared.database import database_errors
+from shared.errors import ConfigurationError, TandemError
+
+_ROOT = Path(__file__).resolve().parent.parent
+_ADVISORY_LOCK = 0x7461_6E64_656D  # "tandem"; any constant that nothing else in these databases uses
+_CONNECT_TIMEOUT_S = 15.0
+_TIMEOUT_S = 300.0
+
+
+def configuration(service: str) -> Config:
+    """Alembic's configuration for one service. Raises `ConfigurationError` for a service that has no migrations."""
+    versions = _ROOT / "services" / service / "migrations"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", service) or not versions.is_dir():
+        raise ConfigurationError(f"there is no service {service!r} with migrations")
+    config = Config()
+    # ConfigParser would read a % in a path as the start of a variable.
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("script_location", str(_ROOT / "shared" / "migrations").replace("%", "%%"))
+    config.set_main_option("version_locations", str(versions).replace("%", "%%"))
+    return config
+
+
+async def migrate(service: str, dsn: str) -> tuple[str | None, str | None]:
+    """Upgrade to the newest version; return the version before and after.
+
+    Everything happens in one transaction: a migration that fails leaves the schema as it was.
+    Raises `ConfigurationError` for an unusable DSN, `UnavailableError` when the database cannot be reached.
+    """
+    config = configuration(service)
+    try:
+        engine = create_async_engine(
+            dsn.replace("postgresql://", "postgresql+asyncpg://", 1),
+            poolclass=NullPool,
+            connect_args={"timeout": _CONNECT_TIMEOUT_S, "command_timeout": _TIMEOUT_S},
+        )
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError("TANDEM_POSTGRES_DSN is not a PostgreSQL URL") from error
+    if engine.dialect.name != "postgresql":
+        raise ConfigurationError("TANDEM_POSTGRES_DSN is not a PostgreSQL URL")
+    try:
+        with database_errors():
+            async with engine.begin() as connection:
+                await connection.execute(text(f"select pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+                return await connection.run_sync(_upgrade, config)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection, config: Config) -> tuple[str | None, str | None]:
+    before = MigrationContext.configure(connection).get_current_revision()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    return before, ScriptDirectory.from_config(config).get_current_head()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m shared.migrate", description="Migrate a service's database.")
+    parser.add_argument("service")
+    parser.add_argument("--new", metavar="WHAT", help="write an empty next version, named after what it will do")
+    options = parser.parse_args(arguments)
+    try:
+        if options.new:
+            _write_next_version(options.service, options.new)
+            return 0
+        dsn = os.environ.get("TANDEM_POSTGRES_DSN", "")
+        if not dsn:
+            raise ConfigurationError("TANDEM_POSTGRES_DSN must be set")
+        before, after = asyncio.run(migrate(options.service, dsn))
+    except (TandemError, CommandError, SQLAlchemyError, OSError) as error:
+        reason = " ".join(str(error).split())
+        print(f"cannot migrate the database of {options.service}: {reason}", file=sys.stderr)
+        return 1
+    print(
+        f"{options.service}: schema {after}, "
+        + ("already there" if before == after else f"was {before or 'empty'}")
+    )
+    return 0
+
+
+def _write_next_version(service: str, what: str) -> None:
+    config = configuration(service)
+    head = ScriptDirectory.from_config(config).get_current_head()
+    number = f"{int(head or 0) + 1:04d}"
+    config.set_main_option("file_template", "v%%(rev)s_%%(slug)s")
+    written = command.revision(config, what, rev_id=number, head=head or "base")
+    print(getattr(written, "path", written))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

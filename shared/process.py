@@ -1,0 +1,250 @@
+"""A service's process: builds what the service needs, runs its roles, answers probes, and stops in good order.
+
+Roles: `api` serves the service's own HTTP, `relay` empties its outbox, `consumer` runs its subscriptions. One
+process may have all three or one each; every process serves `/health/live`, `/health/ready` and `/metrics`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from shared import idempotency, inbox, logs
+from shared.broker.base import Operation, Subscription
+from shared.broker.connect import create_broker
+from shared.database import Database
+from shared.dedupe import Claims
+from shared.errors import ConfigurationError, UnavailableError
+from shared.event import EventData, Subscriber
+from shared.pipeline import Pipeline
+from shared.relay import Relay
+from shared.settings import Settings
+from shared.telemetry import Telemetry, prometheus_page
+from shared.uow import UnitsOfWork
+
+_log = structlog.get_logger(__name__)
+
+VERSION = "0.1.0"
+_PRUNE_INTERVAL_S = 3_600.0
+_PRUNE_ROWS_MAX = 5_000
+_IDEMPOTENCY_RETENTION_S = 86_400.0
+_PROBE_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a service is to the rest of the system: its name and its events."""
+
+    name: str
+    publishes: tuple[type[EventData], ...] = ()
+    subscribers: tuple[Subscriber, ...] = ()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that it publishes on."""
+        return tuple(sorted({event.channel for event in self.publishes}))
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Its lines of the AsyncAPI document."""
+        published = [Operation(event.channel, event.event_type, event) for event in self.publishes]
+        consumed = [
+            Operation(subscriber.channel, handler.model.event_type, handler.model, subscriber.name)
+            for subscriber in self.subscribers
+            for handler in subscriber.handlers
+        ]
+        return published + consumed
+
+
+class Process:
+    """One running process of a service. Built by `run`; handed to the service's `create_app`."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service = service
+        self.settings = settings
+        self.name = "-".join([service.name, *sorted(settings.roles)]) if settings.roles else service.name
+        self.telemetry = Telemetry(settings, service.name, self.name)
+        self.database = Database(settings, self.name)
+        self.units = UnitsOfWork(self.database, service.name, self.telemetry)
+        self.claims = Claims(settings)
+        self.broker = create_broker(settings, self.name)
+        self.failed = False
+        self.stop: Callable[[], None] = lambda: None
+        self._connected = False
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object) -> AsyncIterator[None]:
+        """Connect and start the roles; on leaving, stop them in the reverse order, within the grace period."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self.telemetry.shutdown)
+            stack.push_async_callback(self.database.close)
+            stack.push_async_callback(self.claims.close)
+            await stack.enter_async_context(self._background())
+            yield
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        """HTTP is served from the start; the broker is connected beside it, as soon as it answers."""
+        task = asyncio.create_task(self._run_roles(), name="roles")
+        task.add_done_callback(self._roles_ended)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task], timeout=2 * self.settings.shutdown_grace_s)
+
+    def _roles_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.failed = True
+            _log.critical("process.failed", exc_info=task.exception())
+            self.stop()
+
+    async def _run_roles(self) -> None:
+        subscriptions: list[Subscription] = []
+        pipelines: list[Pipeline] = []
+        for subscriber in self.service.subscribers:
+            pipeline = Pipeline(
+                self.settings,
+                subscriber=subscriber,
+                broker=self.broker,
+                claims=self.claims,
+                units=self.units,
+                telemetry=self.telemetry,
+            )
+            pipelines.append(pipeline)
+            subscriptions.append(pipeline.subscription)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.claims.heartbeat())
+            await self._until_available(lambda: stack.enter_async_context(self.broker))
+            await self._until_available(lambda: self.broker.declare(self.service.channels, subscriptions))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            if "consumer" in self.settings.roles:
+                for pipeline in pipelines:
+                    await self._until_available(lambda p=pipeline: self.broker.subscribe(p.subscription, p))  # type: ignore[misc]
+            if "relay" in self.settings.roles and self.service.publishes:
+                for shard in range(self.settings.relay_shards):
+                    tasks.create_task(Relay(self.settings, self.broker, self.telemetry, shard).run())
+            tasks.create_task(self._prune())
+            self._connected = True
+            _log.info("process.started", process=self.name, roles=sorted(self.settings.roles))
+
+    async def _until_available(self, action: Callable[[], Awaitable[Any]]) -> None:
+        """Wait for a broker that is not up yet; readiness says so meanwhile."""
+        while True:
+            try:
+                await action()
+            except UnavailableError as error:
+                _log.warning("process.waiting", error=str(error))
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+    async def _prune(self) -> None:
+        """Keep the inbox and the stored answers bounded: once an hour, in portions."""
+        while True:
+            for prune, retention_s in self._prunings():
+                with contextlib.suppress(UnavailableError):
+                    count = _PRUNE_ROWS_MAX
+                    while count >= _PRUNE_ROWS_MAX:
+                        async with self.database.transaction() as connection:
+                            count = await prune(connection, retention_s, _PRUNE_ROWS_MAX)
+            await asyncio.sleep(_PRUNE_INTERVAL_S)
+
+    def _prunings(self) -> list[tuple[Callable[..., Awaitable[int]], float]]:
+        prunings: list[tuple[Callable[..., Awaitable[int]], float]] = []
+        if "consumer" in self.settings.roles and self.service.subscribers:
+            prunings.append((inbox.prune, self.settings.inbox_retention_s))
+        if "api" in self.settings.roles:
+            prunings.append((idempotency.prune, _IDEMPOTENCY_RETENTION_S))
+        return prunings
+
+    # -- probes and documents
+
+    def routes(self) -> list[BaseRoute]:
+        """Probes, metrics and the AsyncAPI document; the service appends them to its own routes."""
+        return [
+            Route("/health/live", _live),
+            Route("/health/ready", self._ready),
+            Route("/asyncapi.json", self._asyncapi),
+            Route("/metrics", _metrics),
+        ]
+
+    async def _ready(self, _request: Request) -> Response:
+        """200 when every dependency answers, else 503; the body says for each whether and why not."""
+        names = ("postgres", "redis", self.settings.broker)
+        checks = (self.database.ping(), self.claims.ping(), self._broker_ready())
+        results = await asyncio.gather(*(_within(check) for check in checks))
+        dependencies = {
+            name: {"ready": problem is None} | ({"problem": problem} if problem else {})
+            for name, problem in zip(names, results, strict=True)
+        }
+        ready = all(problem is None for problem in results)
+        return JSONResponse({"ready": ready, "dependencies": dependencies}, status_code=200 if ready else 503)
+
+    async def _broker_ready(self) -> None:
+        if not self._connected:
+            raise UnavailableError(f"{self.settings.broker}: not connected yet")
+        await self.broker.ping()
+
+    async def _asyncapi(self, _request: Request) -> Response:
+        return JSONResponse(self.broker.asyncapi(f"Tandem {self.service.name}", VERSION, self.service.operations))
+
+
+async def _live(_request: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def _metrics(_request: Request) -> Response:
+    body, content_type = prometheus_page()
+    return Response(body, media_type=content_type)
+
+
+async def _within(check: Awaitable[None]) -> str | None:
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            await check
+    except (UnavailableError, TimeoutError) as error:
+        return str(error) or "no answer in time"
+    return None
+
+
+def run(service: Service, create_app: Callable[[Process], Any]) -> int:
+    """Run one process of `service` until it is told to stop; the exit code. Bad settings: one sentence, 78."""
+    try:
+        settings = Settings.from_environment()
+    except ConfigurationError as error:
+        print(f"{service.name}: {error}", file=sys.stderr)
+        return 78  # EX_CONFIG of sysexits.h
+    logs.configure(settings.log_level, service.name)
+    process = Process(service, settings)
+    if "api" in settings.roles:
+        app = create_app(process)
+    else:
+        app = Starlette(routes=process.routes(), lifespan=process.lifespan)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+            timeout_keep_alive=30,
+            lifespan="on",
+        )
+    )
+    process.stop = lambda: setattr(server, "should_exit", True)
+    server.run()
+    return 1 if process.failed or not server.started else 0
