@@ -33,11 +33,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import PermanentError
+from shared.http import ProblemKind
 from shared.uow import UnitOfWork, UnitsOfWork
 
 KEY_LENGTH_MAX = 255
 KEY_PATTERN = r"^[\x21-\x7e]+$"
 """Visible ASCII."""
+KEY_DESCRIPTION = "The same key and request get the same answer for a day; the same key with another, 409."
+KEY_REUSED = ProblemKind(
+    409,
+    "idempotency-key-reused",
+    "The Idempotency-Key belongs to another request",
+    example="this Idempotency-Key was used for another request",
+)
 
 metadata = MetaData()
 

@@ -34,7 +34,7 @@ _TIMEOUT_S = 300.0
 
 
 def configuration(service: str) -> Config:
-    """Alembic's configuration for one service. Raises `ConfigurationError` for a service that has no migrations."""
+    """Alembic's configuration for one service. Raises `ConfigurationError` if it has no migrations."""
     versions = _ROOT / "services" / service / "migrations"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", service) or not versions.is_dir():
         raise ConfigurationError(f"there is no service {service!r} with migrations")

@@ -1,1 +1,1 @@
-"""The one Alembic environment of all services; each service keeps its own versions in `services/<name>/migrations`."""
+"""The one Alembic environment of all services; the versions are in `services/<name>/migrations`."""

@@ -1,4 +1,4 @@
-"""Alembic runs this. It upgrades over the connection that `shared.migrate` opened, in that connection's transaction."""
+"""Alembic runs this: it upgrades over the connection, and in the transaction, of `shared.migrate`."""
 
 from alembic import context
 

@@ -1,0 +1,56 @@
+"""What is told to a user, and how. Pure: no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+# ISO 4217: currencies whose minor unit is not a hundredth.
+_NO_DECIMALS: Final = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split())  # noqa: SIM905
+_THREE_DECIMALS: Final = frozenset("BHD IQD JOD KWD LYD OMR TND".split())  # noqa: SIM905
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What one notification says."""
+
+    title: str
+    body: str
+
+
+def format_amount(amount: int, currency: str) -> str:
+    """An amount in minor units as people write it: `1250, "EUR"` → `12.50 EUR`."""
+    decimals = 0 if currency in _NO_DECIMALS else 3 if currency in _THREE_DECIMALS else 2
+    if decimals == 0:
+        return f"{amount} {currency}"
+    whole, fraction = divmod(amount, 10**decimals)
+    return f"{whole}.{fraction:0{decimals}d} {currency}"
+
+
+def order_placed(order_id: UUID, amount: int, currency: str) -> Text:
+    return Text("We have your order", f"Your order {order_id} of {format_amount(amount, currency)} is placed.")
+
+
+def order_paid(order_id: UUID, amount: int, currency: str) -> Text:
+    return Text("Your payment arrived", f"Your order {order_id} of {format_amount(amount, currency)} is paid.")
+
+
+def order_cancelled(order_id: UUID, amount: int, currency: str) -> Text:
+    return Text(
+        "Your order is cancelled", f"Your order {order_id} of {format_amount(amount, currency)} is cancelled."
+    )
+
+
+def user_registered(name: str) -> Text:
+    return Text("Welcome", f"Welcome, {name}. Your account is ready.")
+
+
+def user_profile_updated(name: str) -> Text:
+    return Text("Your profile changed", f"{name}, your profile was changed. If that was not you, tell us.")
+
+
+def user_deactivated(name: str) -> Text:
+    return Text(
+        "Your account is closed", f"{name}, your account is deactivated. You cannot place orders any more."
+    )

@@ -1,0 +1,127 @@
+"""What an order is and what may happen to one. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from shared.errors import BusinessError
+
+LINES_MAX: Final = 100
+QUANTITY_MAX: Final = 1_000
+UNIT_AMOUNT_MAX: Final = 1_000_000_000
+SKU_LENGTH_MAX: Final = 64
+# The largest total has 15 digits: exact in a bigint, and in the doubles that JSON readers use.
+assert LINES_MAX * QUANTITY_MAX * UNIT_AMOUNT_MAX < 2**53
+
+CURRENCIES: Final = frozenset(
+    """
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP
+    CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG
+    HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL
+    MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR
+    RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD
+    TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
+    """.split()  # noqa: SIM905 (a list that one can read)
+)
+"""ISO 4217 as of January 2026, without fund codes, metals and test codes: what one can pay with."""
+
+
+class OrderStatus(StrEnum):
+    """PLACED → PAID or PLACED → CANCELLED; both are final."""
+
+    PLACED = "placed"
+    PAID = "paid"
+    CANCELLED = "cancelled"
+
+
+class OrderNotFoundError(BusinessError):
+    """No order has this id."""
+
+
+class IllegalStateChangeError(BusinessError):
+    """The order is in a state that does not allow this."""
+
+
+class UserNotKnownError(BusinessError):
+    """Nothing was heard of this user, or not yet: events take a moment."""
+
+
+class UserDeactivatedError(BusinessError):
+    """The user may not place orders any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownUser:
+    """As much of a user as orders need. `traceparent` is the trace context of the event that told it."""
+
+    user_id: UUID
+    active: bool
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`unit_amount` is in the currency's minor unit."""
+
+    sku: str
+    quantity: int
+    unit_amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """`total_amount` is in the currency's minor unit; `version` is 1 when placed and grows with every change."""
+
+    id: UUID
+    user_id: UUID
+    currency: str
+    lines: tuple[Line, ...]
+    total_amount: int
+    status: OrderStatus
+    version: int
+    placed_at: datetime
+    updated_at: datetime
+
+
+def require_known(user: KnownUser | None, user_id: UUID) -> KnownUser:
+    """The user, who may place orders. Raises `UserNotKnownError` and `UserDeactivatedError`."""
+    if user is None:
+        raise UserNotKnownError(f"user {user_id} is not known here, or not yet")
+    if not user.active:
+        raise UserDeactivatedError(f"user {user_id} is deactivated")
+    return user
+
+
+def place(order_id: UUID, user: KnownUser, currency: str, lines: Sequence[Line], now: datetime) -> Order:
+    return Order(
+        id=order_id,
+        user_id=user.user_id,
+        currency=currency,
+        lines=tuple(lines),
+        total_amount=sum(line.quantity * line.unit_amount for line in lines),
+        status=OrderStatus.PLACED,
+        version=1,
+        placed_at=now,
+        updated_at=now,
+    )
+
+
+def pay(order: Order, now: datetime) -> Order:
+    """Raises `IllegalStateChangeError` unless the order is just placed."""
+    return _close(order, OrderStatus.PAID, now)
+
+
+def cancel(order: Order, now: datetime) -> Order:
+    """Raises `IllegalStateChangeError` unless the order is just placed."""
+    return _close(order, OrderStatus.CANCELLED, now)
+
+
+def _close(order: Order, status: OrderStatus, now: datetime) -> Order:
+    if order.status is not OrderStatus.PLACED:
+        raise IllegalStateChangeError(f"order {order.id} is {order.status.value} and cannot become {status.value}")
+    return replace(order, status=status, version=order.version + 1, updated_at=now)

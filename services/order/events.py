@@ -1,0 +1,102 @@
+"""The events that this service publishes, and its own models of those of the user service.
+
+`version` is the aggregate's: 1 for its first event, growing with each change.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from services.order.domain import Order
+from shared.event import EventData
+
+Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+
+# -- published
+
+
+class OrderLine(BaseModel):
+    """`unit_amount` is in the currency's minor unit."""
+
+    sku: str
+    quantity: int
+    unit_amount: int
+
+
+class OrderEvent(EventData):
+    """What all events of an order say. `total_amount` is in the currency's minor unit."""
+
+    channel = "order"
+
+    order_id: UUID
+    user_id: UUID
+    currency: str
+    total_amount: int
+    version: int
+
+    @classmethod
+    def of(cls, order: Order) -> Self:
+        return cls(
+            order_id=order.id,
+            user_id=order.user_id,
+            currency=order.currency,
+            total_amount=order.total_amount,
+            version=order.version,
+        )
+
+
+class OrderPlaced(OrderEvent):
+    event_type = "order.placed"
+
+    lines: tuple[OrderLine, ...]
+
+    @classmethod
+    def of(cls, order: Order) -> Self:
+        return cls(
+            order_id=order.id,
+            user_id=order.user_id,
+            currency=order.currency,
+            total_amount=order.total_amount,
+            version=order.version,
+            lines=tuple(
+                OrderLine(sku=line.sku, quantity=line.quantity, unit_amount=line.unit_amount)
+                for line in order.lines
+            ),
+        )
+
+
+class OrderPaid(OrderEvent):
+    event_type = "order.paid"
+
+
+class OrderCancelled(OrderEvent):
+    event_type = "order.cancelled"
+
+
+PUBLISHED: tuple[type[EventData], ...] = (OrderPlaced, OrderPaid, OrderCancelled)
+
+# -- accepted
+
+
+class UserEvent(EventData):
+    """As much of a user's events as orders need."""
+
+    channel = "user"
+
+    user_id: UUID
+    version: Version
+
+
+class UserRegistered(UserEvent):
+    event_type = "user.registered"
+
+
+class UserProfileUpdated(UserEvent):
+    event_type = "user.profile_updated"
+
+
+class UserDeactivated(UserEvent):
+    event_type = "user.deactivated"

@@ -1,0 +1,147 @@
+"""The tables of the order service and their statements. Nothing here commits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.order.domain import KnownUser, Line, Order, OrderStatus
+
+metadata = MetaData()
+
+# Plural, because `order` is a reserved word in PostgreSQL.
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    Column("currency", Text, nullable=False),
+    # Part of the order and never looked at without it: one row, one insert.
+    Column("lines", JSONB, nullable=False),
+    Column("total_amount", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("placed_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("status in ('placed', 'paid', 'cancelled')", name="orders_status"),
+    Index("ix_orders_user_id_id", "user_id", "id"),
+)
+
+known_user = Table(
+    "known_user",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("active", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("traceparent", Text),
+    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+)
+
+INSERT_ORDER = insert(orders)
+UPDATE_ORDER = (
+    update(orders)
+    .where(orders.c.id == bindparam("order_id"))
+    .values({name: bindparam(f"new_{name}") for name in ("status", "version", "updated_at")})
+)
+
+_new = insert(known_user)
+# Events may arrive twice, late, or before the registration: whatever is newest wins.
+RECORD_USER = _new.on_conflict_do_update(
+    index_elements=[known_user.c.user_id],
+    set_={
+        "active": _new.excluded.active,
+        "version": _new.excluded.version,
+        "traceparent": _new.excluded.traceparent,
+        "recorded_at": func.clock_timestamp(),
+    },
+    where=known_user.c.version < _new.excluded.version,
+)
+
+_FIND_ORDER = select(orders).where(orders.c.id == bindparam("order_id"))
+_FIND_AND_LOCK_ORDER = _FIND_ORDER.with_for_update()
+_FIND_USER = select(known_user.c.user_id, known_user.c.active, known_user.c.traceparent).where(
+    known_user.c.user_id == bindparam("wanted")
+)
+_FIRST_PAGE = (
+    select(orders)
+    .where(orders.c.user_id == bindparam("of_user"))
+    .order_by(orders.c.id.desc())
+    .limit(bindparam("page_size"))
+)
+_NEXT_PAGE = _FIRST_PAGE.where(orders.c.id < bindparam("before"))
+
+
+def inserted(order: Order) -> dict[str, Any]:
+    """The row for `INSERT_ORDER`."""
+    return {
+        "id": order.id,
+        "user_id": order.user_id,
+        "currency": order.currency,
+        "lines": [asdict(line) for line in order.lines],
+        "total_amount": order.total_amount,
+        "status": order.status.value,
+        "version": order.version,
+        "placed_at": order.placed_at,
+        "updated_at": order.updated_at,
+    }
+
+
+def changed(order: Order) -> dict[str, Any]:
+    """The row for `UPDATE_ORDER`."""
+    return {
+        "order_id": order.id,
+        "new_status": order.status.value,
+        "new_version": order.version,
+        "new_updated_at": order.updated_at,
+    }
+
+
+async def find_order(connection: AsyncConnection, order_id: UUID, *, lock: bool = False) -> Order | None:
+    """The order; with `lock`, nobody else changes it until the transaction ends."""
+    statement = _FIND_AND_LOCK_ORDER if lock else _FIND_ORDER
+    row = (await connection.execute(statement, {"order_id": order_id})).mappings().first()
+    return None if row is None else _order(row)
+
+
+async def list_orders(
+    connection: AsyncConnection, user_id: UUID, before: UUID | None, page_size: int
+) -> list[Order]:
+    """A user's orders, newest first, beginning after the order `before`."""
+    parameters = {"of_user": user_id, "page_size": page_size}
+    if before is None:
+        result = await connection.execute(_FIRST_PAGE, parameters)
+    else:
+        result = await connection.execute(_NEXT_PAGE, {**parameters, "before": before})
+    return [_order(row) for row in result.mappings()]
+
+
+async def find_user(connection: AsyncConnection, user_id: UUID) -> KnownUser | None:
+    row = (await connection.execute(_FIND_USER, {"wanted": user_id})).mappings().first()
+    return None if row is None else KnownUser(**row)
+
+
+def _order(row: Mapping[Any, Any]) -> Order:
+    lines = tuple(Line(**line) for line in row["lines"])
+    return Order(**{**row, "lines": lines, "status": OrderStatus(row["status"])})
