@@ -1,22 +1,37 @@
-"""Reads the arguments of `python -m deploy` and runs the command; errors become one sentence and exit code 1."""
+"""Reads the arguments of `python -m deploy` and runs the command.
+
+Errors become one sentence on standard error and exit code 1.
+"""
 
 import argparse
 import json
+import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from rich.console import Console
+
+from deploy import containers, stack
+from deploy.dead_letters import print_dead_letters
 from deploy.errors import DeployError
+from deploy.log_follow import print_logs
 from deploy.native import Ports, Runtime
 from deploy.native.site import read_state
-from deploy.topology import SERVERS
+from deploy.progress import Steps
+from deploy.topology import BROKERS, PROCESSES, SERVERS
+from deploy.trace_tree import draw
+from deploy.traces import find_in_files, find_in_jaeger
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
+    logging.getLogger().addHandler(logging.NullHandler())
     chosen = _parser().parse_args(arguments)
     try:
         code: int = chosen.run(chosen)
@@ -24,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"tandem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("tandem: interrupted, everything that was started has been stopped", file=sys.stderr)
+        print("tandem: interrupted; what this command had started is stopped", file=sys.stderr)
         return 130
     return code
 
@@ -33,9 +48,32 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy", description="Run Tandem.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    servers = commands.add_parser(
-        "servers", help="start servers for development and print their URLs as JSON"
-    )
+    up = commands.add_parser("up", help="start everything on one broker")
+    up.add_argument("broker", choices=BROKERS)
+    up.set_defaults(run=_up)
+
+    commands.add_parser("down", help="stop everything").set_defaults(run=_down)
+
+    status = commands.add_parser("status", help="what runs and whether it answers; exit code 0 when all does")
+    status.add_argument("--format", choices=("table", "json"), default="table")
+    status.set_defaults(run=_status)
+
+    logs = commands.add_parser("logs", help="follow the logs of all processes, or of one service or server")
+    logs.add_argument("name", nargs="?")
+    logs.add_argument("--no-follow", dest="follow", action="store_false")
+    logs.add_argument("--lines", type=int, default=50)
+    logs.set_defaults(run=_logs)
+
+    trace = commands.add_parser("trace", help="the span tree of a trace, order, user or event id")
+    trace.add_argument("id")
+    trace.add_argument("--telemetry", type=Path, help="directory of the OTLP files, if not the stack's")
+    trace.set_defaults(run=_trace)
+
+    letters = commands.add_parser("dead-letters", help="what waits in the dead-letter queues or topics")
+    letters.add_argument("--limit", type=int, default=100, help="at most so many of each subscriber")
+    letters.set_defaults(run=lambda chosen: print_dead_letters(chosen.limit))
+
+    servers = commands.add_parser("servers", help="start servers for development and print their URLs as JSON")
     servers.add_argument("--root", type=Path, required=True, help="directory of the instance")
     servers.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
     servers.add_argument("--databases", nargs="*", default=["user", "order", "notification"])
@@ -48,18 +86,76 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _up(chosen: argparse.Namespace) -> int:
+    state = stack.up(chosen.broker, Steps())
+    stack.print_status(state, "table")
+    urls = {name: part["url"] for name, part in state["services"].items()}
+    print(_TRY_IT.format(**urls))
+    return 0 if stack.is_healthy(state) else 1
+
+
+def _down(_chosen: argparse.Namespace) -> int:
+    print("stopped" if stack.down(Steps()) else "nothing was up")
+    return 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    state = stack.status()
+    stack.print_status(state, chosen.format)
+    return 0 if stack.is_healthy(state) else 1
+
+
+def _logs(chosen: argparse.Namespace) -> int:
+    try:
+        return _print_logs(chosen)
+    except (KeyboardInterrupt, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more; the flush at exit must not fail
+        return 0
+
+
+def _print_logs(chosen: argparse.Namespace) -> int:
+    runtime = stack.native_stack()
+    if runtime is None:
+        if containers.running_broker() is None:
+            raise DeployError("nothing is up; `make up-rabbit` or `make up-kafka` starts everything")
+        own = [row.name for row in PROCESSES if chosen.name in (row.service, row.name)]
+        names = own or ([chosen.name] if chosen.name else [])
+        return containers.logs(names, follow=chosen.follow, lines=chosen.lines)
+    rows = runtime.sets[""].processes
+    services = [row.name for row in rows if chosen.name in (None, row.service, row.name)]
+    servers = [name for name in runtime.servers if chosen.name in (None, name)]
+    files = {name: runtime.log(name) for name in (*services, *servers)}
+    if not files:
+        known = ", ".join(dict.fromkeys([*(row.service for row in rows), *runtime.servers]))
+        raise DeployError(f"nothing is called {chosen.name!r}; there are {known}")
+    print_logs(files, sys.stdout, follow=chosen.follow, lines=chosen.lines)
+    return 0
+
+
+def _trace(chosen: argparse.Namespace) -> int:
+    in_containers = chosen.telemetry is None and stack.native_stack() is None and containers.running_broker()
+    if in_containers:
+        found = find_in_jaeger(containers.JAEGER_URL, chosen.id)
+    else:
+        found = find_in_files(chosen.telemetry or stack.TELEMETRY, chosen.id)
+    # In a pipe, lines are as long as they are: a tree that is cut off is of no use to grep.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+    for tree in draw(found):
+        console.print(tree)
+    return 0
+
+
 def _servers(chosen: argparse.Namespace) -> int:
     state = read_state(chosen.root.resolve())
     ports = Ports.from_dict(state["ports"]) if state else Ports.free_block()
     runtime = Runtime(chosen.root, ports, servers=chosen.only, watch_parent=False)
     if not runtime.running:
         runtime.start_servers()
-    runtime.ensure_databases(chosen.databases)
-    print(
-        json.dumps(
-            {**runtime.server_urls(), "databases": {name: runtime.dsn(name) for name in chosen.databases}}
-        )
-    )
+    databases = {}
+    if "postgres" in chosen.only:
+        runtime.ensure_databases(chosen.databases)
+        databases = {name: runtime.dsn(name) for name in chosen.databases}
+    print(json.dumps({**runtime.server_urls(), "databases": databases}))
     return 0
 
 
@@ -71,3 +167,13 @@ def _stop(chosen: argparse.Namespace) -> int:
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     # A polite kill takes the same way out as Ctrl-C: what was started is stopped.
     raise KeyboardInterrupt
+
+
+_TRY_IT = """
+Try it (paste all three lines):
+  id() {{ python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'; }}; post="curl -sf --retry 5 --retry-all-errors -H content-type:application/json -d"
+  user=$($post '{{"email": "ada'$RANDOM'@example.org", "name": "Ada"}}' {user}/users | id); order=$($post '{{"user_id": "'$user'", "currency": "EUR", "lines": [{{"sku": "tea", "quantity": 2, "unit_amount": 450}}]}}' {order}/orders | id)
+  $post '{{}}' {order}/orders/$order/pay; echo; sleep 1; curl -s "{notification}/notifications?user_id=$user"; echo; echo "make trace ID=$order"
+
+make status · make logs S=order · make dead-letters · make down
+"""  # noqa: E501  commands to be pasted

@@ -40,6 +40,13 @@ PROCESSES: tuple[ServiceProcess, ...] = (
     ServiceProcess("notification-consumer", "notification", "consumer", 8103),
 )
 
+# (subscriber, channel): each pair has a queue, or a consumer group, and a place for its dead letters.
+SUBSCRIPTIONS: tuple[tuple[str, str], ...] = (
+    ("order", "user"),
+    ("notification", "user"),
+    ("notification", "order"),
+)
+
 SERVICES: tuple[str, ...] = tuple(dict.fromkeys(process.service for process in PROCESSES))
 
 

@@ -188,14 +188,8 @@ def _debootstrap(directory: Path) -> None:
         log=log,
     )
     # Erlang resolves `localhost`; debootstrap makes no hosts file, and the port mapper would not be found.
-    hosts = "127.0.0.1 localhost\n"
-    run(
-        as_root(["sh", "-c", f"printf '{hosts}' > '{directory}/etc/hosts'"]),
-        what="naming localhost",
-        timeout_s=10,
-    )
-    run(as_root(["sh", "-c", f"rm -rf '{directory}'/var/cache/apt/*.bin '{directory}'/var/cache/apt/archives/*.deb "
-                 f"'{directory}'/var/lib/apt/lists/*"]), what="cleaning up after debootstrap", timeout_s=60)  # fmt: skip
+    finish = 'cd "$1" && echo "127.0.0.1 localhost" > etc/hosts && rm -rf var/cache/apt/* var/lib/apt/lists/*'
+    run(as_root(["sh", "-c", finish, "sh", str(directory)]), what="finishing RabbitMQ's directory", timeout_s=60)
     if not _is_recent(_version_in(directory)):
         raise InstallError(f"Debian testing brought RabbitMQ {_version_in(directory)}, which is too old")
 

@@ -1,6 +1,7 @@
 """Kafka: one node that is broker and controller (KRaft), from the jars of Maven Central."""
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 import uuid
@@ -81,10 +82,8 @@ async def probe(site: Site) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap(site), request_timeout_ms=5000)
     await admin.start()
     try:
-        try:
+        with contextlib.suppress(TopicAlreadyExistsError):
             await admin.create_topics([NewTopic(_READY_TOPIC, num_partitions=1, replication_factor=1)])
-        except TopicAlreadyExistsError:
-            pass
         await admin.find_coordinator("tandem-ready")
     finally:
         await admin.close()

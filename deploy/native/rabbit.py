@@ -1,7 +1,7 @@
 """RabbitMQ: one node with its own Erlang port mapper, in a chroot where the system's package is too old.
 
-In the chroot the instance's data is bound to /srv. Node and mounts live in namespaces of their own, so both are gone
-when the first process ends, however it ends.
+In the chroot the instance's data is bound to /srv. Node and mounts live in namespaces of their own, so
+both are gone when the first process ends, however it ends.
 """
 
 import os
@@ -21,8 +21,8 @@ USER = "tandem"
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
 _READY_QUEUE = "tandem.ready"
 
-# Limits that matter are explicit. The management API serves queue lengths from the queues themselves: its statistics
-# database would cost CPU while we measure.
+# Limits that matter are explicit. The management API serves queue lengths from the queues themselves: its
+# statistics database would cost CPU while we measure.
 _SETTINGS = """\
 listeners.tcp.1 = 127.0.0.1:{amqp}
 management.tcp.ip = 127.0.0.1
@@ -142,9 +142,7 @@ def _write_settings(site: Site, place: Path, install: RabbitInstall) -> None:
     settings = place / "rabbitmq.conf"
     settings.touch(mode=0o600)
     settings.write_text(
-        _SETTINGS.format(
-            amqp=site.ports.rabbit, management=site.ports.rabbit_management, password=site.password
-        )
+        _SETTINGS.format(amqp=site.ports.rabbit, management=site.ports.rabbit_management, password=site.password)
     )
     (place / "enabled_plugins").write_text("[rabbitmq_management].\n")
     for directory in ("mnesia", "log"):

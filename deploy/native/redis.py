@@ -41,6 +41,6 @@ async def probe(site: Site) -> None:
         url(site), socket_timeout=5, socket_connect_timeout=5
     )
     try:
-        await client.execute_command("PING")
+        await client.ping()
     finally:
         await client.aclose()

@@ -1,11 +1,13 @@
-"""An instance of Tandem: servers and services on ports and data of its own. The library behind every command."""
+"""An instance of Tandem: servers and services on ports and data of its own."""
 
 import asyncio
 import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,10 +23,11 @@ from deploy.native.services import RunningProcess, ServiceSet
 from deploy.native.site import Site, read_state, write_state
 from deploy.native.supervision import Program, Supervisor
 from deploy.progress import Steps
-from deploy.topology import SERVERS, SERVICES, BrokerName, ServerName, process_named
+from deploy.topology import PROCESSES, SERVERS, SERVICES, BrokerName, ServerName, process_named
 
 SERVER_TIMEOUT_S = 60.0
 SERVICE_TIMEOUT_S = 60.0
+Wait = Callable[[threading.Event], None]
 _SERVERS_GROUP = "servers"
 _TITLES: dict[ServerName, str] = {
     "postgres": "PostgreSQL",
@@ -57,7 +60,6 @@ class Runtime:
         self._watched_parent = os.getpid() if watch_parent else None
         self._steps = steps or Steps()
         self._supervisor = Supervisor(self.site)
-        self._cancelled = threading.Event()
         self._installed: Installed | None = None
 
     @classmethod
@@ -148,7 +150,7 @@ class Runtime:
         require_free(self._server_ports())
         try:
             with ThreadPoolExecutor(max_workers=4) as pool:
-                prepared = list(pool.map(lambda name: self._prepare(name, installed), self.servers))
+                prepared = list(pool.map(partial(self._prepare, installed=installed), self.servers))
             self._save()
             self._supervisor.launch(self._watched_parent)
             programs = [program for part in prepared for program in part]
@@ -156,14 +158,19 @@ class Runtime:
             for program in programs:
                 self._supervisor.start(program.name)
             self._together(
-                [
-                    lambda name=name: self._await_server(name, f"starting {_TITLES[name]}")
-                    for name in self.servers
-                ]
+                [self._waiting(name, SERVER_TIMEOUT_S, f"starting {_TITLES[name]}") for name in self.servers]
             )
         except BaseException:
             self.stop()
             raise
+
+    def require_free_ports(self) -> None:
+        """Check that no other process has a port that the servers, or one set of services, will need.
+
+        Raises PortTakenError naming the port and, when it can be found, the process.
+        """
+        http = {f"HTTP of {row.name}": self.site.ports.http(row.name) for row in PROCESSES}
+        require_free({**self._server_ports(), **http})
 
     def ensure_databases(self, names: Collection[str]) -> None:
         """Create the databases that do not exist yet."""
@@ -213,7 +220,7 @@ class Runtime:
             self._supervisor.start(row.name)
         if wait:
             with self._steps.step(f"starting the services on {_TITLES[broker]}"):
-                self._together([lambda row=row: self.wait_ready(row.name) for row in chosen])
+                self._together([self._waiting(row.name, SERVICE_TIMEOUT_S) for row in chosen])
         return made
 
     def stop_services(self, instance: str = "") -> None:
@@ -242,11 +249,7 @@ class Runtime:
 
     def wait_ready(self, name: str, timeout_s: float = SERVICE_TIMEOUT_S) -> None:
         """Wait until a process answers; for one that was killed, until its successor does."""
-        if name in self.servers:
-            self._await_server(name)
-            return
-        probe = http_probe(f"{self._row(name).url}/health/ready")
-        self._await(name, probe, timeout_s)
+        self._together([self._waiting(name, timeout_s)])
 
     def pids(self, name: str) -> list[int]:
         """The process ids of a process, the supervised one first, then its descendants; empty when it is down."""
@@ -286,11 +289,7 @@ class Runtime:
 
     def is_healthy(self, name: str) -> bool:
         """Whether a server or a service process answers right now."""
-        probe = (
-            self._server_probe(name)
-            if name in self.servers
-            else http_probe(f"{self._row(name).url}/health/ready")
-        )
+        probe = self._probe(name)
         try:
             _run_async(lambda: asyncio.wait_for(probe(), timeout=10))
         except Exception:  # noqa: BLE001  whatever a client says: it did not answer
@@ -301,9 +300,7 @@ class Runtime:
 
     def stop(self, *, remove: bool = False) -> None:
         """End every process of the instance; none is left when this returns. With `remove` its data goes too."""
-        self._cancelled.set()
         self._supervisor.shutdown()
-        self._cancelled.clear()
         self.sets.clear()
         self._save()
         if remove:
@@ -351,37 +348,36 @@ class Runtime:
         }
         return after_connect(getattr(self.site.ports, name), lambda: probes[name](self.site))
 
-    def _await_server(self, name: str, title: str | None = None) -> None:
-        if title is None:
-            self._await(name, self._server_probe(name), SERVER_TIMEOUT_S)
-            return
-        with self._steps.step(title):
-            self._await(name, self._server_probe(name), SERVER_TIMEOUT_S)
-
-    def _await(self, name: str, probe: Probe, timeout_s: float) -> None:
-        # In a thread of its own, since the caller may be inside an event loop.
-        _in_thread(
-            lambda: await_ready(
-                name,
-                probe,
-                self._supervisor,
-                self.log(name),
-                timeout_s=timeout_s,
-                cancelled=self._cancelled,
-            )
+    def _probe(self, name: str) -> Probe:
+        return (
+            self._server_probe(name) if name in self.servers else http_probe(f"{self._row(name).url}/health/ready")
         )
 
-    def _together(self, waits: Sequence[Callable[[], None]]) -> None:
-        """Run waits at the same time; the first failure ends the others."""
+    def _waiting(self, name: str, timeout_s: float, title: str | None = None) -> Wait:
+        """The work of waiting for one process, shown as a step when it has a title."""
+        probe, log = self._probe(name), self.log(name)
+
+        def wait(cancelled: threading.Event) -> None:
+            with self._steps.step(title) if title else nullcontext():
+                await_ready(name, probe, self._supervisor, log, timeout_s=timeout_s, cancelled=cancelled)
+
+        return wait
+
+    @staticmethod
+    def _together(waits: Sequence[Wait]) -> None:
+        """Run waits at the same time, in threads (the caller may be inside an event loop).
+
+        The first failure, or an interrupt, ends the others.
+        """
+        cancelled = threading.Event()
         with ThreadPoolExecutor(max_workers=max(1, len(waits))) as pool:
-            futures = [pool.submit(wait) for wait in waits]
+            futures = [pool.submit(wait, cancelled) for wait in waits]
             try:
-                for future in futures:
+                for future in as_completed(futures):
                     future.result()
             except BaseException:
-                self._cancelled.set()
+                cancelled.set()
                 raise
-        self._cancelled.clear()
 
     def _lay_out(
         self, broker: BrokerName, instance: str, replicas: Mapping[str, int], environment: Mapping[str, str]
@@ -411,13 +407,11 @@ class Runtime:
         write_state(self.root, state)
 
 
-def _in_thread(work: Callable[[], None]) -> None:
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(work).result()
-
-
 def _run_async(work: Probe) -> None:
+    """Run a coroutine function to its end, in a thread: the caller may be inside an event loop."""
+
     async def whole() -> None:
         await work()
 
-    _in_thread(lambda: asyncio.run(whole()))
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(asyncio.run, whole()).result()

@@ -6,7 +6,6 @@ priority number first, so services leave while their servers still run.
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -196,7 +195,7 @@ class Supervisor:
         while time.monotonic() < deadline:
             try:
                 self._call("getState")
-            except (OSError, xmlrpc.client.Error, socket.timeout):
+            except (OSError, xmlrpc.client.Error):
                 time.sleep(0.05)
             else:
                 return

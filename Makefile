@@ -1,0 +1,67 @@
+# Every target works from a fresh clone: the first one that is run makes .venv from requirements.lock.
+# `make help` lists the targets. RUNTIME=docker|native forces a runtime; without it a Docker engine is used if there is one.
+
+.SILENT:
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+export RUNTIME
+
+S ?=
+ID ?=
+FORMAT ?= table
+FOLLOW ?= 1
+# More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
+ARGS ?=
+
+CHECKED := shared services deploy compare bench
+
+.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare bench test check lock
+
+help: ## this list
+	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+up-rabbit: $(STAMP) ## start everything on RabbitMQ
+	$(PYTHON) -m deploy up rabbit
+
+up-kafka: $(STAMP) ## start everything on Kafka
+	$(PYTHON) -m deploy up kafka
+
+down: $(STAMP) ## stop everything
+	$(PYTHON) -m deploy down
+
+status: $(STAMP) ## what runs and whether it answers (FORMAT=json)
+	$(PYTHON) -m deploy status --format '$(FORMAT)'
+
+logs: $(STAMP) ## follow the logs (S=order for one service or server, FOLLOW=0 for the end only)
+	$(PYTHON) -m deploy logs $(if $(S),'$(S)') $(if $(filter 0,$(FOLLOW)),--no-follow)
+
+trace: $(STAMP) ## the span tree of a trace, order, user or event id (ID=...)
+	test -n '$(ID)' || { echo 'tandem: say which: make trace ID=<trace or order id>' >&2; exit 2; }
+	$(PYTHON) -m deploy trace '$(ID)'
+
+dead-letters: $(STAMP) ## what waits in the dead-letter queues or topics
+	$(PYTHON) -m deploy dead-letters
+
+compare: $(STAMP) ## run the same services on both brokers and compare them
+	$(PYTHON) -m compare $(ARGS)
+
+bench: $(STAMP) ## the pipeline against hand-written loops and Celery
+	$(PYTHON) -m bench $(ARGS)
+
+test: $(STAMP) ## all tests, on servers of their own
+	$(PYTHON) -m pytest $(ARGS)
+
+check: $(STAMP) ## lint, formatting, types, lock file
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy $(CHECKED)
+	PYTHON=$(PYTHON) sh deploy/lock.sh --check
+
+lock: $(STAMP) ## bring requirements.lock up to requirements.in
+	PYTHON=$(PYTHON) sh deploy/lock.sh
+
+$(STAMP): requirements.lock
+	sh deploy/bootstrap.sh >&2

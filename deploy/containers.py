@@ -1,0 +1,198 @@
+"""The Compose runtime: the same commands, carried out by `docker compose`."""
+
+import json
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from deploy.errors import DeployError
+from deploy.native.ports import Ports, require_free
+from deploy.native.supervision import REPOSITORY
+from deploy.native.system import last_lines
+from deploy.progress import Steps
+from deploy.topology import PROCESSES, SERVICES, BrokerName, servers_for
+
+JAEGER_URL = "http://127.0.0.1:16686"
+COMPOSE_FILE = REPOSITORY / "deploy" / "compose" / "compose.yml"
+_PROJECT = "tandem"
+_UP_TIMEOUT_S = 1200
+_QUICK_TIMEOUT_S = 30
+_SERVER_NAMES = {"rabbit": "rabbitmq"}  # where the Compose file's name differs from ours
+
+
+def is_chosen() -> bool:
+    """Whether the stack runs in containers: RUNTIME=docker|native decides, else whether an engine answers.
+
+    Raises DeployError for another value of RUNTIME, or when docker is forced and not there.
+    """
+    forced = os.environ.get("RUNTIME", "")
+    if forced not in ("", "docker", "native"):
+        raise DeployError(f"RUNTIME must be docker or native, not {forced!r}")
+    if forced == "native":
+        return False
+    available = _engine_answers() and _compose() is not None
+    if forced == "docker" and not available:
+        raise DeployError("RUNTIME=docker was asked for, but no Docker engine with Compose answers `docker info`")
+    return available
+
+
+def up(broker: BrokerName, steps: Steps) -> None:
+    """Build and start everything and wait for the health checks; on failure everything is taken down again."""
+    require_free({f"HTTP of {row.name}": row.http_port for row in PROCESSES} | _published_ports(broker))
+    try:
+        with steps.step(f"building and starting the containers on {broker}"):
+            _run(broker, "--profile", broker, "up", "-d", "--build", "--wait", timeout_s=_UP_TIMEOUT_S)
+    except BaseException:
+        down(steps)
+        raise
+
+
+def down(steps: Steps) -> None:
+    """Stop and remove the containers; the volumes stay."""
+    with steps.step("stopping the containers"):
+        _run("rabbit", "--profile", "*", "down", "--remove-orphans", timeout_s=180)
+
+
+def running_broker() -> BrokerName | None:
+    """The broker of the running containers, None when there are none or there is no engine."""
+    if shutil.which("docker") is None or os.environ.get("RUNTIME") == "native" or _compose() is None:
+        return None
+    if not _engine_answers():
+        return None
+    names = {row["Service"] for row in _containers()}
+    if "rabbitmq" in names:
+        return "rabbit"
+    return "kafka" if "kafka" in names else None
+
+
+def status(broker: BrokerName) -> dict[str, Any]:
+    """As deploy.stack.status; process ids are those that the engine names."""
+    rows = {row["Service"]: row for row in _containers()}
+    with ThreadPoolExecutor(max_workers=len(PROCESSES)) as pool:
+        healthy = dict(zip([row.name for row in PROCESSES], pool.map(_answers, PROCESSES), strict=True))
+    services = {}
+    for service in SERVICES:
+        own = [row for row in PROCESSES if row.service == service]
+        services[service] = {
+            "url": next(f"http://127.0.0.1:{row.http_port}" for row in own if row.has_api),
+            "pids": [pid for row in own for pid in _pids(rows, row.name)],
+            "healthy": all(healthy[row.name] for row in own),
+        }
+    urls = _server_urls()
+    servers = {}
+    for name in (*sorted(servers_for(broker)), "jaeger"):
+        container = rows.get(_SERVER_NAMES.get(name, name), {})
+        servers[name] = {
+            "url": urls[name],
+            "pids": _pids(rows, _SERVER_NAMES.get(name, name)),
+            "healthy": container.get("State") == "running" and container.get("Health", "") in ("", "healthy"),
+        }
+    return {"broker": broker, "runtime": "docker", "services": services, "servers": servers}
+
+
+def settings(broker: BrokerName) -> dict[str, str]:
+    """The broker's address as seen from the host, as settings."""
+    urls = _server_urls()
+    return {"rabbit_url": urls["rabbit"]} if broker == "rabbit" else {"kafka_bootstrap": urls["kafka"]}
+
+
+def logs(names: list[str], *, follow: bool, lines: int) -> int:
+    """Print the containers' logs; returns the exit code of Compose."""
+    compose = _compose()
+    if compose is None:
+        raise DeployError("Docker Compose is not installed")
+    command = [*compose, "logs", "--tail", str(lines), *(["--follow"] if follow else []), *names]
+    return subprocess.run(command, env=_environment("rabbit"), check=False).returncode
+
+
+def _answers(row: Any) -> bool:
+    try:
+        url = f"http://127.0.0.1:{row.http_port}/health/ready"
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _server_urls() -> dict[str, str]:
+    ports = Ports.default()
+    password = {
+        name: os.environ.get(f"TANDEM_{name}_PASSWORD", "tandem") for name in ("POSTGRES", "REDIS", "RABBIT")
+    }
+    return {
+        "postgres": f"postgresql://tandem:{password['POSTGRES']}@127.0.0.1:{ports.postgres}/postgres",
+        "redis": f"redis://:{password['REDIS']}@127.0.0.1:{ports.redis}/0",
+        "rabbit": f"amqp://tandem:{password['RABBIT']}@127.0.0.1:{ports.rabbit}/",
+        "kafka": f"127.0.0.1:{ports.kafka}",
+        "jaeger": JAEGER_URL,
+    }
+
+
+def _published_ports(broker: BrokerName) -> dict[str, int]:
+    ports = Ports.default()
+    own = {"RabbitMQ": ports.rabbit} if broker == "rabbit" else {"Kafka": ports.kafka}
+    return {"PostgreSQL": ports.postgres, "Redis": ports.redis, "Jaeger": 16686, **own}
+
+
+def _engine_answers() -> bool:
+    try:
+        done = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=_QUICK_TIMEOUT_S)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _compose() -> list[str] | None:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        try:
+            done = subprocess.run(
+                [*command, "version"], capture_output=True, check=False, timeout=_QUICK_TIMEOUT_S
+            )
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return [*command, "-f", str(COMPOSE_FILE), "--project-name", _PROJECT]
+    return None
+
+
+def _environment(broker: str) -> dict[str, str]:
+    return {**os.environ, "TANDEM_BROKER": broker}
+
+
+def _run(broker: str, *arguments: str, timeout_s: float) -> str:
+    compose = _compose()
+    if compose is None:
+        raise DeployError("Docker Compose is not installed")
+    try:
+        done = subprocess.run(
+            [*compose, *arguments],
+            env=_environment(broker),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeployError(f"docker compose {' '.join(arguments)} took longer than {timeout_s:.0f} s") from error
+    if done.returncode != 0:
+        raise DeployError(f"docker compose {' '.join(arguments)} failed:\n{last_lines(done.stderr, 12)}")
+    return done.stdout
+
+
+def _containers() -> list[dict[str, Any]]:
+    text = _run("rabbit", "--profile", "*", "ps", "--format", "json", timeout_s=_QUICK_TIMEOUT_S).strip()
+    # Compose prints an array up to 2.20, a line per container since.
+    rows = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+    return [row for row in rows if row.get("State") in ("running", "restarting")]
+
+
+def _pids(rows: dict[str, dict[str, Any]], name: str) -> list[int]:
+    if name not in rows:
+        return []
+    command = ["docker", "inspect", "--format", "{{.State.Pid}}", rows[name]["ID"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_QUICK_TIMEOUT_S)
+    return [int(done.stdout)] if done.returncode == 0 and done.stdout.strip().isdigit() else []

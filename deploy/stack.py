@@ -1,0 +1,152 @@
+"""The stack of `make up-*`: which runtime it has, and up, down and status for both runtimes."""
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy import containers
+from deploy.errors import DeployError
+from deploy.native import Ports, Runtime
+from deploy.native.site import read_state
+from deploy.native.supervision import REPOSITORY
+from deploy.progress import Steps
+from deploy.topology import SERVICES, BrokerName, servers_for
+
+STACK_ROOT = REPOSITORY / ".run" / "stack"
+_NOTHING: dict[str, Any] = {"broker": None, "runtime": None, "services": {}, "servers": {}}
+
+
+def up(broker: BrokerName, steps: Steps) -> dict[str, Any]:
+    """Bring the whole system up on `broker` and return its status. Already up on it: nothing happens.
+
+    Raises DeployError, with nothing left running, when something is in the way or does not come up.
+    """
+    running = running_broker()
+    if running is not None and running != broker:
+        raise DeployError(f"the stack is already up on {running}; run `make down` first")
+    if running is None:
+        if containers.is_chosen():
+            containers.up(broker, steps)
+        else:
+            _up_native(broker, steps)
+    return status()
+
+
+def down(steps: Steps) -> bool:
+    """Stop everything that `up` started; False when nothing was up."""
+    found = False
+    if read_state(STACK_ROOT):
+        runtime = Runtime.attach(STACK_ROOT, steps)
+        found = runtime.running
+        if found:
+            with steps.step("stopping everything"):
+                runtime.stop()
+        else:
+            runtime.stop()  # after a crash of supervisord: ends what may be left
+    if containers.running_broker() is not None:
+        containers.down(steps)
+        found = True
+    return found
+
+
+def running_broker() -> BrokerName | None:
+    """The broker that the stack is up on, in whichever runtime; None when it is down."""
+    native = native_stack()
+    if native is not None:
+        return native.sets[""].broker
+    return containers.running_broker()
+
+
+def native_stack() -> Runtime | None:
+    """The stack when it runs natively."""
+    if not read_state(STACK_ROOT):
+        return None
+    runtime = Runtime.attach(STACK_ROOT)
+    return runtime if runtime.running and "" in runtime.sets else None
+
+
+def status() -> dict[str, Any]:
+    """What runs and whether it answers, in the form of `make status FORMAT=json`."""
+    native = native_stack()
+    if native is not None:
+        return native_status(native)
+    broker = containers.running_broker()
+    return containers.status(broker) if broker is not None else dict(_NOTHING)
+
+
+def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
+    """The status of an instance with one set of services; asks all processes at the same time."""
+    service_set = runtime.sets[instance]
+    names = [*runtime.servers, *(row.name for row in service_set.processes)]
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        healthy = dict(zip(names, pool.map(runtime.is_healthy, names), strict=True))
+        pids = dict(zip(names, pool.map(runtime.pids, names), strict=True))
+    service_urls, server_urls = runtime.service_urls(instance), runtime.server_urls()
+    services: dict[str, Any] = {}
+    for service in SERVICES:
+        own = [row.name for row in service_set.processes if row.service == service]
+        services[service] = {
+            "url": service_urls[service],
+            "pids": [pid for name in own for pid in pids[name]],
+            "healthy": all(healthy[name] for name in own),
+            "processes": {name: {"pids": pids[name], "healthy": healthy[name]} for name in own},
+        }
+    return {
+        "broker": service_set.broker,
+        "runtime": "native",
+        "services": services,
+        "servers": {
+            name: {"url": server_urls[name], "pids": pids[name], "healthy": healthy[name]}
+            for name in runtime.servers
+        },
+    }
+
+
+def is_healthy(state: dict[str, Any]) -> bool:
+    """Whether something is up and every part of it answers."""
+    parts = [*state["services"].values(), *state["servers"].values()]
+    return state["broker"] is not None and all(part["healthy"] for part in parts)
+
+
+def print_status(state: dict[str, Any], form: str) -> None:
+    """Print a status to standard output: `json`, or a table."""
+    if form == "json":
+        print(json.dumps(state, indent=2))
+        return
+    console = Console(width=None if os.isatty(1) else 120)
+    if state["broker"] is None:
+        console.print("nothing is up; `make up-rabbit` or `make up-kafka` starts everything")
+        return
+    table = Table(title=f"Tandem on {state['broker']} ({state['runtime']})", title_justify="left")
+    for column in ("", "url", "pids", "healthy"):
+        table.add_column(column)
+    for name, part in [*state["services"].items(), *state["servers"].items()]:
+        pids = [str(pid) for pid in part["pids"]]
+        shown = " ".join(pids[:3]) + (" …" if len(pids) > 3 else "")
+        table.add_row(name, part["url"], shown, "[green]yes[/green]" if part["healthy"] else "[red]no[/red]")
+    console.print(table)
+
+
+def _up_native(broker: BrokerName, steps: Steps) -> None:
+    ports = Ports.default()
+    if read_state(STACK_ROOT):
+        Runtime.attach(STACK_ROOT, steps).stop()  # what a crashed supervisord may have left
+    runtime = Runtime(STACK_ROOT, ports, servers=servers_for(broker), watch_parent=False, steps=steps)
+    runtime.require_free_ports()
+    # The files belong to the run that is starting; without this they would only ever grow.
+    shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
+    try:
+        runtime.start_servers()
+        runtime.start_services(broker)
+    except BaseException:
+        runtime.stop()
+        raise
+
+
+TELEMETRY: Path = STACK_ROOT / "telemetry"
