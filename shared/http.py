@@ -24,6 +24,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import TransientError
@@ -89,9 +90,13 @@ class ProblemKind:
 
 
 NOT_FOUND = ProblemKind(404, example="order 0198c0de-0000-7000-8000-000000000000 does not exist")
-TOO_LARGE = ProblemKind(413, example=f"the body is over the {BODY_BYTES_MAX} bytes allowed")
+TOO_LARGE = ProblemKind(
+    413, title="Content Too Large", example=f"the body is over the {BODY_BYTES_MAX} bytes allowed"
+)
 UNSUPPORTED = ProblemKind(415, example="the body must be application/json, encoded in UTF-8")
-INVALID = ProblemKind(422, "invalid-request", "The request is invalid", example="the request is invalid")
+INVALID = ProblemKind(
+    422, "invalid-request", "The request is invalid", example="body.name: String should have at least 1 character"
+)
 UNAVAILABLE = ProblemKind(503, retry_after_s=1, example="a server that is needed does not answer; try again")
 UNEXPECTED = ProblemKind(500, example="the request failed unexpectedly; the log says why")
 
@@ -101,7 +106,7 @@ class InvalidRequestError(Exception):
 
     def __init__(self, location: Sequence[str | int], message: str) -> None:
         super().__init__(message)
-        self.error = FieldError(location=list(location), message=message)
+        self.location = location
 
 
 def respond(
@@ -239,11 +244,12 @@ def install(
 
     async def on_invalid_by_hand(request: Request, error: Exception) -> Response:
         assert isinstance(error, InvalidRequestError)
-        return respond(request.scope, INVALID, "the request is invalid", [error.error])
+        return _invalid(request, [{"loc": error.location, "msg": str(error)}])
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return respond(request.scope, ProblemKind(error.status_code), error.detail, headers=error.headers)
+        headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return respond(request.scope, ProblemKind(error.status_code), error.detail, headers=headers)
 
     async def on_transient(request: Request, error: Exception) -> Response:
         log.warning("request could not be served", path=request.url.path, error=type(error).__name__)
@@ -269,7 +275,18 @@ def _invalid(request: Request, errors: Sequence[Mapping[str, Any]]) -> Response:
         if error["loc"][0] == "path":
             return respond(request.scope, NOT_FOUND, f"{error['loc'][-1]} in the path is no UUID: nothing has it")
     listed = [FieldError(location=list(error["loc"]), message=error["msg"]) for error in errors[:_ERRORS_MAX]]
-    return respond(request.scope, INVALID, f"{len(errors)} thing(s) wrong with the request", listed)
+    first = f"{'.'.join(str(part) for part in listed[0].location)}: {listed[0].message}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return respond(request.scope, INVALID, first + more, listed)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that the path of the request does take, of all its routes; the router names only the first's."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
 
 # -- OpenAPI

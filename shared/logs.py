@@ -27,6 +27,7 @@ def configure(level: str, service: str) -> None:
 
     def add_origin(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
         line["service"] = service
+        line.pop("color_message", None)  # uvicorn's second copy of its text, for terminals
         line.update(current_trace_ids())
         return line
 

@@ -9,6 +9,7 @@ fallback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ select position, channel, type, key, event_id, traceparent, body
  limit $4
 """
 _DELETE = "delete from outbox where position = any($1::bigint[])"
+
+_TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 
 _LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
@@ -74,7 +77,8 @@ class Relay:
                 await asyncio.sleep(self._settings.relay_poll_interval_s)
 
     async def _wait_for_lead(self, connection: asyncpg.Connection[Any]) -> None:
-        while not await connection.fetchval("select pg_try_advisory_lock($1, $2)", _LOCK_CLASS, self._shard):
+        # Polled: a session that dies gives its lock up without telling anyone.
+        while not await connection.fetchval(_TRY_LOCK, _LOCK_CLASS, self._shard):  # noqa: ASYNC110
             await asyncio.sleep(self._settings.relay_poll_interval_s)
         _log.info("relay.leads", shard=self._shard)
 
@@ -89,10 +93,8 @@ class Relay:
                 await self._wait(self._settings.relay_poll_interval_s)
 
     async def _wait(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)
-        except TimeoutError:
-            pass
 
     async def _fetch(self, connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
         now = time.monotonic()
