@@ -74,7 +74,7 @@ class Process:
     def __init__(self, service: Service, settings: Settings) -> None:
         self.service = service
         self.settings = settings
-        self.name = "-".join([service.name, *sorted(settings.roles)]) if settings.roles else service.name
+        self.name = settings.process or "-".join([service.name, *sorted(settings.roles)])
         self.telemetry = Telemetry(settings, service.name, self.name)
         self.database = Database(settings, self.name)
         self.units = UnitsOfWork(self.database, service.name, self.telemetry)
