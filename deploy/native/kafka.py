@@ -95,8 +95,16 @@ async def probe(site: Site) -> None:
         await producer.stop()
 
 
+def new_cluster_id() -> str:
+    """A random id as Kafka makes them: never with a leading dash, which would read as an option."""
+    while True:
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not cluster.startswith("-"):
+            return cluster
+
+
 def _format(classes: list[str], settings: Path) -> None:
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = new_cluster_id()
     command = [*classes, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
     try:
         done = subprocess.run(

@@ -60,20 +60,18 @@ def prepare(site: Site, install: RabbitInstall) -> list[Program]:
     """Write the settings and say how to run the port mapper and the node."""
     place = site.data("rabbit")
     _write_settings(site, place, install)
-    epmd = ["epmd", "-port", str(site.ports.rabbit_epmd), "-address", "127.0.0.1"]
+    node = Program(
+        "rabbit",
+        _inside(site, install, "rabbitmq-server"),
+        environment={} if install.chroot else _environment(site, place),
+        stop_timeout_s=30,
+        stop_whole_group=True,  # neither `unshare` nor the shell in it passes a signal on
+        die_with_supervisor="KILL" if install.chroot else "TERM",
+    )
     if install.chroot:
-        epmd = ["chroot", f"--userspec={_account(install.chroot)}", str(install.chroot), *epmd]
-    return [
-        Program("epmd", epmd, stop_timeout_s=5, die_with_supervisor="TERM"),
-        Program(
-            "rabbit",
-            _inside(site, install, "rabbitmq-server"),
-            environment={} if install.chroot else _environment(site, place),
-            stop_timeout_s=30,
-            stop_whole_group=True,  # `unshare` itself passes no signal on
-            die_with_supervisor="KILL" if install.chroot else "TERM",
-        ),
-    ]
+        return [node]  # Erlang starts the port mapper itself, and it ends with the node's process namespace
+    mapper = ["epmd", "-port", str(site.ports.rabbit_epmd), "-address", "127.0.0.1"]
+    return [Program("epmd", mapper, stop_timeout_s=5), node]
 
 
 async def probe(site: Site) -> None:
@@ -116,9 +114,12 @@ def _inside(site: Site, install: RabbitInstall, script: str, *arguments: str) ->
         f"mount -t proc proc {shlex.quote(str(root / 'proc'))}",
         f"mount --rbind /dev {shlex.quote(str(root / 'dev'))}",
         f"mount --bind {shlex.quote(str(site.data('rabbit')))} {shlex.quote(str(root / 'srv'))}",
-        f"exec {enter}",
+        enter,
     ]
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", " && ".join(steps)]
+    # The shell stays as the namespace's first process: `chroot` changes the user, and with that the kernel
+    # forgets to end it with its parent.
+    script = " && ".join(steps) + "; exit $?"
+    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
 
 
 def _environment(site: Site, place: Path) -> dict[str, str]:
