@@ -106,7 +106,20 @@ class NewLine(BaseModel):
 
 
 class NewOrder(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """What somebody wants to buy."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_id": USER_ID,
+                    "currency": "EUR",
+                    "lines": [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}],
+                }
+            ]
+        },
+    )
 
     user_id: UUID = Field(examples=[USER_ID])
     currency: Currency
@@ -148,6 +161,7 @@ def create_app(process: Process) -> FastAPI:
         description="Takes orders of known users and tells the other services about them.",
         lifespan=process.lifespan,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
             http.TOO_LARGE, http.UNSUPPORTED, http.INVALID, http.UNEXPECTED, http.UNAVAILABLE
         ),

@@ -77,7 +77,9 @@ IdempotencyKey = Annotated[
 class NewUser(BaseModel):
     """Who registers. Two users may have the same address."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"email": "ada@example.org", "name": "Ada Lovelace"}]}
+    )
 
     email: Email
     name: Name
@@ -128,6 +130,7 @@ def create_app(process: Process) -> FastAPI:
         description="Registers users and tells the other services about them.",
         lifespan=process.lifespan,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
             http.TOO_LARGE, http.UNSUPPORTED, http.INVALID, http.UNEXPECTED, http.UNAVAILABLE
         ),
