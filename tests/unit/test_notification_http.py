@@ -1,0 +1,51 @@
+"""What the notification service's HTTP accepts, without any server behind it."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from services.notification.app import SERVICE, create_app
+from shared import http
+from shared.process import Process
+from shared.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def client() -> httpx.AsyncClient:
+    settings = Settings(
+        broker="rabbit",
+        http_port=1,
+        postgres_dsn="postgresql://nobody@127.0.0.1:1/notification",
+        redis_url="redis://127.0.0.1:1/0",
+        rabbit_url="amqp://127.0.0.1:1",
+    )
+    app = create_app(Process(SERVICE, settings))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "user_id=&order_id=",
+        "user_id=ada",
+        f"user_id={uuid4()}&cursor=garbage",
+        f"user_id={uuid4()}&cursor={http.encode_cursor('0')}",
+        f"user_id={uuid4()}&cursor={http.encode_cursor('-1')}",
+        f"user_id={uuid4()}&cursor={http.encode_cursor(str(2**63))}",
+        f"user_id={uuid4()}&limit=501",
+    ],
+)
+async def test_a_bad_question_is_a_422(client: httpx.AsyncClient, query: str) -> None:
+    response = await client.get(f"/notifications?{query}")
+    assert (response.status_code, response.headers["content-type"]) == (422, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "query", [f"user_id={uuid4()}", f"user_id=&order_id={uuid4()}", f"order_id={uuid4()}&cursor="]
+)
+async def test_a_good_question_without_a_database_is_a_503(client: httpx.AsyncClient, query: str) -> None:
+    assert (await client.get(f"/notifications?{query}")).status_code == 503

@@ -1,0 +1,127 @@
+"""What the order service's HTTP accepts and says of itself, without any server behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from services.order.app import SERVICE, NewOrder, OrderView, create_app
+from shared.process import Process
+from shared.settings import Settings
+
+LINE = {"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}
+ORDER = {"user_id": str(uuid4()), "currency": "EUR", "lines": [LINE]}
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    settings = Settings(
+        broker="kafka",
+        http_port=1,
+        postgres_dsn="postgresql://nobody@127.0.0.1:1/order",
+        redis_url="redis://127.0.0.1:1/0",
+        kafka_bootstrap="127.0.0.1:1",
+    )
+    return create_app(Process(SERVICE, settings))
+
+
+@pytest.fixture
+def client(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+@pytest.mark.parametrize(
+    ("change", "location"),
+    [
+        ({"user_id": "ada"}, ["body", "user_id"]),
+        ({"currency": "EUX"}, ["body", "currency"]),
+        ({"currency": "eur"}, ["body", "currency"]),
+        ({"lines": []}, ["body", "lines"]),
+        ({"lines": [LINE] * 101}, ["body", "lines"]),
+        ({"lines": [{**LINE, "quantity": 0}]}, ["body", "lines", 0, "quantity"]),
+        ({"lines": [{**LINE, "quantity": 1_001}]}, ["body", "lines", 0, "quantity"]),
+        ({"lines": [{**LINE, "quantity": "2"}]}, ["body", "lines", 0, "quantity"]),
+        ({"lines": [{**LINE, "quantity": True}]}, ["body", "lines", 0, "quantity"]),
+        ({"lines": [{**LINE, "unit_amount": -1}]}, ["body", "lines", 0, "unit_amount"]),
+        ({"lines": [{**LINE, "unit_amount": 12.5}]}, ["body", "lines", 0, "unit_amount"]),
+        ({"lines": [{**LINE, "unit_amount": 10**9 + 1}]}, ["body", "lines", 0, "unit_amount"]),
+        ({"lines": [{**LINE, "sku": "a\0b"}]}, ["body", "lines", 0, "sku"]),
+        ({"lines": [{**LINE, "sku": ""}]}, ["body", "lines", 0, "sku"]),
+        ({"lines": [{**LINE, "sku": "x" * 65}]}, ["body", "lines", 0, "sku"]),
+        ({"discount": 1}, ["body", "discount"]),
+    ],
+)
+async def test_a_bad_order_is_refused_where_it_is_bad(
+    client: httpx.AsyncClient, change: dict[str, Any], location: list[str | int]
+) -> None:
+    response = await client.post("/orders", json=ORDER | change)
+    assert response.status_code == 422
+    assert [error["location"] for error in response.json()["errors"]] == [location]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é".encode("latin-1"), b"\x7f"])
+async def test_an_idempotency_key_is_1_to_255_visible_characters(
+    client: httpx.AsyncClient, key: str | bytes
+) -> None:
+    response = await client.post("/orders", json=ORDER, headers=[(b"Idempotency-Key", _bytes(key))])
+    assert response.status_code == 422
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("ascii")
+
+
+@pytest.mark.parametrize("path", ["/orders/nothing", "/orders/%00", "/orders/%ED%A0%80"])
+async def test_an_id_that_is_none_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+    for method, suffix in (("GET", ""), ("POST", "/pay"), ("POST", "/cancel")):
+        response = await client.request(method, path + suffix)
+        assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "user_id=",
+        "user_id=ada",
+        f"user_id={uuid4()}&cursor=garbage",
+        f"user_id={uuid4()}&limit=0",
+        f"user_id={uuid4()}&limit=501",
+    ],
+)
+async def test_a_bad_question_is_a_422(client: httpx.AsyncClient, query: str) -> None:
+    assert (await client.get(f"/orders?{query}")).status_code == 422
+
+
+async def test_without_a_database_the_answer_is_to_come_back(client: httpx.AsyncClient) -> None:
+    for response in (await client.post("/orders", json=ORDER), await client.get(f"/orders/{uuid4()}")):
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_openapi_resolves_all_that_it_refers_to_and_has_examples(app: FastAPI) -> None:
+    document = app.openapi()
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= known
+    NewOrder.model_validate(document["components"]["schemas"]["NewOrder"]["examples"][0])
+    place = document["paths"]["/orders"]["post"]["responses"]
+    assert set(place) == {"201", "409", "413", "415", "422", "500", "503"}
+    assert set(place["409"]["content"]["application/problem+json"]["examples"]) == {
+        "user-not-known",
+        "user-deactivated",
+        "idempotency-key-reused",
+    }
+    assert "Retry-After" in place["409"]["headers"]
+    assert set(OrderView.model_fields) == set(document["components"]["schemas"]["OrderView"]["required"])
+
+
+def references(part: Any) -> list[str]:
+    """Every `$ref` in a JSON document."""
+    if isinstance(part, dict):
+        own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
+        return own + [found for value in part.values() for found in references(value)]
+    return [found for value in part for found in references(value)] if isinstance(part, list) else []
