@@ -44,6 +44,22 @@ from shared.envelope import Envelope
 from shared.settings import Settings
 
 SEMCONV_SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
+_DURATION_BUCKETS_S = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    7.5,
+    10,
+)  # the conventions' own
 _LINKS_MAX = 128  # the SDK's own limit per span; the other spans of the batch still link to it
 
 
@@ -115,9 +131,17 @@ class Telemetry:
         meter = self.meters.get_meter("tandem", schema_url=SEMCONV_SCHEMA)
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}")
         self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}")
-        self._send_duration = meter.create_histogram("messaging.client.operation.duration", "s")
+        self._send_duration = meter.create_histogram(
+            "messaging.client.operation.duration",
+            "s",
+            "One published batch, until confirmed",
+            explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_S,
+        )
         self._process_duration: Histogram = meter.create_histogram(
-            "messaging.process.duration", "s", "One batch's way through the pipeline, by queue and status"
+            "messaging.process.duration",
+            "s",
+            "One batch's way through the pipeline, by queue and status",
+            explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_S,
         )
         self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
         self._settlement_failures = meter.create_counter("tandem.settlement.failures", "{message}")
