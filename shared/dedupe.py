@@ -1,6 +1,6 @@
 """Redis claims: who may process an event now.
 
-A claim's key is `tandem:claim:{subscriber}:{source}:{id}`; its value is one of
+A claim's key is `tandem:claim:{subscriber}:{length of source}:{source}:{id}`; its value is one of
 
     d                     done: the effect is recorded (lives `claim_done_s`)
     l:<owner>:<attempts>  locked by a process (lives `claim_lock_s`)
@@ -10,6 +10,8 @@ A batch is claimed by one script (`SET NX` for each key inside it) and finished 
 heartbeat key; a lock whose owner's heartbeat is gone is taken over, so that a killed process blocks its events
 for seconds, not for the lock's lifetime. That is safe because the inbox, not the claim, is the fence.
 Attempts are counted here, outside the process, so that an event that kills its consumer is found out.
+A claim that its own owner asks for again is the owner's still: an answer was lost on the way, or Redis was away
+when it should have been released.
 
 One Redis server, or one primary with replicas; the takeover reads a key outside `KEYS`, which Redis Cluster
 forbids.
@@ -51,20 +53,18 @@ for i, key in ipairs(KEYS) do
       answer = -1
     else
       local holder, attempts = string.match(value, '^l:([^:]*):(%d+)$')
-      local free = kind == 'f'
-      if free then
-        attempts = string.sub(value, 3)
+      if kind == 'f' then
+        answer = tonumber(string.sub(value, 3)) + 1
+      elseif holder == owner then
+        answer = tonumber(attempts)
       else
         if alive[holder] == nil then
           alive[holder] = redis.call('EXISTS', 'tandem:alive:' .. holder)
         end
-        free = alive[holder] == 0
+        answer = alive[holder] == 0 and tonumber(attempts) + 1 or 0
       end
-      if free then
-        answer = tonumber(attempts) + 1
+      if answer > 0 then
         redis.call('SET', key, 'l:' .. owner .. ':' .. answer, 'PX', lock_ms)
-      else
-        answer = 0
       end
     end
   end
@@ -125,7 +125,10 @@ def _claim(answer: int) -> Claim:
 
 
 class Claims:
-    """One process's claims. Its methods raise `UnavailableError` when Redis does not answer in time."""
+    """One process's claims; of one subscription, it works on one batch at a time.
+
+    Its methods raise `UnavailableError` when Redis does not answer in time.
+    """
 
     def __init__(self, settings: Settings, owner: str | None = None) -> None:
         self.owner = owner or uuid4().hex
@@ -179,7 +182,9 @@ class Claims:
                 healthy = True
 
     def _keys(self, subscriber: str, events: Sequence[Envelope]) -> list[str]:
-        return [f"tandem:claim:{subscriber}:{event.source}:{event.id}" for event in events]
+        # The length keeps two events apart whose source and id differ only in where the one ends.
+        prefix = f"tandem:claim:{subscriber}:"
+        return [f"{prefix}{len(event.source)}:{event.source}:{event.id}" for event in events]
 
     async def claim(self, subscriber: str, events: Sequence[Envelope]) -> list[Claim]:
         """One answer per event, in order. The events must differ from each other."""
