@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,12 +12,14 @@ from rich.table import Table
 from deploy import containers
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
+from deploy.native.services import RUNTIME_SETTINGS
 from deploy.native.site import read_state
 from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
 from deploy.topology import SERVICES, BrokerName, servers_for
 
 STACK_ROOT = REPOSITORY / ".run" / "stack"
+TELEMETRY = STACK_ROOT / "telemetry"
 _NOTHING: dict[str, Any] = {"broker": None, "runtime": None, "services": {}, "servers": {}}
 
 
@@ -143,10 +144,17 @@ def _up_native(broker: BrokerName, steps: Steps) -> None:
     shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
     try:
         runtime.start_servers()
-        runtime.start_services(broker)
+        runtime.start_services(broker, env_overrides=_settings_of_the_caller())
     except BaseException:
         runtime.stop()
         raise
 
 
-TELEMETRY: Path = STACK_ROOT / "telemetry"
+def _settings_of_the_caller() -> dict[str, str]:
+    """TANDEM_* variables that are the services' settings and not the runtime's to decide, such as
+    TANDEM_BATCH_MAX=100 in front of `make up-rabbit`."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith("TANDEM_") and key not in RUNTIME_SETTINGS and not key.startswith("TANDEM_BOOTSTRAP")
+    }

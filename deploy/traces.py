@@ -84,6 +84,13 @@ def parse_line(line: bytes) -> Iterator[Span]:
                 yield _span(raw, service)
 
 
+def parse_jaeger(trace: dict[str, Any]) -> Iterator[Span]:
+    """The spans of one trace as Jaeger's HTTP API gives it."""
+    names = {key: process["serviceName"] for key, process in trace["processes"].items()}
+    for raw in trace["spans"]:
+        yield _from_jaeger(raw, names.get(raw["processID"], "?"))
+
+
 def _collect(wanted: str, hits: Collection[str], load: Callable[[Collection[str]], Iterable[Span]]) -> Found:
     if not hits:
         raise DeployError(f"no trace is known for {wanted!r} (spans are written within a few seconds)")
@@ -168,9 +175,7 @@ def _jaeger_hits(client: httpx.Client, wanted: str) -> set[str]:
 def _jaeger_spans(client: httpx.Client, trace_ids: Collection[str]) -> Iterator[Span]:
     for trace_id in trace_ids:
         for trace in _jaeger_data(client, f"/api/traces/{trace_id}", {}):
-            names = {key: process["serviceName"] for key, process in trace["processes"].items()}
-            for raw in trace["spans"]:
-                yield _from_jaeger(raw, names.get(raw["processID"], "?"))
+            yield from parse_jaeger(trace)
 
 
 def _jaeger_data(client: httpx.Client, path: str, query: dict[str, str]) -> list[Any]:

@@ -6,8 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
-from functools import partial
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,13 +14,13 @@ from typing import Any, Self
 import psutil
 
 from deploy.errors import DeployError
-from deploy.native import kafka, postgres, rabbit, redis, services
+from deploy.native import postgres, rabbit, servers, services
 from deploy.native.install import Installed, ensure_installed, versions
 from deploy.native.ports import Ports, require_free
-from deploy.native.readiness import Probe, after_connect, await_ready, http_probe
+from deploy.native.readiness import Probe, await_ready, http_probe
 from deploy.native.services import RunningProcess, ServiceSet
 from deploy.native.site import Site, read_state, write_state
-from deploy.native.supervision import Program, Supervisor
+from deploy.native.supervision import Supervisor
 from deploy.progress import Steps
 from deploy.topology import PROCESSES, SERVERS, SERVICES, BrokerName, ServerName, process_named
 
@@ -29,12 +28,6 @@ SERVER_TIMEOUT_S = 60.0
 SERVICE_TIMEOUT_S = 60.0
 Wait = Callable[[threading.Event], None]
 _SERVERS_GROUP = "servers"
-_TITLES: dict[ServerName, str] = {
-    "postgres": "PostgreSQL",
-    "redis": "Redis",
-    "rabbit": "RabbitMQ",
-    "kafka": "Kafka",
-}
 
 
 class Runtime:
@@ -98,13 +91,7 @@ class Runtime:
 
     def server_urls(self) -> dict[str, str]:
         """URL of every server, with password."""
-        known = {
-            "postgres": postgres.dsn(self.site, "postgres"),
-            "redis": redis.url(self.site),
-            "rabbit": rabbit.url(self.site),
-            "kafka": kafka.bootstrap(self.site),
-        }
-        return {name: known[name] for name in self.servers}
+        return {name: servers.url(self.site, name) for name in self.servers}
 
     def service_urls(self, instance: str = "") -> dict[str, str]:
         """HTTP base URL of every service of a set."""
@@ -150,7 +137,7 @@ class Runtime:
         require_free(self._server_ports())
         try:
             with ThreadPoolExecutor(max_workers=4) as pool:
-                prepared = list(pool.map(partial(self._prepare, installed=installed), self.servers))
+                prepared = list(pool.map(lambda name: servers.prepare(self.site, name, installed), self.servers))
             self._save()
             self._supervisor.launch(self._watched_parent)
             programs = [program for part in prepared for program in part]
@@ -158,7 +145,10 @@ class Runtime:
             for program in programs:
                 self._supervisor.start(program.name)
             self._together(
-                [self._waiting(name, SERVER_TIMEOUT_S, f"starting {_TITLES[name]}") for name in self.servers]
+                [
+                    self._waiting(name, SERVER_TIMEOUT_S, f"starting {servers.TITLES[name]}")
+                    for name in self.servers
+                ]
             )
         except BaseException:
             self.stop()
@@ -219,7 +209,7 @@ class Runtime:
         for row in chosen:
             self._supervisor.start(row.name)
         if wait:
-            with self._steps.step(f"starting the services on {_TITLES[broker]}"):
+            with self._steps.step(f"starting the services on {servers.TITLES[broker]}"):
                 self._together([self._waiting(row.name, SERVICE_TIMEOUT_S) for row in chosen])
         return made
 
@@ -262,13 +252,18 @@ class Runtime:
             return []
 
     def kill(self, name: str, signal_number: int = signal.SIGKILL) -> list[int]:
-        """Send a signal to a process and its descendants; returns the ids. Supervisor restarts what ends."""
+        """Send a signal to a process and its descendants; returns their ids. Supervisor restarts what ends.
+
+        After SIGKILL they are gone when this returns.
+        """
         pids = self.pids(name)
+        ended = []
         for pid in pids:
-            try:
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):
+                ended.append(psutil.Process(pid))
                 os.kill(pid, signal_number)
-            except ProcessLookupError:
-                continue
+        if signal_number == signal.SIGKILL:
+            psutil.wait_procs(ended, timeout=10)
         return pids
 
     def log(self, name: str) -> Path:
@@ -313,45 +308,13 @@ class Runtime:
             self._installed = ensure_installed(self.servers, self._steps)
         return self._installed
 
-    def _prepare(self, name: ServerName, installed: Installed) -> list[Program]:
-        if name == "postgres" and installed.postgres_bin:
-            return postgres.prepare(self.site, installed.postgres_bin)
-        if name == "redis" and installed.redis_server:
-            return redis.prepare(self.site, installed.redis_server)
-        if name == "rabbit" and installed.rabbit:
-            return rabbit.prepare(self.site, installed.rabbit)
-        if name == "kafka" and installed.kafka_lib and installed.java:
-            return kafka.prepare(self.site, installed.kafka_lib, installed.java)
-        raise DeployError(f"{_TITLES[name]} is not installed")
+    def _probe(self, name: str) -> Probe:
+        if servers.is_server(name):
+            return servers.probe(self.site, name)
+        return http_probe(f"{self._row(name).url}/health/ready")
 
     def _server_ports(self) -> dict[str, int]:
-        ports = self.site.ports
-        wanted = {
-            "postgres": {"PostgreSQL": ports.postgres},
-            "redis": {"Redis": ports.redis},
-            "rabbit": {
-                "RabbitMQ": ports.rabbit,
-                "RabbitMQ's node": ports.rabbit_dist,
-                "RabbitMQ's port mapper": ports.rabbit_epmd,
-                "RabbitMQ's management": ports.rabbit_management,
-            },
-            "kafka": {"Kafka": ports.kafka, "Kafka's controller": ports.kafka_controller},
-        }
-        return {purpose: port for name in self.servers for purpose, port in wanted[name].items()}
-
-    def _server_probe(self, name: str) -> Probe:
-        probes = {
-            "postgres": postgres.probe,
-            "redis": redis.probe,
-            "rabbit": rabbit.probe,
-            "kafka": kafka.probe,
-        }
-        return after_connect(getattr(self.site.ports, name), lambda: probes[name](self.site))
-
-    def _probe(self, name: str) -> Probe:
-        return (
-            self._server_probe(name) if name in self.servers else http_probe(f"{self._row(name).url}/health/ready")
-        )
+        return {purpose: port for name in self.servers for purpose, port in servers.ports(self.site, name).items()}
 
     def _waiting(self, name: str, timeout_s: float, title: str | None = None) -> Wait:
         """The work of waiting for one process, shown as a step when it has a title."""

@@ -19,6 +19,24 @@ _MIGRATION_TIMEOUT_S = 120
 # Longer than the grace period of a service that drains what it has in flight.
 _STOP_TIMEOUT_S = 30
 
+# What the runtime decides: where everything is and what runs in which process.
+RUNTIME_SETTINGS = frozenset(
+    {
+        "TANDEM_BROKER",
+        "TANDEM_ROLES",
+        "TANDEM_PROCESS",
+        "TANDEM_HTTP_HOST",
+        "TANDEM_HTTP_PORT",
+        "TANDEM_POSTGRES_DSN",
+        "TANDEM_REDIS_URL",
+        "TANDEM_RABBIT_URL",
+        "TANDEM_KAFKA_BOOTSTRAP",
+        "TANDEM_OTLP_DIR",
+        "TANDEM_CACHE",
+        "TANDEM_INSTANCE_ROOT",
+    }
+)
+
 
 @dataclass(frozen=True)
 class RunningProcess:

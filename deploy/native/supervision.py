@@ -108,7 +108,7 @@ class Supervisor:
     def add_group(self, group: str, programs: Sequence[Program], priority: int) -> None:
         """Add a group of programs (replacing one of the same name); nothing in it is started yet."""
         self.remove_group(group)
-        self._config_of(group).write_text(_group_config(group, programs, priority, self._site.logs))
+        self._config_of(group).write_text(group_config(group, programs, priority, self._site.logs))
         self._call("reloadConfig")
         self._call("addProcessGroup", group)
 
@@ -229,7 +229,11 @@ class Supervisor:
             return False
 
 
-def _group_config(group: str, programs: Sequence[Program], priority: int, logs: Path) -> str:
+def group_config(group: str, programs: Sequence[Program], priority: int, logs: Path) -> str:
+    """The section of supervisor's configuration for a group.
+
+    Raises StartError for an environment value that its syntax cannot carry.
+    """
     names = ",".join(program.name for program in programs)
     sections = [f"[group:{group}]\nprograms = {names}\npriority = {priority}"]
     for program in programs:

@@ -1,0 +1,67 @@
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from deploy.errors import DeployError, PortTakenError
+from deploy.native.ports import BLOCK_SIZE, Ports, is_free, require_free
+from deploy.topology import PROCESSES
+
+
+def test_a_free_block_lies_below_the_ephemeral_ports() -> None:
+    ports = Ports.free_block()
+
+    assert ports.block >= 25000
+    assert ports.block + BLOCK_SIZE <= 32768
+
+
+def test_two_runs_never_get_the_same_block() -> None:
+    blocks = [Ports.free_block().block for _ in range(5)]
+    script = "from deploy.native.ports import Ports; print([Ports.free_block().block for _ in range(40)])"
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    theirs = [int(part) for part in other.stdout.strip(" []\n").split(",")]
+    assert len(set(blocks)) == 5
+    assert not set(blocks) & set(theirs)
+
+
+def test_no_two_things_share_a_port() -> None:
+    for ports in (Ports(25000), Ports.default()):
+        servers = [ports.postgres, ports.redis, ports.rabbit, ports.rabbit_dist, ports.rabbit_epmd]
+        servers += [ports.rabbit_management, ports.kafka, ports.kafka_controller]
+        services = [
+            ports.http(row.name, replica, number)
+            for row in PROCESSES
+            for replica in (1, 2, 3)
+            for number in (0, 1)
+        ]
+        every = servers + services
+        assert len(set(every)) == len(every)
+
+
+def test_the_stack_has_the_services_on_the_ports_of_the_process_table() -> None:
+    assert {row.name: Ports.default().http(row.name) for row in PROCESSES} == {
+        row.name: row.http_port for row in PROCESSES
+    }
+
+
+def test_running_out_of_ports_is_an_error_that_names_the_process() -> None:
+    with pytest.raises(DeployError, match="order-consumer"):
+        Ports(25000).http("order-consumer", replica=40)
+
+
+def test_a_taken_port_is_reported_with_its_purpose_and_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        assert not is_free(port)
+        with pytest.raises(PortTakenError, match=rf"port {port} \(PostgreSQL\) .* \(pid {os.getpid()}\)"):
+            require_free({"PostgreSQL": port})
+
+
+def test_ports_survive_being_written_down() -> None:
+    ports = Ports.default()
+
+    assert Ports.from_dict(ports.as_dict()) == ports

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.errors import StartError
+from deploy.native.kafka import new_cluster_id
+from deploy.native.ports import Ports
+from deploy.native.services import RUNTIME_SETTINGS, environment_of, lay_out
+from deploy.native.site import Site
+from deploy.native.supervision import REPOSITORY, Program, group_config
+from deploy.topology import PROCESSES, SERVICES, SUBSCRIPTIONS
+from shared.settings import Settings
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site.open(tmp_path / "with space %d", Ports(25000))
+
+
+def test_every_process_has_its_own_name_and_port() -> None:
+    assert len({row.name for row in PROCESSES}) == len(PROCESSES)
+    assert len({row.http_port for row in PROCESSES}) == len(PROCESSES)
+
+
+def test_every_service_has_one_process_with_its_http_interface() -> None:
+    assert sorted(row.service for row in PROCESSES if row.has_api) == sorted(SERVICES)
+
+
+def test_every_subscriber_has_a_process_that_consumes() -> None:
+    consumers = {row.service for row in PROCESSES if "consumer" in row.roles.split(",")}
+
+    assert {subscriber for subscriber, _ in SUBSCRIPTIONS} == consumers
+
+
+def test_the_containers_run_the_same_processes_on_the_same_ports() -> None:
+    compose = yaml.safe_load((REPOSITORY / "deploy/compose/compose.yml").read_text())["services"]
+
+    for row in PROCESSES:
+        container = compose[row.name]
+        assert container["command"] == ["python", "-m", f"services.{row.service}.app"]
+        assert container["ports"] == [f"127.0.0.1:{row.http_port}:{row.http_port}"]
+        assert container["environment"]["TANDEM_ROLES"] == row.roles
+
+
+def test_a_process_is_told_the_chosen_broker_only_and_its_settings_are_valid(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lay_out(site, "kafka", name="", number=0, replicas={}, environment={"TANDEM_BATCH_MAX": "7"})
+    environment = environment_of(site, made, made.processes[0])
+
+    assert "TANDEM_KAFKA_BOOTSTRAP" in environment
+    assert "TANDEM_RABBIT_URL" not in environment
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert Settings.from_environment().batch_max == 7
+
+
+def test_the_runtime_owns_the_settings_that_say_where_things_are(site: Site) -> None:
+    made = lay_out(site, "rabbit", name="", number=0, replicas={}, environment={})
+    decided = {
+        key for row in made.processes for key in environment_of(site, made, row) if key.startswith("TANDEM_")
+    }
+
+    assert decided - {"TANDEM_LOG_LEVEL"} <= RUNTIME_SETTINGS
+
+
+def test_two_sets_of_services_share_nothing_but_the_servers(site: Site) -> None:
+    first = lay_out(site, "rabbit", name="rabbit", number=0, replicas={}, environment={})
+    second = lay_out(site, "kafka", name="kafka", number=1, replicas={}, environment={})
+
+    for attribute in ("name", "http_port"):
+        assert not {getattr(row, attribute) for row in first.processes} & {
+            getattr(row, attribute) for row in second.processes
+        }
+    assert not set(first.databases) & set(second.databases)
+    own = [environment_of(site, made, made.processes[0])["TANDEM_REDIS_URL"] for made in (first, second)]
+    assert own[0] != own[1]
+
+
+def test_replicas_get_names_and_ports_of_their_own(site: Site) -> None:
+    made = lay_out(site, "rabbit", name="", number=0, replicas={"order-consumer": 3}, environment={})
+
+    names = [row.name for row in made.processes if row.process == "order-consumer"]
+    assert names == ["order-consumer", "order-consumer-2", "order-consumer-3"]
+    assert len({row.http_port for row in made.processes}) == len(made.processes)
+
+
+def test_an_unknown_process_is_refused_by_name(site: Site) -> None:
+    with pytest.raises(KeyError, match="mailer"):
+        lay_out(site, "rabbit", name="", number=0, replicas={"mailer": 2}, environment={})
+
+
+def test_supervisor_gets_values_as_they_are(site: Site) -> None:
+    program = Program("order", ["python", "-m", "a b"], environment={"A": "100%", "B": '{"k": 1}'})
+    text = group_config("services", [program], 20, site.logs)
+
+    assert "'a b'" in text
+    assert 'A="100%%"' in text
+    assert """B='{"k": 1}'""" in text
+    assert "with space %%d" in text
+
+
+def test_a_value_that_supervisor_cannot_carry_is_refused_by_name(site: Site) -> None:
+    program = Program("order", ["python"], environment={"TANDEM_ODD": "\"both' quotes"})
+
+    with pytest.raises(StartError, match="TANDEM_ODD"):
+        group_config("services", [program], 20, site.logs)
+
+
+def test_a_password_outlives_the_instance_since_its_data_keeps_it(tmp_path: Path) -> None:
+    from deploy.native.site import write_state
+
+    first = Site.open(tmp_path, Ports(25000))
+    write_state(tmp_path, {"password": first.password})
+
+    assert Site.open(tmp_path, Ports(25000)).password == first.password
+    assert (tmp_path / "instance.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_socket_path_stays_within_what_the_kernel_takes(tmp_path: Path) -> None:
+    deep = Site.open(tmp_path / ("d" * 120), Ports(25000))
+
+    assert len(str(deep.control_socket)) < 100
+
+
+def test_a_kafka_cluster_id_never_looks_like_an_option() -> None:
+    assert not [made for made in (new_cluster_id() for _ in range(2000)) if made.startswith("-")]
