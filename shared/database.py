@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import ExceptionContext, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -64,11 +64,22 @@ def database_errors() -> Iterator[None]:
 
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Maps refused connections and time-outs of our own statements, which the driver raises bare."""
+    """Maps refused connections and time-outs while connecting, which the driver raises bare."""
     try:
         yield
     except OSError as error:  # TimeoutError and ConnectionError among them
-        raise UnavailableError(f"PostgreSQL: {error or type(error).__name__}") from error
+        raise UnavailableError(_sentence(error)) from error
+
+
+def _statement_failed(failure: ExceptionContext) -> BaseException | None:
+    """The same for a statement or a commit, whoever sent it: a handler's own read among them. The engine asks
+    here, so that an `OSError` which the caller raised by itself is told apart and passes as it is."""
+    error = failure.original_exception
+    return UnavailableError(_sentence(error)) if isinstance(error, OSError) else None
+
+
+def _sentence(error: BaseException) -> str:
+    return f"PostgreSQL: {str(error) or type(error).__name__}"
 
 
 class Database:
@@ -93,6 +104,7 @@ class Database:
                 },
             },
         )
+        event.listen(self.engine.sync_engine, "handle_error", _statement_failed, retval=True)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -22,7 +22,6 @@ import structlog
 
 from shared import inbox
 from shared.broker.base import Broker, Delivery, Settlement, Subscription
-from shared.database import network_errors
 from shared.dead_letter import dead_letter_headers
 from shared.dedupe import Claims, ClaimState
 from shared.envelope import Envelope
@@ -268,8 +267,7 @@ class Pipeline:
         try:
             with self._telemetry.process_batch(self.subscription, events) as batch_span:
                 async with asyncio.timeout(self._settings.handler_timeout_s), self._units.begin() as uow:
-                    with network_errors():
-                        fresh = await inbox.record(uow.connection, self.subscription.subscriber, events)
+                    fresh = await inbox.record(uow.connection, self.subscription.subscriber, events)
                     for work in works:
                         if (work.envelope.source, work.envelope.id) not in fresh:
                             work.status = Status.DUPLICATE
@@ -281,8 +279,7 @@ class Pipeline:
                             await self._handle(work, uow)
                     impossible = [work.envelope for work in works if work.status is Status.DEAD_LETTERED]
                     if impossible:
-                        with network_errors():
-                            await inbox.forget(uow.connection, self.subscription.subscriber, impossible)
+                        await inbox.forget(uow.connection, self.subscription.subscriber, impossible)
         except TimeoutError as error:
             failure = error
             raise TransientError(f"not finished within {self._settings.handler_timeout_s:g} s") from error
