@@ -1,0 +1,193 @@
+"""The unit of work against PostgreSQL: one transaction for state, inbox and outbox, few statements, one NOTIFY."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from shared import inbox
+from shared.envelope import Envelope
+from shared.errors import EventTooLargeError, TransientError, UnavailableError
+from shared.outbox import NOTIFY_CHANNEL
+from tests.integration.world import INSERT_EFFECT, World, happened
+
+
+@asynccontextmanager
+async def statements(world: World) -> AsyncIterator[list[tuple[str, int]]]:
+    """What is sent to PostgreSQL inside the block: the verb and how many parameter sets."""
+    sent: list[tuple[str, int]] = []
+
+    def on_execute(_c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, many: bool) -> None:
+        sent.append((" ".join(statement.lower().split()[:3]), len(parameters) if many else 1))
+
+    engine = world.database.engine.sync_engine
+    sqlalchemy_event.listen(engine, "before_cursor_execute", on_execute)
+    try:
+        yield sent
+    finally:
+        sqlalchemy_event.remove(engine, "before_cursor_execute", on_execute)
+
+
+@asynccontextmanager
+async def notifications(world: World) -> AsyncIterator[list[str]]:
+    """What is notified inside the block, complete when the block is left."""
+    heard: list[str] = []
+    connection = await asyncpg.connect(world.runtime.dsn(world.name))
+    await connection.add_listener(NOTIFY_CHANNEL, lambda *_: heard.append("outbox"))
+    marked = asyncio.Event()
+    await connection.add_listener("mark", lambda *_: marked.set())
+    try:
+        yield heard
+        await connection.execute("notify mark")  # arrives behind everything that was notified before
+        await asyncio.wait_for(marked.wait(), 30)
+    finally:
+        await connection.close()
+
+
+def row(number: int) -> dict[str, Any]:
+    return {"event_id": str(number), "key": "k", "number": number}
+
+
+async def test_what_a_batch_tells_is_one_statement_per_table(rabbit_world: World) -> None:
+    async with statements(rabbit_world) as sent, rabbit_world.units.begin() as uow:
+        for number in range(50):
+            uow.begin_event(happened(number, key=f"key-{number}"))
+            uow.tell(INSERT_EFFECT, row(number))
+            uow.publish(rabbit_world.data(number=number), subject=f"key-{number}")
+    assert sent == [
+        ("insert into effect", 50),
+        ("insert into outbox", 50),
+        ("select pg_notify('tandem_outbox', '')", 1),
+    ]
+    assert await rabbit_world.numbers() == list(range(50))
+    assert await rabbit_world.count("outbox") == 50
+
+
+async def test_the_outbox_holds_the_final_wire_bytes(rabbit_world: World) -> None:
+    cause = happened(1)
+    async with rabbit_world.units.begin() as uow:
+        uow.begin_event(cause)
+        published = uow.publish(rabbit_world.data(number=7), subject="a", key="b")
+    async with rabbit_world.database.engine.connect() as connection:
+        [stored] = (await connection.execute(text("select * from outbox"))).mappings()
+    assert Envelope.decode(stored["body"]) == published
+    assert orjson.loads(stored["body"])["data"] == {"number": 7}
+    assert (stored["key"], stored["type"], stored["channel"]) == ("b", "thing.happened", rabbit_world.channel)
+    assert (published.causationid, published.correlationid) == (cause.id, cause.id)
+    assert stored["traceparent"] == published.traceparent
+
+
+async def test_the_relay_is_notified_once_per_transaction_and_only_when_there_is_something(
+    rabbit_world: World,
+) -> None:
+    async with notifications(rabbit_world) as heard, rabbit_world.units.begin() as uow:
+        uow.tell(INSERT_EFFECT, row(1))
+    assert heard == []
+    async with notifications(rabbit_world) as heard, rabbit_world.units.begin() as uow:
+        for number in range(3):
+            uow.publish(rabbit_world.data(number=number), subject="a")
+    assert heard == ["outbox"]
+
+
+async def test_an_exception_leaves_nothing_behind_and_nobody_notified(rabbit_world: World) -> None:
+    async def work() -> None:
+        async with rabbit_world.units.begin() as uow:
+            await inbox.record(uow.connection, "s", [happened(1)])
+            uow.tell(INSERT_EFFECT, row(1))
+            uow.publish(rabbit_world.data(number=1), subject="a")
+            await uow.flush()
+            uow.tell(INSERT_EFFECT, row(2))
+            raise ZeroDivisionError
+
+    async with notifications(rabbit_world) as heard:
+        with pytest.raises(ZeroDivisionError):
+            await work()
+    assert heard == []
+    assert [await rabbit_world.count(table) for table in ("inbox", "effect", "outbox")] == [0, 0, 0]
+
+
+async def test_a_cancelled_transaction_leaves_nothing_behind(rabbit_world: World) -> None:
+    flushed = asyncio.Event()
+
+    async def work() -> None:
+        async with rabbit_world.units.begin() as uow:
+            uow.tell(INSERT_EFFECT, row(1))
+            uow.publish(rabbit_world.data(number=1), subject="a")
+            await uow.flush()
+            flushed.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.wait_for(flushed.wait(), 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [await rabbit_world.count(table) for table in ("effect", "outbox")] == [0, 0]
+
+
+async def test_a_statement_that_postgresql_refuses_undoes_the_whole_batch(rabbit_world: World) -> None:
+    async def work() -> None:
+        async with rabbit_world.units.begin() as uow:
+            uow.publish(rabbit_world.data(number=1), subject="a")
+            uow.tell(INSERT_EFFECT, row(1))
+            uow.tell(INSERT_EFFECT, {**row(2), "number": None})
+
+    with pytest.raises(IntegrityError, match="null value"):
+        await work()
+    assert [await rabbit_world.count(table) for table in ("effect", "outbox")] == [0, 0]
+
+
+async def test_an_event_over_the_limit_is_refused_when_it_is_published(rabbit_world: World) -> None:
+    async def work() -> None:
+        async with rabbit_world.units.begin() as uow:
+            uow.tell(INSERT_EFFECT, row(1))
+            uow.publish(rabbit_world.data(number=1), subject="x" * 1_000_000)
+
+    with pytest.raises(EventTooLargeError):
+        await work()
+    assert await rabbit_world.count("effect") == 0
+
+
+async def test_a_discarded_event_takes_back_its_own_rows_and_events_only(rabbit_world: World) -> None:
+    async with rabbit_world.units.begin() as uow:
+        for number in range(3):
+            uow.begin_event(happened(number, key=f"key-{number}"))
+            uow.tell(INSERT_EFFECT, row(number))
+            uow.publish(rabbit_world.data(number=number), subject=f"key-{number}")
+            if number == 1:
+                uow.discard_event()
+    assert await rabbit_world.numbers() == [0, 2]
+    assert await rabbit_world.count("outbox") == 2
+
+
+async def test_a_deadlock_is_transient_and_a_lost_session_is_unavailable(rabbit_world: World) -> None:
+    with pytest.raises(TransientError) as deadlock:
+        async with rabbit_world.units.begin() as uow:
+            await uow.connection.execute(text("do $$ begin raise exception using errcode = '40P01'; end $$"))
+    assert not isinstance(deadlock.value, UnavailableError)
+    with pytest.raises(UnavailableError):
+        async with rabbit_world.units.begin() as uow:
+            await uow.connection.execute(text("select pg_terminate_backend(pg_backend_pid())"))
+
+
+async def test_a_statement_that_is_not_answered_in_time_is_unavailable(rabbit_world: World) -> None:
+    """PostgreSQL that hangs is nobody's poison: not what is told, not what a handler reads."""
+    database = await rabbit_world.opened_database(postgres_timeout_s=0.3)
+    with pytest.raises(UnavailableError):
+        async with database.transaction() as connection:
+            await connection.execute(text("select pg_sleep(20)"))
+
+
+async def test_an_oserror_of_the_callers_own_passes_as_it_is(rabbit_world: World) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with rabbit_world.units.begin():
+            raise FileNotFoundError
