@@ -1,23 +1,22 @@
 """The RabbitMQ adapter: durable topic exchanges, quorum queues, publisher confirms, dead-letter exchanges.
 
-FastStream owns connections, channels and topology. Deliveries are pulled from a subscriber without handlers,
-which costs half of what a handler does; a batch is what has arrived by the time the pipeline is free.
+FastStream owns the connection and the topology. Messages pass beside its per-message machinery in both
+directions, on channels of its connection: that machinery costs half of the throughput and gives a batch
+pipeline nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
-import structlog
-from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, DeliveryError
-from aiormq.exceptions import ChannelInvalidStateError
-from faststream import AckPolicy
-from faststream.rabbit import Channel, ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
+import aiormq
+from aio_pika import RobustExchange
+from aio_pika.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
+from aiormq import spec
+from faststream.rabbit import Channel, RabbitBroker
+from yarl import URL
 
 from shared.broker.asyncapi import add_handlers, asyncapi_document
 from shared.broker.base import (
@@ -28,43 +27,26 @@ from shared.broker.base import (
     Message,
     Operation,
     PublishFailure,
-    Settlement,
     Subscription,
-    destination_name,
 )
-from shared.broker.batches import settle_as_retry
+from shared.broker.rabbit_consumer import LOST, RabbitConsumer, text_headers
+from shared.broker.rabbit_topology import (
+    dead_letter_exchange,
+    dead_letter_queue,
+    dead_letter_queue_name,
+    event_exchange,
+    subscriber_queue,
+)
 from shared.envelope import CONTENT_TYPE
-from shared.errors import UnavailableError
+from shared.errors import ConfigurationError, UnavailableError
 from shared.settings import Settings
 
-_log = structlog.get_logger(__name__)
-
-_LOST = (
-    AMQPError,
-    ChannelInvalidStateError,
-    ConnectionError,
-    OSError,
-    TimeoutError,
-    asyncio.InvalidStateError,
-)
-"""What aio-pika raises when the connection or the channel is gone."""
-
 _HEARTBEAT_S = 10
+_RECONNECT_INTERVAL_S = 0.5
 _PUBLISHES_IN_FLIGHT_MAX = 500
-_GATHER_WAIT_S = 0.003
-_BUSY_BATCH = 32
-_RETRY_PAUSE_S = 1.0
-_RESUBSCRIBE_PAUSE_S = 1.0
-_BROKER_DELIVERY_LIMIT = 50
-"""Quorum `x-delivery-limit`: the net under our own attempt counter, so well above it."""
-
-
-def _exchange(channel: str) -> RabbitExchange:
-    return RabbitExchange(destination_name("rabbit", channel), type=ExchangeType.TOPIC, durable=True)
-
-
-def _dead_letter_exchange(channel: str) -> RabbitExchange:
-    return RabbitExchange(f"{channel}.dlx", type=ExchangeType.DIRECT, durable=True)
+_PING_TIMEOUT_S = 1.5
+_PERSISTENT = 2
+_BROKERS_OWN_HEADERS = ("x-death", "x-first-death-", "x-last-death-")
 
 
 class RabbitAdapter:
@@ -84,21 +66,21 @@ class RabbitAdapter:
 
     def __init__(self, settings: Settings, client_name: str) -> None:
         self._settings = settings
+        url = URL(settings.rabbit_url or "").update_query(name=client_name, heartbeat=_HEARTBEAT_S)
         self._broker = RabbitBroker(
-            f"{settings.rabbit_url}?name={client_name}",
+            str(url),
             timeout=settings.connect_timeout_s,
             fail_fast=True,
-            reconnect_interval=0.5,
-            client_properties={"heartbeat": _HEARTBEAT_S},
+            reconnect_interval=_RECONNECT_INTERVAL_S,
             default_channel=Channel(publisher_confirms=True, on_return_raises=True),
             graceful_timeout=settings.shutdown_grace_s,
             app_id=None,
             logger=None,
             apply_types=False,
         )
-        self._exchanges: dict[str, RabbitExchange] = {}
-        self._queues: dict[str, RabbitQueue] = {}
-        self._consumers: list[_Consumer] = []
+        self._exchanges: dict[str, RobustExchange] = {}
+        self._dead_letter_exchanges: dict[str, RobustExchange] = {}
+        self._consumers: list[RabbitConsumer] = []
 
     @property
     def settlement_failures(self) -> int:
@@ -107,171 +89,163 @@ class RabbitAdapter:
     async def __aenter__(self) -> Self:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
-                await self._broker.start()
-        except _LOST as error:
-            await self._broker.stop()
-            raise UnavailableError(f"RabbitMQ: {error or type(error).__name__}") from error
+                await self._broker.connect()
+        except LOST as error:
+            await self._disconnect()
+            raise _unavailable(error) from error
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await asyncio.gather(*(consumer.stop(self._settings.shutdown_grace_s) for consumer in self._consumers))
-        with contextlib.suppress(*_LOST):
-            await self._broker.stop()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.shutdown_grace_s):
+                await self._broker.stop()
+        except LOST:
+            return  # nobody is there to say good-bye to
 
     # -- topology
-
-    def _queue(self, subscription: Subscription) -> RabbitQueue:
-        return RabbitQueue(
-            subscription.queue,
-            queue_type=QueueType.QUORUM,
-            durable=True,
-            arguments={
-                "x-dead-letter-exchange": _dead_letter_exchange(subscription.channel).name,
-                "x-dead-letter-routing-key": subscription.queue,
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",  # at-least-once dead-lettering asks for it
-                "x-message-ttl": int(self._settings.message_ttl_s * 1_000),
-                "x-delivery-limit": _BROKER_DELIVERY_LIMIT,
-                "x-single-active-consumer": subscription.ordered,
-            },
-        )
-
-    def _dead_letter_queue(self, subscription: Subscription) -> RabbitQueue:
-        return RabbitQueue(
-            f"{subscription.queue}.dlq",
-            queue_type=QueueType.QUORUM,
-            durable=True,
-            arguments={
-                "x-message-ttl": int(self._settings.dead_letter_ttl_s * 1_000),
-                "x-delivery-limit": -1,  # looking at a letter must not use it up
-            },
-        )
 
     async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription] = ()) -> None:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 for channel in {*channels, *(subscription.channel for subscription in subscriptions)}:
-                    self._exchanges[channel] = _exchange(channel)
-                    await self._broker.declare_exchange(self._exchanges[channel])
+                    self._exchanges[channel] = await self._broker.declare_exchange(event_exchange(channel))
                 for subscription in subscriptions:
                     await self._declare_subscription(subscription)
-        except _LOST as error:
-            raise UnavailableError(f"RabbitMQ: {error or type(error).__name__}") from error
+        except ChannelPreconditionFailed as error:
+            raise ConfigurationError(f"RabbitMQ has it with other arguments: {error}") from error
+        except LOST as error:
+            raise _unavailable(error) from error
 
     async def _declare_subscription(self, subscription: Subscription) -> None:
-        exchange = await self._broker.declare_exchange(_exchange(subscription.channel))
-        dead_letter_exchange = await self._broker.declare_exchange(_dead_letter_exchange(subscription.channel))
-        dead_letter_queue = await self._broker.declare_queue(self._dead_letter_queue(subscription))
-        await dead_letter_queue.bind(dead_letter_exchange, routing_key=subscription.queue)
-        self._queues[subscription.queue] = self._queue(subscription)
-        queue = await self._broker.declare_queue(self._queues[subscription.queue])
+        """Dead-letter place first: from the moment that the queue is there, nothing in it can be lost."""
+        dlx = await self._broker.declare_exchange(dead_letter_exchange(subscription.channel))
+        self._dead_letter_exchanges[subscription.channel] = dlx
+        dlq = await self._broker.declare_queue(dead_letter_queue(subscription, self._settings))
+        await dlq.bind(dlx, routing_key=subscription.queue)
+        queue = await self._broker.declare_queue(subscriber_queue(subscription, self._settings))
         for event_type in sorted(subscription.types):
-            await queue.bind(exchange, routing_key=event_type)
+            await queue.bind(self._exchanges[subscription.channel], routing_key=event_type)
 
     # -- publishing
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
-        failures: list[PublishFailure] = []
-        failed_keys: set[str] = set()
-        for wave in _waves(messages):
-            ready = [message for message in wave if message.key not in failed_keys]
-            failures += [
-                PublishFailure(message, UnavailableError("an earlier event of its key was not confirmed"))
-                for message in wave
-                if message.key in failed_keys
-            ]
-            for start in range(0, len(ready), _PUBLISHES_IN_FLIGHT_MAX):
-                part = ready[start : start + _PUBLISHES_IN_FLIGHT_MAX]
-                results = await asyncio.gather(
-                    *(self._publish(message) for message in part), return_exceptions=True
-                )
-                for message, result in zip(part, results, strict=True):
-                    if isinstance(result, Exception):
-                        failures.append(PublishFailure(message, result))
-                        failed_keys.add(message.key)
-                    elif isinstance(result, BaseException):
-                        raise result
-        return failures
+        chains: dict[str, list[Message]] = {}
+        for message in messages:
+            chains.setdefault(message.key, []).append(message)
+        deadline = asyncio.get_running_loop().time() + self._settings.publish_timeout_s
+        slots = asyncio.Semaphore(_PUBLISHES_IN_FLIGHT_MAX)
+        failures = await asyncio.gather(
+            *(self._publish_chain(chain, deadline, slots) for chain in chains.values())
+        )
+        return [failure for part in failures for failure in part]
+
+    async def _publish_chain(
+        self, chain: Sequence[Message], deadline: float, slots: asyncio.Semaphore
+    ) -> list[PublishFailure]:
+        """Publish the messages of one key, each after the one before was confirmed."""
+        for index, message in enumerate(chain):
+            try:
+                async with asyncio.timeout_at(deadline), slots:
+                    await self._publish(message)
+            except Exception as error:  # noqa: BLE001  whatever it is: not confirmed, so the key stops here
+                reason = _unavailable(error) if isinstance(error, LOST) else error
+                earlier = UnavailableError("an earlier event of its key was not confirmed")
+                later = [PublishFailure(other, earlier) for other in chain[index + 1 :]]
+                return [PublishFailure(message, reason), *later]
+        return []
 
     async def _publish(self, message: Message) -> None:
         exchange = self._exchanges.get(message.channel)
         if exchange is None:
             raise UnavailableError(f"channel {message.channel} was not declared")
-        await self._publish_to(exchange, message.type, message.body, message.headers)
+        await self._confirmed(exchange, message.type, message.body, message.headers)
 
-    async def _publish_to(
-        self, exchange: RabbitExchange, routing_key: str, body: bytes, headers: Mapping[str, str]
+    async def _confirmed(
+        self, exchange: RobustExchange, routing_key: str, body: bytes, headers: Mapping[str, str]
     ) -> None:
+        """Publish and wait for the confirmation. Raises `UnavailableError` or one of `LOST`."""
         try:
-            await self._broker.publish(
+            # The channel below aio-pika's: `wait=False` leaves out a wait for the socket before the wait for
+            # the confirmation, which would let only one publish at a time into the channel.
+            channel = cast(aiormq.Channel, await exchange.channel.get_underlay_channel())
+            await channel.basic_publish(
                 body,
-                exchange=exchange,
+                exchange=exchange.name,
                 routing_key=routing_key,
-                headers=dict(headers),
-                content_type=headers.get("content-type", CONTENT_TYPE),
-                persist=True,
+                properties=spec.Basic.Properties(
+                    content_type=headers.get("content-type", CONTENT_TYPE),
+                    delivery_mode=_PERSISTENT,
+                    headers=dict(headers),
+                ),
                 mandatory=True,
-                timeout=self._settings.publish_timeout_s,
+                wait=False,
             )
+        except PublishError as error:
+            raise UnavailableError(f"RabbitMQ has no queue for {routing_key} on {exchange.name}") from error
         except DeliveryError as error:
-            raise UnavailableError(f"RabbitMQ returned or refused {routing_key}: no queue takes it now") from error
-        except _LOST as error:
-            raise UnavailableError(f"RabbitMQ: {error or type(error).__name__}") from error
+            raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange.name}") from error
 
     async def publish_dead_letter(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
     ) -> None:
-        exchange = _dead_letter_exchange(subscription.channel)
-        await self._publish_to(exchange, subscription.queue, delivery.body, {**delivery.headers, **headers})
+        exchange = self._dead_letter_exchanges.get(subscription.channel)
+        if exchange is None:
+            raise UnavailableError(f"subscription {subscription.queue} was not declared")
+        sent = {n: v for n, v in delivery.headers.items() if not n.startswith(_BROKERS_OWN_HEADERS)}
+        try:
+            async with asyncio.timeout(self._settings.publish_timeout_s):
+                await self._confirmed(exchange, subscription.queue, delivery.body, {**sent, **headers})
+        except LOST as error:
+            raise _unavailable(error) from error
 
     # -- subscribing
 
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         await self.declare((), (subscription,))
-        subscriber = self._broker.subscriber(
-            self._queues[subscription.queue],
-            channel=Channel(prefetch_count=subscription.in_flight_max),
-            ack_policy=AckPolicy.MANUAL,
-            persistent=False,
-        )
-        try:
-            await subscriber.start()
-        except _LOST as error:
-            raise UnavailableError(f"RabbitMQ: {error or type(error).__name__}") from error
-        consumer = _Consumer(subscription, subscriber, handler)
+        consumer = RabbitConsumer(subscription, handler)
         self._consumers.append(consumer)
-        consumer.start()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await consumer.start(await self._broker.connect())
+        except LOST as error:
+            raise _unavailable(error) from error
 
     # -- looking
 
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
-        name = f"{subscription.queue}.dlq"
+        name = dead_letter_queue_name(subscription)
         letters: list[DeadLetter] = []
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 connection = await self._broker.connect()
-                channel = await connection.channel()
-                try:
-                    queue = await channel.get_queue(name, ensure=True)
-                    while len(letters) < limit and (raw := await queue.get(no_ack=False, fail=False)) is not None:
-                        letters.append(DeadLetter(name, raw.body, _text_headers(raw)))
-                finally:
-                    await channel.close()  # puts everything back
-        except _LOST as error:
-            raise UnavailableError(f"RabbitMQ: {error or type(error).__name__}") from error
+                # A channel of its own: closing it puts everything back.
+                async with connection.channel(publisher_confirms=False) as channel:
+                    queue = await channel.declare_queue(name, passive=True)
+                    while len(letters) < limit and (raw := await queue.get(fail=False)) is not None:
+                        letters.append(DeadLetter(name, raw.body, text_headers(raw)))
+        except LOST as error:
+            raise _unavailable(error) from error
         return letters
 
     async def ping(self) -> None:
-        if not await self._broker.ping(timeout=1.0):
-            raise UnavailableError("RabbitMQ: not connected")
+        try:
+            async with asyncio.timeout(_PING_TIMEOUT_S):
+                connection = await self._broker.connect()
+                async with connection.channel(publisher_confirms=False):
+                    pass  # opening a channel is a question and an answer
+        except LOST as error:
+            raise _unavailable(error) from error
 
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
-        broker = RabbitBroker(self._settings.rabbit_url, specification_url="amqp://rabbitmq", logger=None)
+        broker = RabbitBroker("amqp://rabbitmq", specification_url="amqp://rabbitmq", logger=None)
         for operation in operations:
-            exchange = _exchange(operation.channel)
             if operation.subscriber is None:
                 broker.publisher(
-                    exchange=exchange,
+                    exchange=event_exchange(operation.channel),
                     routing_key=operation.event_type,
                     title=operation.event_type,
                     schema=operation.model,
@@ -281,140 +255,10 @@ class RabbitAdapter:
             subscription = Subscription(
                 channel=channel, subscriber=subscriber, types=frozenset(o.event_type for o in wanted)
             )
-            add_handlers(broker.subscriber(self._queue(subscription), _exchange(channel)), wanted)
+            queue = subscriber_queue(subscription, self._settings)
+            add_handlers(broker.subscriber(queue, event_exchange(channel)), wanted)
         return asyncapi_document(broker, title, version)
 
 
-class _Consumer:
-    """Pulls one subscription's deliveries, hands them over batch by batch and settles them."""
-
-    def __init__(self, subscription: Subscription, subscriber: Any, handler: BatchHandler) -> None:
-        self._subscription = subscription
-        self._subscriber = subscriber
-        self._handler = handler
-        self._waiting: deque[AbstractIncomingMessage] = deque()
-        self._arrived = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self.settlement_failures = 0
-
-    def start(self) -> None:
-        name = self._subscription.queue
-        self._tasks = [
-            asyncio.create_task(self._pull(), name=f"pull-{name}"),
-            asyncio.create_task(self._work(), name=f"work-{name}"),
-        ]
-
-    async def stop(self, grace_s: float) -> None:
-        """Stop pulling, let the running batch settle, give back what waits."""
-        self._stopping.set()
-        self._arrived.set()
-        pull, work = self._tasks
-        pull.cancel()
-        await asyncio.wait([pull, work], timeout=grace_s)
-        work.cancel()
-        await asyncio.gather(pull, work, return_exceptions=True)
-        for raw in self._waiting:
-            with contextlib.suppress(*_LOST):
-                await raw.nack(requeue=True)
-        with contextlib.suppress(*_LOST):
-            await self._subscriber.stop()
-
-    async def _pull(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                async for message in self._subscriber:
-                    self._waiting.append(message.raw_message)
-                    self._arrived.set()
-            except _LOST as error:
-                _log.warning("rabbit.consumer_lost", queue=self._subscription.queue, error=str(error))
-            await asyncio.sleep(_RESUBSCRIBE_PAUSE_S)
-
-    async def _gather(self, last_count: int) -> list[AbstractIncomingMessage]:
-        """What is ready now, up to a batch; a few milliseconds more while the stream is dense."""
-        await self._arrived.wait()
-        if last_count >= _BUSY_BATCH and len(self._waiting) < self._subscription.batch_max:
-            await asyncio.sleep(_GATHER_WAIT_S)
-        batch: list[AbstractIncomingMessage] = []
-        while self._waiting and len(batch) < self._subscription.batch_max:
-            raw = self._waiting.popleft()
-            if not raw.channel.is_closed:  # else the broker has already given it to someone else
-                batch.append(raw)
-        if not self._waiting and not self._stopping.is_set():
-            self._arrived.clear()
-        return batch
-
-    async def _work(self) -> None:
-        last_count = 0
-        while not self._stopping.is_set():
-            batch = await self._gather(last_count)
-            last_count = len(batch)
-            if not batch:
-                continue
-            if self._stopping.is_set():
-                self._waiting.extendleft(reversed(batch))
-                return
-            deliveries = [_delivery(raw, self._subscription) for raw in batch]
-            settlements = await settle_as_retry(self._handler, deliveries)
-            await self._settle(batch, settlements)
-
-    async def _settle(self, batch: list[AbstractIncomingMessage], settlements: Sequence[Settlement]) -> None:
-        """One `ack(multiple)` per channel, after the rejects, so that it covers the acknowledged ones only."""
-        if Settlement.RETRY in settlements and not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
-        last_acked: dict[int, AbstractIncomingMessage] = {}
-        failed = 0
-        for raw, settlement in zip(batch, settlements, strict=True):
-            if settlement is Settlement.ACK:
-                last_acked[id(raw.channel)] = raw
-                continue
-            try:
-                await raw.nack(requeue=True)
-            except _LOST:
-                failed += 1
-        for raw in last_acked.values():
-            try:
-                await raw.ack(multiple=True)
-            except _LOST:
-                failed += sum(other.channel is raw.channel for other in batch)
-        if failed:
-            self.settlement_failures += failed
-            _log.warning("rabbit.settlement_failed", queue=self._subscription.queue, count=failed)
-
-
-def _waves(messages: Sequence[Message]) -> list[list[Message]]:
-    """Split so that no wave holds two messages of one key, in order."""
-    waves: list[list[Message]] = []
-    seen: dict[str, int] = {}
-    for message in messages:
-        wave = seen.get(message.key, 0)
-        seen[message.key] = wave + 1
-        if wave == len(waves):
-            waves.append([])
-        waves[wave].append(message)
-    return waves
-
-
-def _text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in (raw.headers or {}).items():
-        if isinstance(value, bytes):
-            headers[name] = value.decode("utf-8", "backslashreplace")
-        elif isinstance(value, str):
-            headers[name] = value
-        else:
-            headers[name] = str(value)
-    return headers
-
-
-def _delivery(raw: AbstractIncomingMessage, subscription: Subscription) -> Delivery:
-    return Delivery(
-        body=raw.body,
-        headers=_text_headers(raw),
-        channel=subscription.channel,
-        key=None,
-        redelivered=bool(raw.redelivered),
-        position=f"{subscription.queue}#{raw.delivery_tag}",
-        token=raw,
-    )
+def _unavailable(error: Exception) -> UnavailableError:
+    return UnavailableError(f"RabbitMQ: {error or type(error).__name__}")

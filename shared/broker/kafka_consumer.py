@@ -1,0 +1,180 @@
+"""Consumes one Kafka subscription: one poll is one batch, one commit closes it.
+
+A RETRY reads the partition again from there: what follows it in the partition is delivered once more too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+
+from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
+from shared.broker.batches import settle_as_retry
+
+_log = structlog.get_logger(__name__)
+
+LOST = (KafkaError, ConnectionError, OSError, TimeoutError)
+"""What aiokafka raises when the cluster is away or refuses."""
+
+_POLL_MS = 500
+_COMMIT_TIMEOUT_S = 5.0
+_RETRY_PAUSE_S = 1.0
+_FAILED_POLLS_MAX = 5
+
+Record: TypeAlias = "ConsumerRecord[Any, Any]"
+
+
+class Handover(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Gives partitions away only when the running batch is settled, so that no other consumer repeats it."""
+
+    def __init__(self, wait_max_s: float) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._wait_max_s = wait_max_s
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.idle.wait(), self._wait_max_s)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        return
+
+
+class KafkaConsumer:
+    """One subscription's deliveries, pulled from the consumer of a FastStream subscriber without handlers."""
+
+    def __init__(
+        self, subscription: Subscription, subscriber: Any, handover: Handover, handler: BatchHandler
+    ) -> None:
+        self._subscription = subscription
+        self._subscriber = subscriber
+        self._handover = handover
+        self._handler = handler
+        self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.settlement_failures = 0
+
+    async def start(self) -> None:
+        """Join the group and begin to poll. Raises one of `LOST`."""
+        await self._subscriber.start()
+        self._task = asyncio.create_task(self._work(), name=f"work-{self._subscription.queue}")
+
+    async def stop(self, grace_s: float) -> None:
+        """Let the running batch commit within `grace_s`, then leave the group."""
+        self._stopping.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=grace_s)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._handover.idle.set()
+        with contextlib.suppress(*LOST):
+            async with asyncio.timeout(grace_s):
+                await self._subscriber.stop()
+
+    async def _work(self) -> None:
+        failed_polls = 0
+        while not self._stopping.is_set():
+            try:
+                records = await self._next_batch()
+                failed_polls = 0
+            except (*LOST, ConsumerStoppedError) as error:
+                failed_polls += 1
+                _log.warning("kafka.poll_failed", queue=self._subscription.queue, error=repr(error))
+                await self._pause()
+                if failed_polls >= _FAILED_POLLS_MAX:
+                    await self._rejoin()
+                continue
+            if not records:
+                continue
+            try:
+                deliveries = [_delivery(record, self._subscription) for record in records]
+                settlements = await settle_as_retry(self._handler, deliveries)
+                rewound = await self._settle(records, settlements)
+            finally:
+                self._handover.idle.set()
+            if rewound:
+                await self._pause()
+
+    async def _next_batch(self) -> Sequence[Record]:
+        """The next poll's records; nothing when it is time to stop."""
+        poll = asyncio.create_task(self._poll())
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({poll, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return await poll if poll.done() else ()
+        finally:
+            stop.cancel()
+            poll.cancel()
+            await asyncio.gather(stop, poll, return_exceptions=True)
+
+    async def _poll(self) -> Sequence[Record]:
+        polled = await self._subscriber.consumer.getmany(timeout_ms=_POLL_MS, max_records=self._batch_max)
+        records = [record for partition in polled.values() for record in partition]
+        if records:  # in this very step, or a rebalance could find us idle with records in hand
+            self._handover.idle.clear()
+        return records
+
+    async def _settle(self, records: Sequence[Record], settlements: Sequence[Settlement]) -> bool:
+        """Commit each partition up to its first RETRY and read on from there; True when one is read again."""
+        commits: dict[TopicPartition, int] = {}
+        rewinds: dict[TopicPartition, int] = {}
+        starts: dict[TopicPartition, int] = {}
+        for record, settlement in zip(records, settlements, strict=True):
+            partition = TopicPartition(record.topic, record.partition)
+            starts.setdefault(partition, record.offset)
+            if partition in rewinds:
+                continue
+            if settlement is Settlement.ACK:
+                commits[partition] = record.offset + 1
+            else:
+                rewinds[partition] = record.offset
+        if commits and not await self._commit(commits):
+            self.settlement_failures += len(records)
+            rewinds = starts
+        for partition, offset in rewinds.items():
+            with contextlib.suppress(IllegalStateError):  # not ours any more: the next owner reads it
+                self._subscriber.consumer.seek(partition, offset)
+        return bool(rewinds)
+
+    async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
+        try:
+            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                await self._subscriber.consumer.commit(offsets)
+        except (*LOST, IllegalStateError) as error:
+            _log.warning("kafka.settlement_failed", queue=self._subscription.queue, error=repr(error))
+            return False
+        return True
+
+    async def _rejoin(self) -> None:
+        """A consumer whose background tasks have ended never polls again: replace it."""
+        with contextlib.suppress(*LOST, ConsumerStoppedError):
+            await self._subscriber.stop()
+            await self._subscriber.start()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
+
+
+def text_headers(record: Record) -> dict[str, str]:
+    """The headers as text; bytes that are not UTF-8 are escaped."""
+    return {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in record.headers}
+
+
+def _delivery(record: Record, subscription: Subscription) -> Delivery:
+    return Delivery(
+        body=record.value or b"",
+        headers=text_headers(record),
+        channel=subscription.channel,
+        key=None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
+        redelivered=False,
+        position=f"{record.topic}/{record.partition}@{record.offset}",
+        token=record,
+    )

@@ -1,0 +1,195 @@
+"""Consumes one RabbitMQ queue: gathers what has arrived into batches, hands them over and settles them.
+
+A RETRY is not sent back to the queue: the message stays ours, unsettled, and is handed over again before
+everything behind it. A `nack(requeue)` would let the messages of its key that this consumer already holds
+overtake it, and on RabbitMQ before 4.3 every one of them would count towards the delivery limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.exceptions import AMQPError
+
+from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
+from shared.broker.batches import settle_as_retry
+
+_log = structlog.get_logger(__name__)
+
+LOST = (AMQPError, ConnectionError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
+"""What aio-pika raises when the connection or the channel is gone (`RuntimeError`: it is closed for good)."""
+
+_DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
+"""Headers that a quorum queue adds to a message it delivers again."""
+
+_GATHER_WAIT_S = 0.003
+_BUSY_BATCH = 32
+_RETRY_PAUSE_S = 1.0
+_GOODBYE_S = 3.0
+"""For each of the few frames that end a consumer in good order; without a connection they are skipped."""
+
+
+class RabbitConsumer:
+    """One subscription's deliveries. The channel is its own, so that prefetch is its `in_flight_max`.
+
+    aio-pika opens the channel again, with prefetch and consumer, when the connection comes back; deliveries
+    of a closed channel are dropped here, because the broker has already put them back in the queue.
+    """
+
+    def __init__(self, subscription: Subscription, handler: BatchHandler) -> None:
+        self._subscription = subscription
+        self._handler = handler
+        self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
+        self._waiting: deque[AbstractIncomingMessage] = deque()
+        self._unsettled: list[AbstractIncomingMessage] = []
+        self._arrived = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._channel: AbstractChannel | None = None
+        self._queue: AbstractQueue | None = None
+        self._tag: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.settlement_failures = 0
+
+    async def start(self, connection: Any) -> None:
+        """Begin to consume; the queue exists. Raises one of `LOST`."""
+        self._channel = await connection.channel(publisher_confirms=False)
+        await self._channel.set_qos(prefetch_count=self._subscription.in_flight_max)
+        self._queue = await self._channel.declare_queue(self._subscription.queue, passive=True)
+        self._task = asyncio.create_task(self._work(), name=f"work-{self._subscription.queue}")
+        self._tag = await self._queue.consume(self._arrive, no_ack=False)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop pulling, let the running batch settle within `grace_s`, give back what waits."""
+        self._stopping.set()
+        self._arrived.set()
+        if self._queue is not None and self._tag is not None:
+            await _bounded(self._queue.cancel(self._tag))
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=grace_s)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._give_back()
+        if self._channel is not None:
+            await _bounded(self._channel.close())
+
+    async def _give_back(self) -> None:
+        """Return what is unsettled with a nack: closing the channel alone would count as a failed delivery."""
+        unsettled = [raw for raw in (*self._unsettled, *self._waiting) if not raw.channel.is_closed]
+        if unsettled:
+            newest = max(unsettled, key=lambda raw: raw.delivery_tag or 0)
+            await _bounded(newest.nack(multiple=True, requeue=True))
+        self._unsettled.clear()
+        self._waiting.clear()
+
+    async def _arrive(self, raw: AbstractIncomingMessage) -> None:
+        self._waiting.append(raw)
+        self._arrived.set()
+
+    async def _work(self) -> None:
+        last_count = 0
+        while not self._stopping.is_set():
+            batch = await self._gather(last_count)
+            last_count = len(batch)
+            if not batch or self._stopping.is_set():
+                continue
+            deliveries = [_delivery(raw, self._subscription) for raw in batch]
+            settlements = await settle_as_retry(self._handler, deliveries)
+            if await self._settle(batch, settlements):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
+
+    async def _gather(self, last_count: int) -> list[AbstractIncomingMessage]:
+        """What is ready now, up to a batch; a few milliseconds more while the stream is dense."""
+        await self._arrived.wait()
+        if last_count >= _BUSY_BATCH and len(self._waiting) < self._batch_max:
+            await asyncio.sleep(_GATHER_WAIT_S)
+        batch: list[AbstractIncomingMessage] = []
+        while self._waiting and len(batch) < self._batch_max:
+            raw = self._waiting.popleft()
+            if not raw.channel.is_closed:  # else the broker has already given it to someone else
+                batch.append(raw)
+        if not self._waiting and not self._stopping.is_set():
+            self._arrived.clear()
+        self._unsettled = batch
+        return batch
+
+    async def _settle(self, batch: list[AbstractIncomingMessage], settlements: Sequence[Settlement]) -> bool:
+        """Acknowledge what is finished, keep the rest in front of the line; True when something was kept."""
+        kept = [raw for raw, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
+        failed = 0
+        for raw, multiple, count in _acknowledgements(batch, settlements):
+            try:
+                await raw.ack(multiple=multiple)
+            except LOST:
+                failed += count
+        self._waiting.extendleft(reversed(kept))
+        if kept:
+            self._arrived.set()
+        self._unsettled = []
+        if failed:
+            self.settlement_failures += failed
+            _log.warning("rabbit.settlement_failed", queue=self._subscription.queue, count=failed)
+        return bool(kept)
+
+
+def _acknowledgements(
+    batch: Sequence[AbstractIncomingMessage], settlements: Sequence[Settlement]
+) -> list[tuple[AbstractIncomingMessage, bool, int]]:
+    """The acks to send as (message, multiple, how many it settles).
+
+    One `ack(multiple)` per channel, up to the first message that is to be retried: it covers every older tag
+    of its channel, and those are settled, since batches are handed over in the order of tags. One by one
+    behind that.
+    """
+    covering: dict[int, tuple[AbstractIncomingMessage, int]] = {}
+    single: list[AbstractIncomingMessage] = []
+    retried: set[int] = set()
+    for raw, settlement in zip(batch, settlements, strict=True):
+        channel = id(raw.channel)
+        if settlement is not Settlement.ACK:
+            retried.add(channel)
+        elif channel in retried:
+            single.append(raw)
+        else:
+            covering[channel] = (raw, covering[channel][1] + 1 if channel in covering else 1)
+    return [(raw, True, count) for raw, count in covering.values()] + [(raw, False, 1) for raw in single]
+
+
+async def _bounded(frame: Any) -> None:
+    """Await one frame of a good-bye; a broker that is away gets none."""
+    with contextlib.suppress(*LOST):
+        async with asyncio.timeout(_GOODBYE_S):
+            await frame
+
+
+def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
+    """The headers that were sent, as text, whatever AMQP type they had; bytes that are not UTF-8 are escaped."""
+    headers: dict[str, str] = {}
+    for name, value in (raw.headers or {}).items():
+        if name in _DELIVERY_COUNTS:
+            continue
+        if isinstance(value, bytes):
+            headers[name] = value.decode("utf-8", "backslashreplace")
+        else:
+            headers[name] = value if isinstance(value, str) else str(value)
+    if raw.content_type:  # a property here, a header on Kafka
+        headers.setdefault("content-type", raw.content_type)
+    return headers
+
+
+def _delivery(raw: AbstractIncomingMessage, subscription: Subscription) -> Delivery:
+    return Delivery(
+        body=raw.body,
+        headers=text_headers(raw),
+        channel=subscription.channel,
+        key=None,
+        redelivered=bool(raw.redelivered),
+        position=f"{subscription.queue}#{raw.delivery_tag}",
+        token=raw,
+    )

@@ -1,0 +1,57 @@
+"""What a channel and a subscription are on RabbitMQ: exchanges, quorum queues, and every argument they have."""
+
+from __future__ import annotations
+
+from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQueue
+
+from shared.broker.base import Subscription, destination_name
+from shared.settings import Settings
+
+BROKER_DELIVERY_LIMIT = 50
+"""Quorum `x-delivery-limit`: the net under our own attempt counter, so well above it."""
+
+
+def event_exchange(channel: str) -> RabbitExchange:
+    """`order.events`: routes by event type."""
+    return RabbitExchange(destination_name("rabbit", channel), type=ExchangeType.TOPIC, durable=True)
+
+
+def dead_letter_exchange(channel: str) -> RabbitExchange:
+    """`order.dlx`: routes by the name of the queue that a dead letter comes from."""
+    return RabbitExchange(f"{channel}.dlx", type=ExchangeType.DIRECT, durable=True)
+
+
+def subscriber_queue(subscription: Subscription, settings: Settings) -> RabbitQueue:
+    """`notification.order`: what waits for the subscriber."""
+    return RabbitQueue(
+        subscription.queue,
+        queue_type=QueueType.QUORUM,
+        durable=True,
+        arguments={
+            "x-dead-letter-exchange": dead_letter_exchange(subscription.channel).name,
+            "x-dead-letter-routing-key": subscription.queue,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",  # at-least-once dead-lettering asks for it
+            "x-message-ttl": int(settings.message_ttl_s * 1_000),
+            "x-delivery-limit": BROKER_DELIVERY_LIMIT,
+            "x-single-active-consumer": subscription.ordered,
+        },
+    )
+
+
+def dead_letter_queue(subscription: Subscription, settings: Settings) -> RabbitQueue:
+    """`notification.order.dlq`: what the subscriber could not take."""
+    return RabbitQueue(
+        dead_letter_queue_name(subscription),
+        queue_type=QueueType.QUORUM,
+        durable=True,
+        arguments={
+            "x-message-ttl": int(settings.dead_letter_ttl_s * 1_000),
+            "x-delivery-limit": -1,  # looking at a letter must not use it up
+        },
+    )
+
+
+def dead_letter_queue_name(subscription: Subscription) -> str:
+    """The name alone, to look into the queue."""
+    return f"{subscription.queue}.dlq"
