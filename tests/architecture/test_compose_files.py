@@ -1,0 +1,283 @@
+"""The Compose files, checked without an engine: what is pinned, probed, published, and equal in both runtimes."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.native import kafka, postgres, rabbit, redis
+from deploy.native.ports import Ports
+from deploy.topology import BROKERS, PROCESSES, SERVICES, ServiceProcess
+from shared.settings import Settings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMPOSE = DEPLOY / "compose"
+STACK_FILE = COMPOSE / "compose.yml"
+CLUSTER_FILE = DEPLOY / "kafka-cluster.yml"
+STACK: dict[str, Any] = yaml.safe_load(STACK_FILE.read_text())["services"]
+CLUSTER: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())["services"]
+EVERYTHING = {**STACK, **CLUSTER}
+
+MIGRATIONS = {f"migrate-{service}" for service in SERVICES}
+LONG_RUNNING = sorted(EVERYTHING.keys() - MIGRATIONS)
+OWN_IMAGE = {*MIGRATIONS, *(row.name for row in PROCESSES)}
+CONTAINER_BROKERS = {"rabbit": "rabbitmq", "kafka": "kafka"}
+
+
+def each(names: Any) -> Any:
+    return pytest.mark.parametrize("name", sorted(names))
+
+
+each_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda row: row.name)
+
+
+def interpolated(value: object, broker: str = "rabbit") -> str:
+    """What Compose makes of a value when no variable is set but TANDEM_BROKER."""
+    text = re.sub(r"\$\{TANDEM_BROKER:\?[^}]*\}", broker, str(value))
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def host_ports(service: dict[str, Any]) -> dict[int, int]:
+    """Port in the container → port on the host; fails for one that others than this machine can reach."""
+    found = {}
+    for published in service.get("ports", []):
+        match = re.fullmatch(r"127\.0\.0\.1:(\d+):(\d+)", published)
+        assert match, f"{published} is not published on 127.0.0.1 alone"
+        found[int(match[2])] = int(match[1])
+    return found
+
+
+def from_images() -> list[str]:
+    return re.findall(r"^FROM (\S+)", (COMPOSE / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def native_settings(template: str, separator: str) -> dict[str, str]:
+    """The lines of a native settings template that do not depend on the instance."""
+    lines = [line for line in template.splitlines() if line.strip() and "{" not in line]
+    return {key.strip(): value.strip().strip("'\"") for key, _, value in (ln.partition(separator) for ln in lines)}
+
+
+# -- images
+
+
+@pytest.mark.parametrize("image", sorted({service["image"] for service in EVERYTHING.values()} | {*from_images()}))
+def test_an_image_is_pinned_to_a_patch_release_of_the_default_registry(image: str) -> None:
+    assert re.fullmatch(r"([a-z]+/)?[a-z-]+:\d+\.\d+(\.\d+)?(-[a-z]+)*", image)
+
+
+def test_the_servers_are_of_the_native_versions() -> None:
+    jars = (DEPLOY / "native" / "kafka-pom.xml").read_text()
+    assert STACK["kafka"]["image"] == CLUSTER["kafka-1"]["image"]
+    assert f"<version>{STACK['kafka']['image'].partition(':')[2]}</version>" in jars
+
+
+def test_the_service_image_installs_hashed_wheels_and_runs_without_privileges() -> None:
+    text = (COMPOSE / "Dockerfile").read_text()
+    assert "--require-hashes" in text
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["tandem"]
+    assert text.index("pip install") < text.index("COPY services")
+    assert "syntax=" not in text
+
+
+def test_every_own_container_uses_the_one_image_that_is_built_once() -> None:
+    assert len({STACK[name]["image"] for name in OWN_IMAGE}) == 1
+    assert sum("build" in service for service in STACK.values()) == 1
+
+
+# -- health, order, limits
+
+
+@each(LONG_RUNNING)
+def test_a_long_running_container_is_probed_restarted_and_limited(name: str) -> None:
+    service = EVERYTHING[name]
+    probe = service["healthcheck"]
+    assert probe["test"][0] in ("CMD", "CMD-SHELL")
+    assert {"interval", "timeout", "retries", "start_period"} <= probe.keys()
+    assert "start_interval" not in probe, "needs an engine newer than Debian's"
+    assert service["restart"] == "unless-stopped"
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+
+
+@each(MIGRATIONS)
+def test_a_migration_runs_once_after_postgres(name: str) -> None:
+    service = STACK[name]
+    assert service["command"] == ["python", "-m", "shared.migrate", name.removeprefix("migrate-")]
+    assert service["restart"] == "no"
+    assert service["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+
+@each_process
+def test_a_process_waits_for_its_servers_and_its_schema(process: ServiceProcess) -> None:
+    waits = {name: rule["condition"] for name, rule in STACK[process.name]["depends_on"].items()}
+    assert waits == {
+        "postgres": "service_healthy",
+        "redis": "service_healthy",
+        "rabbitmq": "service_healthy",
+        "kafka": "service_healthy",
+        "jaeger": "service_started",
+        f"migrate-{process.service}": "service_completed_successfully",
+    }
+
+
+@each_process
+def test_a_process_needs_only_the_broker_whose_profile_is_on(process: ServiceProcess) -> None:
+    for broker, container in CONTAINER_BROKERS.items():
+        assert STACK[container]["profiles"] == [broker]
+        assert STACK[process.name]["depends_on"][container]["required"] is False
+
+
+@each(STACK.keys() - CONTAINER_BROKERS.values())
+def test_what_is_not_a_broker_runs_on_every_broker(name: str) -> None:
+    assert {*BROKERS, "kafka-cluster"} == {*STACK[name]["profiles"]}
+
+
+# -- the processes
+
+
+def test_there_is_a_container_for_each_process_of_the_topology() -> None:
+    servers = {"postgres", "redis", "jaeger", *CONTAINER_BROKERS.values()}
+    assert STACK.keys() == servers | OWN_IMAGE
+
+
+@each_process
+@pytest.mark.parametrize("broker", BROKERS)
+def test_a_process_gets_good_settings_that_agree_with_the_topology(
+    process: ServiceProcess, broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {key: interpolated(value, broker) for key, value in STACK[process.name]["environment"].items()}
+    unknown = {key for key in given if key.removeprefix("TANDEM_").lower() not in Settings.model_fields}
+    assert not unknown
+    for key in [key for key in os.environ if key.startswith("TANDEM_")]:
+        monkeypatch.delenv(key)
+    for key, value in given.items():
+        monkeypatch.setenv(key, value)
+
+    settings = Settings.from_environment()
+
+    assert settings.broker == broker
+    assert settings.process == process.name
+    assert settings.roles == {*process.roles.split(",")}
+    assert settings.http_port == process.http_port
+    assert settings.postgres_dsn.rpartition("/")[2] == process.service
+    grace_s = int(STACK[process.name]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > settings.shutdown_grace_s, "it would be killed before it has settled"
+
+
+@each_process
+def test_a_process_runs_its_service_on_the_port_of_the_topology(process: ServiceProcess) -> None:
+    container = STACK[process.name]
+    assert container["command"] == ["python", "-m", f"services.{process.service}.app"]
+    assert host_ports(container) == {process.http_port: process.http_port}
+
+
+# -- the servers, as in the native runtime
+
+
+@each(EVERYTHING)
+def test_ports_are_published_on_this_machine_only(name: str) -> None:
+    host_ports(EVERYTHING[name])
+
+
+def test_the_servers_are_published_on_the_native_ports() -> None:
+    ports = Ports.default()
+    assert host_ports(STACK["postgres"]) == {5432: ports.postgres}
+    assert host_ports(STACK["redis"]) == {6379: ports.redis}
+    assert host_ports(STACK["rabbitmq"]) == {5672: ports.rabbit, 15672: ports.rabbit_management}
+    assert host_ports(STACK["kafka"]) == {9092: ports.kafka}
+    assert STACK["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith(f"127.0.0.1:{ports.kafka}")
+    assert host_ports(STACK["jaeger"]) == {4318: 4318, 16686: 16686}
+
+
+def test_postgres_has_the_native_settings() -> None:
+    options = dict(option.removeprefix("-c").split("=") for option in STACK["postgres"]["command"][1:])
+    native = native_settings(postgres._SETTINGS, "=")
+    # Where it listens and logs, and how it takes passwords, is the image's business.
+    for key in [key for key in native if re.match(r"listen_|unix_|password_|log_|logging_", key)]:
+        del native[key]
+    assert options == native
+    assert options["track_commit_timestamp"] == "on"
+
+
+def test_every_service_has_a_database() -> None:
+    script = COMPOSE / "create-databases.sh"
+    match = re.search(r"^for database in (.*); do$", script.read_text(), re.MULTILINE)
+    assert match
+    assert {*match[1].split()} == {*SERVICES}
+    assert os.access(script, os.X_OK), "the image would source it instead of running it"
+
+
+def test_redis_has_the_native_limits() -> None:
+    native = native_settings(redis._SETTINGS, " ")
+    command = STACK["redis"]["command"]
+    given = {key.removeprefix("--"): value for key, value in zip(command[1::2], command[2::2], strict=True)}
+    for key in ("save", "appendonly", "maxmemory", "maxmemory-policy"):
+        assert given[key] == native[key]
+
+
+def test_rabbitmq_has_the_native_settings() -> None:
+    lines = [line for line in (COMPOSE / "rabbitmq.conf").read_text().splitlines() if line[0] != "#"]
+    given = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    assert given.pop("total_memory_available_override_value") == "2GB"
+    assert STACK["rabbitmq"]["mem_limit"] == "2g"
+    native = native_settings(rabbit._SETTINGS, "=")
+    # Users come from the environment; the image logs to its output.
+    for key in [
+        key for key in native if re.match(r"default_|loopback_|management\.tcp|log\.(console|file)$", key)
+    ]:
+        del native[key]
+    assert given == native
+
+
+def kafka_properties(container: dict[str, Any]) -> dict[str, str]:
+    """As the image makes them: KAFKA_NODE_ID is node.id."""
+    own = {key: str(value) for key, value in container["environment"].items() if key != "KAFKA_HEAP_OPTS"}
+    return {key.removeprefix("KAFKA_").lower().replace("_", "."): value for key, value in own.items()}
+
+
+def test_kafka_has_the_native_settings() -> None:
+    given = kafka_properties(STACK["kafka"])
+    native = native_settings(kafka._SETTINGS, "=")
+    for key in ("listener.security.protocol.map", "inter.broker.listener.name"):  # two networks, so one name more
+        del native[key]
+    assert {key: given.get(key) for key in native} == native
+    assert f"-Xmx{kafka._HEAP}" in STACK["kafka"]["environment"]["KAFKA_HEAP_OPTS"]
+
+
+# -- the cluster
+
+
+def test_the_cluster_replicates_to_three_and_confirms_after_two() -> None:
+    for container in CLUSTER.values():
+        properties = kafka_properties(container)
+        factors = {key: value for key, value in properties.items() if key.endswith("replication.factor")}
+        confirmed = {
+            key: value for key, value in properties.items() if key.endswith(("min.isr", "min.insync.replicas"))
+        }
+        assert (len(factors), {*factors.values()}) == (4, {"3"})
+        assert (len(confirmed), {*confirmed.values()}) == (3, {"2"})
+        assert properties["unclean.leader.election.enable"] == "false"
+        assert properties["auto.create.topics.enable"] == "false"
+
+
+def test_the_nodes_of_the_cluster_know_each_other() -> None:
+    voters = ",".join(
+        f"{container['environment']['KAFKA_NODE_ID']}@{name}:9093" for name, container in CLUSTER.items()
+    )
+    assert len(CLUSTER) == 3
+    for container in CLUSTER.values():
+        assert container["environment"]["KAFKA_CONTROLLER_QUORUM_VOTERS"] == voters
+    assert len({container["environment"]["CLUSTER_ID"] for container in CLUSTER.values()}) == 1
+    assert len({container["volumes"][0] for container in CLUSTER.values()}) == 3
+
+
+def test_the_cluster_says_how_to_point_tandem_at_it() -> None:
+    published = [host_ports(container)[9092] for container in CLUSTER.values()]
+    for port, container in zip(published, CLUSTER.values(), strict=True):
+        assert container["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith(f",HOST://127.0.0.1:{port}")
+    head = CLUSTER_FILE.read_text().partition("name:")[0]
+    assert f"TANDEM_KAFKA_BOOTSTRAP={','.join(f'127.0.0.1:{port}' for port in published)}" in head
+    assert "TANDEM_KAFKA_REPLICATION_FACTOR=3" in head
+    assert "TANDEM_KAFKA_MIN_INSYNC_REPLICAS=2" in head
