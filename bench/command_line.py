@@ -1,0 +1,145 @@
+"""`python -m bench`: options, servers of its own, progress, exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench import report
+from bench.effects import Effects
+from bench.errors import BenchError
+from bench.rounds import Bench, Plan
+from deploy.errors import DeployError
+from deploy.native import Ports, Runtime
+from deploy.progress import Steps
+from deploy.topology import BROKERS, SERVERS
+from shared.errors import UnavailableError
+from shared.settings import Settings
+
+_EVENTS_MIN = 2_000
+"""Four batches: with fewer, the time between the first and the last commit means nothing."""
+_CELERY_SHARE = 0.15
+_DATABASE = "bench"
+_HTTP_OFFSET = 90
+SUMMARY = Path("reports/bench/latest/summary.json")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 0 when every floor holds, 1 when one is missed or the run is void, 130 when interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    chosen = _parser().parse_args(arguments)
+    plan = Plan(
+        rounds=chosen.rounds,
+        events=chosen.events,
+        celery_events=int(chosen.events * _CELERY_SHARE),
+        brokers=tuple(broker for broker in BROKERS if chosen.only in (None, broker)),
+        seed=chosen.seed,
+    )
+    try:
+        return _run(plan, chosen.summary)
+    except (BenchError, DeployError, UnavailableError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; everything that it had started is stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=report.__doc__)
+    parser.add_argument("--rounds", type=_at_least(1), default=5)
+    parser.add_argument("--events", type=_at_least(_EVENTS_MIN), default=20_000, help="in each round")
+    parser.add_argument("--only", choices=BROKERS, help="one broker (Celery runs in any case)")
+    parser.add_argument("--seed", type=int, default=1, help="of the order within the rounds")
+    parser.add_argument("--summary", type=Path, default=SUMMARY, help="the file to write")
+    return parser
+
+
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}")
+        return int(text)
+
+    return number
+
+
+def _run(plan: Plan, summary: Path) -> int:
+    started_at = datetime.now(UTC)
+    ports = Ports.free_block()
+    servers = [name for name in SERVERS if name not in BROKERS or name == "rabbit" or name in plan.brokers]
+    runtime = Runtime(Path(f".run/bench-{os.getpid()}"), ports, servers=servers, steps=Steps())
+    try:
+        runtime.start_servers()
+        runtime.ensure_databases([_DATABASE])
+        rates = asyncio.run(_rounds(plan, runtime, ports))
+        versions = runtime.versions()
+    finally:
+        runtime.stop(remove=True)
+    rows = report.compare(rates)
+    report.print_table(rows, rates)
+    about = {
+        "rounds": plan.rounds,
+        "events": plan.events,
+        "celery_events": plan.celery_events,
+        "seed": plan.seed,
+        "versions": {**versions, "python": platform.python_version()},
+        "hardware": {"cpus": os.cpu_count(), "machine": platform.machine()},
+        "started_at": started_at.isoformat(timespec="seconds"),
+    }
+    report.write_summary(summary, rows, rates, about)
+    return 0 if all(row.holds for row in rows) else 1
+
+
+async def _rounds(plan: Plan, runtime: Runtime, ports: Ports) -> report.Rates:
+    urls = runtime.server_urls()
+    settings = {
+        broker: Settings(
+            broker=broker,
+            http_port=ports.block + _HTTP_OFFSET,
+            postgres_dsn=runtime.dsn(_DATABASE),
+            redis_url=urls["redis"],
+            rabbit_url=urls["rabbit"],
+            kafka_bootstrap=urls.get("kafka"),
+        )
+        for broker in {"rabbit": None, **dict.fromkeys(plan.brokers)}
+    }
+    logs = runtime.root / "contenders"
+    logs.mkdir()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    async with Effects(runtime.dsn(_DATABASE), urls["redis"]) as effects:
+        await effects.create()
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("starting", total=plan.work)
+            bench = Bench(
+                plan=plan,
+                settings=settings,
+                environment={"TANDEM_INSTANCE_ROOT": str(runtime.root)},
+                effects=effects,
+                logs=logs,
+                say=lambda text: progress.update(bar, description=text),
+                advance=lambda count: progress.advance(bar, count),
+            )
+            return await bench.run()
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)  # a polite kill takes the same way out as Ctrl-C

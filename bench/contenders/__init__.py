@@ -1,0 +1,1 @@
+"""The contenders: each a process that drains one backlog until it is told to stop (SIGTERM)."""

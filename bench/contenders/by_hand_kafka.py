@@ -1,0 +1,36 @@
+"""A hand-written aiokafka loop: `python -m bench.contenders.by_hand_kafka CHANNEL SUBSCRIBER`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from aiokafka import AIOKafkaConsumer
+
+from bench.contenders.by_hand import Recorder, run_until_told
+from shared.broker.base import destination_name
+from shared.settings import Settings
+
+_POLL_MS = 200
+
+
+async def drain(settings: Settings, channel: str, subscriber: str, stopping: asyncio.Event) -> None:
+    """A poll is a batch; one commit closes it."""
+    consumer = AIOKafkaConsumer(
+        destination_name("kafka", channel),
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=subscriber,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    async with consumer, Recorder(settings, subscriber) as recorder:
+        while not stopping.is_set():
+            polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=settings.batch_max)
+            if polled:
+                await recorder.record(record.value for records in polled.values() for record in records)
+                await consumer.commit()
+
+
+if __name__ == "__main__":
+    told = asyncio.Event()
+    run_until_told(drain(Settings.from_environment(), sys.argv[1], sys.argv[2], told), told)

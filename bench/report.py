@@ -1,0 +1,96 @@
+"""From rates to ratios: the table on standard output and `summary.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.rounds import BY_HAND, CELERY, CELERY_WORKERS, TANDEM, Contender
+
+Rates = Sequence[dict[Contender, float]]
+"""Effects per second of each contender, round by round."""
+
+_CELERY = Contender(CELERY, "rabbit")
+FLOORS = {
+    (BY_HAND, "rabbit"): 0.5,
+    (BY_HAND, "kafka"): 0.5,
+    (CELERY, "rabbit"): 5.0,
+    (CELERY, "kafka"): 10.0,
+}
+"""What this pipeline must reach, as a multiple of the other's rate."""
+
+_DISCLAIMER = (
+    "Everything ran on this one machine, servers included: the ratios say how the code compares, the rates say\n"
+    f"little about yours. One process each, Celery {CELERY_WORKERS} workers; Celery always on RabbitMQ.\n"
+    "Again: make bench"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One comparison. The ratios pair rates of the same round."""
+
+    name: str
+    broker: str
+    ratio_median: float
+    ratio_min: float
+    ratio_max: float
+    floor: float
+
+    @property
+    def holds(self) -> bool:
+        return self.ratio_median >= self.floor
+
+
+def compare(rates: Rates) -> list[Row]:
+    """A row for each floor whose broker was run."""
+    rows: list[Row] = []
+    for (other, broker), floor in FLOORS.items():
+        ours, theirs = Contender(TANDEM, broker), _CELERY if other == CELERY else Contender(other, broker)
+        ratios = [of_round[ours] / of_round[theirs] for of_round in rates if ours in of_round]
+        if ratios:
+            low, middle, high = (round(value, 3) for value in (min(ratios), median(ratios), max(ratios)))
+            rows.append(Row(f"{TANDEM} / {other}", broker, middle, low, high, floor))
+    return rows
+
+
+def print_table(rows: Sequence[Row], rates: Rates) -> None:
+    """The ratios, then the rates behind them, on standard output."""
+    console = Console(highlight=False)
+    table = Table("compared", "broker", title="durable effects per second, as ratios", title_justify="left")
+    for heading in ("median", "min", "max", "floor", ""):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        numbers = (row.ratio_median, row.ratio_min, row.ratio_max)
+        verdict = "[green]holds[/]" if row.holds else "[red]MISSED[/]"
+        table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), f"{row.floor:g}", verdict)
+    console.print(table)
+    plain = Table("contender", "broker", box=None, title="median effects/s", title_justify="left")
+    for contender, rate in median_rates(rates).items():
+        plain.add_row(contender.name, contender.broker, f"{rate:,.0f}")
+    console.print(plain)
+    console.print(_DISCLAIMER, soft_wrap=True)
+
+
+def median_rates(rates: Rates) -> dict[Contender, float]:
+    """Of every contender, over the rounds."""
+    contenders = sorted(rates[0], key=lambda contender: (contender.broker, contender.name))
+    return {contender: median(of_round[contender] for of_round in rates) for contender in contenders}
+
+
+def write_summary(path: Path, rows: Sequence[Row], rates: Rates, about: dict[str, Any]) -> None:
+    """`rows` as every reader expects them, and beside them what they were made from."""
+    document = {
+        "rows": [asdict(row) for row in rows],
+        "effects_per_s": {str(contender): round(rate) for contender, rate in median_rates(rates).items()},
+        **about,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")

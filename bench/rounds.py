@@ -1,0 +1,180 @@
+"""Rounds: in each, every contender drains the same backlog, in an order of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import backlog
+from bench.backlog import Advance
+from bench.effects import Effects
+from bench.errors import BenchError
+from bench.events import WireEvent, make_events
+from shared.settings import Settings
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_POLL_S = 0.2
+_STALLED_S = 90.0
+_STOP_TIMEOUT_S = 40.0
+_LOG_LINES = 15
+CELERY_WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who drains, and on which broker."""
+
+    name: str
+    broker: str
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.broker}"
+
+
+TANDEM = "tandem"
+BY_HAND = "hand-written"
+CELERY = "celery"
+
+_COMMANDS = {
+    TANDEM: "-m bench.contenders.tandem {channel} {name}",
+    BY_HAND: "-m bench.contenders.by_hand_{broker} {channel} {name}",
+    CELERY: (
+        f"-m celery -A bench.contenders.celery_app worker --pool prefork --concurrency {CELERY_WORKERS} "
+        "--loglevel WARNING --without-gossip --without-mingle --without-heartbeat"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run. `events` per contender; Celery gets the first `celery_events`: its rate is what counts."""
+
+    rounds: int
+    events: int
+    celery_events: int
+    brokers: tuple[str, ...]
+    seed: int
+
+    @property
+    def contenders(self) -> list[Contender]:
+        pairs = [Contender(name, broker) for broker in self.brokers for name in (TANDEM, BY_HAND)]
+        return [*pairs, Contender(CELERY, "rabbit")]
+
+    @property
+    def work(self) -> int:
+        """Events published and drained in all: the length of the progress bar."""
+        return self.rounds * (3 * self.events * len(self.brokers) + 2 * self.celery_events)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where it is run. `settings` by broker; `environment` is what every contender gets besides its own."""
+
+    plan: Plan
+    settings: dict[str, Settings]
+    environment: dict[str, str]
+    effects: Effects
+    logs: Path
+    say: Callable[[str], None]
+    advance: Advance
+
+    async def run(self) -> list[dict[Contender, float]]:
+        """One dict of effects per second for each round.
+
+        Raises `BenchError` when a contender does not give every event exactly one effect.
+        """
+        return [await self._round(number) for number in range(1, self.plan.rounds + 1)]
+
+    async def _round(self, number: int) -> dict[Contender, float]:
+        channel = f"bench{number}"
+        of_round = f"round {number} of {self.plan.rounds}"
+        self.say(f"{of_round}: publishing")
+        events = make_events(self.plan.events)
+        for broker in self.plan.brokers:
+            await backlog.fill(self.settings[broker], channel, (TANDEM, BY_HAND), events, self.advance)
+        celery_events = events[: self.plan.celery_events]
+        await asyncio.to_thread(
+            backlog.fill_celery, self.settings["rabbit"], f"{CELERY}.{channel}", celery_events, self.advance
+        )
+        order = self.plan.contenders
+        random.Random(f"{self.plan.seed}/{number}").shuffle(order)  # noqa: S311 - an order, not a secret
+        rates: dict[Contender, float] = {}
+        for contender in order:
+            self.say(f"{of_round}: {contender}")
+            wanted = celery_events if contender.name == CELERY else events
+            rates[contender] = await self._measure(contender, channel, wanted)
+        return rates
+
+    async def _measure(self, contender: Contender, channel: str, events: Sequence[WireEvent]) -> float:
+        await self.effects.clear()
+        log = self.logs / f"{channel}-{contender.broker}-{contender.name}.log"
+        async with self._running(contender, channel, log) as process:
+            await self._until_drained(contender, len(events), process, log)
+        problems = await self.effects.problems(events, contender.name)
+        left = await backlog.unsettled(self.settings[contender.broker], channel, contender.name)
+        if left:
+            problems.append(f"{left} events not settled")
+        if problems:
+            raise BenchError(f"{contender}: {', '.join(problems)} (of {len(events)})\n{_last_lines(log)}")
+        return await self.effects.rate_per_s()
+
+    @asynccontextmanager
+    async def _running(
+        self, contender: Contender, channel: str, log: Path
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The contender's process; told to stop on leaving, and gone, with its children, afterwards."""
+        command = _COMMANDS[contender.name].format(channel=channel, **_fields(contender)).split()
+        settings = self.settings[contender.broker]
+        environment = {
+            **os.environ,
+            **self.environment,
+            **{f"TANDEM_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set},
+            "TANDEM_ROLES": "consumer",
+            "BENCH_QUEUE": f"{CELERY}.{channel}",
+            "BENCH_SUBSCRIBER": CELERY,
+        }
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *command, stdin=asyncio.subprocess.DEVNULL, stdout=output,
+                stderr=asyncio.subprocess.STDOUT, cwd=_REPOSITORY, env=environment, start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield process
+            with suppress(ProcessLookupError, TimeoutError):
+                process.terminate()
+                await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def _until_drained(
+        self, contender: Contender, wanted: int, process: asyncio.subprocess.Process, log: Path
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        count, moved_at = 0, clock()
+        while count < wanted:
+            await asyncio.sleep(_POLL_S)
+            if process.returncode is not None:
+                raise BenchError(f"{contender} ended after {count} of {wanted} effects\n{_last_lines(log)}")
+            before, count = count, await self.effects.count()
+            if count > before:
+                self.advance(count - before)
+                moved_at = clock()
+            elif clock() - moved_at > _STALLED_S:
+                raise BenchError(f"{contender} stood still at {count} of {wanted} effects\n{_last_lines(log)}")
+
+
+def _fields(contender: Contender) -> dict[str, str]:
+    return {"name": contender.name, "broker": contender.broker}
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

@@ -1,0 +1,35 @@
+"""The benchmark, tiny, so that it cannot rot. Nothing here looks at a time: floors are its own matter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import report
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.timeout(400)
+def test_every_contender_gives_every_event_one_effect(tmp_path: Path) -> None:
+    summary = tmp_path / "summary.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--rounds", "1", "--events", "2000", "--summary", str(summary)],
+        cwd=_REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # A void run (an effect lost or doubled, a message not settled) writes no summary; a missed floor does.
+    assert done.returncode in {0, 1}, done.stderr
+    assert summary.exists(), done.stderr
+    rows = json.loads(summary.read_text())["rows"]
+    assert {(row["name"], row["broker"], row["floor"]) for row in rows} == {
+        (f"tandem / {other}", broker, floor) for (other, broker), floor in report.FLOORS.items()
+    }
+    assert all(0 < row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"] for row in rows)
+    assert "make bench" in done.stdout
