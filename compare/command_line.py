@@ -1,0 +1,94 @@
+"""Reads the arguments of `python -m compare`, runs the comparison and reports.
+
+Exit codes: 0 all sound; 1 an event was lost, doubled or left behind, or the run failed; 2 a bad option or
+workload; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from compare.report import print_report, write_report
+from compare.run import run
+from compare.side import StalledError
+from compare.summary import summarise
+from compare.workload import DEFAULT_WORKLOAD, WorkloadError, load_workload
+from deploy.errors import DeployError
+from deploy.native.supervision import REPOSITORY
+from shared.errors import TandemError
+
+_DEFAULT_OUT = Path("reports/latest")
+_RUN_ROOT = REPOSITORY / ".run"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one comparison and return its exit code."""
+    # A polite kill, and a terminal that closes, take the same way out as Ctrl-C: what was started is stopped.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
+    logging.getLogger().addHandler(logging.NullHandler())
+    chosen = _parser().parse_args(arguments)
+    out: Path = chosen.out
+    try:
+        workload = load_workload(chosen.workload, chosen.rounds)
+        _require_place(out)
+        outcome = run(workload, _RUN_ROOT)
+    except WorkloadError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    except (DeployError, StalledError, TandemError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("compare: interrupted; everything that it had started is stopped", file=sys.stderr)
+        return 130
+    summary = summarise(outcome, _command(arguments))
+    write_report(out, outcome, summary)
+    print_report(summary, out)
+    return 0 if outcome.sound else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m compare", description="Run the same services on RabbitMQ and on Kafka and compare them."
+    )
+    parser.add_argument("--workload", type=Path, default=DEFAULT_WORKLOAD, help="YAML file that says what load")
+    parser.add_argument("--rounds", type=_rounds, help="how often each phase runs on each broker")
+    parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence; the list of options is what --help is for."""
+        print(f"compare: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _rounds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds from 1 to 100")
+    return int(text)
+
+
+def _require_place(out: Path) -> None:
+    """Refuse to replace a directory that holds something else than a report."""
+    if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise WorkloadError(f"{out} exists and is no report: it will not be replaced")
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return "make compare" if not arguments else shlex.join(["python", "-m", "compare", *arguments])
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,138 @@
+"""Progress: a bar on a terminal's standard error, plain lines elsewhere, with the time that is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from deploy.native import BrokerName
+from deploy.progress import Steps
+
+_WIDTH = 28
+_ALMOST = 0.97
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A part of the run. `kind` says what is done, `estimate_s` about how long it takes."""
+
+    kind: str
+    estimate_s: float
+    broker: BrokerName | None = None
+    round_number: int | None = None
+
+    @property
+    def title(self) -> str:
+        where = f"round {self.round_number}" if self.round_number else ""
+        return " · ".join(part for part in (where, self.broker or "", self.kind) if part)
+
+
+class Journey(Steps):
+    """Shows the legs of a run one after the other; also takes the steps that the runtime reports."""
+
+    def __init__(self, legs: Sequence[Leg]) -> None:
+        super().__init__(quiet=True)
+        self._left = list(legs)
+        self._total_s = sum(leg.estimate_s for leg in legs)
+        self._done_s = 0.0
+        self._current: Leg | None = None
+        self._began = self._started = time.monotonic()
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            SpinnerColumn(),
+            _Bar(self),
+            TextColumn("{task.description}", markup=False),
+            _Remaining(self),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Journey:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.stop()
+
+    @contextmanager
+    def leg(self, leg: Leg) -> Iterator[None]:
+        """Show `leg` while the body runs."""
+        self._current, self._began = leg, time.monotonic()
+        self._left.remove(leg)
+        self._show(leg.title)
+        if not self._console.is_terminal:
+            elapsed = _clock(time.monotonic() - self._started)
+            self._console.print(f"[{elapsed}] {leg.title} (about {_clock(self.remaining_s())} left)", markup=False)
+        try:
+            yield
+        finally:
+            self._done_s += leg.estimate_s
+            self._current = None
+
+    def detail(self, text: str) -> None:
+        """What is going on within the leg: on a terminal only."""
+        if self._current is not None:
+            self._show(f"{self._current.title}: {text}")
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """A step of the runtime. Those that take long (an installation) get lines of their own."""
+        self.detail(text)
+        started = time.monotonic()
+        yield
+        took_s = time.monotonic() - started
+        if took_s > 20:
+            self._console.print(f"✓ {text} ({took_s:.0f} s)", markup=False)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _show(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+
+    def _into_leg_s(self) -> float:
+        if self._current is None:
+            return 0.0
+        # A leg that takes longer than estimated waits just before its end.
+        return min(time.monotonic() - self._began, _ALMOST * self._current.estimate_s)
+
+    def share(self) -> float:
+        """How much is done, 0 to 1, in estimated time."""
+        return (self._done_s + self._into_leg_s()) / self._total_s if self._total_s else 0.0
+
+    def remaining_s(self) -> float:
+        """Estimated time that is left."""
+        current_s = self._current.estimate_s if self._current else 0.0
+        return sum(leg.estimate_s for leg in self._left) + current_s - self._into_leg_s()
+
+
+class _Bar(ProgressColumn):
+    def __init__(self, journey: Journey) -> None:
+        super().__init__()
+        self._journey = journey
+
+    def render(self, task: Task) -> ProgressBar:
+        return ProgressBar(total=1.0, completed=self._journey.share(), width=_WIDTH)
+
+
+class _Remaining(ProgressColumn):
+    def __init__(self, journey: Journey) -> None:
+        super().__init__()
+        self._journey = journey
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{_clock(self._journey.remaining_s())} left", style="progress.remaining")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,139 @@
+"""Writes the report directory and prints the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from compare.figures import Latencies, write_histogram_log
+from compare.ledger import write_ledger
+from compare.run import RunResult
+
+_TITLES = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
+_PIPE_WIDTH = 118
+
+
+def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None:
+    """Replace the directory `out` by this report: it is there whole, or as it was before."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        fresh.chmod(0o755)
+        (fresh / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        write_ledger(
+            fresh / "ledger.jsonl.gz",
+            {broker: side.entries for broker, side in outcome.sides.items()},
+            {broker: side.committed_s() for broker, side in outcome.sides.items()},
+        )
+        write_histogram_log(fresh / "latencies.hlog", _histograms(outcome))
+        before = fresh.with_name(f"{fresh.name}.before")
+        if out.exists():
+            out.rename(before)
+        fresh.rename(out)
+        shutil.rmtree(before, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _histograms(outcome: RunResult) -> dict[str, tuple[float, float, Latencies]]:
+    return {
+        f"{broker}-{result.phase}": (result.load.started_s, result.seconds, result.latencies)
+        for broker, side in outcome.sides.items()
+        for result in side.steady_results
+    }
+
+
+def print_report(summary: dict[str, Any], out: Path, console: Console | None = None) -> None:
+    """The table on standard output, then what one must know to read it."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    console.print(_table(summary))
+    for broker, row in summary["brokers"].items():
+        for kind, examples in row["examples"].items():
+            console.print(f"[red]{broker} {kind}:[/red] {', '.join(examples)}", soft_wrap=True)
+    for note in summary["notes"]:
+        console.print(f"· {note}", markup=False)
+    console.print(f"· {summary['disclaimer']}", markup=False)
+    console.print(f"Definitions, every setting, versions and rounds: {out / 'summary.json'}", markup=False)
+    console.print(f"Every event: {out / 'ledger.jsonl.gz'}   Histograms: {out / 'latencies.hlog'}", markup=False)
+    console.print(f"Again: {summary['command']}", markup=False)
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    workload, hardware = summary["workload"], summary["hardware"]
+    steady = workload["steady"]
+    title = (
+        f"{workload['name']}: {workload['rounds']} round(s) in turns · {steady['orders_per_s']:g} orders/s for "
+        f"{steady['duration_s']:g} s · backlog of {workload['backlog']['events']:,} · {hardware['cores']} cores"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for broker in summary["brokers"]:
+        table.add_column(f"{_TITLES[broker]} {summary['versions'].get(broker, '')}", justify="right")
+    table.add_column("difference")
+    rows = summary["brokers"].values()
+    for name, title, show in _FIGURES:
+        cells = [_with_range(row, name, show) for row in rows]
+        table.add_row(title, *cells, summary["differences"][name])
+    table.add_section()
+    for name, title, bad in _COUNTS:
+        counts = [row[name] for row in rows]
+        if bad or any(counts):
+            table.add_row(title, *(f"[red]{count:,}[/red]" if bad and count else f"{count:,}" for count in counts))
+    table.add_section()
+    for name, title in _COSTS:
+        table.add_row(title, *(_plain(row["cost"][name]) for row in rows))
+    return table
+
+
+def _with_range(row: dict[str, Any], name: str, show: Callable[[float], str]) -> str:
+    if row[name] is None:
+        return "none"
+    low, high = row["range"][name]
+    return f"{show(row[name])} [dim]({show(low)} to {show(high)})[/dim]"
+
+
+def _per_s(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.1f}"
+
+
+def _plain(value: float | None) -> str:
+    return "none" if value is None else f"{value:,}"
+
+
+_FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("effects_per_s", "effects/s, draining", _per_s),
+    ("relay_events_per_s", "events/s, outbox to broker", _per_s),
+    ("p50_ms", "p50 ms, request to effect", _ms),
+    ("p99_ms", "p99 ms, request to effect", _ms),
+)
+# The last column says whether any is bad; what is not bad is shown only where there is some.
+_COUNTS: tuple[tuple[str, str, bool], ...] = (
+    ("acknowledged", "events acknowledged", False),
+    ("lost", "lost", True),
+    ("duplicate_effects", "duplicate effects", True),
+    ("reordered", "reordered within a key", True),
+    ("stuck", "stuck", True),
+    ("dead_lettered", "dead-lettered", True),
+    ("unexpected", "effects nobody asked for", True),
+    ("indeterminate_recovered", "unanswered, yet done", False),
+)
+_COSTS: tuple[tuple[str, str], ...] = (
+    ("broker_cpu_s_per_100k_effects", "CPU s per 100,000 drained: broker"),
+    ("services_cpu_s_per_100k_effects", "  consumer and other services"),
+    ("postgres_cpu_s_per_100k_effects", "  PostgreSQL"),
+    ("broker_memory_mib", "broker memory, MiB"),
+)

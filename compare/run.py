@@ -1,0 +1,172 @@
+"""The whole run: one instance with both brokers and two sets of services, the rounds in turns, the check."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from compare import facts
+from compare.broker_state import topology
+from compare.checker import Verdict
+from compare.clock import Clock
+from compare.effects import Databases
+from compare.journey import Journey, Leg
+from compare.schedule import turns
+from compare.side import Side
+from compare.workload import Workload
+from deploy.native import Ports, Runtime
+from deploy.native.site import read_state
+from deploy.topology import BROKERS, SERVICES, BrokerName
+
+SERVERS = "starting the servers"
+SERVICES_LEG = "starting the services"
+USERS = "registering users"
+WARM_UP = "warm-up"
+STEADY = "steady load"
+BACKLOG = "backlog"
+CHECK = "checking every event"
+
+_DIRECTORY_PREFIX = "compare-"
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What a run found: the sides with their results, the verdicts, and what they depend on."""
+
+    workload: Workload
+    started_at: datetime
+    sides: dict[BrokerName, Side] = field(default_factory=dict)
+    verdicts: dict[BrokerName, Verdict] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    took_s: float = 0.0
+
+    @property
+    def sound(self) -> bool:
+        """Whether no side lost or doubled anything, or left it behind."""
+        return all(verdict.sound for verdict in self.verdicts.values())
+
+
+def plan(workload: Workload) -> list[Leg]:
+    """The legs of the run in their order. Estimates are of a machine with two cores."""
+    steady_s = workload.steady.duration_s + workload.steady.follow_up_after_s + 1
+    backlog_s = 9 + workload.backlog.events / 1_400
+    warm_up_s = workload.warm_up.steady_s + 2 + workload.warm_up.backlog_events / 1_500
+    legs = [Leg(SERVERS, 12), Leg(SERVICES_LEG, 18)]
+    legs += [Leg(USERS, 2 + workload.users / 50, broker) for broker in BROKERS]
+    legs += [Leg(WARM_UP, warm_up_s, broker) for broker in BROKERS]
+    for number in range(1, workload.rounds + 1):
+        order = turns(workload.seed, number)
+        legs += [Leg(STEADY, steady_s, broker, number) for broker in order]
+        legs += [Leg(BACKLOG, backlog_s, broker, number) for broker in reversed(order)]
+    return [*legs, *(Leg(CHECK, 2, broker) for broker in BROKERS)]
+
+
+def run(workload: Workload, run_root: Path) -> RunResult:
+    """Do it all, below `run_root`, and leave nothing running and no data behind, however it ends.
+
+    Raises `DeployError` when servers or services do not come up, `StalledError` when the system does not work.
+    """
+    remove_leftovers(run_root)
+    outcome = RunResult(workload, datetime.now(UTC))
+    began = time.monotonic()
+    outcome.hardware = facts.hardware(facts.busy_percent())
+    legs = plan(workload)
+    with Journey(legs) as journey, _instance(run_root, journey) as runtime:
+        servers, services, *rest = legs
+        with journey.leg(servers):
+            runtime.start_servers()
+        with journey.leg(services):
+            start_both_sets(runtime)
+        outcome.versions = facts.versions(runtime)
+        outcome.settings = facts.settings(runtime)
+        asyncio.run(_drive(outcome, runtime, journey, rest))
+        if not outcome.sound:
+            _keep_logs(runtime, run_root, journey)
+    outcome.took_s = time.monotonic() - began
+    return outcome
+
+
+def start_both_sets(runtime: Runtime) -> None:
+    """Start a set of services on each broker, named after it, and wait until all processes are ready."""
+    for broker in BROKERS:
+        runtime.start_services(broker, instance=broker, env_overrides=facts.services_environment(), wait=False)
+    for broker in BROKERS:
+        for row in runtime.sets[broker].processes:
+            runtime.wait_ready(row.name)
+
+
+def databases_of(runtime: Runtime, broker: BrokerName) -> Databases:
+    return Databases({service: runtime.dsn(runtime.sets[broker].database(service)) for service in SERVICES})
+
+
+def remove_leftovers(run_root: Path) -> None:
+    """Delete the data of earlier runs that were killed before they could do it."""
+    for place in run_root.glob(f"{_DIRECTORY_PREFIX}[0-9]*"):
+        pid = int(place.name.removeprefix(_DIRECTORY_PREFIX).split("-")[0])
+        if not psutil.pid_exists(pid) and read_state(place):
+            Runtime.attach(place).stop(remove=True)
+
+
+async def _drive(outcome: RunResult, runtime: Runtime, journey: Journey, legs: list[Leg]) -> None:
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        for broker in BROKERS:
+            databases = await stack.enter_async_context(databases_of(runtime, broker))
+            outcome.sides[broker] = Side(broker, runtime, outcome.workload, clock, journey, databases)
+        for leg in legs:
+            assert leg.broker is not None
+            with journey.leg(leg):
+                await _go(leg, outcome, outcome.sides[leg.broker])
+        outcome.settings["topology"] = {broker: await topology(broker, runtime) for broker in BROKERS}
+
+
+async def _go(leg: Leg, outcome: RunResult, side: Side) -> None:
+    phase = f"{leg.kind.split()[0]}-{leg.round_number}"
+    if leg.kind == USERS:
+        await side.register_users()
+    elif leg.kind == WARM_UP:
+        await side.warm_up()
+    elif leg.kind == STEADY:
+        await side.run_steady(phase)
+    elif leg.kind == BACKLOG:
+        await side.run_backlog(phase)
+    else:
+        outcome.verdicts[side.broker] = await side.verify()
+
+
+@contextmanager
+def _instance(run_root: Path, journey: Journey) -> Iterator[Runtime]:
+    """An instance of our own that is stopped, and its data removed, on the way out.
+
+    Should this process be killed outright, the instance's own watch ends its processes.
+    """
+    runtime = Runtime(run_root / f"{_DIRECTORY_PREFIX}{os.getpid()}", Ports.free_block(), steps=journey)
+    try:
+        yield runtime
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            runtime.stop(remove=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _keep_logs(runtime: Runtime, run_root: Path, journey: Journey) -> None:
+    kept = run_root / "compare-failed-logs"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(runtime.site.logs, kept)
+    journey.say(f"the logs of this run are kept in {kept}")

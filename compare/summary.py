@@ -1,0 +1,242 @@
+"""The summary of a run as plain data: what goes into summary.json and what the table is printed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from statistics import median
+from typing import Any
+
+from compare import figures
+from compare.checker import Verdict
+from compare.figures import Latencies
+from compare.run import RunResult
+from compare.side import BacklogResult, Side, SteadyResult
+from compare.usage import GENERATOR, OTHERS
+from deploy.native import BrokerName
+
+DISCLAIMER = (
+    "Absolute numbers belong to this machine, on which brokers, database, services and load generator share the "
+    "CPUs. Compare the columns, not with other people's tables."
+)
+_LATE_SHARE_MAX = 0.01
+_OTHERS_SHARE_MAX = 0.1
+_DRIFT_MAX_S = 0.001
+_EXAMPLES_MAX = 5
+_COMPARED = {"effects_per_s": "higher", "relay_events_per_s": "higher", "p50_ms": "lower", "p99_ms": "lower"}
+
+
+def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
+    """Everything about a run; `command` is what does it again."""
+    brokers = {broker: _broker(side, outcome.verdicts[broker]) for broker, side in outcome.sides.items()}
+    return {
+        "brokers": brokers,
+        "differences": {name: _difference(name, better, brokers) for name, better in _COMPARED.items()},
+        "notes": _notes(outcome),
+        "workload": outcome.workload.model_dump(mode="json"),
+        "settings": outcome.settings,
+        "versions": outcome.versions,
+        "hardware": outcome.hardware,
+        "definitions": {
+            "effects_per_s": figures.EFFECTS_PER_S,
+            "relay_events_per_s": figures.RELAY_EVENTS_PER_S,
+            "p50_ms, p99_ms": figures.LATENCY,
+            "range": "lowest and highest of the rounds; the figure itself is the median of the rounds (rates) or "
+            "the percentile of all rounds' samples together (latencies)",
+            "backlog": "written through the order service's own domain, tables and outbox, not over HTTP, in one "
+            "transaction while the consumer is stopped; relayed to the broker before the consumer is started",
+            "lost": "acknowledged to the client, no effect, and nowhere on the way",
+        },
+        "disclaimer": DISCLAIMER,
+        "command": command,
+        "started_at": outcome.started_at.astimezone(UTC).isoformat(timespec="seconds"),
+        "took_s": round(outcome.took_s, 1),
+    }
+
+
+def _broker(side: Side, verdict: Verdict) -> dict[str, Any]:
+    drained = [result.drain.per_s for result in side.backlog_results]
+    relayed = [result.relay.per_s for result in side.backlog_results]
+    together = Latencies()
+    for result in side.steady_results:
+        together.add(result.latencies)
+    per_round = [result.latencies.figures() for result in side.steady_results]
+    effects_per_s = _median(drained)
+    return {
+        # A run that lost or doubled something has no throughput: the work was not done.
+        "effects_per_s": effects_per_s if verdict.sound else None,
+        "p50_ms": together.percentile_ms(50),
+        "p99_ms": together.percentile_ms(99),
+        **verdict.counts(),
+        "relay_events_per_s": _median(relayed) if verdict.sound else None,
+        "range": {
+            "effects_per_s": _range(drained),
+            "relay_events_per_s": _range(relayed),
+            "p50_ms": _range([row["p50_ms"] for row in per_round]),
+            "p99_ms": _range([row["p99_ms"] for row in per_round]),
+        },
+        "latency": together.figures(),
+        "cost": _cost(side),
+        "steady_rounds": [_steady(result) for result in side.steady_results],
+        "backlog_rounds": [_backlog(result) for result in side.backlog_results],
+        "examples": _examples(verdict),
+    }
+
+
+def _steady(result: SteadyResult) -> dict[str, Any]:
+    return {
+        "phase": result.phase,
+        "latency": result.latencies.figures(),
+        "load": result.load.figures(),
+        "cpu_s": result.cpu_s,
+        "seconds": round(result.seconds, 3),
+        "clock_drift_ms": round(result.clock_drift_s * 1_000, 3),
+    }
+
+
+def _backlog(result: BacklogResult) -> dict[str, Any]:
+    return {
+        "phase": result.phase,
+        "events": result.events,
+        "waiting_at_start": result.waiting,
+        "effects_per_s": _rounded(result.drain.per_s),
+        "effects_measured": result.drain.count,
+        "seconds_measured": round(result.drain.seconds, 3),
+        "effects_per_s_first_to_last": _rounded(result.whole.per_s),
+        "consumer_start_to_first_effect_s": _rounded(result.first_effect_s, 3),
+        "relay_events_per_s": _rounded(result.relay.per_s),
+        "relay_seconds_measured": round(result.relay.seconds, 3),
+        "cpu_s": result.cpu_s,
+        "cpu_effects": result.cpu_effects,
+        "cpu_window_s": round(result.seconds, 3),
+        "broker_memory_mib": round(result.broker_memory_bytes / 2**20),
+        "clock_drift_ms": round(result.clock_drift_s * 1_000, 3),
+    }
+
+
+def _cost(side: Side) -> dict[str, Any]:
+    """CPU seconds per 100,000 effects while draining, by who spent them; the broker's memory at its highest."""
+    parts = (side.broker, "postgres", "redis", f"{side.broker}_services")
+    effects = sum(result.cpu_effects for result in side.backlog_results)
+    spent = {part: sum(result.cpu_s.get(part, 0.0) for result in side.backlog_results) for part in parts}
+    names = ("broker", "postgres", "redis", "services")
+    per_effect = {
+        f"{name}_cpu_s_per_100k_effects": _rounded(spent[part] / effects * 100_000, 1) if effects else None
+        for name, part in zip(names, parts, strict=True)
+    }
+    memory = max((result.broker_memory_bytes for result in side.backlog_results), default=0)
+    return {**per_effect, "broker_memory_mib": round(memory / 2**20)}
+
+
+def _examples(verdict: Verdict) -> dict[str, list[str]]:
+    found: dict[str, Sequence[Any]] = {
+        "lost": verdict.lost,
+        "stuck": verdict.stuck,
+        "dead_lettered": verdict.dead_lettered,
+        "duplicate_effects": verdict.duplicate_effects,
+        "reordered": verdict.reordered,
+        "unexpected": verdict.unexpected,
+    }
+    return {
+        name: [" ".join(str(part) for part in item.identity or ("unknown",)) for item in items[:_EXAMPLES_MAX]]
+        for name, items in found.items()
+        if items
+    }
+
+
+def _difference(name: str, better: str, brokers: Mapping[BrokerName, Any]) -> str:
+    """A sentence: who is better and by how much, or that the rounds do not tell."""
+    (one, first), (other, second) = brokers.items()
+    if first[name] is None or second[name] is None:
+        return "no figure on one side"
+    low, high = first["range"][name], second["range"][name]
+    if low[0] <= high[1] and high[0] <= low[1]:
+        return "no difference shown (ranges overlap)"
+    first_wins = (first[name] > second[name]) == (better == "higher")
+    larger, smaller = max(first[name], second[name]), min(first[name], second[name])
+    if smaller <= 0:
+        return f"{one if first_wins else other} is {better}"
+    return f"{one if first_wins else other} {larger / smaller:.1f}x {better}"
+
+
+def _notes(outcome: RunResult) -> list[str]:
+    """What a reader must know before believing the figures."""
+    notes: list[str] = []
+    for broker, side in outcome.sides.items():
+        notes += [f"{broker}: {note}" for note in _side_notes(side, outcome.verdicts[broker])]
+    notes += _others_notes(outcome)
+    if outcome.workload.rounds < 5:
+        notes.append(
+            f"{outcome.workload.rounds} round(s) give a first impression; make five or more to decide (ROUNDS=5)."
+        )
+    return notes
+
+
+def _side_notes(side: Side, verdict: Verdict) -> list[str]:
+    notes = []
+    if not verdict.sound:
+        notes.append("events were lost, doubled or left behind: no throughput figure is given.")
+    for result in side.steady_results:
+        load = result.load
+        if load.overruns or load.late > _LATE_SHARE_MAX * load.operations:
+            notes.append(
+                f"in {result.phase} the load generator or the machine was the limit, not the broker: "
+                f"{load.late} of {load.operations} requests left over 50 ms late, {load.overruns} found no free slot."
+            )
+        if load.errors:
+            notes.append(f"in {result.phase} requests were not acknowledged: {load.errors}.")
+        if result.latencies.negative:
+            notes.append(
+                f"in {result.phase} {result.latencies.negative} latencies are negative (the clock stepped)."
+            )
+        if abs(result.clock_drift_s) > _DRIFT_MAX_S:
+            notes.append(f"in {result.phase} the wall clock moved by {result.clock_drift_s * 1_000:.1f} ms.")
+    notes += [
+        f"in {result.phase} the broker held {result.waiting} of {result.events} events when the drain began."
+        for result in side.backlog_results
+        if result.waiting != result.events
+    ]
+    samples = sum(result.latencies.count for result in side.steady_results)
+    if samples < 1_000:
+        notes.append(f"p99 rests on {samples} samples only.")
+    return notes
+
+
+def _others_notes(outcome: RunResult) -> list[str]:
+    results: list[SteadyResult | BacklogResult] = []
+    for side in outcome.sides.values():
+        results += [*side.steady_results, *side.backlog_results]
+    available_s = sum(result.seconds for result in results) * float(outcome.hardware["cores"] or 1)
+    others_s = sum(result.cpu_s.get(OTHERS, 0.0) for result in results)
+    generator_s = sum(result.cpu_s.get(GENERATOR, 0.0) for result in results)
+    if not available_s:
+        return []
+    notes = []
+    if others_s > _OTHERS_SHARE_MAX * available_s:
+        notes.append(
+            f"the machine was not calm: programs that do not belong to the run used {others_s / available_s:.0%} "
+            "of its CPU time while figures were taken; do not trust them."
+        )
+    notes.append(
+        f"the load generator used {generator_s / available_s:.0%} of the CPU time while figures were taken."
+    )
+    return notes
+
+
+def _present(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    present = _present(values)
+    return _rounded(median(present)) if present else None
+
+
+def _range(values: Sequence[float | None]) -> list[float | None]:
+    present = _present(values)
+    ends: list[Callable[[list[float]], float]] = [min, max]
+    return [_rounded(end(present), 3) for end in ends] if present else [None, None]
+
+
+def _rounded(value: float | None, digits: int = 1) -> float | None:
+    return None if value is None else round(value, digits)
