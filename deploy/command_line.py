@@ -170,10 +170,14 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 _TRY_IT = """
-Try it (paste all three lines):
-  id() {{ python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'; }}; post="curl -sf --retry 5 --retry-all-errors -H content-type:application/json -d"
-  user=$($post '{{"email": "ada'$RANDOM'@example.org", "name": "Ada"}}' {user}/users | id); order=$($post '{{"user_id": "'$user'", "currency": "EUR", "lines": [{{"sku": "tea", "quantity": 2, "unit_amount": 450}}]}}' {order}/orders | id)
-  $post '{{}}' {order}/orders/$order/pay; echo; sleep 1; curl -s "{notification}/notifications?user_id=$user"; echo; echo "make trace ID=$order"
+Try it (paste these lines):
+  post() {{ curl -sf --retry 9 --retry-all-errors -H content-type:application/json -d "$1" "$2"; }}
+  read_id() {{ python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'; }}
+  user=$(post '{{"email": "ada'$RANDOM'@example.org", "name": "Ada"}}' {user}/users | read_id)
+  lines='[{{"sku": "tea", "quantity": 2, "unit_amount": 450}}]'
+  order=$(post '{{"user_id": "'$user'", "currency": "EUR", "lines": '"$lines"'}}' {order}/orders | read_id)
+  post '{{}}' {order}/orders/$order/pay; echo; sleep 1
+  curl -s "{notification}/notifications?order_id=$order"; echo; make trace ID=$order
 
 make status · make logs S=order · make dead-letters · make down
-"""  # noqa: E501  commands to be pasted
+"""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -130,7 +131,8 @@ def print_status(state: dict[str, Any], form: str) -> None:
     for name, part in [*state["services"].items(), *state["servers"].items()]:
         pids = [str(pid) for pid in part["pids"]]
         shown = " ".join(pids[:3]) + (" …" if len(pids) > 3 else "")
-        table.add_row(name, part["url"], shown, "[green]yes[/green]" if part["healthy"] else "[red]no[/red]")
+        url = re.sub(r"//[^/@]*@", "//", part["url"])  # passwords are for FORMAT=json
+        table.add_row(name, url, shown, "[green]yes[/green]" if part["healthy"] else "[red]no[/red]")
     console.print(table)
 
 

@@ -69,6 +69,7 @@ def prepare(site: Site, postgres_bin: Path) -> list[Program]:
             [str(postgres_bin / "postgres"), "-D", str(cluster)],
             user=account,
             stop_signal="INT",  # the "fast" shutdown: ends sessions, then writes a checkpoint
+            stop_timeout_s=90,  # killed in its checkpoint it would leave children that hold off its successor
             die_with_supervisor="INT",
         )
     ]

@@ -28,6 +28,7 @@ def await_ready(
     supervisor, or `timeout_s` is over; and when `cancelled` is set.
     """
     deadline = time.monotonic() + timeout_s
+    said_before = supervisor.log_size_at_start(name)
     starts: set[int] = set()
     reason = "no answer yet"
     while time.monotonic() < deadline:
@@ -39,9 +40,11 @@ def await_ready(
             reason = f"{type(error).__name__}: {error}".strip().rstrip(":")
         else:
             return
-        _check_alive(name, supervisor.process(name), starts, log)
+        _check_alive(name, supervisor.process(name), starts, log_tail_note(log, said_before))
         time.sleep(_POLL_S)
-    raise StartError(f"{name} did not become ready within {timeout_s:.0f} s ({reason}){log_tail_note(log)}")
+    raise StartError(
+        f"{name} did not become ready within {timeout_s:.0f} s ({reason}){log_tail_note(log, said_before)}"
+    )
 
 
 def after_connect(port: int, probe: Probe) -> Probe:
@@ -73,17 +76,23 @@ def http_probe(url: str) -> Probe:
     return probe
 
 
-def log_tail_note(log: Path, count: int = 12) -> str:
-    """The end of a log as part of an error message."""
+def log_tail_note(log: Path, since: int = 0, count: int = 12) -> str:
+    """The end of a log, from byte `since` on, as part of an error message; what is repeated is shown once."""
     try:
-        lines = last_lines(log.read_text(errors="replace")[-20_000:], count)
+        written = log.read_bytes()
     except FileNotFoundError:
         return ""
-    return f"; the end of {log}:\n{lines}" if lines else f"; {log} is empty"
+    text = written[since if since <= len(written) else 0 :].decode(errors="replace")
+    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not lines:
+        return f"; it wrote nothing to {log}"
+    if len(lines) == 1:
+        return f": {lines[0]}"
+    return f"; the end of {log}:\n" + last_lines("\n".join(lines), count)
 
 
-def _check_alive(name: str, row: dict[str, Any], starts: set[int], log: Path) -> None:
+def _check_alive(name: str, row: dict[str, Any], starts: set[int], note: str) -> None:
     if row["statename"] in {"BACKOFF", "EXITED", "FATAL"}:
         starts.add(int(row["start"]))
     if row["statename"] == "FATAL" or len(starts) >= _CRASHES_MAX:
-        raise StartError(f"{name} does not start{log_tail_note(log)}")
+        raise StartError(f"{name} does not start{note}")

@@ -24,8 +24,9 @@ from deploy.native.supervision import Supervisor
 from deploy.progress import Steps
 from deploy.topology import PROCESSES, SERVERS, SERVICES, BrokerName, ServerName, process_named
 
-SERVER_TIMEOUT_S = 60.0
-SERVICE_TIMEOUT_S = 60.0
+# Generous, since a loaded machine is slow and a process that crashes is noticed at once.
+SERVER_TIMEOUT_S = 120.0
+SERVICE_TIMEOUT_S = 120.0
 Wait = Callable[[threading.Event], None]
 _SERVERS_GROUP = "servers"
 

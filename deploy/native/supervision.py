@@ -53,6 +53,7 @@ class Supervisor:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._log_sizes: dict[str, int] = {}
 
     # -- supervisord itself
 
@@ -121,11 +122,17 @@ class Supervisor:
 
     def start(self, name: str) -> None:
         """Start a program; returns at once."""
+        log = self._site.logs / f"{name}.log"
+        self._log_sizes[name] = log.stat().st_size if log.exists() else 0
         try:
             self._call("startProcess", self._full_name(name), False)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode not in (Faults.ALREADY_STARTED,):
                 raise StartError(f"{name} could not be started: {fault.faultString}") from fault
+
+    def log_size_at_start(self, name: str) -> int:
+        """How long the program's log was when this object last started it: what follows is of this run."""
+        return self._log_sizes.get(name, 0)
 
     def stop(self, name: str) -> None:
         """Stop a program and wait until it has ended."""
