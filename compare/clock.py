@@ -1,8 +1,10 @@
-"""One clock for the whole run: wall-clock times derived from the monotonic clock, and how far the two drifted."""
+"""Time: one clock for the whole run, derived from the monotonic one, and waiting for a condition."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 
 class Clock:
@@ -22,3 +24,13 @@ class Clock:
     def drift_s(self) -> float:
         """Wall clock minus ours, now; positive when the wall clock ran ahead."""
         return time.time() - self.now_s()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float, poll_s: float) -> bool:
+    """Poll until `condition` holds; False when it does not within the time."""
+    deadline = time.monotonic() + timeout_s
+    while not await condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(poll_s)
+    return True

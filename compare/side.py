@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from compare import checker
 from compare.backlog import settings_from, write_backlog
 from compare.broker_state import broker_state, dead_letter_identities
 from compare.checker import Effect, Remaining, Verdict
-from compare.clock import Clock
+from compare.clock import Clock, until
 from compare.effects import Databases, outbox_progress
 from compare.figures import Latencies, RateFigure, cumulative, rate
 from compare.journey import Journey
@@ -99,7 +98,7 @@ class Side:
         async def known() -> bool:
             return await self.databases.known_user_count() >= len(self.users)
 
-        if not await _until(known, self.workload.settle_timeout_s, 0.1):
+        if not await until(known, self.workload.settle_timeout_s, 0.1):
             raise StalledError(f"the order service on {self.broker} does not hear of the users")
         await self._settle()
 
@@ -237,7 +236,7 @@ class Side:
                 self.journey.detail(f"the relay has {ends[1] - ends[0] + 1:,} events to ship")
             return ends is None
 
-        await _until(shipped, self._patience_s(events), _RELAY_POLL_S)
+        await until(shipped, self._patience_s(events), _RELAY_POLL_S)
         return rate(outbox_progress(samples))
 
     async def _await_drain(self, position: int, events: int) -> tuple[Usage | None, int]:
@@ -253,7 +252,7 @@ class Side:
             self.journey.detail(f"{count:,} of {events:,} effects")
             return count >= events
 
-        await _until(drained, self._patience_s(events), _DRAIN_POLL_S)
+        await until(drained, self._patience_s(events), _DRAIN_POLL_S)
         return first, counted
 
     def _patience_s(self, events: int) -> float:
@@ -273,7 +272,7 @@ class Side:
                 self.effects = await self.databases.effects()
             return not self._missing()
 
-        if not await _until(settled, self.workload.settle_timeout_s, _SETTLE_POLL_S):
+        if not await until(settled, self.workload.settle_timeout_s, _SETTLE_POLL_S):
             self.effects = await self.databases.effects()
             self.given_up |= self._missing()
 
@@ -288,13 +287,3 @@ class Side:
             in_queue=await broker_state(self.broker, self.runtime).peek(),
             in_dead_letters=await dead_letter_identities(settings),
         )
-
-
-async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float, poll_s: float) -> bool:
-    """Poll until `condition` holds; False when it does not within the time."""
-    deadline = time.monotonic() + timeout_s
-    while not await condition():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(poll_s)
-    return True

@@ -181,7 +181,7 @@ def _side_notes(side: Side, verdict: Verdict) -> list[str]:
         if load.overruns or load.late > _LATE_SHARE_MAX * load.operations:
             notes.append(
                 f"in {result.phase} the load generator or the machine was the limit, not the broker: "
-                f"{load.late} of {load.operations} requests left over 50 ms late, {load.overruns} found no free slot."
+                f"{load.late} of {load.operations} requests left over 50 ms late, {load.overruns} had no slot."
             )
         if load.errors:
             notes.append(f"in {result.phase} requests were not acknowledged: {load.errors}.")

@@ -1,0 +1,119 @@
+"""The command as a person runs it: a tiny comparison to its end, and one that is interrupted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY
+
+pytestmark = pytest.mark.timeout(600)
+
+TINY = {
+    "name": "tiny",
+    "seed": 3,
+    "rounds": 1,
+    "users": 4,
+    "warm_up": {"steady_s": 1, "backlog_events": 100},
+    "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
+    "backlog": {"events": 1_000},
+}
+CONTRACT = {"effects_per_s", "p50_ms", "p99_ms", "lost", "duplicate_effects", "reordered"}
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(TINY))
+    workload, out = tmp_path / "tiny.yml", tmp_path / "report"
+    return [sys.executable, "-m", "compare", "--workload", str(workload), "--out", str(out)]
+
+
+def left_running(pid: int) -> list[psutil.Process]:
+    """Processes of the instance that the command with this process id started."""
+    root = str(REPOSITORY / ".run" / f"compare-{pid}")
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(INSTANCE_VARIABLE) == root:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def test_a_tiny_comparison_reports_both_columns_and_leaves_nothing_behind(
+    command: list[str], tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        output, progress = running.communicate()
+    assert running.returncode == 0, progress + output
+    assert left_running(running.pid) == []
+    assert not (REPOSITORY / ".run" / f"compare-{running.pid}").exists()
+
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert {"brokers", "workload", "settings", "versions", "hardware", "started_at"} <= set(summary)
+    assert set(summary["brokers"]) == {"rabbit", "kafka"}
+    for figures in summary["brokers"].values():
+        assert set(figures) >= CONTRACT
+        assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
+        assert figures["p50_ms"] <= figures["p99_ms"]
+        assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]  # type: ignore[index]
+    assert summary["settings"]["servers"]["rabbit"]["default_pass"] == "***"
+
+    with gzip.open(tmp_path / "report" / "ledger.jsonl.gz", "rt") as file:
+        lines = [json.loads(line) for line in file]
+    assert sum(line["outcome"] == "acknowledged" for line in lines) == sum(
+        figures["acknowledged"] for figures in summary["brokers"].values()
+    )
+    assert all(line["committed_s"] >= line["intended_s"] for line in lines)
+    assert (tmp_path / "report" / "latencies.hlog").read_text().count("Tag=") == 2
+
+    assert "RabbitMQ" in output
+    assert "Kafka" in output
+    assert "round 1 · kafka · steady load" in progress
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_comparison_leaves_nothing_running(
+    command: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        deadline = time.monotonic() + 120
+        # Once the first processes of the services are there.
+        while len(left_running(running.pid)) < 8 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        os.kill(running.pid, number)
+        output, progress = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "interrupted" in progress.splitlines()[-1]
+    assert output == ""
+    assert left_running(running.pid) == []
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_killed_comparison_leaves_nothing_running(command: list[str]) -> None:
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        deadline = time.monotonic() + 120
+        while len(left_running(running.pid)) < 8 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        running.kill()
+    deadline = time.monotonic() + 60
+    while left_running(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left_running(running.pid) == []

@@ -1,0 +1,228 @@
+"""The whole way from load to verdict on real servers and services, with each class of fault planted by hand.
+
+The faults are planted where they would be seen: in the databases and in the processes, never in our own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from compare.backlog import settings_from, write_backlog
+from compare.checker import Verdict
+from compare.clock import Clock, until
+from compare.journey import Journey
+from compare.run import databases_of, start_both_sets
+from compare.side import Side
+from compare.workload import Workload
+from deploy.native import BrokerName, Ports, Runtime
+
+pytestmark = pytest.mark.timeout(600)
+
+EVENTS = 100
+WORKLOAD = Workload.model_validate(
+    {
+        "name": "planted-faults",
+        "seed": 7,
+        "users": 4,
+        "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
+        "backlog": {"events": EVENTS},
+        "settle_timeout_s": 60,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    instance = Runtime(tmp_path_factory.mktemp("compare"), Ports.free_block())
+    try:
+        instance.start_servers()
+        start_both_sets(instance)
+        yield instance
+    finally:
+        instance.stop(remove=True)
+
+
+@pytest.fixture(params=["rabbit", "kafka"], scope="module")
+async def side(request: pytest.FixtureRequest, runtime: Runtime) -> AsyncIterator[Side]:
+    """A side that has run a steady phase, all of it sound."""
+    broker: BrokerName = request.param
+    async with databases_of(runtime, broker) as databases:
+        side = Side(broker, runtime, WORKLOAD, Clock(), Journey([]), databases)
+        await side.register_users()
+        await side.run_steady("steady-1")
+        yield side
+
+
+@pytest.fixture
+async def notifications(side: Side) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection to the effects, in a place where they may be tampered with: what is changed is put back."""
+    connection = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_notification"))
+    await connection.execute("drop table if exists kept; create table kept as table notification")
+    try:
+        yield connection
+    finally:
+        await connection.execute(
+            "truncate notification; insert into notification overriding system value table kept"
+        )
+        await connection.close()
+
+
+def process(side: Side, name: str) -> str:
+    return f"{side.broker}-{name}"
+
+
+def found(verdict: Verdict) -> dict[str, int]:
+    counts = verdict.counts()
+    return {name: count for name, count in counts.items() if count and name not in {"acknowledged", "effects"}}
+
+
+async def add_backlog(side: Side, phase: str) -> None:
+    side.entries += await write_backlog(
+        settings_from(side.runtime.service_env("order", side.broker, side.broker)),
+        side.users,
+        WORKLOAD.backlog,
+        events=EVENTS,
+        phase=phase,
+        seed=phase,
+        clock=side.clock,
+    )
+
+
+def impatient(side: Side) -> None:
+    """What is missing on purpose need not be waited for."""
+    side.workload = WORKLOAD.model_copy(update={"settle_timeout_s": 3.0})
+
+
+@pytest.fixture(autouse=True)
+def patient_again(side: Side) -> Iterator[None]:
+    yield
+    side.workload = WORKLOAD
+    side.given_up.clear()
+
+
+async def test_nothing_is_found_where_nothing_was_planted(side: Side) -> None:
+    verdict = await side.verify()
+    assert verdict.sound
+    assert found(verdict) == {}
+    assert verdict.acknowledged == verdict.effects == len(side.entries)
+    steady = side.steady_results[0]
+    assert steady.latencies.count == steady.load.operations
+    assert steady.latencies.negative == 0
+    assert not steady.load.errors
+
+
+async def test_a_backlog_is_shipped_and_drained_and_sound(side: Side) -> None:
+    await side.run_backlog("backlog-1")
+    result = side.backlog_results[-1]
+    assert result.waiting == EVENTS
+    assert result.whole.count <= EVENTS
+    assert found(await side.verify()) == {}
+
+
+async def test_a_deleted_effect_is_lost(side: Side, notifications: asyncpg.Connection[Any]) -> None:
+    impatient(side)
+    await notifications.execute(
+        "delete from notification where sequence = (select max(sequence) from notification)"
+    )
+    assert found(await side.verify()) == {"lost": 1}
+    side.runtime.start_process(process(side, "notification-consumer"))
+
+
+async def test_an_effect_recorded_twice_is_a_duplicate(side: Side, notifications: asyncpg.Connection[Any]) -> None:
+    await notifications.execute(
+        """
+        insert into notification (id, event_id, event_type, user_id, order_id, version, title, body)
+        select id, event_id || '-again', event_type, user_id, order_id, version, title, body
+          from notification order by sequence limit 1
+        """
+    )
+    assert found(await side.verify()) == {"duplicate_effects": 1}
+
+
+async def test_a_later_event_recorded_first_is_reordered(
+    side: Side, notifications: asyncpg.Connection[Any]
+) -> None:
+    # Some order's first event is recorded anew after all others.
+    await notifications.execute(
+        """
+        update notification set sequence = (select max(sequence) + 1 from notification)
+         where event_type = 'order.placed' and order_id = (
+           select order_id from notification where event_type = 'order.paid' limit 1)
+        """
+    )
+    verdict = await side.verify()
+    assert found(verdict) == {"reordered": 1}
+    assert verdict.reordered[0].event_type == "order.placed"
+
+
+async def test_an_effect_of_nothing_is_unexpected(side: Side, notifications: asyncpg.Connection[Any]) -> None:
+    await notifications.execute(
+        """
+        insert into notification (id, event_id, event_type, user_id, order_id, version, title, body)
+        select gen_random_uuid(), 'made-up', event_type, user_id, gen_random_uuid(), version, title, body
+          from notification where event_type = 'order.placed' limit 1
+        """
+    )
+    assert found(await side.verify()) == {"unexpected": 1}
+
+
+async def test_events_that_the_relay_does_not_ship_are_stuck_in_the_outbox(side: Side) -> None:
+    impatient(side)
+    side.runtime.stop_process(process(side, "order"))
+    await add_backlog(side, "outbox")
+    assert found(await side.verify()) == {"stuck": EVENTS}
+    side.runtime.start_process(process(side, "order"))
+    side.runtime.start_process(process(side, "notification-consumer"))
+    await recovers(side)
+
+
+async def test_events_that_nobody_consumes_are_stuck_in_the_broker(side: Side) -> None:
+    impatient(side)
+    side.runtime.stop_process(process(side, "notification-consumer"))
+    await add_backlog(side, "queue")
+    await until_shipped(side)
+    assert found(await side.verify()) == {"stuck": EVENTS}
+    side.runtime.start_process(process(side, "notification-consumer"))
+    await recovers(side)
+
+
+async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side: Side) -> None:
+    side.runtime.stop_process(process(side, "order"))
+    await add_backlog(side, "dead")
+    outbox = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_order"))
+    changed = await outbox.execute(
+        """
+        update outbox
+           set body = convert_to(replace(convert_from(body, 'UTF8'), 'order.placed:1', 'order.placed:99'), 'UTF8')
+         where position in (select position from outbox where type = 'order.placed' order by position desc limit 2)
+        """
+    )
+    await outbox.close()
+    assert changed == "UPDATE 2"
+    side.runtime.start_process(process(side, "order"))
+    await until_shipped(side)
+
+    async def consumed() -> bool:
+        return await side.databases.effect_count(0) >= len(side.entries) - 2
+
+    assert await until(consumed, 60, 0.1)
+    impatient(side)
+    assert found(await side.verify()) == {"dead_lettered": 2}
+
+
+async def until_shipped(side: Side) -> None:
+    async def shipped() -> bool:
+        return await side.databases.outbox_ends() is None
+
+    assert await until(shipped, 60, 0.1)
+
+
+async def recovers(side: Side) -> None:
+    """Once what stood still runs again, everything arrives: stuck was the right word."""
+    side.workload = WORKLOAD
+    side.given_up.clear()
+    assert found(await side.verify()) == {}

@@ -1,0 +1,139 @@
+"""Workload files: every bad field is named, and the schedule made from a good one is the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compare.command_line import main
+from compare.run import BACKLOG, STEADY, plan
+from compare.schedule import plan_steady, turns
+from compare.workload import DEFAULT_WORKLOAD, Workload, WorkloadError, load_workload
+from deploy.topology import BROKERS
+
+DOCUMENT = yaml.safe_load(DEFAULT_WORKLOAD.read_text())
+
+
+def write(path: Path, document: object) -> Path:
+    place = path / "workload.yml"
+    place.write_text(yaml.safe_dump(document))
+    return place
+
+
+@pytest.mark.parametrize("file", sorted(DEFAULT_WORKLOAD.parent.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_workload_of_the_repository_can_be_loaded(file: Path) -> None:
+    assert load_workload(file).name == file.stem
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steady.orders_per_s", 0),
+        ("steady.orders_per_s", "fast"),
+        ("steady.pay_share", 1.5),
+        ("steady.speed", 3),
+        ("backlog.events", -1),
+        ("users", 0),
+        ("rounds", 0),
+        ("name", ""),
+    ],
+)
+def test_a_bad_field_is_named(tmp_path: Path, field: str, value: object) -> None:
+    document = yaml.safe_load(DEFAULT_WORKLOAD.read_text())
+    *parts, last = field.split(".")
+    place = document
+    for part in parts:
+        place = place[part]
+    place[last] = value
+    with pytest.raises(WorkloadError, match=f"workload.yml: {field}: "):
+        load_workload(write(tmp_path, document))
+
+
+def test_a_missing_field_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match="steady: Field required"):
+        load_workload(write(tmp_path, {name: value for name, value in DOCUMENT.items() if name != "steady"}))
+
+
+def test_an_order_cannot_be_both_paid_and_cancelled(tmp_path: Path) -> None:
+    document = {**DOCUMENT, "steady": {**DOCUMENT["steady"], "pay_share": 0.7, "cancel_share": 0.7}}
+    with pytest.raises(WorkloadError, match="steady: pay_share and cancel_share together"):
+        load_workload(write(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--workload", "nowhere.yml"], "nowhere.yml"),
+        (["--rounds", "many"], "'many'"),
+        (["--rounds", "0"], "'0'"),
+        (["--speed", "9"], "--speed"),
+        (["--out", "compare"], "compare exists and is no report"),
+    ],
+)
+def test_a_bad_option_is_one_sentence_and_exit_code_2(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(DEFAULT_WORKLOAD.parents[2])
+    try:
+        code: object = main(arguments)
+    except SystemExit as error:
+        code = error.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("compare: ")
+    assert captured.err.count("\n") == 1
+    assert named in captured.err
+
+
+@pytest.fixture
+def workload() -> Workload:
+    return load_workload(DEFAULT_WORKLOAD)
+
+
+def test_the_schedule_is_the_same_for_the_same_seed_and_ordered_in_time(workload: Workload) -> None:
+    first = plan_steady(workload.steady, workload.users, 10, "seed")
+    assert first == plan_steady(workload.steady, workload.users, 10, "seed")
+    assert first != plan_steady(workload.steady, workload.users, 10, "another")
+    assert [operation.at_s for operation in first] == sorted(operation.at_s for operation in first)
+    assert [operation.number for operation in first] == list(range(len(first)))
+
+
+def test_the_schedule_has_the_rate_that_the_workload_asks_for(workload: Workload) -> None:
+    operations = plan_steady(workload.steady, workload.users, 100, "seed")
+    assert len(operations) == pytest.approx(100 * workload.steady.events_per_s, rel=0.05)
+
+
+def test_a_follow_up_comes_after_its_order_and_belongs_to_it(workload: Workload) -> None:
+    operations = plan_steady(workload.steady, workload.users, 10, "seed")
+    closings = [operation for operation in operations if operation.kind in {"pay", "cancel"}]
+    assert closings
+    for closing in closings:
+        assert closing.order is not None
+        placing = operations[closing.order]
+        assert placing.kind == "place"
+        assert closing.at_s == pytest.approx(placing.at_s + workload.steady.follow_up_after_s)
+    assert len({closing.order for closing in closings}) == len(closings), "an order is closed once"
+
+
+def test_skewed_keys_have_a_hot_one(workload: Workload) -> None:
+    operations = plan_steady(workload.steady, workload.users, 100, "seed")
+    changes = [operation.user for operation in operations if operation.kind == "update"]
+    assert changes.count(0) > 3 * len(changes) / workload.users
+
+
+def test_each_broker_is_as_often_first_as_second_in_every_two_rounds() -> None:
+    for seed in range(20):
+        assert {turns(seed, 1)[0], turns(seed, 2)[0]} == set(BROKERS)
+        assert set(turns(seed, 3)) == set(BROKERS)
+
+
+def test_in_a_round_phases_alternate_and_every_broker_has_each(workload: Workload) -> None:
+    legs = plan(workload)
+    for number in range(1, workload.rounds + 1):
+        steady = [leg.broker for leg in legs if leg.round_number == number and leg.kind == STEADY]
+        backlog = [leg.broker for leg in legs if leg.round_number == number and leg.kind == BACKLOG]
+        assert set(steady) == set(BROKERS)
+        assert backlog == steady[::-1]
