@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
-from shared.broker.asyncapi import add_handlers, asyncapi_document
+from shared.broker.asyncapi import add_handler, asyncapi_document
 from shared.broker.base import (
     BatchHandler,
     Capabilities,
@@ -198,7 +198,7 @@ class KafkaAdapter:
             topic = destination_name("kafka", operation.channel)
             if operation.subscriber is None:
                 broker.publisher(topic, title=operation.event_type, schema=operation.model)
-        for subscriber, channel in sorted({(o.subscriber, o.channel) for o in operations if o.subscriber}):
-            wanted = [o for o in operations if (o.subscriber, o.channel) == (subscriber, channel)]
-            add_handlers(broker.subscriber(destination_name("kafka", channel), group_id=subscriber), wanted)
+            else:
+                subscriber = broker.subscriber(topic, group_id=operation.subscriber, title=operation.event_type)
+                add_handler(subscriber, operation)
         return asyncapi_document(broker, title, version)

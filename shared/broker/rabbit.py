@@ -15,10 +15,10 @@ import aiormq
 from aio_pika import RobustExchange
 from aio_pika.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 from aiormq import spec
-from faststream.rabbit import Channel, RabbitBroker
+from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 from yarl import URL
 
-from shared.broker.asyncapi import add_handlers, asyncapi_document
+from shared.broker.asyncapi import add_handler, asyncapi_document
 from shared.broker.base import (
     BatchHandler,
     Capabilities,
@@ -243,22 +243,25 @@ class RabbitAdapter:
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
         broker = RabbitBroker("amqp://rabbitmq", specification_url="amqp://rabbitmq", logger=None)
         for operation in operations:
+            exchange = event_exchange(operation.channel)
             if operation.subscriber is None:
                 broker.publisher(
-                    exchange=event_exchange(operation.channel),
+                    exchange=exchange,
                     routing_key=operation.event_type,
                     title=operation.event_type,
                     schema=operation.model,
+                    persist=True,
                 )
-        for subscriber, channel in sorted({(o.subscriber, o.channel) for o in operations if o.subscriber}):
-            wanted = [o for o in operations if (o.subscriber, o.channel) == (subscriber, channel)]
-            subscription = Subscription(
-                channel=channel, subscriber=subscriber, types=frozenset(o.event_type for o in wanted)
-            )
-            queue = subscriber_queue(subscription, self._settings)
-            add_handlers(broker.subscriber(queue, event_exchange(channel)), wanted)
+            else:
+                queue = RabbitQueue(
+                    f"{operation.subscriber}.{operation.channel}",
+                    queue_type=QueueType.QUORUM,
+                    durable=True,
+                    routing_key=operation.event_type,
+                )
+                add_handler(broker.subscriber(queue, exchange, title=operation.event_type), operation)
         return asyncapi_document(broker, title, version)
 
 
 def _unavailable(error: Exception) -> UnavailableError:
-    return UnavailableError(f"RabbitMQ: {error or type(error).__name__}")
+    return UnavailableError(f"RabbitMQ: {error!r}")

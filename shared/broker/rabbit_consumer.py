@@ -174,7 +174,7 @@ def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
     for name, value in (raw.headers or {}).items():
         if name in _DELIVERY_COUNTS:
             continue
-        if isinstance(value, bytes):
+        if isinstance(value, bytes | bytearray):
             headers[name] = value.decode("utf-8", "backslashreplace")
         else:
             headers[name] = value if isinstance(value, str) else str(value)

@@ -1,0 +1,257 @@
+"""Adapters broken on purpose: each wraps the real one and breaks one obligation, as real bugs do.
+
+`BREAKS` says which check must catch it and what the check must say: a check that fails for another reason
+proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from shared.broker.base import (
+    BatchHandler,
+    Broker,
+    Capabilities,
+    DeadLetter,
+    Delivery,
+    Message,
+    Operation,
+    PublishFailure,
+    Settlement,
+    Subscription,
+)
+from shared.broker.connect import create_broker
+from shared.settings import Settings
+from tests.conformance import checks_dead_letters as dead_letters
+from tests.conformance import checks_delivery as delivery
+from tests.conformance import checks_publishing as publishing
+from tests.conformance import checks_settlement as settlement
+from tests.conformance.harness import Check
+
+
+class Sound:
+    """The real adapter, untouched."""
+
+    def __init__(self, settings: Settings, client_name: str) -> None:
+        self.real: Broker = create_broker(settings, client_name)
+        self.capabilities: Capabilities = self.real.capabilities
+
+    async def __aenter__(self) -> Self:
+        await self.real.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.real.__aexit__(*exc_info)
+
+    async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription] = ()) -> None:
+        await self.real.declare(channels, subscriptions)
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        return await self.real.publish(messages)
+
+    async def publish_dead_letter(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        await self.real.publish_dead_letter(subscription, delivery, headers)
+
+    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
+        async def handle(batch: Sequence[Delivery]) -> Sequence[Settlement]:
+            return await self.handle(handler, batch)
+
+        await self.real.subscribe(subscription, handle)
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        """Between the real adapter and the check's handler."""
+        return await handler(batch)
+
+    async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
+        return await self.real.dead_letters(subscription, limit)
+
+    async def ping(self) -> None:
+        await self.real.ping()
+
+    def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
+        return self.real.asyncapi(title, version, operations)
+
+    @property
+    def settlement_failures(self) -> int:
+        return self.real.settlement_failures
+
+
+class AcknowledgesFirst(Sound):
+    """Settles before the handler has done anything."""
+
+    def __init__(self, settings: Settings, client_name: str) -> None:
+        super().__init__(settings, client_name)
+        self._running: set[asyncio.Future[Sequence[Settlement]]] = set()
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        self._running.add(asyncio.ensure_future(handler(batch)))
+        return [Settlement.ACK] * len(batch)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await super().__aexit__(*exc_info)
+        for task in self._running:
+            task.cancel()
+
+
+class NeverSettles(Sound):
+    """Forgets what the handler answered."""
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        await handler(batch)
+        return [Settlement.RETRY] * len(batch)
+
+
+class PublishesUnconfirmed(Sound):
+    """Calls everything confirmed; the last message of a batch never left."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        await self.real.publish(messages[:-1])
+        return []
+
+
+class HidesFailures(Sound):
+    """Sends everything, tells of no failure."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        await self.real.publish(messages)
+        return []
+
+
+class ReordersWithinAKey(Sound):
+    """Publishes the newest first."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        return await self.real.publish(list(reversed(messages)))
+
+
+class OvertakesAFailure(Sound):
+    """Goes on with a key whose earlier message failed."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        failures: list[PublishFailure] = []
+        for message in messages:
+            failures += await self.real.publish([message])
+        return failures
+
+
+class LosesHeaders(Sound):
+    """Sends the body alone."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        return await self.real.publish([replace(message, headers={}) for message in messages])
+
+
+class SwallowsARetry(Sound):
+    """Settles a RETRY like an ACK."""
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        await handler(batch)
+        return [Settlement.ACK] * len(batch)
+
+
+class CommitsPastARetry(Sound):
+    """Retries from memory what the broker was already told to forget."""
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        waiting = list(batch)
+        for _ in range(3):
+            answers = await handler(waiting)
+            waiting = [d for d, a in zip(waiting, answers, strict=True) if a is Settlement.RETRY]
+            if not waiting:
+                break
+        return [Settlement.ACK] * len(batch)
+
+
+class AcknowledgesAfterAnError(Sound):
+    """A handler that raises passes for one that has finished."""
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        try:
+            return await handler(batch)
+        except RuntimeError:
+            return [Settlement.ACK] * len(batch)
+
+
+class DeliversTwice(Sound):
+    """Hands every batch over two times and says nothing."""
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        await handler(batch)
+        return await handler(batch)
+
+
+class DropsOddMessages(Sound):
+    """Skips what it cannot read, as a parser that fails does."""
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        good = [d for d in batch if not any("\\x" in value for value in d.headers.values())]
+        if good:
+            await handler(good)
+        return [Settlement.ACK] * len(batch)
+
+
+class IgnoresBounds(Sound):
+    """Takes all that it can get."""
+
+    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
+        await super().subscribe(replace(subscription, batch_max=1_000, in_flight_max=1_000), handler)
+
+
+class LosesDeadLetters(Sound):
+    """Says that a dead letter is parked before anybody has it."""
+
+    async def publish_dead_letter(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        return
+
+
+class ConsumesDeadLetters(Sound):
+    """A look uses the letters up."""
+
+    looked = False
+
+    async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
+        if self.looked:
+            return []
+        self.looked = True
+        return await self.real.dead_letters(subscription, limit)
+
+
+BREAKS: Mapping[type[Sound], tuple[tuple[Check, str], ...]] = {
+    AcknowledgesFirst: ((settlement.check_what_a_closed_consumer_left_goes_to_the_next, "lost"),),
+    NeverSettles: ((settlement.check_what_is_acknowledged_never_comes_again, "delivered twice"),),
+    PublishesUnconfirmed: ((publishing.check_what_is_confirmed_is_delivered_once, "lost"),),
+    HidesFailures: ((publishing.check_a_refused_message_stops_its_key_and_nothing_else, "passes as confirmed"),),
+    ReordersWithinAKey: ((publishing.check_one_key_keeps_its_order, "out of order"),),
+    OvertakesAFailure: (
+        (publishing.check_a_refused_message_stops_its_key_and_nothing_else, "passes as confirmed"),
+    ),
+    LosesHeaders: ((publishing.check_bytes_and_headers_arrive_as_sent, "headers lost"),),
+    SwallowsARetry: (
+        (settlement.check_a_retry_comes_again_in_order, "lost"),
+        (settlement.check_a_retry_outlives_its_consumer, "a retry comes again"),
+    ),
+    CommitsPastARetry: ((settlement.check_a_retry_outlives_its_consumer, "lost"),),
+    AcknowledgesAfterAnError: ((settlement.check_a_handler_that_raises_gets_its_batch_again, "lost"),),
+    DeliversTwice: (
+        (publishing.check_what_is_confirmed_is_delivered_once, "twice"),
+        (delivery.check_every_subscriber_gets_everything, "twice"),
+    ),
+    DropsOddMessages: ((delivery.check_odd_messages_are_delivered_not_lost, "lost"),),
+    IgnoresBounds: (
+        (delivery.check_batches_are_bounded_and_run_one_at_a_time, "more than batch_max"),
+        (delivery.check_no_more_than_in_flight_max_is_handed_over, "more than in_flight_max"),
+    ),
+    LosesDeadLetters: (
+        (dead_letters.check_a_dead_letter_is_kept_whole_and_looking_changes_nothing, "dead letters lost"),
+    ),
+    ConsumesDeadLetters: (
+        (dead_letters.check_a_dead_letter_is_kept_whole_and_looking_changes_nothing, "dead letters lost"),
+    ),
+}

@@ -1,0 +1,41 @@
+"""All checks, by the broker that they apply to."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+from deploy.native import BrokerName
+from tests.conformance import (
+    checks_dead_letters,
+    checks_delivery,
+    checks_outage,
+    checks_publishing,
+    checks_settlement,
+    checks_topology,
+)
+from tests.conformance.harness import Check
+
+_MODULES: tuple[ModuleType, ...] = (
+    checks_publishing,
+    checks_delivery,
+    checks_settlement,
+    checks_dead_letters,
+    checks_topology,
+    checks_outage,
+)
+
+
+def checks_for(system: BrokerName) -> list[Check]:
+    """In the order of the files, cheap ones first."""
+    return [
+        check
+        for module in _MODULES
+        for name, check in inspect.getmembers(module, inspect.iscoroutinefunction)
+        if name.startswith("check_") and getattr(check, "only_on", system) == system
+    ]
+
+
+def claim_of(check: Check) -> str:
+    """The check's claim in words."""
+    return getattr(check, "__name__", "").removeprefix("check_").replace("_", " ")

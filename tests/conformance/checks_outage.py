@@ -1,0 +1,127 @@
+"""The server away: stopped and started, and killed under load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+
+import pytest
+
+from deploy.native.ports import Ports
+from shared.broker.base import Broker, Message
+from shared.errors import UnavailableError
+from tests.conformance.harness import TYPE, Harness, assert_in_order, eventually, publish_all
+
+KEYS = 20
+
+
+async def check_a_broker_that_is_not_there_is_unavailable(harness: Harness) -> None:
+    nobody = f"127.0.0.1:{Ports.free_block().block}"
+    broker = harness.make(connect_timeout_s=3.0, rabbit_url=f"amqp://a:b@{nobody}/", kafka_bootstrap=nobody)
+    with pytest.raises(UnavailableError):
+        async with broker:
+            pytest.fail("connected to nobody")
+
+
+async def check_an_outage_is_reported_and_survived(harness: Harness) -> None:
+    """Stopped while a handler runs: settling fails and is counted, publishing fails in time, then all recovers."""
+    broker, recorder, subscription = await harness.broker(), harness.recorder(), harness.subscription()
+    await broker.subscribe(subscription, recorder)
+    first = harness.messages(30, keys=3)
+    await publish_all(broker, first)
+    await recorder.until_settled(first)
+    recorder.released.clear()
+    caught = harness.messages(5, prefix="caught-")
+    await publish_all(broker, caught)
+    await recorder.until(lambda: recorder.bodies[-1].startswith(b"caught-"), "a batch is being handled")
+    await broker.ping()
+    await asyncio.to_thread(harness.runtime.stop_process, harness.system)
+    try:
+        with pytest.raises(UnavailableError):
+            await broker.ping()
+        lost = harness.messages(3, prefix="down-")
+        failures = await broker.publish(lost)
+        assert [failure.message for failure in failures] == lost, "confirmed by nobody"
+        assert all(isinstance(failure.error, UnavailableError) for failure in failures)
+        recorder.released.set()
+        await eventually(lambda: _failed(broker), "the failed settlement is counted", harness.deadline_s)
+    finally:
+        await asyncio.to_thread(harness.runtime.start_process, harness.system)
+    again = harness.messages(30, keys=3, prefix="again-")
+    await _publish_until_confirmed(broker, again, harness.deadline_s)
+    await recorder.until_settled(again)
+    await recorder.until(lambda: recorder.bodies.count(caught[0].body) > 1, "the unsettled message comes again")
+    assert_in_order(recorder.bodies)
+    harness.duplicates += recorder.duplicates()
+    await eventually(lambda: _answers(broker), "ping answers again", harness.deadline_s)
+
+
+async def check_a_kill_under_load_loses_nothing_confirmed(harness: Harness) -> None:
+    """SIGKILL of the server while messages flow both ways; duplicates are allowed and counted."""
+    broker, recorder, subscription = await harness.broker(), harness.recorder(), harness.subscription()
+    await broker.subscribe(subscription, recorder)
+    confirmed: list[Message] = []
+    enough, restarted = asyncio.Event(), asyncio.Event()
+    load = asyncio.create_task(_publish_load(harness, broker, confirmed, enough, restarted))
+    await recorder.until(lambda: len(recorder.deliveries) > 500 or load.done(), "the load flows")
+    await asyncio.to_thread(harness.runtime.kill, harness.system)
+    await asyncio.to_thread(harness.runtime.wait_ready, harness.system)
+    restarted.set()
+    await asyncio.wait_for(load, harness.deadline_s)
+    await recorder.until_got(confirmed)
+    assert_in_order(recorder.bodies)
+    harness.duplicates += recorder.duplicates()
+
+
+async def check_leaving_while_the_broker_is_away_ends_in_time(harness: Harness) -> None:
+    grace_s = 2.0
+    async with asyncio.timeout(harness.deadline_s) as bound:
+        async with harness.make(shutdown_grace_s=grace_s) as broker:
+            await broker.subscribe(harness.subscription(), harness.recorder())
+            await publish_all(broker, harness.messages(5))
+            await asyncio.to_thread(harness.runtime.stop_process, harness.system)
+            await broker.publish(harness.messages(5))
+            # Several steps, each within the grace period: a hang is what this check finds.
+            bound.reschedule(asyncio.get_running_loop().time() + 10 * grace_s)
+    await asyncio.to_thread(harness.runtime.start_process, harness.system)
+
+
+async def _publish_load(
+    harness: Harness, broker: Broker, confirmed: list[Message], enough: asyncio.Event, restarted: asyncio.Event
+) -> None:
+    """As the relay does: per key in order, a failed message and what follows it again, until confirmed."""
+    numbers: dict[str, int] = defaultdict(int)
+    after_restart = 0
+    while after_restart < 300:
+        batch = [
+            Message(harness.channel, TYPE, f"key-{k}", f"key-{k}:{numbers[f'key-{k}'] + n:06}".encode())
+            for n in range(5)
+            for k in range(KEYS)
+        ]
+        failures = await broker.publish(batch)
+        failed = {id(failure.message) for failure in failures}
+        done = [message for message in batch if id(message) not in failed]
+        for message in done:
+            numbers[message.key] += 1
+        confirmed += done
+        after_restart += len(done) if restarted.is_set() else 0
+        await asyncio.sleep(0.2 if failures else 0.01)
+
+
+async def _publish_until_confirmed(broker: Broker, messages: list[Message], deadline_s: float) -> None:
+    async def confirmed() -> bool:
+        return not await broker.publish(messages)
+
+    await eventually(confirmed, "publishing works again", deadline_s)
+
+
+async def _failed(broker: Broker) -> bool:
+    return broker.settlement_failures > 0
+
+
+async def _answers(broker: Broker) -> bool:
+    with contextlib.suppress(UnavailableError):
+        await broker.ping()
+        return True
+    return False

@@ -1,0 +1,119 @@
+"""The servers as others see them: native clients beside the adapter, to plant odd messages and to look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aio_pika
+import httpx
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from deploy.native import Runtime
+
+
+async def publish_amqp(
+    runtime: Runtime, exchange: str, routing_key: str, body: bytes, headers: dict[str, Any]
+) -> None:
+    """As a foreign client would: any header type that AMQP has."""
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        channel = await connection.channel()
+        target = await channel.get_exchange(exchange)
+        message = aio_pika.Message(body, headers=headers, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        await target.publish(message, routing_key)
+
+
+async def publish_kafka(
+    runtime: Runtime,
+    topic: str,
+    records: Sequence[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]],
+) -> None:
+    """As a foreign client would: (key, value, headers), any of them null or not UTF-8."""
+    producer = AIOKafkaProducer(bootstrap_servers=runtime.server_urls()["kafka"], acks="all")
+    await producer.start()
+    try:
+        for key, value, headers in records:
+            await producer.send_and_wait(topic, value, key=key, headers=list(headers))
+    finally:
+        await producer.stop()
+
+
+async def reject_until_gone(runtime: Runtime, queue: str, times_max: int) -> int:
+    """Take a queue's first message and put it back, until it is not there any more; how often it was."""
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        channel = await connection.channel()
+        source = await channel.get_queue(queue)
+        for times in range(times_max):
+            message = await source.get(fail=False)
+            if message is None:
+                return times
+            await message.reject(requeue=True)
+    return times_max
+
+
+@dataclass(frozen=True)
+class QueueSeen:
+    """What RabbitMQ's management API says about a queue."""
+
+    arguments: Mapping[str, Any]
+    durable: bool
+    bindings: frozenset[tuple[str, str]]
+    """(exchange, routing key), without the default exchange's."""
+
+
+async def management(runtime: Runtime, path: str) -> Any:
+    """GET a resource of the default virtual host from RabbitMQ's management API."""
+    parts = urlsplit(runtime.server_urls()["rabbit"])
+    assert parts.username
+    assert parts.password
+    kind, _, rest = path.partition("/")
+    async with httpx.AsyncClient(auth=(parts.username, parts.password), timeout=30) as client:
+        answer = await client.get(f"{runtime.management_url}/api/{kind}/%2F/{rest}")
+        answer.raise_for_status()
+        return answer.json()
+
+
+async def queue_seen(runtime: Runtime, name: str) -> QueueSeen:
+    queue = await management(runtime, f"queues/{quote(name)}")
+    bindings = await management(runtime, f"queues/{quote(name)}/bindings")
+    return QueueSeen(
+        arguments=queue["arguments"],
+        durable=queue["durable"],
+        bindings=frozenset((b["source"], b["routing_key"]) for b in bindings if b["source"]),
+    )
+
+
+async def queue_counts(runtime: Runtime, name: str) -> tuple[int, int]:
+    """(messages ready, consumers) of a queue, by AMQP: exact, where the management API samples."""
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        channel = await connection.channel()
+        declared = (await channel.declare_queue(name, passive=True)).declaration_result
+        return declared.message_count or 0, declared.consumer_count or 0
+
+
+async def topic_seen(runtime: Runtime, name: str) -> tuple[int, dict[str, str]]:
+    """(partitions, options) of a topic."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
+    await admin.start()
+    try:
+        (topic,) = await admin.describe_topics([name])
+        (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+        entries = [entry for resource in response.resources for entry in resource[4]]
+        return len(topic["partitions"]), {option: value for option, value, *_ in entries}
+    finally:
+        await admin.close()
+
+
+async def group_members(runtime: Runtime, group: str) -> int:
+    """How many consumers a Kafka group has."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
+    await admin.start()
+    try:
+        responses = await admin.describe_consumer_groups([group])
+        return sum(len(described[5]) for response in responses for described in response.groups)
+    finally:
+        await admin.close()
