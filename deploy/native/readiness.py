@@ -14,7 +14,7 @@ from deploy.native.supervision import Supervisor
 from deploy.native.system import last_lines
 
 _POLL_S = 0.1
-_CRASHES_MAX = 3
+_STARTS_MAX = 3  # one may be that of a process that was just killed
 
 Probe = Callable[[], Awaitable[None]]
 
@@ -24,8 +24,8 @@ def await_ready(
 ) -> None:
     """Poll `probe` until it does not raise. Must be called in a thread without a running event loop.
 
-    Raises StartError, with the last log lines, when the process has crashed three times, was given up by
-    supervisor, or `timeout_s` is over; and when `cancelled` is set.
+    Raises StartError, with the last log lines, when the process was started for the third time, was given
+    up by supervisor, or `timeout_s` is over; and when `cancelled` is set.
     """
     deadline = time.monotonic() + timeout_s
     said_before = supervisor.log_size_at_start(name)
@@ -40,7 +40,7 @@ def await_ready(
             reason = f"{type(error).__name__}: {error}".strip().rstrip(":")
         else:
             return
-        _check_alive(name, supervisor.process(name), starts, log_tail_note(log, said_before))
+        _check_alive(name, supervisor.process(name), starts, lambda: log_tail_note(log, said_before))
         time.sleep(_POLL_S)
     raise StartError(
         f"{name} did not become ready within {timeout_s:.0f} s ({reason}){log_tail_note(log, said_before)}"
@@ -91,8 +91,8 @@ def log_tail_note(log: Path, since: int = 0, count: int = 12) -> str:
     return f"; the end of {log}:\n" + last_lines("\n".join(lines), count)
 
 
-def _check_alive(name: str, row: dict[str, Any], starts: set[int], note: str) -> None:
-    if row["statename"] in {"BACKOFF", "EXITED", "FATAL"}:
+def _check_alive(name: str, row: dict[str, Any], starts: set[int], note: Callable[[], str]) -> None:
+    if row["start"]:
         starts.add(int(row["start"]))
-    if row["statename"] == "FATAL" or len(starts) >= _CRASHES_MAX:
-        raise StartError(f"{name} does not start{note}")
+    if row["statename"] == "FATAL" or len(starts) >= _STARTS_MAX:
+        raise StartError(f"{name} does not start{note()}")
