@@ -13,6 +13,8 @@ S ?=
 ID ?=
 FORMAT ?= table
 FOLLOW ?= 1
+WORKLOAD ?=
+ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
 ARGS ?=
 
@@ -45,8 +47,8 @@ trace: $(STAMP) ## the span tree of a trace, order, user or event id (ID=...)
 dead-letters: $(STAMP) ## what waits in the dead-letter queues or topics
 	$(PYTHON) -m deploy dead-letters
 
-compare: $(STAMP) ## run the same services on both brokers and compare them
-	$(PYTHON) -m compare $(ARGS)
+compare: $(STAMP) ## run the same services on both brokers and compare them (WORKLOAD=file, ROUNDS=5)
+	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') $(ARGS)
 
 bench: $(STAMP) ## the pipeline against hand-written loops and Celery
 	$(PYTHON) -m bench $(ARGS)

@@ -28,53 +28,43 @@ _PEEK_MAX = 50_000
 
 
 class BrokerState(Protocol):
-    """What waits for the subscriber `notification` on one broker."""
+    """What waits for the subscriber `notification` on one broker, while its consumer is stopped."""
 
     async def waiting(self) -> int:
-        """How many deliveries are not settled, taken or not."""
+        """How many events wait."""
 
     async def peek(self) -> set[Identity]:
-        """Which events those are (at most 50,000). Its consumer must be stopped; everything stays where it is."""
+        """Which events those are (at most 50,000 of a channel); everything stays where it is."""
 
 
 class RabbitState:
-    """Through RabbitMQ's management API and, to look at bodies, a consumer that never acknowledges."""
+    """Over AMQP. What a running consumer has been given and not yet acknowledged is not counted."""
 
-    def __init__(self, amqp_url: str, management_url: str) -> None:
+    def __init__(self, amqp_url: str) -> None:
         self._amqp_url = amqp_url
-        self._management_url = management_url
 
     async def waiting(self) -> int:
-        account = urlsplit(self._amqp_url)
-        auth = (account.username or "", account.password or "")
-        count = 0
-        async with httpx.AsyncClient(auth=auth, timeout=_TIMEOUT_S, trust_env=False) as client:
-            for channel in _CHANNELS:
-                answer = await client.get(f"{self._management_url}/api/queues/%2F/{SUBSCRIBER}.{channel}")
-                answer.raise_for_status()
-                count += int(answer.json().get("messages", 0))
-        return count
+        # A passive declaration asks the queue itself; the management API would tell a number of seconds ago.
+        async with await aio_pika.connect(self._amqp_url, timeout=_TIMEOUT_S) as connection:
+            channel = await connection.channel()
+            queues = [await channel.get_queue(f"{SUBSCRIBER}.{name}") for name in _CHANNELS]
+            return sum(queue.declaration_result.message_count or 0 for queue in queues)
 
     async def peek(self) -> set[Identity]:
         bodies: list[bytes] = []
-        left = min(await self.waiting(), _PEEK_MAX)
-        connection = await aio_pika.connect(self._amqp_url, timeout=_TIMEOUT_S)
-        async with connection:
+        async with await aio_pika.connect(self._amqp_url, timeout=_TIMEOUT_S) as connection:
             channel = await connection.channel()
             for name in _CHANNELS:
-                queue = await channel.get_queue(f"{SUBSCRIBER}.{name}", ensure=False)
+                queue = await channel.get_queue(f"{SUBSCRIBER}.{name}")
                 arrived: asyncio.Queue[bytes] = asyncio.Queue()
-                # basic.get is refused on a queue with a single active consumer; closing puts everything back.
 
                 async def take(message: AbstractIncomingMessage, arrived: asyncio.Queue[bytes] = arrived) -> None:
                     await arrived.put(message.body)
 
+                # basic.get is refused on a queue with a single active consumer; closing puts everything back.
                 await queue.consume(take)
-                while left > len(bodies):
-                    try:
-                        bodies.append(await asyncio.wait_for(arrived.get(), 2.0))
-                    except TimeoutError:
-                        break
+                count = min(queue.declaration_result.message_count or 0, _PEEK_MAX)
+                bodies += [await asyncio.wait_for(arrived.get(), _TIMEOUT_S) for _ in range(count)]
         return identities(bodies)
 
 
@@ -144,7 +134,7 @@ class KafkaState:
 
 def broker_state(broker: BrokerName, runtime: Runtime) -> BrokerState:
     if broker == "rabbit":
-        return RabbitState(runtime.server_urls()["rabbit"], runtime.management_url)
+        return RabbitState(runtime.server_urls()["rabbit"])
     return KafkaState(runtime.server_urls()["kafka"])
 
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("compare: interrupted; everything that it had started is stopped", file=sys.stderr)
         return 130
-    summary = summarise(outcome, _command(arguments))
+    summary = summarise(outcome, _command(chosen))
     write_report(out, outcome, summary)
     print_report(summary, out)
     return 0 if outcome.sound else 1
@@ -86,8 +86,16 @@ def _require_place(out: Path) -> None:
         raise WorkloadError(f"{out} exists and is no report: it will not be replaced")
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return "make compare" if not arguments else shlex.join(["python", "-m", "compare", *arguments])
+def _command(chosen: argparse.Namespace) -> str:
+    """What does this run again."""
+    words = ["make", "compare"]
+    if chosen.workload != DEFAULT_WORKLOAD:
+        words.append(f"WORKLOAD={chosen.workload}")
+    if chosen.rounds is not None:
+        words.append(f"ROUNDS={chosen.rounds}")
+    if chosen.out != _DEFAULT_OUT:
+        words.append(f"ARGS=--out={chosen.out}")
+    return shlex.join(words)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

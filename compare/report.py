@@ -99,6 +99,8 @@ def _with_range(row: dict[str, Any], name: str, show: Callable[[float], str]) ->
     if row[name] is None:
         return "none"
     low, high = row["range"][name]
+    if low == high:
+        return show(row[name])
     return f"{show(row[name])} [dim]({show(low)} to {show(high)})[/dim]"
 
 
@@ -132,8 +134,8 @@ _COUNTS: tuple[tuple[str, str, bool], ...] = (
     ("indeterminate_recovered", "unanswered, yet done", False),
 )
 _COSTS: tuple[tuple[str, str], ...] = (
-    ("broker_cpu_s_per_100k_effects", "CPU s per 100,000 drained: broker"),
-    ("services_cpu_s_per_100k_effects", "  consumer and other services"),
-    ("postgres_cpu_s_per_100k_effects", "  PostgreSQL"),
+    ("broker_cpu_s_per_100k_effects", "CPU s per 100k drained: broker"),
+    ("services_cpu_s_per_100k_effects", "                        services"),
+    ("postgres_cpu_s_per_100k_effects", "                        PostgreSQL"),
     ("broker_memory_mib", "broker memory, MiB"),
 )

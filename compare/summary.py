@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from statistics import median
 from typing import Any
 
-from compare import figures
+from compare import figures, judgement
 from compare.checker import Verdict
 from compare.figures import Latencies
 from compare.run import RunResult
 from compare.side import BacklogResult, Side, SteadyResult
-from compare.usage import GENERATOR, OTHERS
-from deploy.native import BrokerName
 
 DISCLAIMER = (
     "Absolute numbers belong to this machine, on which brokers, database, services and load generator share the "
     "CPUs. Compare the columns, not with other people's tables."
 )
-_LATE_SHARE_MAX = 0.01
-_OTHERS_SHARE_MAX = 0.1
-_DRIFT_MAX_S = 0.001
 _EXAMPLES_MAX = 5
-_COMPARED = {"effects_per_s": "higher", "relay_events_per_s": "higher", "p50_ms": "lower", "p99_ms": "lower"}
 
 
 def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
@@ -31,8 +25,8 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     brokers = {broker: _broker(side, outcome.verdicts[broker]) for broker, side in outcome.sides.items()}
     return {
         "brokers": brokers,
-        "differences": {name: _difference(name, better, brokers) for name, better in _COMPARED.items()},
-        "notes": _notes(outcome),
+        "differences": judgement.differences(outcome, brokers),
+        "notes": judgement.notes(outcome),
         "workload": outcome.workload.model_dump(mode="json"),
         "settings": outcome.settings,
         "versions": outcome.versions,
@@ -142,85 +136,6 @@ def _examples(verdict: Verdict) -> dict[str, list[str]]:
         for name, items in found.items()
         if items
     }
-
-
-def _difference(name: str, better: str, brokers: Mapping[BrokerName, Any]) -> str:
-    """A sentence: who is better and by how much, or that the rounds do not tell."""
-    (one, first), (other, second) = brokers.items()
-    if first[name] is None or second[name] is None:
-        return "no figure on one side"
-    low, high = first["range"][name], second["range"][name]
-    if low[0] <= high[1] and high[0] <= low[1]:
-        return "no difference shown (ranges overlap)"
-    first_wins = (first[name] > second[name]) == (better == "higher")
-    larger, smaller = max(first[name], second[name]), min(first[name], second[name])
-    if smaller <= 0:
-        return f"{one if first_wins else other} is {better}"
-    return f"{one if first_wins else other} {larger / smaller:.1f}x {better}"
-
-
-def _notes(outcome: RunResult) -> list[str]:
-    """What a reader must know before believing the figures."""
-    notes: list[str] = []
-    for broker, side in outcome.sides.items():
-        notes += [f"{broker}: {note}" for note in _side_notes(side, outcome.verdicts[broker])]
-    notes += _others_notes(outcome)
-    if outcome.workload.rounds < 5:
-        notes.append(
-            f"{outcome.workload.rounds} round(s) give a first impression; make five or more to decide (ROUNDS=5)."
-        )
-    return notes
-
-
-def _side_notes(side: Side, verdict: Verdict) -> list[str]:
-    notes = []
-    if not verdict.sound:
-        notes.append("events were lost, doubled or left behind: no throughput figure is given.")
-    for result in side.steady_results:
-        load = result.load
-        if load.overruns or load.late > _LATE_SHARE_MAX * load.operations:
-            notes.append(
-                f"in {result.phase} the load generator or the machine was the limit, not the broker: "
-                f"{load.late} of {load.operations} requests left over 50 ms late, {load.overruns} had no slot."
-            )
-        if load.errors:
-            notes.append(f"in {result.phase} requests were not acknowledged: {load.errors}.")
-        if result.latencies.negative:
-            notes.append(
-                f"in {result.phase} {result.latencies.negative} latencies are negative (the clock stepped)."
-            )
-        if abs(result.clock_drift_s) > _DRIFT_MAX_S:
-            notes.append(f"in {result.phase} the wall clock moved by {result.clock_drift_s * 1_000:.1f} ms.")
-    notes += [
-        f"in {result.phase} the broker held {result.waiting} of {result.events} events when the drain began."
-        for result in side.backlog_results
-        if result.waiting != result.events
-    ]
-    samples = sum(result.latencies.count for result in side.steady_results)
-    if samples < 1_000:
-        notes.append(f"p99 rests on {samples} samples only.")
-    return notes
-
-
-def _others_notes(outcome: RunResult) -> list[str]:
-    results: list[SteadyResult | BacklogResult] = []
-    for side in outcome.sides.values():
-        results += [*side.steady_results, *side.backlog_results]
-    available_s = sum(result.seconds for result in results) * float(outcome.hardware["cores"] or 1)
-    others_s = sum(result.cpu_s.get(OTHERS, 0.0) for result in results)
-    generator_s = sum(result.cpu_s.get(GENERATOR, 0.0) for result in results)
-    if not available_s:
-        return []
-    notes = []
-    if others_s > _OTHERS_SHARE_MAX * available_s:
-        notes.append(
-            f"the machine was not calm: programs that do not belong to the run used {others_s / available_s:.0%} "
-            "of its CPU time while figures were taken; do not trust them."
-        )
-    notes.append(
-        f"the load generator used {generator_s / available_s:.0%} of the CPU time while figures were taken."
-    )
-    return notes
 
 
 def _present(values: Sequence[float | None]) -> list[float]:

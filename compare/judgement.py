@@ -1,0 +1,118 @@
+"""What may be concluded from a run, and what a reader must know before believing its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from compare.checker import Verdict
+from compare.run import RunResult
+from compare.side import BacklogResult, Side, SteadyResult
+from compare.usage import GENERATOR, OTHERS
+from deploy.native import BrokerName
+
+_COMPARED = {"effects_per_s": "higher", "relay_events_per_s": "higher", "p50_ms": "lower", "p99_ms": "lower"}
+_LATENCIES = frozenset({"p50_ms", "p99_ms"})
+_LATE_SHARE_MAX = 0.01
+_OTHERS_SHARE_MAX = 0.1
+_DRIFT_MAX_S = 0.001
+_SAMPLES_MIN = 1_000
+_ROUNDS_MIN = 5
+
+
+def differences(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, str]:
+    """For each figure who is better and by how much, or why that cannot be said."""
+    general = _no_verdict(outcome)
+    client_limited = any(
+        _client_limited(result) for side in outcome.sides.values() for result in side.steady_results
+    )
+    found: dict[str, str] = {}
+    for name, better in _COMPARED.items():
+        if general:
+            found[name] = general
+        elif name in _LATENCIES and client_limited:
+            found[name] = "no verdict: late sends"
+        else:
+            found[name] = _difference(name, better, brokers)
+    return found
+
+
+def _no_verdict(outcome: RunResult) -> str | None:
+    if outcome.workload.rounds < 2:
+        return "no verdict: one round"
+    if not _calm(outcome):
+        return "no verdict: busy machine"
+    return None
+
+
+def _difference(name: str, better: str, brokers: Mapping[BrokerName, Any]) -> str:
+    (one, first), (other, second) = brokers.items()
+    if first[name] is None or second[name] is None:
+        return "no verdict: no figure"
+    low, high = first["range"][name], second["range"][name]
+    if low[0] <= high[1] and high[0] <= low[1]:
+        return "no verdict: ranges overlap"
+    larger, smaller = max(first[name], second[name]), min(first[name], second[name])
+    first_wins = (first[name] > second[name]) == (better == "higher")
+    return f"{one if first_wins else other} {larger / max(smaller, 0.001):.1f}x {better}"
+
+
+def notes(outcome: RunResult) -> list[str]:
+    """Sentences, the gravest first."""
+    found: list[str] = []
+    if not _calm(outcome):
+        found.append(
+            "the machine was not calm: programs that do not belong to the run used "
+            f"{_share(outcome, OTHERS):.0%} of its CPU time while figures were taken."
+        )
+    for broker, side in outcome.sides.items():
+        found += [f"{broker}: {note}" for note in _side_notes(side, outcome.verdicts[broker])]
+    found.append(f"the load generator used {_share(outcome, GENERATOR):.0%} of the CPU time meanwhile.")
+    if outcome.workload.rounds < _ROUNDS_MIN:
+        found.append(f"{outcome.workload.rounds} round(s) give a first impression; ROUNDS=5 or more a comparison.")
+    return found
+
+
+def _side_notes(side: Side, verdict: Verdict) -> Iterator[str]:
+    if not verdict.sound:
+        yield "events were lost, doubled or left behind: no throughput figure is given."
+    for result in side.steady_results:
+        yield from _steady_notes(result)
+    for backlog in side.backlog_results:
+        if backlog.waiting != backlog.events:
+            yield f"in {backlog.phase} {backlog.waiting} of {backlog.events} events waited when the drain began."
+    samples = sum(result.latencies.count for result in side.steady_results)
+    if samples < _SAMPLES_MIN:
+        yield f"p99 rests on {samples} samples only."
+
+
+def _steady_notes(result: SteadyResult) -> Iterator[str]:
+    load = result.load
+    if _client_limited(result):
+        yield (
+            f"in {result.phase} the load generator or the machine was the limit, not the broker: {load.late} of "
+            f"{load.operations} requests left over 50 ms late, {load.overruns} had no slot."
+        )
+    if load.errors:
+        yield f"in {result.phase} requests were not acknowledged: {load.errors}."
+    if result.latencies.negative:
+        yield f"in {result.phase} {result.latencies.negative} latencies are negative (the clock stepped)."
+    if abs(result.clock_drift_s) > _DRIFT_MAX_S:
+        yield f"in {result.phase} the wall clock moved by {result.clock_drift_s * 1_000:.1f} ms."
+
+
+def _client_limited(result: SteadyResult) -> bool:
+    return result.load.overruns > 0 or result.load.late > _LATE_SHARE_MAX * result.load.operations
+
+
+def _calm(outcome: RunResult) -> bool:
+    return _share(outcome, OTHERS) <= _OTHERS_SHARE_MAX
+
+
+def _share(outcome: RunResult, group: str) -> float:
+    """The part of the machine's CPU time that a group used while figures were taken."""
+    results: list[SteadyResult | BacklogResult] = []
+    for side in outcome.sides.values():
+        results += [*side.steady_results, *side.backlog_results]
+    available_s = sum(result.seconds for result in results) * float(outcome.hardware["cores"] or 1)
+    return sum(result.cpu_s.get(group, 0.0) for result in results) / available_s if available_s else 0.0
