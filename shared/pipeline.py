@@ -62,8 +62,11 @@ class _Work:
     handler: Handler
     deliveries: list[Delivery]
     attempt: int = 1
+    runs: int = 0
     status: Status | None = None
     error: Exception | None = None
+    finished: bool = False
+    """The dead letter is confirmed, or the claim marked or given back."""
 
 
 @dataclass(slots=True)
@@ -112,8 +115,8 @@ class Pipeline:
         try:
             await self._claim(batch)
             await self._process(batch)
-            await self._put_aside(batch)
-            await self._mark_done(batch)
+            await self._reject(batch)
+            await self._finish(list(batch.works.values()))
         except BaseException:
             await asyncio.shield(self._give_back(list(batch.works.values())))
             raise
@@ -159,8 +162,7 @@ class Pipeline:
         while pending:
             pending = await self._claim_once(pending)
             if pending and time.monotonic() > deadline:
-                for work in pending:
-                    work.status = Status.RETRIED
+                _retry_with_followers(pending, batch.open())
                 return
             if pending:
                 await asyncio.sleep(_BUSY_POLL_S)
@@ -197,6 +199,8 @@ class Pipeline:
         works = batch.open()
         if any(work.attempt > 1 for work in works):
             await self._process_suspects(works)
+        elif len(works) == 1:
+            await self._run_each(works)
         elif works:
             try:
                 await self._patiently(lambda: self._run(works))
@@ -209,17 +213,20 @@ class Pipeline:
                 await self._run_each(works)
 
     async def _process_suspects(self, works: list[_Work]) -> None:
-        """Some of these were in the hands of a process that died: claim and run them one at a time, so that an
-        event that kills its consumer is counted alone."""
+        """Some of these were in the hands of a process that died. Claim, run and finish them one at a time, so
+        that an event that kills its consumer is counted alone."""
         await self._give_back(works)
-        for work in works:
-            if await self._claim_once([work]):
-                work.status = Status.RETRIED
+        for index, work in enumerate(works):
+            if work.status is None and await self._claim_once([work]):
+                _retry_with_followers([work], works[index:])
             elif work.status is None and work.attempt > self._settings.deliveries_max:
                 work.status = Status.DEAD_LETTERED
                 work.error = AttemptsExhaustedError(f"taken up {work.attempt - 1} times and never finished")
             elif work.status is None:
-                await self._run_each([work])
+                await self._run_each(works[index : index + 1])
+                if isinstance(work.error, UnavailableError):  # then the rest need not wait for it, too
+                    _retry_later(works[index:], work.error)
+            await self._finish([work])
 
     async def _run_each(self, works: Sequence[_Work]) -> None:
         for index, work in enumerate(works):
@@ -236,6 +243,9 @@ class Pipeline:
                 await self._patiently(lambda: self._run([work]))
             except UnavailableError:
                 raise
+            except PermanentError as error:
+                work.error = error
+                break
             except Exception as error:  # noqa: BLE001 - unknown ones count like transient ones
                 work.error = error
                 if attempt < self._settings.handler_attempts_max:
@@ -264,9 +274,10 @@ class Pipeline:
         spans: list[tuple[Any, _Work]] = []
         failure: BaseException | None = None
         events = [work.envelope for work in works]
+        limit = asyncio.timeout(self._settings.handler_timeout_s)
         try:
             with self._telemetry.process_batch(self.subscription, events) as batch_span:
-                async with asyncio.timeout(self._settings.handler_timeout_s), self._units.begin() as uow:
+                async with limit, self._units.begin() as uow:
                     fresh = await inbox.record(uow.connection, self.subscription.subscriber, events)
                     for work in works:
                         if (work.envelope.source, work.envelope.id) not in fresh:
@@ -276,46 +287,68 @@ class Pipeline:
                         if span is not None:
                             spans.append((span, work))
                         with self._telemetry.inside(span):
-                            await self._handle(work, uow)
+                            await self._handle(work, uow, alone=len(works) == 1)
                     impossible = [work.envelope for work in works if work.status is Status.DEAD_LETTERED]
                     if impossible:
                         await inbox.forget(uow.connection, self.subscription.subscriber, impossible)
         except TimeoutError as error:
             failure = error
+            if not limit.expired():
+                raise
             raise TransientError(f"not finished within {self._settings.handler_timeout_s:g} s") from error
         except BaseException as error:
             failure = error
             raise
         finally:
             for span, work in spans:
-                self._telemetry.end_process(
-                    span, "rolled_back" if failure else (work.status or Status.DONE).value, failure or work.error
-                )
+                status = (work.status or Status.DONE).value
+                if failure is not None:
+                    status = Status.DEAD_LETTERED.value if isinstance(failure, PermanentError) else "rolled_back"
+                self._telemetry.end_process(span, status, failure or work.error)
 
-    async def _handle(self, work: _Work, uow: UnitOfWork) -> None:
-        """A permanent failure undoes this event alone; any other fails the transaction."""
+    async def _handle(self, work: _Work, uow: UnitOfWork, *, alone: bool) -> None:
+        """A permanent failure undoes this event alone, where that can be done; else it fails the transaction."""
+        work.runs += 1
         uow.begin_event(work.envelope)
         try:
             await work.handler.handle(work.event, uow)
         except PermanentError as error:
+            if alone or not uow.can_discard_event:
+                raise
             uow.discard_event()
             work.status, work.error = Status.DEAD_LETTERED, error
         else:
-            work.status = Status.DONE
+            work.status, work.error = Status.DONE, None
 
     # -- afterwards
 
-    async def _put_aside(self, batch: _Batch) -> None:
-        """Dead-letter what cannot succeed, each confirmed before its original may be settled."""
-        for delivery, reason in batch.rejected:
-            sent = await self._dead_letter(delivery, reason, attempts=1)
+    async def _reject(self, batch: _Batch) -> None:
+        """Dead-letter what could not even be read."""
+        letters = [(delivery, reason, 1) for delivery, reason in batch.rejected]
+        for (delivery, _), sent in zip(batch.rejected, await self._dead_letter_each(letters), strict=True):
             batch.statuses[id(delivery)] = Status.DEAD_LETTERED if sent else Status.RETRIED
-        dead = [work for work in batch.works.values() if work.status is Status.DEAD_LETTERED]
-        for work in dead:
-            error = work.error or AttemptsExhaustedError("no reason recorded")
-            if not await self._dead_letter(work.deliveries[0], error, work.attempt):
+
+    async def _finish(self, works: Sequence[_Work]) -> None:
+        """Dead-letter what cannot succeed, mark what is done, give back what is to be retried."""
+        works = [work for work in works if work.status is not None and not work.finished]
+        dead = [work for work in works if work.status is Status.DEAD_LETTERED]
+        exhausted = AttemptsExhaustedError("no reason recorded")
+        letters = [(work.deliveries[0], work.error or exhausted, max(work.attempt, work.runs)) for work in dead]
+        for work, sent in zip(dead, await self._dead_letter_each(letters), strict=True):
+            if not sent:
                 work.status = Status.RETRIED
-        await self._give_back(dead, forget=True)
+        await self._mark_done([work for work in works if work.status in {Status.DONE, Status.DUPLICATE}])
+        await self._give_back([work for work in works if work.status is Status.RETRIED])
+        await self._give_back([work for work in works if work.status is Status.DEAD_LETTERED], forget=True)
+        for work in works:
+            work.finished = True
+
+    async def _dead_letter_each(self, letters: Sequence[tuple[Delivery, Exception, int]]) -> list[bool]:
+        """Which of them the broker confirmed. Once it is away, the rest do not wait for it one by one."""
+        sent: list[bool] = []
+        for delivery, error, attempts in letters:
+            sent.append(all(sent[-1:]) and await self._dead_letter(delivery, error, attempts))
+        return sent
 
     async def _dead_letter(self, delivery: Delivery, error: Exception, attempts: int) -> bool:
         headers = dead_letter_headers(self.subscription, delivery, error, attempts)
@@ -337,14 +370,12 @@ class Pipeline:
         )
         return True
 
-    async def _mark_done(self, batch: _Batch) -> None:
-        finished = [w.envelope for w in batch.works.values() if w.status in {Status.DONE, Status.DUPLICATE}]
-        if finished and time.monotonic() >= self._redis_away_until:
+    async def _mark_done(self, works: Sequence[_Work]) -> None:
+        if works and time.monotonic() >= self._redis_away_until:
             try:
-                await self._claims.done(self.subscription.subscriber, finished)
+                await self._claims.done(self.subscription.subscriber, [work.envelope for work in works])
             except UnavailableError as error:
                 self._redis_lost(error)
-        await self._give_back([work for work in batch.works.values() if work.status is Status.RETRIED])
 
     async def _give_back(self, works: Sequence[_Work], *, forget: bool = False) -> None:
         if works and time.monotonic() >= self._redis_away_until:
@@ -358,3 +389,12 @@ class Pipeline:
 def _retry_later(works: Sequence[_Work], error: UnavailableError) -> None:
     for work in works:
         work.status, work.error = Status.RETRIED, error
+
+
+def _retry_with_followers(held: Sequence[_Work], works: Sequence[_Work]) -> None:
+    """Retry `held`, and with them what comes after them in `works` under the same key, so that order is kept."""
+    keys: set[str] = set()
+    for work in works:
+        if any(work is one for one in held) or (work.status is None and work.envelope.key in keys):
+            work.status = Status.RETRIED
+            keys.add(work.envelope.key)

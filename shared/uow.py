@@ -37,15 +37,18 @@ class UnitOfWork:
         self._cause: Envelope | None = None
         self._told_by_event: list[int] = []
         self._outbox_before_event = 0
+        self.can_discard_event = True
+        """Nothing that the event told has been sent yet."""
 
     def begin_event(self, event: Envelope) -> None:
         """What is told from here on is caused by `event` and ordered among what its key told before."""
         self._cause = event
         self._told_by_event.clear()
         self._outbox_before_event = len(self._outbox)
+        self.can_discard_event = True
 
     def discard_event(self) -> None:
-        """Take back what was told and published since `begin_event`; what was flushed stays."""
+        """Take back what was told and published since `begin_event`; of no use after a `flush`."""
         for group in reversed(self._told_by_event):
             self._groups[group][1].pop()
         self._told_by_event.clear()
@@ -98,6 +101,7 @@ class UnitOfWork:
         groups, self._groups = self._groups, []
         self._told_by_event.clear()
         self._outbox_before_event = 0
+        self.can_discard_event = False
         self._newest_group_of.clear()
         self._last_group_of_key.clear()
         for statement, rows in groups:
