@@ -41,7 +41,7 @@ async def statements(world: World) -> AsyncIterator[list[tuple[str, int]]]:
 async def notifications(world: World) -> AsyncIterator[list[str]]:
     """What is notified inside the block, complete when the block is left."""
     heard: list[str] = []
-    connection = await asyncpg.connect(world.runtime.dsn(world.name))
+    connection = await asyncpg.connect(world.database.dsn)
     await connection.add_listener(NOTIFY_CHANNEL, lambda *_: heard.append("outbox"))
     marked = asyncio.Event()
     await connection.add_listener("mark", lambda *_: marked.set())

@@ -1,4 +1,4 @@
-"""What an integration test stands on: a database and a channel of its own on the real servers.
+"""What an integration test stands on: an empty database and a channel of its own on the real servers.
 
 The tests' one event, `thing.happened`, carries a number and a key; its one effect is a row in `effect`, a table
 without any uniqueness, so that an effect that took place twice is seen twice.
@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import BigInteger, Column, Identity, Integer, MetaData, Table, Text, insert, text
 
 from deploy.native import BrokerName, Runtime
-from shared import idempotency, inbox, outbox
+from shared import inbox, outbox
 from shared.broker.base import Broker, DeadLetter, Message, Subscription
 from shared.broker.connect import create_broker
 from shared.database import Database
@@ -28,6 +29,7 @@ from shared.settings import Settings
 from shared.telemetry import Telemetry
 from shared.uow import UnitOfWork, UnitsOfWork
 
+DATABASE = "integration"
 TYPE = "thing.happened"
 SUBSCRIBER = "tester"
 DEADLINE_S = 60.0
@@ -91,30 +93,37 @@ def happened(number: int, key: str = "k", **attributes: Any) -> Envelope:
     )
 
 
-class World:
-    """One test's part of the servers: a database, a channel, and what runs on them."""
+@cache
+def _telemetry(broker_name: BrokerName) -> Telemetry:
+    """One per broker: its Prometheus reader stays registered for good."""
+    unused = {"http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-", "kafka_bootstrap": "-"}
+    return Telemetry(Settings.from_environment(broker=broker_name, **unused), "tester")
 
-    def __init__(self, runtime: Runtime, broker_name: BrokerName, telemetry: Telemetry | None = None) -> None:
+
+class World:
+    """One test's part of the servers: its channel, the emptied database, and what runs on them."""
+
+    def __init__(self, runtime: Runtime, broker_name: BrokerName) -> None:
         self.runtime = runtime
         self.broker_name = broker_name
         self.name = f"t{uuid4().hex[:10]}"
         self.channel = self.name
         self.stack = AsyncExitStack()
-        self.telemetry = telemetry or Telemetry(self.settings(), "tester")
+        self.telemetry = _telemetry(broker_name)
         self.data: type[Happened] = type(
             "Happened", (Happened,), {"channel": self.channel, "__module__": __name__}
         )
         self._publisher: Broker | None = None
 
     async def open(self) -> None:
-        """Make the database."""
-        await asyncio.to_thread(self.runtime.ensure_databases, [self.name])
+        """Make the tables, or empty them: a database per test would cost a second, and more to shut down."""
+        await asyncio.to_thread(self.runtime.ensure_databases, [DATABASE])
         self.database = await self.opened_database()
         self.units = UnitsOfWork(self.database, "tester", self.telemetry)
         async with self.database.engine.begin() as connection:
-            for part in (inbox, outbox, idempotency):
-                await connection.run_sync(part.metadata.create_all)
-            await connection.run_sync(metadata.create_all)
+            for part in (inbox.metadata, outbox.metadata, metadata):
+                await connection.run_sync(part.create_all)
+            await connection.execute(text("truncate inbox, outbox, effect restart identity"))
 
     async def opened_database(self, **overrides: Any) -> Database:
         """A pool, closed at the end of the test."""
@@ -128,7 +137,7 @@ class World:
         values: dict[str, Any] = {
             "broker": self.broker_name,
             "http_port": 1,
-            "postgres_dsn": self.runtime.dsn(self.name),
+            "postgres_dsn": self.runtime.dsn(DATABASE),
             "redis_url": urls["redis"],
             "rabbit_url": urls["rabbit"],
             "kafka_bootstrap": urls["kafka"],
