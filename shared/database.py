@@ -94,6 +94,7 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.postgres_timeout_s,
             pool_recycle=1_800,
+            hide_parameters=True,  # an error's text ends in logs and dead letters: no payload in it
             connect_args={
                 "timeout": settings.postgres_timeout_s,
                 "command_timeout": settings.postgres_timeout_s,

@@ -88,8 +88,8 @@ class Envelope:
                 raise UndecodableError(f"attribute {name} holds a NUL character")
         for name in _OPTIONAL:
             value = document.get(name)
-            if value is not None and not isinstance(value, str):
-                raise UndecodableError(f"attribute {name} must be a string")
+            if value is not None and (not isinstance(value, str) or "\x00" in value):
+                raise UndecodableError(f"attribute {name} must be a string without NUL characters")
         return cls(
             id=document["id"],
             source=document["source"],

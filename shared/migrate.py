@@ -20,11 +20,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from shared.database import database_errors
+from shared.database import database_errors, network_errors
 from shared.errors import ConfigurationError, TandemError
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +53,8 @@ async def migrate(service: str, dsn: str) -> tuple[str | None, str | None]:
     Raises `ConfigurationError` for an unusable DSN, `UnavailableError` when the database cannot be reached.
     """
     config = configuration(service)
+    if not dsn.startswith("postgresql://"):
+        raise ConfigurationError("TANDEM_POSTGRES_DSN is not a postgresql:// URL")
     try:
         engine = create_async_engine(
             dsn.replace("postgresql://", "postgresql+asyncpg://", 1),
@@ -60,11 +62,9 @@ async def migrate(service: str, dsn: str) -> tuple[str | None, str | None]:
             connect_args={"timeout": _CONNECT_TIMEOUT_S, "command_timeout": _TIMEOUT_S},
         )
     except (ArgumentError, ValueError) as error:
-        raise ConfigurationError("TANDEM_POSTGRES_DSN is not a PostgreSQL URL") from error
-    if engine.dialect.name != "postgresql":
-        raise ConfigurationError("TANDEM_POSTGRES_DSN is not a PostgreSQL URL")
+        raise ConfigurationError(f"TANDEM_POSTGRES_DSN cannot be read: {error}") from error
     try:
-        with database_errors():
+        with network_errors(), database_errors():
             async with engine.begin() as connection:
                 await connection.execute(text(f"select pg_advisory_xact_lock({_ADVISORY_LOCK})"))
                 return await connection.run_sync(_upgrade, config)
@@ -92,8 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
         if not dsn:
             raise ConfigurationError("TANDEM_POSTGRES_DSN must be set")
         before, after = asyncio.run(migrate(options.service, dsn))
-    except (TandemError, CommandError, SQLAlchemyError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except (TandemError, CommandError, SQLAlchemyError) as error:
+        # What PostgreSQL itself said, without the statement and the links that SQLAlchemy wraps it in.
+        said = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else None
+        reason = " ".join(str(said or error).split())
         print(f"cannot migrate the database of {options.service}: {reason}", file=sys.stderr)
         return 1
     print(
