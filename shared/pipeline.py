@@ -22,7 +22,7 @@ import structlog
 
 from shared import inbox
 from shared.broker.base import Broker, Delivery, Settlement, Subscription
-from shared.dead_letter import dead_letter_headers
+from shared.dead_letter import bounded, dead_letter_headers
 from shared.dedupe import Claims, ClaimState
 from shared.envelope import Envelope
 from shared.errors import (
@@ -354,7 +354,7 @@ class Pipeline:
         headers = dead_letter_headers(self.subscription, delivery, error, attempts)
 
         async def publish() -> None:
-            await self._broker.publish_dead_letter(self.subscription, delivery, headers)
+            await self._broker.publish_dead_letter(self.subscription, bounded(delivery), headers)
 
         try:
             await self._patiently(publish)

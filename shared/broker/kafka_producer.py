@@ -25,13 +25,14 @@ from aiokafka.errors import (
 
 from shared.broker.base import Message, PublishFailure, destination_name
 from shared.broker.kafka_consumer import LOST
-from shared.broker.kafka_topics import RECORD_BYTES_MAX
+from shared.broker.kafka_topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, TandemError, UnavailableError
 
 REQUEST_TIMEOUT_MS = 10_000
 _LINGER_MS = 5
 _SEND_BUFFER_BYTES = 256 * 1024
+_RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
 _GOODBYE_S = 3.0
 
 _PRODUCER_LOST = (
@@ -74,7 +75,7 @@ class KafkaProducer:
             linger_ms=_LINGER_MS,
             compression_type="lz4",
             max_batch_size=_SEND_BUFFER_BYTES,
-            max_request_size=RECORD_BYTES_MAX,
+            max_request_size=DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
         )
         self._producer = producer
         await producer.start()
@@ -126,6 +127,12 @@ class KafkaProducer:
             return UnavailableError("an earlier event of its key was not sent")
         topic = destination_name("kafka", message.channel)
         headers = {"type": message.type, **message.headers}
+        size = len(message.body) + len(message.key.encode())
+        size += sum(len(name) + len(value.encode()) for name, value in headers.items())
+        if size + _RECORD_OVERHEAD_BYTES > RECORD_BYTES_MAX:
+            return EventTooLargeError(
+                f"Kafka: {size} bytes with key and headers, over the {RECORD_BYTES_MAX} allowed"
+            )
         return await self._send(topic, message.key.encode(), message.body, headers)
 
     async def _send(self, topic: str, key: bytes | None, body: bytes, headers: Mapping[str, str]) -> _Sent:

@@ -10,15 +10,20 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from shared.broker.base import Subscription, destination_name
+from shared.dead_letter import BODY_BYTES_MAX
 from shared.errors import ConfigurationError
 from shared.settings import Settings
 
 RECORD_BYTES_MAX = 1_048_576
-"""Largest record, in bytes before compression, that the producer takes: an event and generous headers."""
+"""Largest event, in bytes before compression, that is published: with generous headers."""
 
 _BATCH_BYTES_MAX = RECORD_BYTES_MAX + 64 * 1_024
 """What the topic takes. More than the producer sends, however badly it compresses: a batch that the broker
 refuses would break the sequence of the idempotent producer."""
+
+DEAD_LETTER_BYTES_MAX = BODY_BYTES_MAX + 256 * 1_024
+"""The same for a dead letter: the topic's limit is on what is compressed, so that a foreign client's record may
+be far larger when it is unpacked, and it has our headers on top."""
 
 _LEADER_POLL_S = 0.05
 
@@ -33,12 +38,18 @@ def topics_for(
 ) -> list[NewTopic]:
     """The topics of these channels and of the subscriptions' dead letters."""
     names = sorted({*channels, *(subscription.channel for subscription in subscriptions)})
-    events = [_topic(destination_name("kafka", name), settings.message_ttl_s, settings) for name in names]
-    dead = [_topic(dead_letter_topic(s), settings.dead_letter_ttl_s, settings) for s in subscriptions]
+    events = [
+        _topic(destination_name("kafka", name), settings.message_ttl_s, _BATCH_BYTES_MAX, settings)
+        for name in names
+    ]
+    dead = [
+        _topic(dead_letter_topic(s), settings.dead_letter_ttl_s, DEAD_LETTER_BYTES_MAX, settings)
+        for s in subscriptions
+    ]
     return events + dead
 
 
-def _topic(name: str, retention_s: float, settings: Settings) -> NewTopic:
+def _topic(name: str, retention_s: float, bytes_max: int, settings: Settings) -> NewTopic:
     return NewTopic(
         name,
         num_partitions=settings.kafka_partitions,
@@ -47,7 +58,7 @@ def _topic(name: str, retention_s: float, settings: Settings) -> NewTopic:
             "cleanup.policy": "delete",
             "retention.ms": str(int(retention_s * 1_000)),
             "min.insync.replicas": str(settings.kafka_min_insync_replicas),
-            "max.message.bytes": str(_BATCH_BYTES_MAX),
+            "max.message.bytes": str(bytes_max),
             "compression.type": "producer",
         },
     )
