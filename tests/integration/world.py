@@ -109,6 +109,7 @@ class World:
         self.name = f"t{uuid4().hex[:10]}"
         self.channel = self.name
         self.stack = AsyncExitStack()
+        self.default_overrides: dict[str, Any] = {}
         self.telemetry = _telemetry(broker_name)
         self.data: type[Happened] = type(
             "Happened", (Happened,), {"channel": self.channel, "__module__": __name__}
@@ -131,7 +132,7 @@ class World:
         self.stack.push_async_callback(database.close)
         return database
 
-    def settings(self, **overrides: Any) -> Settings:
+    def setting_values(self, **overrides: Any) -> dict[str, Any]:
         """Settings for this test's servers; waits are short, lifetimes are the defaults."""
         urls = self.runtime.server_urls()
         values: dict[str, Any] = {
@@ -146,7 +147,10 @@ class World:
             "retry_wait_max_s": 0.1,
             "relay_poll_interval_s": 0.1,
         }
-        return Settings.from_environment(**{**values, **overrides})
+        return {**values, **self.default_overrides, **overrides}
+
+    def settings(self, **overrides: Any) -> Settings:
+        return Settings.from_environment(**self.setting_values(**overrides))
 
     # -- building parts
 
