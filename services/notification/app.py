@@ -55,6 +55,7 @@ def create_app(process: Process) -> FastAPI:
         description="Tells users what happened to their orders and their account.",
         lifespan=process.lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(http.INVALID, http.UNEXPECTED, http.UNAVAILABLE),
     )

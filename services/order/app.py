@@ -161,6 +161,7 @@ def create_app(process: Process) -> FastAPI:
         description="Takes orders of known users and tells the other services about them.",
         lifespan=process.lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
             http.TOO_LARGE, http.UNSUPPORTED, http.INVALID, http.UNEXPECTED, http.UNAVAILABLE
