@@ -154,6 +154,7 @@ class Broker(Protocol):
         sent before an earlier one with the same key was confirmed, unless the protocol keeps the order by
         itself; once one fails, later ones with its key fail too. Returns the failures, an empty list when
         all went well; raises nothing but `UnavailableError` (then none of them counts as confirmed).
+        What is wrong with one message alone says so: `UnroutableError`, or a `PermanentError`.
         """
 
     async def publish_dead_letter(

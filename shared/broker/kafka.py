@@ -7,7 +7,6 @@ message.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -28,13 +27,14 @@ from shared.broker.base import (
     Subscription,
     destination_name,
 )
-from shared.broker.kafka_consumer import LOST, Handover, KafkaConsumer, text_headers
+from shared.broker.kafka_consumer import LOST, Handover, KafkaConsumer, ended, text_headers
 from shared.broker.kafka_producer import REQUEST_TIMEOUT_MS, KafkaProducer, unavailable
 from shared.broker.kafka_topics import create_missing, dead_letter_topic, topics_for
 from shared.settings import Settings
 
 _LOOK_MS = 500
 _PING_TIMEOUT_S = 1.5
+_GOODBYE_S = 3.0
 
 
 class KafkaAdapter:
@@ -90,9 +90,7 @@ class KafkaAdapter:
 
     async def _disconnect(self) -> None:
         grace_s = self._settings.shutdown_grace_s
-        with contextlib.suppress(*LOST):
-            async with asyncio.timeout(grace_s):
-                await self._broker.stop()
+        await ended(self._broker.stop(), grace_s)
         await self._producer.stop(grace_s)
 
     # -- topology
@@ -110,8 +108,7 @@ class KafkaAdapter:
         except LOST as error:
             raise unavailable(error) from error
         finally:
-            with contextlib.suppress(*LOST):
-                await admin.close()
+            await ended(admin.close(), _GOODBYE_S)
 
     # -- publishing
 
@@ -181,8 +178,7 @@ class KafkaAdapter:
         except LOST as error:
             raise unavailable(error) from error
         finally:
-            with contextlib.suppress(*LOST):
-                await consumer.stop()
+            await ended(consumer.stop(), _GOODBYE_S)
         return letters
 
     async def ping(self) -> None:

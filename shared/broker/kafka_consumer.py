@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeAlias
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
@@ -26,6 +26,7 @@ _POLL_MS = 500
 _COMMIT_TIMEOUT_S = 5.0
 _RETRY_PAUSE_S = 1.0
 _FAILED_POLLS_MAX = 5
+_GOODBYE_S = 3.0
 
 Record: TypeAlias = "ConsumerRecord[Any, Any]"
 
@@ -74,33 +75,37 @@ class KafkaConsumer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._handover.idle.set()
-        with contextlib.suppress(*LOST):
-            async with asyncio.timeout(grace_s):
-                await self._subscriber.stop()
+        await self._leave(grace_s)
+
+    async def _leave(self, grace_s: float) -> None:
+        consumer = self._subscriber.consumer
+        if not await ended(self._subscriber.stop(), grace_s) and consumer is not None:
+            await ended(consumer._client.close(), grace_s)
 
     async def _work(self) -> None:
-        failed_polls = 0
+        failures = 0
         while not self._stopping.is_set():
             try:
                 records = await self._next_batch()
-                failed_polls = 0
-            except (*LOST, ConsumerStoppedError) as error:
-                failed_polls += 1
+                rewound = await self._work_off(records) if records else False
+                failures = 0
+            except Exception as error:  # noqa: BLE001  a consumer that dies in silence is the worst of all
+                failures += 1
+                rewound = True
                 _log.warning("kafka.poll_failed", queue=self._subscription.queue, error=repr(error))
-                await self._pause()
-                if failed_polls >= _FAILED_POLLS_MAX:
-                    await self._rejoin()
-                continue
-            if not records:
-                continue
-            try:
-                deliveries = [_delivery(record, self._subscription) for record in records]
-                settlements = await settle_as_retry(self._handler, deliveries)
-                rewound = await self._settle(records, settlements)
-            finally:
-                self._handover.idle.set()
             if rewound:
                 await self._pause()
+            if failures >= _FAILED_POLLS_MAX:
+                await self._rejoin()
+
+    async def _work_off(self, records: Sequence[Record]) -> bool:
+        """Hand a batch over and settle it; True when something is to be retried after a pause."""
+        try:
+            deliveries = [_delivery(record, self._subscription) for record in records]
+            settlements = await settle_as_retry(self._handler, deliveries)
+            return await self._settle(records, settlements)
+        finally:
+            self._handover.idle.set()
 
     async def _next_batch(self) -> Sequence[Record]:
         """The next poll's records; nothing when it is time to stop."""
@@ -154,13 +159,26 @@ class KafkaConsumer:
 
     async def _rejoin(self) -> None:
         """A consumer whose background tasks have ended never polls again: replace it."""
-        with contextlib.suppress(*LOST, ConsumerStoppedError):
-            await self._subscriber.stop()
+        await self._leave(_GOODBYE_S)
+        with contextlib.suppress(*LOST):
             await self._subscriber.start()
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
+
+
+async def ended(good_bye: Coroutine[Any, Any, Any], grace_s: float) -> bool:
+    """Run a client's `stop` or `close` within `grace_s`; whether it came to its end.
+
+    In a task of its own: when the cluster is away, aiokafka lets the cancellation of its own tasks escape,
+    and here it would pass for ours.
+    """
+    task = asyncio.create_task(good_bye)
+    await asyncio.wait({task}, timeout=grace_s)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return not task.cancelled() and task.exception() is None
 
 
 def text_headers(record: Record) -> dict[str, str]:

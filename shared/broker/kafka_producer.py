@@ -24,7 +24,7 @@ from aiokafka.errors import (
 )
 
 from shared.broker.base import Message, PublishFailure, destination_name
-from shared.broker.kafka_consumer import LOST
+from shared.broker.kafka_consumer import LOST, ended
 from shared.broker.kafka_topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, TandemError, UnavailableError
@@ -192,16 +192,13 @@ class KafkaProducer:
 
 
 async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:
-    try:
-        async with asyncio.timeout(grace_s):
-            await producer.stop()
-    except LOST:
-        # The cluster is away. Nobody waits for the rest any more, yet its sender would try for ever.
-        sender = producer._sender
-        if sender.sender_task is not None:
-            sender.sender_task.cancel()
-        with contextlib.suppress(*LOST):
-            await producer.client.close()
+    if await ended(producer.stop(), grace_s):
+        return
+    # The cluster is away. Nobody waits for the rest any more, yet its sender would try for ever.
+    sender_task = producer._sender.sender_task
+    if sender_task is not None:
+        sender_task.cancel()
+    await ended(producer.client.close(), _GOODBYE_S)
 
 
 def _look_at(confirmation: asyncio.Future[Any]) -> None:

@@ -38,7 +38,7 @@ from shared.broker.rabbit_topology import (
     subscriber_queue,
 )
 from shared.envelope import CONTENT_TYPE
-from shared.errors import ConfigurationError, UnavailableError
+from shared.errors import ConfigurationError, UnavailableError, UnroutableError
 from shared.settings import Settings
 
 _HEARTBEAT_S = 10
@@ -185,7 +185,7 @@ class RabbitAdapter:
                 wait=False,
             )
         except PublishError as error:
-            raise UnavailableError(f"RabbitMQ has no queue for {routing_key} on {exchange.name}") from error
+            raise UnroutableError(f"RabbitMQ has no queue for {routing_key} on {exchange.name}") from error
         except DeliveryError as error:
             raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange.name}") from error
 
@@ -234,9 +234,13 @@ class RabbitAdapter:
     async def ping(self) -> None:
         try:
             async with asyncio.timeout(_PING_TIMEOUT_S):
-                connection = await self._broker.connect()
-                async with connection.channel(publisher_confirms=False):
-                    pass  # opening a channel is a question and an answer
+                # Opening a channel is a question and an answer. Below aio-pika, whose channel would wait for
+                # a lost connection and then be restored with it.
+                transport = (await self._broker.connect()).transport
+                if transport is None:
+                    raise UnavailableError("RabbitMQ: not connected")
+                channel = await transport.connection.channel(publisher_confirms=False)
+                await channel.close()
         except LOST as error:
             raise _unavailable(error) from error
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -35,6 +36,19 @@ _GOODBYE_S = 3.0
 """For each of the few frames that end a consumer in good order; without a connection they are skipped."""
 
 
+@dataclass(slots=True)
+class _Held:
+    """A message and the channel that it came by; aio-pika refuses to tell once that channel is closed."""
+
+    raw: AbstractIncomingMessage
+    channel: Any
+
+    @property
+    def stale(self) -> bool:
+        """Its channel is gone, so the broker has put it back in the queue."""
+        return bool(self.channel.is_closed)
+
+
 class RabbitConsumer:
     """One subscription's deliveries. The channel is its own, so that prefetch is its `in_flight_max`.
 
@@ -46,8 +60,8 @@ class RabbitConsumer:
         self._subscription = subscription
         self._handler = handler
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
-        self._waiting: deque[AbstractIncomingMessage] = deque()
-        self._unsettled: list[AbstractIncomingMessage] = []
+        self._waiting: deque[_Held] = deque()
+        self._unsettled: list[_Held] = []
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
         self._channel: AbstractChannel | None = None
@@ -80,7 +94,7 @@ class RabbitConsumer:
 
     async def _give_back(self) -> None:
         """Return what is unsettled with a nack: closing the channel alone would count as a failed delivery."""
-        unsettled = [raw for raw in (*self._unsettled, *self._waiting) if not raw.channel.is_closed]
+        unsettled = [held.raw for held in (*self._unsettled, *self._waiting) if not held.stale]
         if unsettled:
             newest = max(unsettled, key=lambda raw: raw.delivery_tag or 0)
             await _bounded(newest.nack(multiple=True, requeue=True))
@@ -88,40 +102,43 @@ class RabbitConsumer:
         self._waiting.clear()
 
     async def _arrive(self, raw: AbstractIncomingMessage) -> None:
-        self._waiting.append(raw)
+        self._waiting.append(_Held(raw, raw.channel))
         self._arrived.set()
 
     async def _work(self) -> None:
         last_count = 0
         while not self._stopping.is_set():
-            batch = await self._gather(last_count)
-            last_count = len(batch)
-            if not batch or self._stopping.is_set():
-                continue
-            deliveries = [_delivery(raw, self._subscription) for raw in batch]
-            settlements = await settle_as_retry(self._handler, deliveries)
-            if await self._settle(batch, settlements):
+            try:
+                batch = await self._gather(last_count)
+                last_count = len(batch)
+                kept = await self._work_off(batch) if batch and not self._stopping.is_set() else False
+            except Exception:  # noqa: BLE001  a consumer that dies in silence is the worst of all
+                _log.exception("rabbit.consumer_failed", queue=self._subscription.queue)
+                kept = True
+            if kept:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
 
-    async def _gather(self, last_count: int) -> list[AbstractIncomingMessage]:
+    async def _gather(self, last_count: int) -> list[_Held]:
         """What is ready now, up to a batch; a few milliseconds more while the stream is dense."""
         await self._arrived.wait()
         if last_count >= _BUSY_BATCH and len(self._waiting) < self._batch_max:
             await asyncio.sleep(_GATHER_WAIT_S)
-        batch: list[AbstractIncomingMessage] = []
+        batch: list[_Held] = []
         while self._waiting and len(batch) < self._batch_max:
-            raw = self._waiting.popleft()
-            if not raw.channel.is_closed:  # else the broker has already given it to someone else
-                batch.append(raw)
+            held = self._waiting.popleft()
+            if not held.stale:
+                batch.append(held)
         if not self._waiting and not self._stopping.is_set():
             self._arrived.clear()
         self._unsettled = batch
         return batch
 
-    async def _settle(self, batch: list[AbstractIncomingMessage], settlements: Sequence[Settlement]) -> bool:
-        """Acknowledge what is finished, keep the rest in front of the line; True when something was kept."""
-        kept = [raw for raw, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
+    async def _work_off(self, batch: list[_Held]) -> bool:
+        """Hand a batch over and settle it; True when something is to be retried after a pause."""
+        deliveries = [_delivery(held.raw, self._subscription) for held in batch]
+        settlements = await settle_as_retry(self._handler, deliveries)
+        kept = [held for held, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
         failed = 0
         for raw, multiple, count in _acknowledgements(batch, settlements):
             try:
@@ -139,7 +156,7 @@ class RabbitConsumer:
 
 
 def _acknowledgements(
-    batch: Sequence[AbstractIncomingMessage], settlements: Sequence[Settlement]
+    batch: Sequence[_Held], settlements: Sequence[Settlement]
 ) -> list[tuple[AbstractIncomingMessage, bool, int]]:
     """The acks to send as (message, multiple, how many it settles).
 
@@ -150,14 +167,14 @@ def _acknowledgements(
     covering: dict[int, tuple[AbstractIncomingMessage, int]] = {}
     single: list[AbstractIncomingMessage] = []
     retried: set[int] = set()
-    for raw, settlement in zip(batch, settlements, strict=True):
-        channel = id(raw.channel)
+    for held, settlement in zip(batch, settlements, strict=True):
+        channel = id(held.channel)
         if settlement is not Settlement.ACK:
             retried.add(channel)
         elif channel in retried:
-            single.append(raw)
+            single.append(held.raw)
         else:
-            covering[channel] = (raw, covering[channel][1] + 1 if channel in covering else 1)
+            covering[channel] = (held.raw, covering[channel][1] + 1 if channel in covering else 1)
     return [(raw, True, count) for raw, count in covering.values()] + [(raw, False, 1) for raw in single]
 
 
