@@ -4,7 +4,8 @@
     ├── ConfigurationError            refuse to start: a setting is missing, wrong, or contradicts another
     ├── TransientError                the same event may succeed later: retry it, bounded
     │   └── UnavailableError          a server (PostgreSQL, Redis, the broker) cannot be reached:
-    │                                 no event is to blame, so no attempt is counted
+    │       │                         no event is to blame, so no attempt is counted
+    │       └── UnroutableError       the broker is there, and has no queue that wants the message
     └── PermanentError                the event can never succeed: dead-letter it at once
         ├── UndecodableError          not a CloudEvents 1.0 envelope in structured JSON
         ├── UnknownEventTypeError     a type that the subscriber neither handles nor knows to ignore
@@ -33,6 +34,10 @@ class TransientError(TandemError):
 
 class UnavailableError(TransientError):
     """A server cannot be reached or does not answer in time."""
+
+
+class UnroutableError(UnavailableError):
+    """The broker has no queue for the message, or not yet; others are not affected."""
 
 
 class PermanentError(TandemError):

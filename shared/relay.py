@@ -19,7 +19,7 @@ import asyncpg
 import structlog
 
 from shared.broker.base import Broker, Message, PublishFailure
-from shared.errors import UnavailableError
+from shared.errors import PermanentError, UnavailableError, UnroutableError
 from shared.outbox import NOTIFY_CHANNEL
 from shared.settings import Settings
 from shared.telemetry import Telemetry
@@ -29,7 +29,9 @@ _log = structlog.get_logger(__name__)
 _LOCK_CLASS = 0x7A4D  # the first key of our advisory locks; the second is the shard
 _WAIT_INITIAL_S = 0.1
 _WAIT_MAX_S = 2.0
-_HELD_KEYS_MAX = 1_000
+_HELD_KEYS_MAX = 10_000
+_UNWANTED_HOLD_S = 5.0
+"""For how long the key of a message waits that the broker, though there, does not take."""
 
 _FETCH = """
 select position, channel, type, key, event_id, traceparent, body
@@ -128,12 +130,22 @@ class Relay:
             self._telemetry.sent(channel, events, started_ns, failed & {event_id for event_id, _, _ in events})
 
     async def _back_off(self, failures: Sequence[PublishFailure], *, everything: bool) -> None:
-        """All failed: the broker is away, wait. Some failed: hold only their keys back, in order."""
-        self._failures_in_a_row += 1
-        wait_s = min(_WAIT_INITIAL_S * 2 ** min(self._failures_in_a_row, 10), _WAIT_MAX_S)
-        wait_s *= random.uniform(0.5, 1)  # noqa: S311 - jitter
+        """Hold back the keys that failed, so that they stay in order and the others go on; when the broker is
+        away, there are no others: wait."""
         _log.warning("relay.not_confirmed", shard=self._shard, count=len(failures), error=str(failures[0].error))
+        unwanted = {f.message.key for f in failures if isinstance(f.error, UnroutableError | PermanentError)}
+        others = {failure.message.key for failure in failures} - unwanted
+        now = time.monotonic()
+        self._held.update((key, now + _jittered(_UNWANTED_HOLD_S)) for key in unwanted)
+        if not others and len(self._held) <= _HELD_KEYS_MAX:
+            return
+        self._failures_in_a_row += 1
+        wait_s = _jittered(min(_WAIT_INITIAL_S * 2 ** min(self._failures_in_a_row, 10), _WAIT_MAX_S))
         if everything or len(self._held) > _HELD_KEYS_MAX:
             await asyncio.sleep(wait_s)
         else:
-            self._held.update((failure.message.key, time.monotonic() + wait_s) for failure in failures)
+            self._held.update((key, now + wait_s) for key in others)
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1)  # noqa: S311
