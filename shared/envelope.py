@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Self
 
 import orjson
@@ -24,6 +25,7 @@ _OPTIONAL = ("subject", "time", "dataschema", "partitionkey", "traceparent", "co
 _ID_LENGTH_MAX = 255
 
 
+@lru_cache(maxsize=1_024)
 def schema_uri(event_type: str, version: int) -> str:
     """The `dataschema` of version `version` of an event type, a URN (RFC 8141 syntax)."""
     return f"urn:tandem:{event_type}:{version}"
@@ -90,12 +92,19 @@ class Envelope:
             value = document.get(name)
             if value is not None and (not isinstance(value, str) or "\x00" in value):
                 raise UndecodableError(f"attribute {name} must be a string without NUL characters")
+        get = document.get
         return cls(
             id=document["id"],
             source=document["source"],
             type=document["type"],
-            data=document.get("data"),
-            **{name: document.get(name) for name in _OPTIONAL},
+            data=get("data"),
+            subject=get("subject"),
+            time=get("time"),
+            dataschema=get("dataschema"),
+            partitionkey=get("partitionkey"),
+            traceparent=get("traceparent"),
+            correlationid=get("correlationid"),
+            causationid=get("causationid"),
         )
 
     @property

@@ -69,7 +69,7 @@ class Handler:
 
         An event without `dataschema` is read as the version that this handler knows.
         """
-        if envelope.dataschema not in {None, self.model.schema_uri()}:
+        if envelope.dataschema is not None and envelope.dataschema != self.model.schema_uri():
             raise UnknownSchemaError(f"{envelope.type} with schema {envelope.dataschema!r}")
         try:
             return Event(envelope, self.model.model_validate(envelope.data))

@@ -275,8 +275,10 @@ class Telemetry:
 
         Started when its handler starts; whoever started it ends it with `end_process` after the commit.
         """
+        if event.traceparent is not None and not is_sampled(event.traceparent):
+            return None
         parent = _parse(event.traceparent)
-        if event.traceparent is not None and (parent is None or not is_sampled(event.traceparent)):
+        if event.traceparent is not None and parent is None:
             return None
         base = otel_context.Context()
         context = base if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), base)

@@ -7,13 +7,14 @@ one event runs at group-commit speed when the pipeline gives it a batch.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Executable, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.bulk import insert_of_arrays
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
@@ -106,11 +107,18 @@ class UnitOfWork:
         self._last_group_of_key.clear()
         for statement, rows in groups:
             if rows:
-                await self.connection.execute(statement, rows)
+                await self._send(statement, rows)
         rows, self._outbox = self._outbox, []
         if rows:
-            await self.connection.execute(insert_outbox, rows)
+            await self._send(insert_outbox, rows)
             await self.connection.execute(_NOTIFY)
+
+    async def _send(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+        bulk = insert_of_arrays(statement, tuple(rows[0])) if len(rows) > 1 else None
+        if bulk is None:
+            await self.connection.execute(statement, rows)
+        else:
+            await self.connection.execute(bulk, {name: [row[name] for row in rows] for name in rows[0]})
 
 
 class UnitsOfWork:

@@ -23,11 +23,13 @@ from tests.integration.world import INSERT_EFFECT, World, happened
 
 @asynccontextmanager
 async def statements(world: World) -> AsyncIterator[list[tuple[str, int]]]:
-    """What is sent to PostgreSQL inside the block: the verb and how many parameter sets."""
+    """What is sent to PostgreSQL inside the block: the verb and for how many rows."""
     sent: list[tuple[str, int]] = []
 
     def on_execute(_c: Any, _cursor: Any, statement: str, parameters: Any, _ctx: Any, many: bool) -> None:
-        sent.append((" ".join(statement.lower().split()[:3]), len(parameters) if many else 1))
+        arrays = [len(value) for value in parameters if isinstance(value, list)]
+        rows = len(parameters) if many else max(arrays, default=1)
+        sent.append((" ".join(statement.lower().split()[:3]), rows))
 
     engine = world.database.engine.sync_engine
     sqlalchemy_event.listen(engine, "before_cursor_execute", on_execute)
