@@ -234,9 +234,13 @@ class RabbitAdapter:
     async def ping(self) -> None:
         try:
             async with asyncio.timeout(_PING_TIMEOUT_S):
-                connection = await self._broker.connect()
-                async with connection.channel(publisher_confirms=False):
-                    pass  # opening a channel is a question and an answer
+                # Opening a channel is a question and an answer. Below aio-pika, whose channel would wait for
+                # a lost connection and then be restored with it.
+                transport = (await self._broker.connect()).transport
+                if transport is None:
+                    raise UnavailableError("RabbitMQ: not connected")
+                channel = await transport.connection.channel(publisher_confirms=False)
+                await channel.close()
         except LOST as error:
             raise _unavailable(error) from error
 
