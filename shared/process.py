@@ -108,7 +108,11 @@ class Process:
     def _roles_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.failed = True
-            _log.critical("process.failed", exc_info=task.exception())
+            error = task.exception()
+            if isinstance(error, ConfigurationError):
+                _log.critical("process.refused", error=str(error))
+            else:
+                _log.critical("process.failed", exc_info=error)
             self.stop()
 
     async def _run_roles(self) -> None:

@@ -31,6 +31,7 @@ class NotificationView(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
+    event_source: str = Field(description="Who published the event.", examples=["/services/order"])
     event_id: str = Field(description="The event that it tells of; there is one notification for each.")
     event_type: str = Field(examples=["order.placed"])
     user_id: UUID = Field(examples=[USER_ID])

@@ -68,6 +68,7 @@ def _notify(event: Event[DataT], uow: UnitOfWork, text: Text) -> None:
         store.INSERT_NOTIFICATION,
         {
             "id": uuid7(),
+            "event_source": event.envelope.source,
             "event_id": event.id,
             "event_type": data.event_type,
             "user_id": data.user_id,

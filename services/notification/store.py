@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     func,
     insert,
@@ -31,7 +32,8 @@ notification = Table(
     metadata,
     Column("sequence", BigInteger, Identity(), primary_key=True),
     Column("id", Uuid, nullable=False),
-    Column("event_id", Text, nullable=False, unique=True),
+    Column("event_source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
     Column("event_type", Text, nullable=False),
     Column("user_id", Uuid, nullable=False),
     Column("order_id", Uuid),
@@ -40,6 +42,7 @@ notification = Table(
     Column("body", Text, nullable=False),
     # When the row was written, not when its batch's transaction began.
     Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    UniqueConstraint("event_source", "event_id"),
     Index("ix_notification_user_id_sequence", "user_id", "sequence"),
     Index(
         "ix_notification_order_id_sequence",
@@ -58,6 +61,7 @@ class Notification:
 
     sequence: int
     id: UUID
+    event_source: str
     event_id: str
     event_type: str
     user_id: UUID

@@ -16,7 +16,8 @@ def upgrade() -> None:
         "notification",
         sa.Column("sequence", sa.BigInteger, sa.Identity(), primary_key=True),
         sa.Column("id", sa.Uuid, nullable=False),
-        sa.Column("event_id", sa.Text, nullable=False, unique=True),
+        sa.Column("event_source", sa.Text, nullable=False),
+        sa.Column("event_id", sa.Text, nullable=False),
         sa.Column("event_type", sa.Text, nullable=False),
         sa.Column("user_id", sa.Uuid, nullable=False),
         sa.Column("order_id", sa.Uuid),
@@ -26,6 +27,7 @@ def upgrade() -> None:
         sa.Column(
             "recorded_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()
         ),
+        sa.UniqueConstraint("event_source", "event_id"),
     )
     op.create_index("ix_notification_user_id_sequence", "notification", ["user_id", "sequence"])
     op.create_index(
