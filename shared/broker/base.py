@@ -52,7 +52,8 @@ class Settlement(Enum):
     ACK = "ack"
     """Finished, one way or the other: never deliver it to this subscriber again."""
     RETRY = "retry"
-    """Not finished and nobody's fault: deliver it again, after a pause, to whoever is free."""
+    """Not finished and nobody's fault: deliver it again, after a pause and before what follows it in its
+    partition or queue; to this consumer or, when it has gone, to another. What follows may come again too."""
 
 
 BatchHandler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Settlement]]]
@@ -145,6 +146,8 @@ class Broker(Protocol):
         """Make sure that the channels exist, and the subscriptions' queues and dead-letter places with them.
 
         Idempotent. From then on no event on the channel is lost to the subscriptions, running or not.
+        Raises `ConfigurationError` when one of them is there with other options (nothing is changed in
+        silence), `UnavailableError` when the broker does not answer in time.
         """
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
@@ -152,9 +155,10 @@ class Broker(Protocol):
 
         Confirmed means that the broker has the message as durably as the topology asks. A message is not
         sent before an earlier one with the same key was confirmed, unless the protocol keeps the order by
-        itself; once one fails, later ones with its key fail too. Returns the failures, an empty list when
-        all went well; raises nothing but `UnavailableError` (then none of them counts as confirmed).
-        What is wrong with one message alone says so: `UnroutableError`, or a `PermanentError`.
+        itself; once one fails, later ones with its key fail too. Takes at most `publish_timeout_s`. Returns
+        the failures, an empty list when all went well: `UnavailableError` where another attempt may
+        succeed. What is wrong with one message alone says so: `UnroutableError`, or a `PermanentError`
+        such as `EventTooLargeError`.
         """
 
     async def publish_dead_letter(

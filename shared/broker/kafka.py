@@ -28,7 +28,7 @@ from shared.broker.base import (
     destination_name,
 )
 from shared.broker.kafka_consumer import LOST, Handover, KafkaConsumer, ended, text_headers
-from shared.broker.kafka_producer import REQUEST_TIMEOUT_MS, KafkaProducer, unavailable
+from shared.broker.kafka_producer import REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, KafkaProducer, unavailable
 from shared.broker.kafka_topics import create_missing, dead_letter_topic, topics_for
 from shared.settings import Settings
 
@@ -62,6 +62,7 @@ class KafkaAdapter:
             client_id=client_name,
             consumer_only=True,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
             allow_auto_create_topics=False,
             graceful_timeout=settings.shutdown_grace_s,
             logger=None,

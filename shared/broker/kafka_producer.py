@@ -30,6 +30,8 @@ from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, TandemError, UnavailableError
 
 REQUEST_TIMEOUT_MS = 10_000
+RETRY_BACKOFF_MS = 250
+"""aiokafka logs every attempt while the cluster is away: its default of 100 ms fills the log."""
 _LINGER_MS = 5
 _SEND_BUFFER_BYTES = 256 * 1024
 _RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
@@ -70,6 +72,7 @@ class KafkaProducer:
             bootstrap_servers=self._servers,
             client_id=self._client_name,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
             acks="all",
             enable_idempotence=True,
             linger_ms=_LINGER_MS,

@@ -7,7 +7,7 @@ import random
 
 from shared.broker.base import Message
 from shared.envelope import EVENT_BYTES_MAX
-from shared.errors import EventTooLargeError, UnavailableError
+from shared.errors import EventTooLargeError, UnavailableError, UnroutableError
 from tests.conformance.harness import (
     TYPE,
     Harness,
@@ -97,7 +97,7 @@ async def check_unroutable_is_detected_where_the_capability_says_so(harness: Har
     await broker.declare([harness.channel])
     failures = await broker.publish(harness.messages(1))
     assert bool(failures) == broker.capabilities.unroutable_detected, "unroutable passes as confirmed"
-    assert all(isinstance(failure.error, UnavailableError) for failure in failures)
+    assert all(isinstance(failure.error, UnroutableError) for failure in failures)
 
 
 async def check_the_largest_event_passes(harness: Harness) -> None:
