@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from compare.report import print_report, write_report
@@ -31,9 +29,6 @@ _RUN_ROOT = REPOSITORY / ".run"
 
 def main(arguments: Sequence[str]) -> int:
     """Run one comparison and return its exit code."""
-    # A polite kill, and a terminal that closes, take the same way out as Ctrl-C: what was started is stopped.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
     logging.getLogger().addHandler(logging.NullHandler())
     chosen = _parser().parse_args(arguments)
@@ -96,7 +91,3 @@ def _command(chosen: argparse.Namespace) -> str:
     if chosen.out != _DEFAULT_OUT:
         words.append(f"ARGS=--out={chosen.out}")
     return shlex.join(words)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    signal.raise_signal(signal.SIGINT)

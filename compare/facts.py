@@ -17,6 +17,11 @@ from deploy.native.supervision import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
 
 TRACE_RATIO = 0.01
+PROFILE = (
+    "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect. Unequal in"
+    " one respect: RabbitMQ's quorum queue confirms what is synced to disk, Kafka what is in the page cache "
+    "(its durability is replication), so a power cut could cost Kafka the last moments."
+)
 _PACKAGES = (
     "faststream",
     "aio-pika",
@@ -80,7 +85,7 @@ def settings(runtime: Runtime) -> dict[str, Any]:
         "redis": data / "redis" / "redis.conf",
     }
     return {
-        "profile": "single node each, manual acknowledgement after the effect, publisher confirms / acks=all",
+        "profile": PROFILE,
         "processes": {row.name: row.roles for row in PROCESSES},
         "services": _service_settings(runtime),
         "services_environment": services_environment(),

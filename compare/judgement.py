@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compare import facts
 from compare.checker import Verdict
 from compare.run import RunResult
 from compare.side import BacklogResult, Side, SteadyResult
@@ -68,6 +69,7 @@ def notes(outcome: RunResult) -> list[str]:
     for broker, side in outcome.sides.items():
         found += [f"{broker}: {note}" for note in _side_notes(side, outcome.verdicts[broker])]
     found.append(f"the load generator used {_share(outcome, GENERATOR):.0%} of the CPU time meanwhile.")
+    found.append(f"profile {facts.PROFILE}")
     if outcome.workload.rounds < _ROUNDS_MIN:
         found.append(f"{outcome.workload.rounds} round(s) give a first impression; ROUNDS=5 or more a comparison.")
     return found

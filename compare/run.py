@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -21,6 +19,7 @@ from compare.broker_state import topology
 from compare.checker import Verdict
 from compare.clock import Clock
 from compare.effects import Databases
+from compare.interruption import run_until_signal
 from compare.journey import Journey, Leg
 from compare.schedule import turns
 from compare.side import Side
@@ -92,7 +91,7 @@ def run(workload: Workload, run_root: Path) -> RunResult:
             start_both_sets(runtime)
         outcome.versions = facts.versions(runtime)
         outcome.settings = facts.settings(runtime)
-        asyncio.run(_drive(outcome, runtime, journey, rest))
+        run_until_signal(_drive(outcome, runtime, journey, rest))
         if not outcome.sound:
             _keep_logs(runtime, run_root, journey)
     outcome.took_s = time.monotonic() - began
@@ -157,12 +156,7 @@ def _instance(run_root: Path, journey: Journey) -> Iterator[Runtime]:
     try:
         yield runtime
     finally:
-        # A second Ctrl-C must not leave half of it running.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            runtime.stop(remove=True)
-        finally:
-            signal.signal(signal.SIGINT, before)
+        runtime.stop(remove=True)
 
 
 def _keep_logs(runtime: Runtime, run_root: Path, journey: Journey) -> None:

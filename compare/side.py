@@ -166,7 +166,6 @@ class Side:
                 clock_drift_s=self.clock.drift_s() - drift_s,
             )
         )
-        await asyncio.to_thread(self.runtime.wait_ready, self._process(_CONSUMER))
         await self._settle()
 
     async def verify(self) -> Verdict:
