@@ -106,6 +106,7 @@ class KafkaAdapter:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await admin.start()
                 await create_missing(admin, topics_for(channels, subscriptions, self._settings))
+            self._producer.channels.update(channels, (s.channel for s in subscriptions))
         except LOST as error:
             raise unavailable(error) from error
         finally:

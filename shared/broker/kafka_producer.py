@@ -62,6 +62,8 @@ class KafkaProducer:
         self._servers = list(servers)
         self._client_name = client_name
         self._publish_timeout_s = publish_timeout_s
+        self.channels: set[str] = set()
+        """What may be published to: aiokafka waits ten seconds for a topic that is not there, all else behind it."""
         self._producer: AIOKafkaProducer | None = None
         self._lost = False
         self._renewal = asyncio.Lock()
@@ -128,6 +130,8 @@ class KafkaProducer:
     async def _send_event(self, message: Message, stopped_keys: set[str]) -> _Sent:
         if message.key in stopped_keys:
             return UnavailableError("an earlier event of its key was not sent")
+        if message.channel not in self.channels:
+            return UnavailableError(f"channel {message.channel} was not declared")
         topic = destination_name("kafka", message.channel)
         headers = {"type": message.type, **message.headers}
         size = len(message.body) + len(message.key.encode())

@@ -34,7 +34,12 @@ async def check_batches_are_bounded_and_run_one_at_a_time(harness: Harness) -> N
     await broker.declare([], [subscription])
     messages = harness.messages(200, keys=20)
     await publish_all(broker, messages)
+    recorder.released.clear()  # while the first batch is held up, enough for a larger one gathers behind it
     await broker.subscribe(subscription, recorder)
+    await recorder.until(lambda: len(recorder.deliveries) > 0, "a first batch")
+    if harness.system == "rabbit":
+        await eventually(lambda: _waiting(harness, subscription.queue, 150), "a full window", harness.deadline_s)
+    recorder.released.set()
     await recorder.until_got(messages)
     assert max(recorder.batches) <= 7, f"more than batch_max at once: {max(recorder.batches)}"
     assert not recorder.overlapped, "more than one call of the handler at a time"
@@ -179,6 +184,10 @@ async def check_a_rebalance_waits_for_the_running_batch(harness: Harness) -> Non
     await until_one_got([first, second], messages)
     repeated = len(first.bodies) + len(second.bodies) - len(messages)
     assert repeated == 0, f"the rebalance delivered {repeated} twice"
+
+
+async def _waiting(harness: Harness, queue: str, count_max: int) -> bool:
+    return (await queue_counts(harness.runtime, queue))[0] <= count_max
 
 
 async def _has_members(harness: Harness, group: str, count: int) -> bool:

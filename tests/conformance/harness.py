@@ -18,6 +18,7 @@ from deploy.native import BrokerName, Runtime
 from shared.broker.base import Broker, Delivery, Message, PublishFailure, Settlement, Subscription
 from shared.broker.connect import create_broker
 from shared.settings import Settings
+from tests.conformance.servers_seen import delete_topics
 
 TYPE = "thing.happened"
 DEADLINE_S = 60.0
@@ -106,7 +107,7 @@ class Recorder:
 
 
 class Harness:
-    """One check's world. Entering makes nothing; leaving closes every broker that the check opened."""
+    """One check's world. Entering makes nothing; leaving closes the brokers that it opened, and cleans up."""
 
     def __init__(
         self,
@@ -131,6 +132,8 @@ class Harness:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+        if self.system == "kafka":
+            await delete_topics(self.runtime, self.channel)
 
     def settings(self, **overrides: Any) -> Settings:
         urls = self.runtime.server_urls()

@@ -11,7 +11,6 @@ from shared.broker.kafka import KafkaAdapter
 from shared.broker.rabbit import RabbitAdapter
 
 _CAPABILITIES = {"rabbit": RabbitAdapter.capabilities, "kafka": KafkaAdapter.capabilities}
-_WIDTH = 72
 
 
 @dataclass
@@ -44,7 +43,8 @@ class Report:
         if self.caught:
             rows += [blank, ("broken on purpose, and the checks that caught it", *brokers)]
             rows += [(name, *(row.get(b, "-") for b in brokers)) for name, row in self.caught.items()]
-        return [f"{name:<{_WIDTH}}" + "".join(f"{value:<24}" for value in values) for name, *values in rows]
+        width = max(len(name) for name, *_ in rows) + 2
+        return [f"{name:<{width}}" + "".join(f"{value:<24}" for value in values) for name, *values in rows]
 
 
 def _words(name: str) -> str:

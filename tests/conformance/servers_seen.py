@@ -117,3 +117,13 @@ async def group_members(runtime: Runtime, group: str) -> int:
         return sum(len(described[5]) for response in responses for described in response.groups)
     finally:
         await admin.close()
+
+
+async def delete_topics(runtime: Runtime, channel: str) -> None:
+    """Forget a check's topics: a broker that was killed reads every one again before it answers."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
+    await admin.start()
+    try:
+        await admin.delete_topics([name for name in await admin.list_topics() if channel in name])
+    finally:
+        await admin.close()
