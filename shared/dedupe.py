@@ -23,7 +23,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
@@ -97,7 +97,7 @@ end
 """
 
 
-class ClaimState(Enum):
+class ClaimState(StrEnum):
     NEW = "new"
     """Ours now."""
     BUSY = "busy"

@@ -14,6 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -39,6 +40,7 @@ from shared.uow import UnitOfWork, UnitsOfWork
 
 _log = structlog.get_logger(__name__)
 
+_NOTHING = nullcontext()
 _BUSY_POLL_S = 0.1
 _REDIS_PAUSE_S = 1.0
 
@@ -125,8 +127,7 @@ class Pipeline:
             duplicate = Status.RETRIED if work.status is Status.RETRIED else Status.DUPLICATE
             batch.statuses.update((id(again), duplicate) for again in work.deliveries[1:])
         statuses = [batch.statuses[id(delivery)] for delivery in deliveries]
-        counts = Counter(status.value for status in statuses)
-        self._telemetry.processed(self.subscription, counts, time.perf_counter() - started)
+        self._telemetry.processed(self.subscription, Counter(statuses), time.perf_counter() - started)
         return [Settlement.RETRY if status is Status.RETRIED else Settlement.ACK for status in statuses]
 
     # -- decode
@@ -184,7 +185,7 @@ class Pipeline:
                 busy.append(work)
             else:
                 work.attempt = claim.attempt
-        self._telemetry.claimed(self.subscription, Counter(claim.state.value for claim in claims))
+        self._telemetry.claimed(self.subscription, Counter(claim.state for claim in claims))
         return busy
 
     def _redis_lost(self, error: UnavailableError) -> None:
@@ -286,7 +287,7 @@ class Pipeline:
                         span = self._telemetry.start_process(self.subscription, work.envelope, batch_span)
                         if span is not None:
                             spans.append((span, work))
-                        with self._telemetry.inside(span):
+                        with self._telemetry.inside(span) if span is not None else _NOTHING:
                             await self._handle(work, uow, alone=len(works) == 1)
                     impossible = [work.envelope for work in works if work.status is Status.DEAD_LETTERED]
                     if impossible:
@@ -337,7 +338,7 @@ class Pipeline:
         for work, sent in zip(dead, await self._dead_letter_each(letters), strict=True):
             if not sent:
                 work.status = Status.RETRIED
-        await self._mark_done([work for work in works if work.status in {Status.DONE, Status.DUPLICATE}])
+        await self._mark_done([w for w in works if w.status is Status.DONE or w.status is Status.DUPLICATE])
         await self._give_back([work for work in works if work.status is Status.RETRIED])
         await self._give_back([work for work in works if work.status is Status.DEAD_LETTERED], forget=True)
         for work in works:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,6 +42,7 @@ _PRUNE_INTERVAL_S = 3_600.0
 _PRUNE_ROWS_MAX = 5_000
 _IDEMPOTENCY_RETENTION_S = 86_400.0
 _PROBE_TIMEOUT_S = 3.0
+_GC_ALLOCATIONS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,5 +252,17 @@ def run(service: Service, create_app: Callable[[Process], Any]) -> int:
         )
     )
     process.stop = lambda: setattr(server, "should_exit", True)
+    _rest_garbage_collector()
     server.run()
     return 1 if process.failed or not server.started else 0
+
+
+def _rest_garbage_collector() -> None:
+    """Leave the modules out of every collection, and collect once in many thousand allocations, not in 700.
+
+    A batch makes tens of thousands of objects, nearly all freed by reference counting: looking for cycles among
+    them, and among all that was imported, took a fifth of a consumer's CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_ALLOCATIONS)

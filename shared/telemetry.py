@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -293,10 +294,8 @@ class Telemetry:
         return self._tracer.start_span(name, context, SpanKind.CONSUMER, attributes, links)
 
     @staticmethod
-    def inside(span: Span | None) -> AbstractContextManager[object]:
+    def inside(span: Span) -> AbstractContextManager[object]:
         """Make `span` the current one without ending it."""
-        if span is None:
-            return nullcontext()
         return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
 
     @staticmethod
@@ -317,16 +316,16 @@ class Telemetry:
             "messaging.consumer.group.name": subscription.subscriber,
         }
 
-    def processed(self, subscription: Subscription, counts: dict[str, int], duration_s: float) -> None:
+    def processed(self, subscription: Subscription, counts: Mapping[StrEnum, int], duration_s: float) -> None:
         """Count a batch's deliveries by status and record how long the batch took."""
         base = self._process_attributes(subscription) | {"tandem.queue": subscription.queue}
         for status, count in counts.items():
-            self._consumed.add(count, {**base, "tandem.status": status})
-            self._process_duration.record(duration_s, {**base, "tandem.status": status})
+            self._consumed.add(count, {**base, "tandem.status": status.value})
+            self._process_duration.record(duration_s, {**base, "tandem.status": status.value})
 
-    def claimed(self, subscription: Subscription, outcomes: dict[str, int]) -> None:
+    def claimed(self, subscription: Subscription, outcomes: Mapping[StrEnum, int]) -> None:
         for outcome, count in outcomes.items():
-            self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": outcome})
+            self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": outcome.value})
 
     def settlement_failed(self, subscription: Subscription, count: int) -> None:
         self._settlement_failures.add(count, {"tandem.queue": subscription.queue})
