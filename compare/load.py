@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-
 from compare.clock import Clock
 from compare.figures import Latencies
+from compare.http_client import HttpClient, NoAnswerError
 from compare.ledger import Entry, Outcome
 from compare.schedule import EVENT_TYPES, Operation
 
@@ -72,14 +71,14 @@ class LoadGenerator:
             {"sku": f"SKU-{n:04d}", "quantity": n + 1, "unit_amount": 1_250} for n in range(lines_per_order)
         ]
         self._on_sent = on_sent
-        self._client = httpx.AsyncClient(
-            timeout=timeout_s,
-            limits=httpx.Limits(max_connections=in_flight_max, max_keepalive_connections=in_flight_max),
-            trust_env=False,
-        )
+        self._client = HttpClient(timeout_s)
 
     async def run(self, operations: Sequence[Operation], phase: str) -> tuple[list[Entry], LoadReport]:
         """Send all of `operations`; returns their ledger entries, in the same order, when each has its answer."""
+        async with self._client:
+            return await self._run(operations, phase)
+
+    async def _run(self, operations: Sequence[Operation], phase: str) -> tuple[list[Entry], LoadReport]:
         report = LoadReport(operations=len(operations))
         entries: list[Entry] = []
         placed: dict[int, asyncio.Future[str | None]] = {}
@@ -102,7 +101,6 @@ class LoadGenerator:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._client.aclose()
         report.ended_s = self._clock.now_s()
         return entries, report
 
@@ -126,38 +124,38 @@ class LoadGenerator:
         self._count(operation, entry, report)
 
     async def _send(self, operation: Operation, entry: Entry, order_id: str | None) -> None:
-        method, url, body = self._request(operation, order_id)
+        method, service, path, body = self._request(operation, order_id)
         if operation.kind == "update":
             entry.key = self._users[operation.user]
         headers = {"idempotency-key": str(entry.idempotency_key)}
         entry.outcome = Outcome.INDETERMINATE
         entry.sent_s = self._clock.now_s()
         try:
-            answer = await self._client.request(method, url, json=body, headers=headers)
-        except httpx.HTTPError as error:
-            entry.error = type(error).__name__
+            answer = await self._client.request(method, self._urls[service], path, body, headers)
+        except NoAnswerError as error:
+            entry.error = str(error)
             return
-        entry.status = answer.status_code
-        if answer.is_success:
+        entry.status = answer.status
+        if answer.status < 300:
             document = answer.json()
             entry.acknowledged_s = self._clock.now_s()
             entry.outcome = Outcome.ACKNOWLEDGED
             entry.key, entry.sequence = document["id"], document["version"]
-        elif answer.is_client_error:
+        elif 400 <= answer.status < 500:
             entry.outcome = Outcome.REFUSED
 
-    def _request(self, operation: Operation, order_id: str | None) -> tuple[str, str, dict[str, Any] | None]:
-        orders, users = f"{self._urls['order']}/orders", f"{self._urls['user']}/users"
+    def _request(self, operation: Operation, order_id: str | None) -> tuple[str, str, str, dict[str, Any] | None]:
+        """Method, service, path and body."""
         if operation.kind == "place":
             user = self._users[operation.user]
-            return "POST", orders, {"user_id": user, "currency": "EUR", "lines": self._lines}
+            return "POST", "order", "/orders", {"user_id": user, "currency": "EUR", "lines": self._lines}
         if operation.kind == "register":
             name = f"User {operation.user}"
-            return "POST", users, {"email": f"user{operation.user}@example.org", "name": name}
+            return "POST", "user", "/users", {"email": f"user{operation.user}@example.org", "name": name}
         if operation.kind == "update":
             # A new name every time: a change that changes nothing publishes nothing.
-            return "PATCH", f"{users}/{self._users[operation.user]}", {"name": f"Change {operation.number}"}
-        return "POST", f"{orders}/{order_id}/{operation.kind}", None
+            return "PATCH", "user", f"/users/{self._users[operation.user]}", {"name": f"Change {operation.number}"}
+        return "POST", "order", f"/orders/{order_id}/{operation.kind}", None
 
     def _count(self, operation: Operation, entry: Entry, report: LoadReport) -> None:
         if entry.sent_s is not None and operation.order is None:

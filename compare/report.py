@@ -134,8 +134,8 @@ _COUNTS: tuple[tuple[str, str, bool], ...] = (
     ("indeterminate_recovered", "unanswered, yet done", False),
 )
 _COSTS: tuple[tuple[str, str], ...] = (
-    ("broker_cpu_s_per_100k_effects", "CPU s per 100k drained: broker"),
-    ("services_cpu_s_per_100k_effects", "                        services"),
-    ("postgres_cpu_s_per_100k_effects", "                        PostgreSQL"),
+    ("broker_cpu_s_per_100k_effects", "CPU s/100k drained: broker"),
+    ("services_cpu_s_per_100k_effects", "  … services"),
+    ("postgres_cpu_s_per_100k_effects", "  … PostgreSQL"),
     ("broker_memory_mib", "broker memory, MiB"),
 )
