@@ -63,7 +63,7 @@ class KafkaProducer:
         self._client_name = client_name
         self._publish_timeout_s = publish_timeout_s
         self.channels: set[str] = set()
-        """What may be published to: aiokafka waits ten seconds for a topic that is not there, all else behind it."""
+        """What may be published to: for a topic that is not there, aiokafka would make all behind it wait."""
         self._producer: AIOKafkaProducer | None = None
         self._lost = False
         self._renewal = asyncio.Lock()
