@@ -33,6 +33,8 @@ def differences(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[s
             found[name] = general
         elif name in _LATENCIES and client_limited:
             found[name] = "no verdict: late sends"
+        elif name in _LATENCIES and overrun:
+            found[name] = "no verdict: saturated"
         else:
             found[name] = _difference(name, better, brokers)
     return found
@@ -92,8 +94,13 @@ def _steady_notes(result: SteadyResult) -> Iterator[str]:
     load = result.load
     if _client_limited(result):
         yield (
-            f"in {result.phase} the load generator or the machine was the limit, not the broker: {load.late} of "
-            f"{load.operations} requests left over 50 ms late, {load.overruns} had no slot."
+            f"in {result.phase} the load generator or the machine was the limit, not the broker: its turn came over "
+            f"50 ms late for {load.late} of {load.operations} requests."
+        )
+    if load.overruns:
+        yield (
+            f"in {result.phase} the services did not keep up: {load.overruns} of {load.operations} requests found as "
+            "many under way as are allowed; ask for fewer orders_per_s."
         )
     if load.errors:
         yield f"in {result.phase} requests were not acknowledged: {load.errors}."
@@ -104,7 +111,7 @@ def _steady_notes(result: SteadyResult) -> Iterator[str]:
 
 
 def _client_limited(result: SteadyResult) -> bool:
-    return result.load.overruns > 0 or result.load.late > _LATE_SHARE_MAX * result.load.operations
+    return result.load.late > _LATE_SHARE_MAX * result.load.operations
 
 
 def _calm(outcome: RunResult) -> bool:

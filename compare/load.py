@@ -19,13 +19,16 @@ from compare.ledger import Entry, Outcome
 from compare.schedule import EVENT_TYPES, Operation
 
 LATE_S = 0.05
-"""A request that leaves this long after its intended time was held up by the load generator or the machine."""
+"""A request whose turn comes this long after its intended time was held up by the load generator or the machine."""
 
 
 @dataclass(slots=True)
 class LoadReport:
-    """How well the schedule was kept. `send_lag` holds sent minus intended, of the requests without an order to
-    wait for."""
+    """How well the schedule was kept.
+
+    `late` and `send_lag` tell how late the load generator came to a request (those apart that wait for an order);
+    `overruns` how many requests then found all slots taken, because the system did not keep up.
+    """
 
     operations: int = 0
     started_s: float = 0.0
@@ -113,6 +116,10 @@ class LoadGenerator:
             if order_id is None:
                 return  # its order was not placed, so there is nothing to close: not sent
             entry.key = order_id
+        else:
+            lag_s = self._clock.now_s() - entry.intended_s
+            report.send_lag.record(lag_s)
+            report.late += lag_s > LATE_S
         try:
             if self._slots.locked():
                 report.overruns += 1
@@ -121,7 +128,9 @@ class LoadGenerator:
         finally:
             if operation.kind == "place":
                 placed[operation.number].set_result(entry.key if entry.outcome is Outcome.ACKNOWLEDGED else None)
-        self._count(operation, entry, report)
+        if entry.outcome is not Outcome.ACKNOWLEDGED:
+            reason = str(entry.status or entry.error)
+            report.errors[reason] = report.errors.get(reason, 0) + 1
 
     async def _send(self, operation: Operation, entry: Entry, order_id: str | None) -> None:
         method, service, path, body = self._request(operation, order_id)
@@ -156,12 +165,3 @@ class LoadGenerator:
             # A new name every time: a change that changes nothing publishes nothing.
             return "PATCH", "user", f"/users/{self._users[operation.user]}", {"name": f"Change {operation.number}"}
         return "POST", "order", f"/orders/{order_id}/{operation.kind}", None
-
-    def _count(self, operation: Operation, entry: Entry, report: LoadReport) -> None:
-        if entry.sent_s is not None and operation.order is None:
-            lag_s = entry.sent_s - entry.intended_s
-            report.send_lag.record(lag_s)
-            report.late += lag_s > LATE_S
-        if entry.outcome is not Outcome.ACKNOWLEDGED:
-            reason = str(entry.status or entry.error)
-            report.errors[reason] = report.errors.get(reason, 0) + 1

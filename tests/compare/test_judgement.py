@@ -129,3 +129,11 @@ def test_the_table_shows_both_columns_and_marks_a_violation(tmp_path: Path) -> N
     for expected in ("RabbitMQ", "Kafka", "1,050", "none", "kafka lost: order.placed k 1", "make compare"):
         assert expected in text
     assert set(summary["brokers"]) == set(BROKERS)
+
+
+def test_latency_is_not_quoted_at_saturation(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    result.sides["rabbit"].steady_results[1].load.overruns = 1
+    summary = summarise(result, "make compare")
+    assert summary["differences"]["p99_ms"] == "no verdict: saturated"
+    assert any("the services did not keep up" in note for note in summary["notes"])
