@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from deploy.topology import PROCESSES, SERVICES, BrokerName, servers_for
 JAEGER_URL = "http://127.0.0.1:16686"
 COMPOSE_FILE = REPOSITORY / "deploy" / "compose" / "compose.yml"
 _PROJECT = "tandem"
+_COMPOSE_MIN = (2, 20)  # `required: false` under depends_on
 _UP_TIMEOUT_S = 1200
 _QUICK_TIMEOUT_S = 30
 _SERVER_NAMES = {"rabbit": "rabbitmq"}  # where the Compose file's name differs from ours
@@ -36,7 +38,7 @@ def is_chosen() -> bool:
         return False
     available = _engine_answers() and _compose() is not None
     if forced == "docker" and not available:
-        raise DeployError("RUNTIME=docker was asked for, but no Docker engine with Compose answers `docker info`")
+        raise DeployError("RUNTIME=docker was asked for, but no Docker engine with Compose 2.20 or newer answers")
     return available
 
 
@@ -104,7 +106,7 @@ def logs(names: list[str], *, follow: bool, lines: int) -> int:
     """Print the containers' logs; returns the exit code of Compose."""
     compose = _compose()
     if compose is None:
-        raise DeployError("Docker Compose is not installed")
+        raise DeployError("Docker Compose 2.20 or newer is not installed")
     command = [*compose, "logs", "--tail", str(lines), *(["--follow"] if follow else []), *names]
     return subprocess.run(command, env=_environment("rabbit"), check=False).returncode
 
@@ -146,14 +148,20 @@ def _engine_answers() -> bool:
 
 
 def _compose() -> list[str] | None:
+    """The command of a Compose that is new enough for our file, or None."""
     for command in (["docker", "compose"], ["docker-compose"]):
         try:
             done = subprocess.run(
-                [*command, "version"], capture_output=True, check=False, timeout=_QUICK_TIMEOUT_S
+                [*command, "version", "--short"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_QUICK_TIMEOUT_S,
             )
         except (FileNotFoundError, subprocess.TimeoutExpired):
             continue
-        if done.returncode == 0:
+        numbers = re.match(r"v?(\d+)\.(\d+)", done.stdout.strip())
+        if done.returncode == 0 and numbers and (int(numbers[1]), int(numbers[2])) >= _COMPOSE_MIN:
             return [*command, "-f", str(COMPOSE_FILE), "--project-name", _PROJECT]
     return None
 
@@ -165,7 +173,7 @@ def _environment(broker: str) -> dict[str, str]:
 def _run(broker: str, *arguments: str, timeout_s: float) -> str:
     compose = _compose()
     if compose is None:
-        raise DeployError("Docker Compose is not installed")
+        raise DeployError("Docker Compose 2.20 or newer is not installed")
     try:
         done = subprocess.run(
             [*compose, *arguments],
