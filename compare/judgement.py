@@ -24,16 +24,15 @@ _ROUNDS_MIN = 5
 def differences(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, str]:
     """For each figure who is better and by how much, or why that cannot be said."""
     general = _no_verdict(outcome)
-    client_limited = any(
-        _client_limited(result) for side in outcome.sides.values() for result in side.steady_results
-    )
+    client_limited = any(_client_limited(result) for result in steady_results)
+    saturated = any(result.load.overruns for result in steady_results)
     found: dict[str, str] = {}
     for name, better in _COMPARED.items():
         if general:
             found[name] = general
         elif name in _LATENCIES and client_limited:
             found[name] = "no verdict: late sends"
-        elif name in _LATENCIES and overrun:
+        elif name in _LATENCIES and saturated:
             found[name] = "no verdict: saturated"
         else:
             found[name] = _difference(name, better, brokers)
@@ -94,13 +93,13 @@ def _steady_notes(result: SteadyResult) -> Iterator[str]:
     load = result.load
     if _client_limited(result):
         yield (
-            f"in {result.phase} the load generator or the machine was the limit, not the broker: its turn came over "
-            f"50 ms late for {load.late} of {load.operations} requests."
+            f"in {result.phase} the load generator or the machine was the limit, not the broker: {load.late} of "
+            f"{load.operations} requests had their turn over 50 ms late."
         )
     if load.overruns:
         yield (
-            f"in {result.phase} the services did not keep up: {load.overruns} of {load.operations} requests found as "
-            "many under way as are allowed; ask for fewer orders_per_s."
+            f"in {result.phase} the services did not keep up: {load.overruns} of {load.operations} requests found "
+            "as many under way as are allowed; ask for fewer orders_per_s."
         )
     if load.errors:
         yield f"in {result.phase} requests were not acknowledged: {load.errors}."

@@ -19,7 +19,7 @@ from compare.ledger import Entry, Outcome
 from compare.schedule import EVENT_TYPES, Operation
 
 LATE_S = 0.05
-"""A request whose turn comes this long after its intended time was held up by the load generator or the machine."""
+"""A request that has its turn this long after its time was held up by the load generator or the machine."""
 
 
 @dataclass(slots=True)
