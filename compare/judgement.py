@@ -24,6 +24,7 @@ _ROUNDS_MIN = 5
 def differences(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, str]:
     """For each figure who is better and by how much, or why that cannot be said."""
     general = _no_verdict(outcome)
+    steady_results = [result for side in outcome.sides.values() for result in side.steady_results]
     client_limited = any(_client_limited(result) for result in steady_results)
     saturated = any(result.load.overruns for result in steady_results)
     found: dict[str, str] = {}
