@@ -1,0 +1,109 @@
+"""Settings: frozen, checked once, every contradiction named; nothing half-configured starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from shared.errors import ConfigurationError
+from shared.settings import Settings
+
+GOOD: dict[str, Any] = {
+    "broker": "rabbit",
+    "http_port": 8001,
+    "postgres_dsn": "postgresql://u:p@127.0.0.1/order",
+    "redis_url": "redis://127.0.0.1/0",
+    "rabbit_url": "amqp://127.0.0.1/",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"TANDEM_{name.upper()}", raising=False)
+
+
+def refused(**changes: Any) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.from_environment(**{**GOOD, **changes})
+    return str(raised.value)
+
+
+def test_the_defaults_hold_together() -> None:
+    settings = Settings.from_environment(**GOOD)
+    assert settings.roles == {"api", "relay", "consumer"}
+
+
+def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(f"TANDEM_{name.upper()}", str(value))
+    monkeypatch.setenv("TANDEM_ROLES", "relay, consumer")
+    settings = Settings.from_environment()
+    assert settings.roles == {"relay", "consumer"}
+    assert settings.http_port == 8001
+
+
+def test_they_do_not_change() -> None:
+    settings = Settings.from_environment(**GOOD)
+    with pytest.raises(ValidationError):
+        settings.batch_max = 7  # type: ignore[misc]
+
+
+def test_nothing_set_names_everything_that_is_missing() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.from_environment()
+    for name in ("TANDEM_BROKER", "TANDEM_HTTP_PORT", "TANDEM_POSTGRES_DSN", "TANDEM_REDIS_URL"):
+        assert name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"broker": "nats"}, "TANDEM_BROKER"),
+        ({"http_port": "eighty"}, "TANDEM_HTTP_PORT"),
+        ({"http_port": 70_000}, "TANDEM_HTTP_PORT"),
+        ({"roles": "api,singer"}, "TANDEM_ROLES"),
+        ({"roles": ""}, "TANDEM_ROLES"),
+        ({"batch_max": 0}, "TANDEM_BATCH_MAX"),
+        ({"relay_shards": 3}, "TANDEM_RELAY_SHARDS"),
+        ({"handler_timeout_s": -1}, "TANDEM_HANDLER_TIMEOUT_S"),
+        ({"kafka_session_timeout_s": 5}, "TANDEM_KAFKA_SESSION_TIMEOUT_S"),
+        ({"rabbit_url": None}, "TANDEM_RABBIT_URL"),
+        ({"broker": "kafka"}, "TANDEM_KAFKA_BOOTSTRAP"),
+        ({"claim_lock_s": 30}, "TANDEM_CLAIM_LOCK_S"),
+        ({"heartbeat_ttl_s": 2}, "TANDEM_HEARTBEAT_TTL_S"),
+        ({"outage_hold_s": 250}, "TANDEM_OUTAGE_HOLD_S"),
+        ({"inbox_retention_s": 7 * 86_400}, "TANDEM_INBOX_RETENTION_S"),
+        ({"kafka_min_insync_replicas": 2}, "TANDEM_KAFKA_MIN_INSYNC_REPLICAS"),
+        ({"no_such_setting": 1}, "NO_SUCH_SETTING"),
+    ],
+)
+def test_a_bad_setting_is_named_in_one_sentence(changes: dict[str, Any], named: str) -> None:
+    sentence = refused(**changes)
+    assert named in sentence
+    assert "\n" not in sentence
+
+
+def test_several_contradictions_are_told_at_once() -> None:
+    sentence = refused(claim_lock_s=1, heartbeat_ttl_s=1)
+    assert "TANDEM_CLAIM_LOCK_S" in sentence
+    assert "TANDEM_HEARTBEAT_TTL_S" in sentence
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"claim_lock_s": 31, "handler_timeout_s": 30},
+        {"heartbeat_ttl_s": 3, "heartbeat_interval_s": 1},
+        {"kafka_replication_factor": 3, "kafka_min_insync_replicas": 2},
+        {"broker": "kafka", "kafka_bootstrap": "127.0.0.1:9092", "rabbit_url": None},
+    ],
+)
+def test_what_just_fits_is_accepted(changes: dict[str, Any]) -> None:
+    Settings.from_environment(**{**GOOD, **changes})
+
+
+def test_passwords_do_not_reach_the_sentence() -> None:
+    assert "hunter2" not in refused(postgres_dsn="postgresql://u:hunter2@127.0.0.1/x", http_port="x")

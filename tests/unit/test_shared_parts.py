@@ -1,0 +1,210 @@
+"""Small contracts of shared parts: errors, outbox shards, trace contexts, dead-letter headers, reading events."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import dead_letter, errors, telemetry
+from shared.broker.base import Delivery, Subscription, destination_name
+from shared.dead_letter import bounded, dead_letter_headers
+from shared.envelope import Envelope
+from shared.errors import PermanentError, SchemaViolationError, TransientError, UnknownSchemaError
+from shared.event import Event, EventData, Handler, Subscriber
+from shared.outbox import VIRTUAL_SHARDS, outbox_row, shard_of
+from shared.uow import UnitOfWork
+
+# -- errors
+
+ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+
+
+def test_every_error_is_of_one_tree_drawn_in_its_module() -> None:
+    for kind in ERRORS:
+        assert issubclass(kind, errors.TandemError)
+        assert kind.__name__ in (errors.__doc__ or ""), f"{kind.__name__} is not drawn"
+
+
+def test_no_error_is_both_transient_and_permanent() -> None:
+    assert [kind for kind in ERRORS if issubclass(kind, TransientError) and issubclass(kind, PermanentError)] == []
+
+
+# -- outbox
+
+
+@given(st.text())
+def test_a_key_has_one_of_the_shards_and_always_the_same(key: str) -> None:
+    assert 0 <= shard_of(key) < VIRTUAL_SHARDS
+    assert shard_of(key) == shard_of(str(key))
+
+
+def test_shards_are_for_good() -> None:
+    """Fixed by rows that wait in somebody's outbox: another hash would let events of one key overtake."""
+    known = {"": 0, "a": 3, "0198c0de-0000-7000-8000-00000000000a": 13, "名前": 0}
+    assert {key: shard_of(key) for key in known} == known
+
+
+def test_shards_share_the_keys() -> None:
+    counts = [0] * VIRTUAL_SHARDS
+    for number in range(1_600):
+        counts[shard_of(f"key-{number}")] += 1
+    assert min(counts) > 50
+
+
+def test_an_outbox_row_is_ready_to_be_sent() -> None:
+    event = Envelope(source="s", type="thing.happened", subject="k", traceparent="00-1-2-01", data={"n": 1})
+    row = outbox_row("thing", event)
+    assert row == {
+        "shard": shard_of("k"),
+        "channel": "thing",
+        "type": "thing.happened",
+        "key": "k",
+        "event_id": event.id,
+        "traceparent": "00-1-2-01",
+        "body": event.encode(),
+    }
+
+
+# -- telemetry
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(("flags", "sampled"), [("01", True), ("00", False)])
+def test_a_traceparent_is_read_and_written_back(flags: str, sampled: bool) -> None:
+    traceparent = f"00-{TRACE}-{SPAN}-{flags}"
+    context = telemetry._parse(traceparent)
+    assert context is not None
+    assert telemetry._format(context) == traceparent
+    assert telemetry.is_sampled(traceparent) is sampled
+    assert context.is_remote
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        None,
+        "",
+        "garbage",
+        "00-xyz",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{SPAN}-zz",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE}-{SPAN}-01-more",
+    ],
+)
+def test_a_malformed_traceparent_is_no_trace(traceparent: str | None) -> None:
+    assert telemetry._parse(traceparent) is None
+
+
+@given(st.text() | st.from_regex(r"[0-9a-f-]{0,80}", fullmatch=True))
+def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
+    telemetry._parse(traceparent)
+    telemetry.is_sampled(traceparent)
+    telemetry._links([traceparent, None])
+
+
+def test_destinations_have_their_brokers_names() -> None:
+    assert destination_name("rabbit", "order") == "order.events"
+    assert destination_name("kafka", "order") == "order-events"
+
+
+# -- dead letters
+
+SUBSCRIPTION = Subscription(channel="order", subscriber="notification", types=frozenset({"order.placed"}))
+
+
+def delivery(body: bytes = b"{}", headers: dict[str, str] | None = None) -> Delivery:
+    return Delivery(
+        body=body,
+        headers=headers or {"own": "kept"},
+        channel="order",
+        key="k",
+        redelivered=False,
+        position="order-events/3@17",
+        token=None,
+    )
+
+
+def test_a_dead_letter_says_where_it_is_from_and_why() -> None:
+    with pytest.raises(KeyError) as raised:
+        _ = {}["x" * 5_000]  # type: ignore[var-annotated]
+    headers = dead_letter_headers(SUBSCRIPTION, delivery(), raised.value, 3)
+    assert headers[dead_letter.SUBSCRIBER] == "notification"
+    assert headers[dead_letter.CHANNEL] == "order"
+    assert headers[dead_letter.ERROR_TYPE] == "KeyError"
+    assert headers[dead_letter.ATTEMPTS] == "3"
+    assert headers[dead_letter.POSITION] == "order-events/3@17"
+    assert "test_shared_parts" in headers[dead_letter.ERROR_STACK]
+    assert headers[dead_letter.FAILED_AT].endswith("+00:00")
+    assert len(headers[dead_letter.ERROR_MESSAGE]) <= 1_000
+    assert len(headers[dead_letter.ERROR_STACK]) <= 8_000
+
+
+def test_a_letter_of_usual_size_stays_as_it_is() -> None:
+    assert bounded(delivery()) == delivery()
+
+
+def test_what_exceeds_every_limit_is_cut_and_says_so() -> None:
+    cut = bounded(delivery(b"x" * (dead_letter.BODY_BYTES_MAX + 1)))
+    assert len(cut.body) == dead_letter.BODY_BYTES_MAX
+    assert cut.headers == {"own": "kept", dead_letter.BODY_CUT_FROM: str(dead_letter.BODY_BYTES_MAX + 1)}
+    bare = bounded(delivery(headers={f"h{n}": "ä" * 1_000 for n in range(30)}))
+    assert bare.headers == {dead_letter.HEADERS_LEFT_OUT: "30"}
+    assert bare.body == b"{}"
+
+
+# -- reading events
+
+
+class Happened(EventData):
+    channel = "thing"
+    event_type = "thing.happened"
+    schema_version = 2
+    number: int
+
+
+async def ignore(_event: Event[Happened], _uow: UnitOfWork) -> None: ...
+
+
+HANDLER = Handler(Happened, ignore)
+
+
+def envelope(schema: str | None, data: object) -> Envelope:
+    return Envelope(source="s", type="thing.happened", dataschema=schema, data=data)
+
+
+@pytest.mark.parametrize("schema", [None, "urn:tandem:thing.happened:2"])
+def test_a_known_schema_is_read_and_unknown_fields_are_tolerated(schema: str | None) -> None:
+    event = HANDLER.read(envelope(schema, {"number": 1, "new": "field"}))
+    assert event.data == Happened(number=1)
+    assert event.id == event.envelope.id
+
+
+@pytest.mark.parametrize("schema", ["urn:tandem:thing.happened:3", "urn:tandem:thing.happened:1", ""])
+def test_another_schema_version_is_refused(schema: str) -> None:
+    with pytest.raises(UnknownSchemaError):
+        HANDLER.read(envelope(schema, {"number": 1}))
+
+
+@pytest.mark.parametrize("data", [None, {}, [], {"number": "x"}, {"number": None}, "text", 7])
+def test_data_that_breaks_the_schema_is_refused(data: object) -> None:
+    with pytest.raises(SchemaViolationError) as raised:
+        HANDLER.read(envelope(None, data))
+    assert "thing.happened" in str(raised.value)
+
+
+def test_a_refusal_names_the_field_and_keeps_the_payload_to_itself() -> None:
+    with pytest.raises(SchemaViolationError, match="number: ") as raised:
+        HANDLER.read(envelope(None, {"number": "a secret"}))
+    assert "a secret" not in str(raised.value)
+
+
+def test_a_subscriber_wants_what_it_handles() -> None:
+    subscriber = Subscriber("thing", "tests", (HANDLER,), ignores=frozenset({"thing.else"}))
+    assert subscriber.types == {"thing.happened"}

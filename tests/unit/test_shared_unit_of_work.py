@@ -1,0 +1,186 @@
+"""How the unit of work groups what it is told: few statements, each key's order kept, discarded events gone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Executable, text
+
+from shared.envelope import Envelope
+from shared.event import EventData
+from shared.outbox import NOTIFY_CHANNEL
+from shared.settings import Settings
+from shared.telemetry import Telemetry
+from shared.uow import UnitOfWork
+
+A, B, C = (text(f"select '{name}'") for name in "abc")
+STATEMENTS = (A, B, C)
+
+
+class Happened(EventData):
+    channel = "thing"
+    event_type = "thing.happened"
+    number: int = 0
+
+
+class Connection:
+    """Remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Executable, list[Mapping[str, Any]]]] = []
+
+    async def execute(self, statement: Executable, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.sent.append((statement, list(rows) if isinstance(rows, list) else [rows]))  # type: ignore[list-item]
+
+
+@pytest.fixture(scope="module")
+def telemetry() -> Telemetry:
+    return Telemetry(
+        Settings.from_environment(
+            broker="kafka", http_port=1, postgres_dsn="-", redis_url="-", kafka_bootstrap="-", trace_ratio=0.0
+        ),
+        "tests",
+    )
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+def uow(connection: Connection, telemetry: Telemetry) -> UnitOfWork:
+    return UnitOfWork(connection, "tests", telemetry)  # type: ignore[arg-type]
+
+
+def event(key: str) -> Envelope:
+    return Envelope(source="/tests", type="thing.happened", partitionkey=key, data=None)
+
+
+async def test_nothing_is_sent_before_the_flush(uow: UnitOfWork, connection: Connection) -> None:
+    uow.tell(A, {"n": 1})
+    uow.publish(Happened(), subject="s")
+    assert connection.sent == []
+
+
+async def test_nothing_told_is_nothing_sent(uow: UnitOfWork, connection: Connection) -> None:
+    await uow.flush()
+    assert connection.sent == []
+
+
+async def test_rows_of_different_keys_share_a_statement(uow: UnitOfWork, connection: Connection) -> None:
+    for number in range(5):
+        uow.begin_event(event(f"key-{number}"))
+        uow.tell(A, {"n": number})
+        uow.tell(B, {"n": number})
+    await uow.flush()
+    assert connection.sent == [(A, [{"n": n} for n in range(5)]), (B, [{"n": n} for n in range(5)])]
+
+
+async def test_a_key_that_comes_back_to_a_statement_gets_a_later_group(
+    uow: UnitOfWork, connection: Connection
+) -> None:
+    for statement in (A, B, A):
+        uow.begin_event(event("k"))
+        uow.tell(statement, {})
+    await uow.flush()
+    assert [statement for statement, _ in connection.sent] == [A, B, A]
+
+
+async def test_a_flush_forgets_what_it_sent(uow: UnitOfWork, connection: Connection) -> None:
+    uow.tell(A, {"n": 1})
+    await uow.flush()
+    await uow.flush()
+    uow.tell(A, {"n": 2})
+    await uow.flush()
+    assert connection.sent == [(A, [{"n": 1}]), (A, [{"n": 2}])]
+
+
+async def test_the_outbox_comes_last_with_one_notification(uow: UnitOfWork, connection: Connection) -> None:
+    uow.publish(Happened(number=1), subject="s")
+    uow.tell(A, {})
+    uow.publish(Happened(number=2), subject="s")
+    await uow.flush()
+    assert connection.sent[0] == (A, [{}])
+    assert len(connection.sent) == 3
+    assert NOTIFY_CHANNEL in str(connection.sent[-1][0])
+
+
+def test_an_event_is_caused_by_the_one_being_handled(uow: UnitOfWork) -> None:
+    cause = Envelope(source="/tests", type="thing.happened", correlationid="root", data=None)
+    uow.begin_event(cause)
+    published = uow.publish(Happened(number=3), subject="subject", key="key")
+    assert (published.causationid, published.correlationid) == (cause.id, "root")
+    assert (published.subject, published.key) == ("subject", "key")
+    assert published.source == "/services/tests"
+    assert published.dataschema == "urn:tandem:thing.happened:1"
+
+
+def test_an_event_of_a_request_begins_a_correlation(uow: UnitOfWork) -> None:
+    published = uow.publish(Happened(), subject="subject")
+    assert (published.causationid, published.correlationid) == (None, published.id)
+    assert published.key == "subject"
+
+
+async def test_after_a_flush_an_event_cannot_be_discarded_until_the_next_begins(uow: UnitOfWork) -> None:
+    uow.begin_event(event("k"))
+    uow.tell(A, {})
+    assert uow.can_discard_event
+    await uow.flush()
+    assert not uow.can_discard_event
+    uow.begin_event(event("k"))
+    assert uow.can_discard_event
+
+
+told_events = st.lists(
+    st.tuples(
+        st.sampled_from(["k1", "k2", "k3"]),
+        st.lists(st.sampled_from([0, 1, 2]), max_size=4),
+        st.integers(0, 2),
+        st.booleans(),
+    ),
+    max_size=20,
+)
+
+
+@given(told=told_events)
+async def test_every_key_keeps_its_order_and_discarded_events_leave_nothing(
+    told: list[tuple[str, list[int], int, bool]], telemetry: Telemetry
+) -> None:
+    """A model: what each key told, event by event, without the discarded ones."""
+    connection = Connection()
+    uow = UnitOfWork(connection, "tests", telemetry)  # type: ignore[arg-type]
+    expected: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    published: list[int] = []
+    number = 0
+    for key, statements, events, discarded in told:
+        uow.begin_event(event(key))
+        for statement in statements:
+            number += 1
+            uow.tell(STATEMENTS[statement], {"key": key, "number": number, "statement": statement})
+            if not discarded:
+                expected[key].append((statement, number))
+        for _ in range(events):
+            number += 1
+            uow.publish(Happened(number=number), subject=key)
+            if not discarded:
+                published.append(number)
+        if discarded:
+            uow.discard_event()
+    outbox_numbers = [Envelope.decode(row["body"]).data["number"] for row in uow._outbox]
+    await uow.flush()
+
+    actual: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    tables = [sent for sent in connection.sent if sent[0] in STATEMENTS]
+    for statement, rows in tables:
+        assert rows, "an empty statement"
+        for row in rows:
+            assert statement is STATEMENTS[row["statement"]]
+            actual[row["key"]].append((row["statement"], row["number"]))
+    assert actual == expected
+    assert outbox_numbers == published
