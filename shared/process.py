@@ -27,7 +27,7 @@ from shared.broker.base import Operation, Subscription
 from shared.broker.connect import create_broker
 from shared.database import Database
 from shared.dedupe import Claims
-from shared.errors import ConfigurationError, UnavailableError
+from shared.errors import ConfigurationError, TransientError, UnavailableError
 from shared.event import EventData, Subscriber
 from shared.pipeline import Pipeline
 from shared.relay import Relay
@@ -161,7 +161,7 @@ class Process:
         """Keep the inbox and the stored answers bounded: once an hour, in portions."""
         while True:
             for prune, retention_s in self._prunings():
-                with contextlib.suppress(UnavailableError):
+                with contextlib.suppress(TransientError):
                     count = _PRUNE_ROWS_MAX
                     while count >= _PRUNE_ROWS_MAX:
                         async with self.database.transaction() as connection:

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     broker: Literal["rabbit", "kafka"]
     roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
     process: str | None = None
-    """What this process is called in telemetry and in the servers' lists of clients; default: service and roles."""
+    """What this process is called in telemetry and to the servers; default: service and roles."""
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65_535)]
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
