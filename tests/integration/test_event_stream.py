@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from shared.broker.base import Message
 from shared.envelope import Envelope
 from shared.errors import BusinessError
 from shared.event import Event
-from shared.uow import UnitOfWork
+from shared.uow import UnitOfWork, UnitsOfWork
 from tests.integration.world import TYPE, Happened, World, eventually, happened, keys_of, take_effect
 
 CLOUDEVENT = {"specversion": "1.0", "id": "1", "source": "/tests", "type": TYPE, "data": {"number": 1}}
@@ -209,6 +210,37 @@ async def test_postgresql_killed_under_load_loses_and_doubles_nothing(world: Wor
         await world.await_effects(50)
         await asyncio.to_thread(world.runtime.kill, "postgres")
         await asyncio.to_thread(world.runtime.wait_ready, "postgres")
+        await publishing
+        await assert_each_once_in_order(world)
+
+
+async def test_postgresql_that_hangs_under_load_loses_and_doubles_nothing(rabbit_world: World) -> None:
+    """Its sockets stay open and nothing is answered: only time-outs tell."""
+    world = rabbit_world
+    async with world.consumer(
+        units=UnitsOfWork(await world.opened_database(postgres_timeout_s=1.0), "tester", world.telemetry)
+    ):
+        publishing = asyncio.create_task(load(world))
+        await world.await_effects(50)
+        world.runtime.kill("postgres", signal.SIGSTOP)
+        try:
+            await publishing
+            await asyncio.sleep(3)  # longer than the time-out
+        finally:
+            world.runtime.kill("postgres", signal.SIGCONT)
+        await assert_each_once_in_order(world)
+
+
+async def test_redis_that_hangs_under_load_doubles_nothing_and_blocks_nothing_afterwards(world: World) -> None:
+    """Claims that it carries out late, when nobody waits for the answer any more, are in nobody's way."""
+    async with world.consumer(redis_timeout_s=0.3):
+        publishing = asyncio.create_task(load(world))
+        await world.await_effects(50)
+        world.runtime.kill("redis", signal.SIGSTOP)
+        try:
+            await world.await_effects(150)
+        finally:
+            world.runtime.kill("redis", signal.SIGCONT)
         await publishing
         await assert_each_once_in_order(world)
 

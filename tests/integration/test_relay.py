@@ -190,6 +190,20 @@ async def test_shards_share_the_work_and_keep_each_keys_order(rabbit_world: Worl
     assert in_order(await rabbit_world.effects())
 
 
+async def test_a_relay_that_believes_what_was_never_confirmed_is_found_out(rabbit_world: World) -> None:
+    """A test of the tests above: planted, a broker that confirms and forgets; its loss is seen."""
+
+    class Liar(Counting):
+        async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+            return []
+
+    async with rabbit_world.consumer(), relay(rabbit_world, Liar(await rabbit_world.publisher())):
+        await commit(rabbit_world, range(3))
+        await until_empty(rabbit_world)
+        with pytest.raises(AssertionError, match="3 effects"):
+            await rabbit_world.await_effects(3, deadline_s=1)
+
+
 # -- what is not confirmed
 
 
@@ -202,7 +216,8 @@ async def test_what_rabbitmq_cannot_route_stays_and_other_keys_go_on(rabbit_worl
     async with relay(world, relay_batch_max=50), world.consumer():
         await world.await_effects(10)
         await until_empty(world, rest=120)
-    assert await world.numbers() == list(range(10))
+    assert sorted(await world.numbers()) == list(range(10))
+    assert in_order(await world.effects())
 
 
 async def test_an_event_waits_for_the_unconfirmed_one_before_it_under_its_key(rabbit_world: World) -> None:

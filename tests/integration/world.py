@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, Column, Identity, Integer, MetaData, Table, T
 
 from deploy.native import BrokerName, Runtime
 from shared import inbox, outbox
-from shared.broker.base import Broker, DeadLetter, Message, Subscription
+from shared.broker.base import Broker, DeadLetter, Delivery, Message, Subscription
 from shared.broker.connect import create_broker
 from shared.database import Database
 from shared.dedupe import Claims
@@ -220,6 +220,21 @@ class World:
             pipeline = await self.pipeline(handler, **{**parts, "broker": broker, "claims": claims})
             await broker.subscribe(pipeline.subscription, pipeline)
             yield pipeline
+
+    def deliver(self, events: Sequence[Envelope | bytes]) -> list[Delivery]:
+        """A batch as an adapter would hand it over."""
+        return [
+            Delivery(
+                body=event if isinstance(event, bytes) else event.encode(),
+                headers={},
+                channel=self.channel,
+                key="k",
+                redelivered=False,
+                position=f"{self.channel}#{index}",
+                token=None,
+            )
+            for index, event in enumerate(events)
+        ]
 
     # -- publishing and looking
 

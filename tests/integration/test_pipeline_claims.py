@@ -1,0 +1,175 @@
+"""The pipeline among other processes: living holders, zombies, the dead, and events that kill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from shared import dead_letter
+from shared.broker.base import Settlement
+from shared.dedupe import Claim, Claims, ClaimState
+from shared.envelope import Envelope
+from shared.event import Event
+from shared.uow import UnitOfWork
+from tests.integration.world import Happened, World, happened, take_effect
+
+ACK, RETRY = Settlement.ACK, Settlement.RETRY
+FIRST = Claim(ClaimState.NEW, 1)
+QUICK: dict[str, Any] = {"heartbeat_interval_s": 0.2, "heartbeat_ttl_s": 1.0}
+
+
+async def test_what_a_living_process_holds_goes_back_with_what_follows_it_under_its_key(
+    rabbit_world: World,
+) -> None:
+    other = await rabbit_world.claims(**QUICK)
+    pipeline = await rabbit_world.pipeline(**QUICK)
+    events = [happened(1, "a"), happened(2, "b"), happened(3, "a"), happened(4, "b"), happened(5, "a")]
+    await other.claim("tester", [events[2]])
+    assert await pipeline(rabbit_world.deliver(events)) == [ACK, ACK, RETRY, ACK, RETRY]
+    assert await rabbit_world.numbers() == [1, 2, 4]
+    await other.release("tester", [events[2]])
+    assert await pipeline(rabbit_world.deliver([events[2], events[4]])) == [ACK, ACK]
+    assert await rabbit_world.numbers() == [1, 2, 4, 3, 5]
+
+
+class SleepwalkingClaims(Claims):
+    """A process that falls asleep right after its claim and wakes up when told to."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asleep, self.wake = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, subscriber: str, events: Sequence[Envelope]) -> list[Claim]:
+        answers = await super().claim(subscriber, events)
+        self.asleep.set()
+        await self.wake.wait()
+        return answers
+
+
+async def test_a_zombie_that_wakes_up_finds_its_inbox_rows_taken(rabbit_world: World) -> None:
+    claims = SleepwalkingClaims(rabbit_world.settings())
+    rabbit_world.stack.push_async_callback(claims.close)
+    zombie = await rabbit_world.pipeline(claims=claims)  # no heartbeat: to all others it is dead
+    successor = await rabbit_world.pipeline()
+    batch = rabbit_world.deliver([happened(n) for n in range(5)])
+    sleeping = asyncio.create_task(zombie(batch))
+    await asyncio.wait_for(claims.asleep.wait(), 30)
+    assert await successor(batch) == [ACK] * 5
+    claims.wake.set()
+    assert await sleeping == [ACK] * 5
+    assert await rabbit_world.numbers() == [0, 1, 2, 3, 4]
+    assert await rabbit_world.dead_letters() == []
+
+
+async def test_a_zombie_inside_its_transaction_and_its_successor_leave_one_effect(rabbit_world: World) -> None:
+    entered, wake = asyncio.Event(), asyncio.Event()
+
+    async def doze(event: Event[Happened], uow: UnitOfWork) -> None:
+        take_effect(event, uow)
+        entered.set()
+        await wake.wait()
+
+    dead = await rabbit_world.claims(alive=False)
+    zombie = await rabbit_world.pipeline(doze, claims=dead)
+    successor = await rabbit_world.pipeline()
+    batch = rabbit_world.deliver([happened(1)])
+    sleeping = asyncio.create_task(zombie(batch))
+    await asyncio.wait_for(entered.wait(), 30)
+    waiting = asyncio.create_task(successor(batch))  # waits for the zombie's inbox row
+    wake.set()
+    assert await asyncio.gather(sleeping, waiting) == [[ACK], [ACK]]
+    assert await rabbit_world.numbers() == [1]
+
+
+async def test_cancellation_is_passed_on_and_gives_the_claims_back(rabbit_world: World) -> None:
+    entered = asyncio.Event()
+
+    async def handle(event: Event[Happened], uow: UnitOfWork) -> None:
+        take_effect(event, uow)
+        entered.set()
+        await asyncio.Event().wait()
+
+    pipeline = await rabbit_world.pipeline(handle)
+    events = [happened(1), happened(2)]
+    running = asyncio.create_task(pipeline(rabbit_world.deliver(events)))
+    await asyncio.wait_for(entered.wait(), 30)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await rabbit_world.count("effect") == await rabbit_world.count("inbox") == 0
+    other = await rabbit_world.claims()
+    assert await other.claim("tester", events) == [FIRST, FIRST]
+
+
+# -- attempts
+
+
+async def died_with(world: World, events: Sequence[Envelope], times: int) -> None:
+    """As often, a process claims these events and dies."""
+    for _ in range(times):
+        await (await world.claims(alive=False)).claim("tester", events)
+
+
+async def test_an_event_that_was_taken_up_too_often_is_parked_and_its_neighbours_are_not(world: World) -> None:
+    pipeline = await world.pipeline(deliveries_max=3)
+    killer = happened(1)
+    await died_with(world, [killer], times=3)
+    batch = world.deliver([happened(0), killer, happened(2)])
+    assert await pipeline(batch) == [ACK] * 3
+    assert await world.numbers() == [0, 2]
+    [letter] = await world.await_dead_letters(1)
+    assert Envelope.decode(letter.body).id == killer.id
+    assert letter.headers[dead_letter.ERROR_TYPE] == "AttemptsExhaustedError"
+
+
+async def test_below_the_limit_a_suspect_is_tried_again(rabbit_world: World) -> None:
+    pipeline = await rabbit_world.pipeline(deliveries_max=3)
+    suspect = happened(1)
+    await died_with(rabbit_world, [suspect], times=2)
+    assert await pipeline(rabbit_world.deliver([suspect])) == [ACK]
+    assert await rabbit_world.numbers() == [1]
+
+
+async def test_what_finished_before_a_process_died_is_not_suspected_with_the_killer(rabbit_world: World) -> None:
+    """However often the third of four kills, the first two take effect once and are never parked."""
+
+    class Killed(BaseException):
+        """Stands for the process's end: nothing of the pipeline runs afterwards."""
+
+    async def handle(event: Event[Happened], uow: UnitOfWork) -> None:
+        take_effect(event, uow)
+        if event.data.number == 2:
+            raise Killed
+
+    class DeadHand(Claims):
+        """A dead process releases nothing."""
+
+        async def release(self, subscriber: str, events: Sequence[Envelope], *, forget: bool = False) -> None:
+            if not self.dead:
+                await super().release(subscriber, events, forget=forget)
+
+        dead = False
+
+    events = [happened(number) for number in range(4)]
+    settlements: Sequence[Settlement] | None = None
+    for _ in range(5):
+        claims = DeadHand(rabbit_world.settings())
+        rabbit_world.stack.push_async_callback(claims.close)
+
+        async def dying(event: Event[Happened], uow: UnitOfWork, claims: DeadHand = claims) -> None:
+            claims.dead = event.data.number == 2
+            await handle(event, uow)
+
+        pipeline = await rabbit_world.pipeline(dying, claims=claims, deliveries_max=3)
+        try:
+            settlements = await pipeline(rabbit_world.deliver(events))
+        except Killed:
+            continue
+        break
+    assert settlements == [ACK] * 4
+    assert sorted(await rabbit_world.numbers()) == [0, 1, 3]
+    [letter] = await rabbit_world.await_dead_letters(1)
+    assert Envelope.decode(letter.body).id == events[2].id
