@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from deploy.errors import DeployError
 from deploy.native import Runtime
@@ -145,6 +146,24 @@ async def test_what_is_published_by_hand_harms_nothing_and_is_accounted_for(syst
     assert await system.until_told(1, order_id=order) == ["order.placed"]
     await system.quiet()
     assert await system.told_of(order_id=order) == ["order.placed"]
+
+
+async def test_the_check_sees_a_notification_that_is_missing_or_double(system: RunningSystem) -> None:
+    """A test of the tests: both are planted in the notification service's database."""
+    user = await system.register()
+    lost, doubled = await system.order(user), await system.order(user)
+    await system.each_told_once([lost, doubled])
+    await system.rows("notification", "delete from notification where order_id::text = $1", lost)
+    await system.rows(
+        "notification",
+        "insert into notification (id, event_source, event_id, event_type, user_id, order_id, version, title, body)"
+        " select id, 'planted', event_id, event_type, user_id, order_id, version, title, body"
+        " from notification where order_id::text = $1",
+        doubled,
+    )
+    for planted in (lost, doubled):
+        with pytest.raises(AssertionError):
+            await system.each_told_once([planted], deadline_s=1)
 
 
 def test_services_differ_between_brokers_in_two_settings_only(servers: Runtime) -> None:
