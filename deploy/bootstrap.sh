@@ -30,9 +30,12 @@ make_venv() {
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         package="python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
         echo "installing $package"
-        as_root apt-get -q -o DPkg::Lock::Timeout=300 update >/dev/null 2>&1 || true
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install \
-            --no-install-recommends "$package" >/dev/null || fail "the package $package could not be installed"
+        mkdir -p .run
+        log=.run/bootstrap-apt.log
+        as_root apt-get -q -o DPkg::Lock::Timeout=300 update >"$log" 2>&1 || true
+        as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -q -y -o DPkg::Lock::Timeout=300 install \
+            --no-install-recommends "$package" >>"$log" 2>&1 ||
+            fail "apt-get could not install $package: $(grep -m 1 -E '^(E: |Err:|.*sudo: )' "$log") (all it said is in $log)"
     fi
     # A venv whose Python has gone, or that was moved here from another clone, does not start.
     if ! [ .venv/bin/python -ef "$PWD/.venv/bin/python" ] || ! .venv/bin/python -c '' 2>/dev/null; then

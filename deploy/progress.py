@@ -43,7 +43,7 @@ class Steps:
         if self._quiet:
             return None
         if not self._console.is_terminal:
-            self._console.print(f"… {text}", markup=False)
+            self._console.print(f"… {text}", markup=False, soft_wrap=True)
             return None
         with self._lock:
             if self._progress is None:
@@ -62,7 +62,7 @@ class Steps:
             return
         with self._lock:
             mark = "✓" if outcome == "done" else "✗"
-            self._console.print(f"{mark} {text} ({took_s:.1f} s)", markup=False)
+            self._console.print(f"{mark} {text} ({took_s:.1f} s)", markup=False, soft_wrap=True)
             if task is None or self._progress is None:
                 return
             self._progress.remove_task(task)

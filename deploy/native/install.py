@@ -21,6 +21,7 @@ from deploy.native.system import (
     find_program,
     package_candidate,
     package_version,
+    require_namespaces,
     require_program,
     run,
 )
@@ -161,6 +162,7 @@ def _ensure_rabbit(steps: Steps) -> RabbitInstall:
     own = package_version("rabbitmq-server")
     if own is not None and _is_recent(own):
         return RabbitInstall(chroot=None, version=own.split("-")[0])
+    require_namespaces("RabbitMQ")
 
     def build(directory: Path) -> None:
         with steps.step("installing a current RabbitMQ beside the system (390 MB, about 40 s, once)"):

@@ -1,7 +1,8 @@
 """RabbitMQ: one node with its own Erlang port mapper, in a chroot where the system's package is too old.
 
 In the chroot the instance's data is bound to /srv. Node and mounts live in namespaces of their own, so
-both are gone when the first process ends, however it ends.
+both are gone when the first process ends, however it ends. Root runs the node as the chroot's user rabbitmq; a
+normal user needs no root for it: in a user namespace the node seems to run as root and is that user.
 """
 
 import os
@@ -15,7 +16,7 @@ from deploy.errors import StartError
 from deploy.native.install import RabbitInstall
 from deploy.native.site import Site
 from deploy.native.supervision import Program
-from deploy.native.system import last_lines
+from deploy.native.system import is_root, last_lines, namespaces
 
 USER = "tandem"
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
@@ -108,18 +109,18 @@ def _inside(site: Site, install: RabbitInstall, script: str, *arguments: str) ->
         return command
     root = install.chroot
     settings = [f"{key}={value}" for key, value in _environment(site, Path("/srv")).items()]
-    account = f"--userspec={_account(root)}"
-    enter = shlex.join(["chroot", account, str(root), "/usr/bin/env", *settings, *command])
+    account = [f"--userspec={_account(root)}"] if is_root() else []
+    enter = shlex.join(["chroot", *account, str(root), "/usr/bin/env", *settings, *command])
     steps = [
         f"mount -t proc proc {shlex.quote(str(root / 'proc'))}",
         f"mount --rbind /dev {shlex.quote(str(root / 'dev'))}",
-        f"mount --bind {shlex.quote(str(site.data('rabbit')))} {shlex.quote(str(root / 'srv'))}",
+        f"mount --rbind {shlex.quote(str(site.data('rabbit')))} {shlex.quote(str(root / 'srv'))}",
         enter,
     ]
     # The shell stays as the namespace's first process: `chroot` changes the user, and with that the kernel
     # forgets to end it with its parent.
     script = " && ".join(steps) + "; exit $?"
-    return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
+    return [*namespaces(), "sh", "-c", script]
 
 
 def _environment(site: Site, place: Path) -> dict[str, str]:
@@ -148,7 +149,7 @@ def _write_settings(site: Site, place: Path, install: RabbitInstall) -> None:
     (place / "enabled_plugins").write_text("[rabbitmq_management].\n")
     for directory in ("mnesia", "log"):
         (place / directory).mkdir(exist_ok=True)
-    if install.chroot:
+    if install.chroot and is_root():
         uid, gid = (int(part) for part in _account(install.chroot).split(":"))
         for path in (place, *place.iterdir()):
             os.chown(path, uid, gid)

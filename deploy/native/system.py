@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import InstallError
-from deploy.native.cache import locked
+from deploy.native.cache import cache_root, locked
 
 # Servers and tools of root live here; a normal user's PATH often leaves them out.
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _APT_TIMEOUT_S = 900
+_TRIAL_TIMEOUT_S = 30
 
 
 def find_program(name: str) -> Path | None:
@@ -48,6 +49,34 @@ def as_root(command: Sequence[str]) -> list[str]:
         raise InstallError(f"{command[0]} needs root, and there is no sudo on this machine")
     # Asking for a password is right for a person at a terminal and would hang anybody else.
     return [str(sudo), *([] if os.isatty(0) else ["-n"]), *command]
+
+
+def namespaces() -> list[str]:
+    """What to put before a command that mounts and changes root: mounts and processes end with it.
+
+    A normal user gets a user namespace in which it counts as root, so this never needs sudo.
+    """
+    as_user = [] if is_root() else ["--user", "--map-root-user"]
+    return ["unshare", *as_user, "--mount", "--pid", "--fork", "--kill-child"]
+
+
+def require_namespaces(purpose: str) -> None:
+    """Raise InstallError, naming `purpose`, unless this machine lets us do what `namespaces` is for."""
+    done = subprocess.run(
+        [*namespaces(), "mount", "-t", "proc", "proc", "/proc"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        text=True,
+        errors="replace",
+        timeout=_TRIAL_TIMEOUT_S,
+    )
+    if done.returncode != 0:
+        kind = "mount" if is_root() else "unprivileged user"
+        remedy = "" if is_root() else "; allow them or run this as root"
+        reason = (done.stdout.strip().splitlines() or ["no reason given"])[0]
+        raise InstallError(f"{purpose} needs {kind} namespaces, and this machine refuses them ({reason}){remedy}")
 
 
 def run(command: Sequence[str], *, what: str, timeout_s: float, log: Path | None = None) -> str:
@@ -91,29 +120,51 @@ def apt_install(packages: Sequence[str]) -> None:
 
     Raises InstallError naming the packages.
     """
-    if find_program("apt-get") is None:
-        raise InstallError(f"apt-get is missing, so these packages cannot be installed: {' '.join(packages)}")
     names = " ".join(packages)
+    if find_program("apt-get") is None:
+        raise InstallError(f"apt-get is missing, so these packages cannot be installed: {names}")
     with locked("apt"):
         clusters = _postgres_clusters()
         # A dead third-party source must not stop us: what matters is whether the install finds its packages.
-        subprocess.run(
-            as_root(["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "update"]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=_APT_TIMEOUT_S,
-        )
-        apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends"]
-        run(
-            as_root(["env", "DEBIAN_FRONTEND=noninteractive", *apt, *packages]),
-            what=f"apt-get install {names}",
-            timeout_s=_APT_TIMEOUT_S,
-        )
+        updated = _apt_get("update")
+        installed = _apt_get("install", "-y", "--no-install-recommends", *packages)
+        if installed.returncode != 0:
+            log = cache_root() / "apt.log"
+            log.write_text(updated.stdout + installed.stdout)
+            reason = _first_error(updated.stdout) or _first_error(installed.stdout) or "it gave no reason"
+            raise InstallError(f"apt-get could not install {names}: {reason} (all it said is in {log})")
         for version, cluster in _postgres_clusters() - clusters:
             _retire_cluster(version, cluster)
         for service in {"redis-server", "rabbitmq-server"} & set(packages):
             _retire_service(service)
+
+
+def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
+    wait = ["-o", "DPkg::Lock::Timeout=300"]
+    # `env` here, since sudo passes nothing on.
+    command = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "apt-get", "-q", *wait, *arguments]
+    try:
+        return subprocess.run(
+            as_root(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            text=True,
+            errors="replace",
+            timeout=_APT_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        took = f"took longer than {_APT_TIMEOUT_S} s and was given up"
+        raise InstallError(f"apt-get {' '.join(arguments)} {took}") from error
+
+
+def _first_error(output: str) -> str:
+    """apt's first complaint, or what sudo says when it refuses."""
+    for line in output.splitlines():
+        if line.startswith(("E: ", "Err:", "sudo: ")):
+            return line.removeprefix("E: ").strip()
+    return ""
 
 
 def package_version(package: str) -> str | None:
