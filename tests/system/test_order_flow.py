@@ -156,7 +156,8 @@ async def test_the_check_sees_a_notification_that_is_missing_or_double(system: R
     await system.rows("notification", "delete from notification where order_id::text = $1", lost)
     await system.rows(
         "notification",
-        "insert into notification (id, event_source, event_id, event_type, user_id, order_id, version, title, body)"
+        "insert into notification (id, event_source, event_id, event_type, user_id, order_id, version, title,"
+        " body)"
         " select id, 'planted', event_id, event_type, user_id, order_id, version, title, body"
         " from notification where order_id::text = $1",
         doubled,
