@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 
+from compare.run import remove_leftovers
 from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY
 
 pytestmark = pytest.mark.timeout(600)
@@ -85,35 +86,41 @@ def test_a_tiny_comparison_reports_both_columns_and_leaves_nothing_behind(
     assert "round 1 · kafka · steady load" in progress
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "moment"), [(signal.SIGTERM, "starting the services"), (signal.SIGINT, "kafka · warm-up")]
+)
 def test_an_interrupted_comparison_leaves_nothing_running(
-    command: list[str], tmp_path: Path, number: signal.Signals
+    command: list[str], tmp_path: Path, number: signal.Signals, moment: str
 ) -> None:
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
-        deadline = time.monotonic() + 120
-        # Once the first processes of the services are there.
-        while len(left_running(running.pid)) < 8 and time.monotonic() < deadline:
-            time.sleep(0.2)
+        assert running.stderr is not None
+        assert any(moment in line for line in running.stderr), "it ended before the moment came"
+        time.sleep(1)
+        # Impatient people press twice; `timeout` and make both pass a signal on.
+        os.kill(running.pid, number)
+        os.kill(running.pid, number)
+        time.sleep(0.2)
         os.kill(running.pid, number)
         output, progress = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "interrupted" in progress.splitlines()[-1]
     assert output == ""
     assert left_running(running.pid) == []
+    assert not (REPOSITORY / ".run" / f"compare-{running.pid}").exists()
     assert not (tmp_path / "report").exists()
 
 
 def test_a_killed_comparison_leaves_nothing_running(command: list[str]) -> None:
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as running:
-        deadline = time.monotonic() + 120
-        while len(left_running(running.pid)) < 8 and time.monotonic() < deadline:
-            time.sleep(0.2)
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        assert any(b"starting the services" in line for line in running.stderr)
+        time.sleep(1)
         running.kill()
     deadline = time.monotonic() + 60
     while left_running(running.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left_running(running.pid) == []
+    remove_leftovers(REPOSITORY / ".run")
+    assert not (REPOSITORY / ".run" / f"compare-{running.pid}").exists(), "the next run tidies up"
