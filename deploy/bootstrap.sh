@@ -24,6 +24,11 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# apt's first error; where apt did not get to run, the last line, in which sudo says why it refused.
+complaint() {
+    grep -m 1 '^E: ' "$1" | cut -c 4- | grep . || tail -n 1 "$1"
+}
+
 make_venv() {
     python=$(find_python)
     # Debian splits the module that `venv` needs into a package of its own.
@@ -35,7 +40,7 @@ make_venv() {
         as_root apt-get -q -o DPkg::Lock::Timeout=300 update >"$log" 2>&1 || true
         as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -q -y -o DPkg::Lock::Timeout=300 install \
             --no-install-recommends "$package" >>"$log" 2>&1 ||
-            fail "apt-get could not install $package: $(grep -m 1 -E '^(E: |Err:|.*sudo: )' "$log") (all it said is in $log)"
+            fail "apt-get could not install $package: $(complaint "$log") (all it said is in $log)"
     fi
     # A venv whose Python has gone, or that was moved here from another clone, does not start.
     if ! [ .venv/bin/python -ef "$PWD/.venv/bin/python" ] || ! .venv/bin/python -c '' 2>/dev/null; then

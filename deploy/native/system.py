@@ -131,7 +131,7 @@ def apt_install(packages: Sequence[str]) -> None:
         if installed.returncode != 0:
             log = cache_root() / "apt.log"
             log.write_text(updated.stdout + installed.stdout)
-            reason = _first_error(updated.stdout) or _first_error(installed.stdout) or "it gave no reason"
+            reason = _complaint(installed.stdout)
             raise InstallError(f"apt-get could not install {names}: {reason} (all it said is in {log})")
         for version, cluster in _postgres_clusters() - clusters:
             _retire_cluster(version, cluster)
@@ -159,12 +159,11 @@ def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
         raise InstallError(f"apt-get {' '.join(arguments)} {took}") from error
 
 
-def _first_error(output: str) -> str:
-    """apt's first complaint, or what sudo says when it refuses."""
-    for line in output.splitlines():
-        if line.startswith(("E: ", "Err:", "sudo: ")):
-            return line.removeprefix("E: ").strip()
-    return ""
+def _complaint(output: str) -> str:
+    """apt's first error; where apt did not get to run, the last line, in which sudo says why it refused."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
+    return (errors or lines[-1:] or ["it gave no reason"])[0]
 
 
 def package_version(package: str) -> str | None:
