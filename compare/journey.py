@@ -79,9 +79,8 @@ class Journey(Steps):
             self._current = None
 
     def detail(self, text: str) -> None:
-        """What is going on within the leg: on a terminal only."""
-        if self._current is not None:
-            self._show(f"{self._current.title}: {text}")
+        """What is going on, within the leg if there is one: on a terminal only."""
+        self._show(f"{self._current.title}: {text}" if self._current is not None else text)
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:

@@ -156,6 +156,7 @@ def _instance(run_root: Path, journey: Journey) -> Iterator[Runtime]:
     try:
         yield runtime
     finally:
+        journey.detail("stopping everything")
         runtime.stop(remove=True)
 
 
