@@ -15,6 +15,7 @@ from compare.backlog import settings_from
 from deploy.native import Runtime
 from deploy.native.supervision import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
+from shared.broker import kafka, kafka_producer, rabbit
 
 TRACE_RATIO = 0.01
 PROFILE = (
@@ -84,11 +85,17 @@ def settings(runtime: Runtime) -> dict[str, Any]:
         "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
         "redis": data / "redis" / "redis.conf",
     }
+    shared = settings_from(runtime.service_env("notification-consumer", "kafka", "kafka"))
     return {
         "profile": PROFILE,
         "processes": {row.name: row.roles for row in PROCESSES},
         "services": _service_settings(runtime),
         "services_environment": services_environment(),
+        "clients": {
+            "rabbit": rabbit.client_options(shared),
+            "kafka_producer": dict(kafka_producer.PRODUCER_OPTIONS),
+            "kafka_consumer": kafka.consumer_options(shared),
+        },
         "servers": {name: _read_settings(path, runtime) for name, path in files.items()},
     }
 

@@ -61,9 +61,9 @@ class RunResult:
 def plan(workload: Workload) -> list[Leg]:
     """The legs of the run in their order. Estimates are of a machine with two cores."""
     steady_s = workload.steady.duration_s + workload.steady.follow_up_after_s + 1
-    backlog_s = 9 + workload.backlog.events / 1_400
+    backlog_s = 7 + workload.backlog.events / 2_000
     warm_up_s = workload.warm_up.steady_s + 2 + workload.warm_up.backlog_events / 1_500
-    legs = [Leg(SERVERS, 12), Leg(SERVICES_LEG, 18)]
+    legs = [Leg(SERVERS, 10), Leg(SERVICES_LEG, 16)]
     legs += [Leg(USERS, 2 + workload.users / 50, broker) for broker in BROKERS]
     legs += [Leg(WARM_UP, warm_up_s, broker) for broker in BROKERS]
     for number in range(1, workload.rounds + 1):

@@ -37,6 +37,20 @@ _PING_TIMEOUT_S = 1.5
 _GOODBYE_S = 3.0
 
 
+def consumer_options(settings: Settings) -> dict[str, Any]:
+    """What every consumer gets. Offsets are committed by hand."""
+    session_ms = int(settings.kafka_session_timeout_s * 1_000)
+    return {
+        "auto_offset_reset": "earliest",
+        "max_poll_interval_ms": int(settings.kafka_max_poll_interval_s * 1_000),
+        "session_timeout_ms": session_ms,
+        "heartbeat_interval_ms": session_ms // 3,
+        "fetch_max_wait_ms": 500,
+        "fetch_max_bytes": 16 * 1024 * 1024,
+        "max_partition_fetch_bytes": 1024 * 1024,
+    }
+
+
 class KafkaAdapter:
     """`Broker` on Apache Kafka 4.x."""
 
@@ -128,21 +142,14 @@ class KafkaAdapter:
 
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         await self.declare((), (subscription,))
-        session_ms = int(self._settings.kafka_session_timeout_s * 1_000)
         handover = Handover(self._settings.kafka_max_poll_interval_s)
         subscriber = self._broker.subscriber(
             destination_name("kafka", subscription.channel),
             group_id=subscription.subscriber,
-            auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
             listener=handover,
-            max_poll_interval_ms=int(self._settings.kafka_max_poll_interval_s * 1_000),
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=session_ms // 3,
-            fetch_max_wait_ms=500,
-            fetch_max_bytes=16 * 1024 * 1024,
-            max_partition_fetch_bytes=1024 * 1024,
             persistent=False,
+            **consumer_options(self._settings),
         )
         consumer = KafkaConsumer(subscription, subscriber, handover, handler)
         self._consumers.append(consumer)

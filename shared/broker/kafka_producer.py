@@ -32,8 +32,16 @@ from shared.errors import EventTooLargeError, TandemError, UnavailableError
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 250
 """aiokafka logs every attempt while the cluster is away: its default of 100 ms fills the log."""
-_LINGER_MS = 5
-_SEND_BUFFER_BYTES = 256 * 1024
+PRODUCER_OPTIONS: Mapping[str, Any] = {
+    "request_timeout_ms": REQUEST_TIMEOUT_MS,
+    "retry_backoff_ms": RETRY_BACKOFF_MS,
+    "acks": "all",
+    "enable_idempotence": True,
+    "linger_ms": 5,
+    "compression_type": "lz4",
+    "max_batch_size": 256 * 1024,
+    "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
+}
 _RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
 _GOODBYE_S = 3.0
 
@@ -71,16 +79,7 @@ class KafkaProducer:
     async def start(self) -> None:
         """Connect and get a producer id. Raises one of `LOST`; the caller bounds the time."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers,
-            client_id=self._client_name,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            retry_backoff_ms=RETRY_BACKOFF_MS,
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=_LINGER_MS,
-            compression_type="lz4",
-            max_batch_size=_SEND_BUFFER_BYTES,
-            max_request_size=DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
+            bootstrap_servers=self._servers, client_id=self._client_name, **PRODUCER_OPTIONS
         )
         self._producer = producer
         await producer.start()

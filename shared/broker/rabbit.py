@@ -49,6 +49,19 @@ _PERSISTENT = 2
 _BROKERS_OWN_HEADERS = ("x-death", "x-first-death-", "x-last-death-")
 
 
+def client_options(settings: Settings) -> dict[str, Any]:
+    """What every connection and publish has, for reports."""
+    return {
+        "publisher_confirms": True,
+        "mandatory": True,
+        "delivery_mode": _PERSISTENT,
+        "publishes_in_flight_max": _PUBLISHES_IN_FLIGHT_MAX,
+        "heartbeat_s": _HEARTBEAT_S,
+        "reconnect_interval_s": _RECONNECT_INTERVAL_S,
+        "connect_timeout_s": settings.connect_timeout_s,
+    }
+
+
 class RabbitAdapter:
     """`Broker` on RabbitMQ 4.x."""
 
