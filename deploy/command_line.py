@@ -171,7 +171,9 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 _TRY_IT = """
 Try it (paste these lines):
-  post() {{ curl -sf --retry 9 --retry-all-errors -H content-type:application/json -d "$1" "$2"; }}
+  trace=$(python3 -c 'import secrets; print(secrets.token_hex(16))')  # one W3C trace for all that follows
+  head="-H content-type:application/json -H traceparent:00-$trace-00000000000000a1-01"
+  post() {{ curl -sf --retry 9 --retry-all-errors $head -d "$1" "$2"; }}
   read_id() {{ python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'; }}
   user=$(post '{{"email": "ada'$RANDOM'@example.org", "name": "Ada"}}' {user}/users | read_id)
   lines='[{{"sku": "tea", "quantity": 2, "unit_amount": 450}}]'

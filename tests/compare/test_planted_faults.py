@@ -135,8 +135,8 @@ async def test_a_deleted_effect_is_lost(side: Side, notifications: asyncpg.Conne
 async def test_an_effect_recorded_twice_is_a_duplicate(side: Side, notifications: asyncpg.Connection[Any]) -> None:
     await notifications.execute(
         """
-        insert into notification (id, event_id, event_type, user_id, order_id, version, title, body)
-        select id, event_id || '-again', event_type, user_id, order_id, version, title, body
+        insert into notification (id, event_source, event_id, event_type, user_id, order_id, version, title, body)
+        select id, event_source, event_id || '-again', event_type, user_id, order_id, version, title, body
           from notification order by sequence limit 1
         """
     )
@@ -162,8 +162,8 @@ async def test_a_later_event_recorded_first_is_reordered(
 async def test_an_effect_of_nothing_is_unexpected(side: Side, notifications: asyncpg.Connection[Any]) -> None:
     await notifications.execute(
         """
-        insert into notification (id, event_id, event_type, user_id, order_id, version, title, body)
-        select gen_random_uuid(), 'made-up', event_type, user_id, gen_random_uuid(), version, title, body
+        insert into notification (id, event_source, event_id, event_type, user_id, order_id, version, title, body)
+        select gen_random_uuid(), event_source, 'made-up', event_type, user_id, gen_random_uuid(), version, title, body
           from notification where event_type = 'order.placed' limit 1
         """
     )
