@@ -40,7 +40,6 @@ from shared.uow import UnitOfWork, UnitsOfWork
 
 _log = structlog.get_logger(__name__)
 
-_NOTHING = nullcontext()
 _BUSY_POLL_S = 0.1
 _REDIS_PAUSE_S = 1.0
 
@@ -74,8 +73,7 @@ class _Work:
 @dataclass(slots=True)
 class _Batch:
     works: dict[tuple[str, str], _Work] = field(default_factory=dict)
-    statuses: dict[int, Status] = field(default_factory=dict)
-    """By `id` of the delivery."""
+    statuses: dict[int, Status] = field(default_factory=dict)  # by `id` of the delivery
     rejected: list[tuple[Delivery, PermanentError]] = field(default_factory=list)
 
     def open(self) -> list[_Work]:
@@ -287,7 +285,7 @@ class Pipeline:
                         span = self._telemetry.start_process(self.subscription, work.envelope, batch_span)
                         if span is not None:
                             spans.append((span, work))
-                        with self._telemetry.inside(span) if span is not None else _NOTHING:
+                        with nullcontext() if span is None else self._telemetry.inside(span):
                             await self._handle(work, uow, alone=len(works) == 1)
                     impossible = [work.envelope for work in works if work.status is Status.DEAD_LETTERED]
                     if impossible:
