@@ -163,7 +163,8 @@ async def test_an_effect_of_nothing_is_unexpected(side: Side, notifications: asy
     await notifications.execute(
         """
         insert into notification (id, event_source, event_id, event_type, user_id, order_id, version, title, body)
-        select gen_random_uuid(), event_source, 'made-up', event_type, user_id, gen_random_uuid(), version, title, body
+        select gen_random_uuid(), event_source, 'made-up', event_type, user_id, gen_random_uuid(), version, title,
+               body
           from notification where event_type = 'order.placed' limit 1
         """
     )
