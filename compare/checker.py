@@ -15,8 +15,11 @@ from compare.ledger import Entry, Identity, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One recorded effect. `position` is the order in which effects were recorded; `committed_s` the time, in
-    seconds since the epoch, at which its transaction was committed."""
+    """One recorded effect.
+
+    `position` is the order in which effects were recorded, `event_id` the event's source and id, `committed_s` the
+    time, in seconds since the epoch, at which the effect's transaction was committed.
+    """
 
     position: int
     event_id: str

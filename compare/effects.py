@@ -17,7 +17,7 @@ _TIMEOUT_S = 60.0
 
 # The row's transaction says when it was committed, to the microsecond (track_commit_timestamp = on).
 _EFFECTS = """
-select sequence, event_id, event_type, coalesce(order_id, user_id)::text as key, version,
+select sequence, event_source || ' ' || event_id, event_type, coalesce(order_id, user_id)::text as key, version,
        extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as committed_s
   from notification
  where sequence > $1
