@@ -304,7 +304,7 @@ class Telemetry:
         span.set_attribute("tandem.status", status)
         if error is not None:
             span.set_attribute("error.type", type(error).__name__)
-            span.set_status(Status(StatusCode.ERROR, str(error)[:200]))
+            span.set_status(Status(StatusCode.ERROR, str(error).partition("\n")[0][:200]))
         span.end()
 
     def _process_attributes(self, subscription: Subscription) -> dict[str, str]:
