@@ -1,6 +1,7 @@
 """Lists what waits in the dead-letter queues or topics of the running stack; nothing is taken out."""
 
 import asyncio
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +28,7 @@ def print_dead_letters(limit: int) -> int:
         letters = asyncio.run(_read(_settings(broker), limit))
     except TandemError as error:
         raise DeployError(f"the dead letters could not be read: {error}") from error
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width
     if not letters:
         console.print("no dead letters")
         return 0
