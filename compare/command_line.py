@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from compare.interruption import Interrupted
 from compare.report import print_report, write_report
 from compare.run import run
 from compare.side import StalledError
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     except (DeployError, StalledError, TandemError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("compare: interrupted; everything that it had started is stopped", file=sys.stderr)
+    except Interrupted as signal_name:
+        print(f"compare: interrupted by {signal_name}; everything that it had started is stopped", file=sys.stderr)
         return 130
     summary = summarise(outcome, _command(chosen))
     write_report(out, outcome, summary)

@@ -15,27 +15,39 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Interrupted(BaseException):
+    """A signal asked for the end; the message is its name. Like KeyboardInterrupt it is no Exception."""
+
+
 def raise_on_first_signal() -> None:
-    """From now on the first of these signals raises KeyboardInterrupt, and those after it are ignored."""
+    """From now on the first of these signals raises `Interrupted`, and those after it are ignored."""
     for number in _SIGNALS:
         signal.signal(number, _raise_once)
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """`asyncio.run`, where a signal cancels `work`; raises KeyboardInterrupt once it has ended."""
+    """`asyncio.run`, where a signal cancels `work`; raises `Interrupted` once it has ended."""
+    received: list[str] = []
     try:
-        asyncio.run(_cancel_on_signal(work))
+        asyncio.run(_cancel_on_signal(work, received))
     except asyncio.CancelledError:
-        _ignore()
-        raise KeyboardInterrupt from None
+        if not received:
+            raise  # nobody asked for it: a defect, to be seen as one
+    if received:
+        raise Interrupted(received[0])
     raise_on_first_signal()
 
 
-async def _cancel_on_signal(work: Coroutine[Any, Any, None]) -> None:
+async def _cancel_on_signal(work: Coroutine[Any, Any, None], received: list[str]) -> None:
     task = asyncio.ensure_future(work)
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number.name)
+        task.cancel()
+
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop, number)
     try:
         await task
     finally:
@@ -44,9 +56,9 @@ async def _cancel_on_signal(work: Coroutine[Any, Any, None]) -> None:
         _ignore()
 
 
-def _raise_once(_number: int, _frame: FrameType | None) -> None:
+def _raise_once(number: int, _frame: FrameType | None) -> None:
     _ignore()
-    raise KeyboardInterrupt
+    raise Interrupted(signal.Signals(number).name)
 
 
 def _ignore() -> None:
