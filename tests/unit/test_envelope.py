@@ -17,7 +17,11 @@ MINIMAL: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/tests", 
 ATTRIBUTES = ("subject", "time", "dataschema", "partitionkey", "traceparent", "correlationid", "causationid")
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
     max_leaves=10,
 )
