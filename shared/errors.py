@@ -3,9 +3,11 @@
     TandemError
     ├── ConfigurationError            refuse to start: a setting is missing, wrong, or contradicts another
     ├── TransientError                the same event may succeed later: retry it, bounded
-    │   └── UnavailableError          a server (PostgreSQL, Redis, the broker) cannot be reached:
-    │       │                         no event is to blame, so no attempt is counted
-    │       └── UnroutableError       the broker is there, and has no queue that wants the message
+    │   ├── UnavailableError          a server (PostgreSQL, Redis, the broker) cannot be reached:
+    │   │   │                         no event is to blame, so no attempt is counted
+    │   │   └── UnroutableError       the broker is there, and has no queue that wants the message
+    │   └── DelayError                something outside is known to be away: not before `delay_s` have gone by,
+    │                                 and no attempt is used up
     └── PermanentError                the event can never succeed: dead-letter it at once
         ├── UndecodableError          not a CloudEvents 1.0 envelope in structured JSON
         ├── UnknownEventTypeError     a type that the subscriber neither handles nor knows to ignore
@@ -38,6 +40,14 @@ class UnavailableError(TransientError):
 
 class UnroutableError(UnavailableError):
     """The broker has no queue for the message, or not yet; others are not affected."""
+
+
+class DelayError(TransientError):
+    """The event is to wait for `delay_s` seconds, and nobody is to blame: what it needs is known to be away."""
+
+    def __init__(self, message: str, *, delay_s: float) -> None:
+        super().__init__(message)
+        self.delay_s = delay_s
 
 
 class PermanentError(TandemError):
