@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from shared import inbox
+from shared import failpoints, inbox
 from shared.broker.base import Broker, Delivery, Settlement, Subscription
 from shared.dead_letter import bounded, dead_letter_headers
 from shared.dedupe import Claims, ClaimState
@@ -108,6 +108,7 @@ class Pipeline:
         self._units = units
         self._telemetry = telemetry
         self._redis_away_until = 0.0
+        self._fail_points = failpoints.FailPoints.told(settings.failpoints)
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
         started = time.perf_counter()
@@ -273,6 +274,8 @@ class Pipeline:
         spans: list[tuple[Any, _Work]] = []
         failure: BaseException | None = None
         events = [work.envelope for work in works]
+        if self._fail_points is not None:
+            self._fail_points.reach(failpoints.BEFORE_EFFECT)
         limit = asyncio.timeout(self._settings.handler_timeout_s)
         try:
             with self._telemetry.process_batch(self.subscription, events) as batch_span:
@@ -290,6 +293,9 @@ class Pipeline:
                     impossible = [work.envelope for work in works if work.status is Status.DEAD_LETTERED]
                     if impossible:
                         await inbox.forget(uow.connection, self.subscription.subscriber, impossible)
+                    if self._fail_points is not None:
+                        await uow.flush()
+                        self._fail_points.reach(failpoints.AFTER_EFFECT)
         except TimeoutError as error:
             failure = error
             if not limit.expired():
@@ -310,6 +316,8 @@ class Pipeline:
         work.runs += 1
         uow.begin_event(work.envelope)
         try:
+            if self._fail_points is not None:
+                self._fail_points.reach(failpoints.HANDLER + work.envelope.type)
             await work.handler.handle(work.event, uow)
         except PermanentError as error:
             if alone or not uow.can_discard_event:
@@ -336,6 +344,8 @@ class Pipeline:
         for work, sent in zip(dead, await self._dead_letter_each(letters), strict=True):
             if not sent:
                 work.status = Status.RETRIED
+        if self._fail_points is not None and any(work.status is Status.DONE for work in works):
+            self._fail_points.reach(failpoints.AFTER_COMMIT)
         await self._mark_done([w for w in works if w.status is Status.DONE or w.status is Status.DUPLICATE])
         await self._give_back([work for work in works if work.status is Status.RETRIED])
         await self._give_back([work for work in works if work.status is Status.DEAD_LETTERED], forget=True)

@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from shared import failpoints
 from shared.broker.base import Broker, Message, PublishFailure
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 from shared.outbox import NOTIFY_CHANNEL
@@ -58,6 +59,7 @@ class Relay:
         self._woken = asyncio.Event()
         self._held: dict[str, float] = {}
         self._failures_in_a_row = 0
+        self._fail_points = failpoints.FailPoints.told(settings.failpoints)
 
     async def run(self) -> None:
         """Lead whenever the lock is free; survive the loss of PostgreSQL and of the broker."""
@@ -109,10 +111,14 @@ class Relay:
     async def _publish(self, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> None:
         started_ns = time.time_ns()
         messages = [Message(row["channel"], row["type"], row["key"], row["body"]) for row in rows]
+        if self._fail_points is not None:
+            self._fail_points.reach(failpoints.BEFORE_PUBLISH)
         try:
             failures = await self._broker.publish(messages)
         except UnavailableError as error:
             failures = [PublishFailure(message, error) for message in messages]
+        if self._fail_points is not None:
+            self._fail_points.reach(failpoints.AFTER_PUBLISH)
         failed = {id(failure.message) for failure in failures}
         confirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) not in failed]
         unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic.functional_validators import BeforeValidator
+from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared import failpoints
 from shared.errors import ConfigurationError
 
 Role = Literal["api", "relay", "consumer"]
@@ -20,6 +21,11 @@ Seconds = Annotated[float, Field(gt=0)]
 
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _known_fail_points(text: str) -> str:
+    failpoints.parse(text)
+    return text
 
 
 class Settings(BaseSettings):
@@ -78,6 +84,9 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = None
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     metrics_interval_s: Seconds = 15.0
+
+    failpoints: Annotated[str, AfterValidator(_known_fail_points)] = ""
+    """Where this process is to break, for tests and trials: see `failpoints.py`."""
 
     @classmethod
     def from_environment(cls, **overrides: object) -> Self:

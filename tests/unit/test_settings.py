@@ -107,3 +107,8 @@ def test_what_just_fits_is_accepted(changes: dict[str, Any]) -> None:
 
 def test_passwords_do_not_reach_the_sentence() -> None:
     assert "hunter2" not in refused(postgres_dsn="postgresql://u:hunter2@127.0.0.1/x", http_port="x")
+
+
+def test_an_unknown_fail_point_is_refused() -> None:
+    assert "TANDEM_FAILPOINTS" in refused(failpoints="pipeline.nowhere=kill")
+    assert Settings.from_environment(**GOOD, failpoints="relay.after_publish=kill").failpoints
