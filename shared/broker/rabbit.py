@@ -30,6 +30,7 @@ from shared.broker.base import (
     Subscription,
 )
 from shared.broker.rabbit_consumer import LOST, RabbitConsumer, text_headers
+from shared.broker.rabbit_redeclare import keep_declared
 from shared.broker.rabbit_topology import (
     dead_letter_exchange,
     dead_letter_queue,
@@ -94,6 +95,8 @@ class RabbitAdapter:
         self._exchanges: dict[str, RobustExchange] = {}
         self._dead_letter_exchanges: dict[str, RobustExchange] = {}
         self._consumers: list[RabbitConsumer] = []
+        self._subscriptions: list[Subscription] = []
+        self._tending: asyncio.Task[None] | None = None
 
     @property
     def settlement_failures(self) -> int:
@@ -109,6 +112,9 @@ class RabbitAdapter:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.wait([self._tending])
         await asyncio.gather(*(consumer.stop(self._settings.shutdown_grace_s) for consumer in self._consumers))
         await self._disconnect()
 
@@ -226,6 +232,10 @@ class RabbitAdapter:
                 await consumer.start(await self._broker.connect())
         except LOST as error:
             raise _unavailable(error) from error
+        self._subscriptions.append(subscription)
+        if self._tending is None:
+            keeping = keep_declared(self._open_channel, self._subscriptions, self._settings)
+            self._tending = asyncio.create_task(keeping, name="keep-declared")
 
     # -- looking
 
@@ -247,15 +257,17 @@ class RabbitAdapter:
     async def ping(self) -> None:
         try:
             async with asyncio.timeout(_PING_TIMEOUT_S):
-                # Opening a channel is a question and an answer. Below aio-pika, whose channel would wait for
-                # a lost connection and then be restored with it.
-                transport = (await self._broker.connect()).transport
-                if transport is None:
-                    raise UnavailableError("RabbitMQ: not connected")
-                channel = await transport.connection.channel(publisher_confirms=False)
+                channel = await self._open_channel()  # a question and an answer
                 await channel.close()
         except LOST as error:
             raise _unavailable(error) from error
+
+    async def _open_channel(self) -> aiormq.abc.AbstractChannel:
+        """A channel below aio-pika's, which would wait for a lost connection and then be restored with it."""
+        transport = (await self._broker.connect()).transport
+        if transport is None:
+            raise ConnectionError("not connected")
+        return await transport.connection.channel(publisher_confirms=False)
 
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
         broker = RabbitBroker("amqp://rabbitmq", specification_url="amqp://rabbitmq", logger=None)

@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.native import Runtime
+from shared.broker.base import Subscription
 
 
 async def publish_amqp(
@@ -85,6 +86,21 @@ async def queue_seen(runtime: Runtime, name: str) -> QueueSeen:
         durable=queue["durable"],
         bindings=frozenset((b["source"], b["routing_key"]) for b in bindings if b["source"]),
     )
+
+
+async def unbind(runtime: Runtime, subscription: Subscription) -> None:
+    """Remove a subscriber's bindings, as an operator may."""
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        queue = await (await connection.channel()).get_queue(subscription.queue)
+        for event_type in subscription.types:
+            await queue.unbind(f"{subscription.channel}.events", event_type)
+
+
+async def delete_queue(runtime: Runtime, subscription: Subscription) -> None:
+    """Remove the subscriber's queue, whoever consumes it."""
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        channel = await connection.channel()
+        await channel.queue_delete(subscription.queue)
 
 
 async def queue_counts(runtime: Runtime, name: str) -> tuple[int, int]:
