@@ -61,7 +61,8 @@ main() {
         requirements.lock >"$only_uv"
     .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r "$only_uv" ||
         fail "pip could not install uv"
-    .venv/bin/uv pip sync -q --python .venv/bin/python --require-hashes requirements.lock ||
+    # Compiled now: else every process compiles for itself (5 s of CPU each) where Python may not write bytecode.
+    .venv/bin/uv pip sync -q --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock ||
         fail "the packages of requirements.lock could not be installed"
     touch "$stamp"
     echo "✓ installing the Python packages ($(($(date +%s) - started)) s)"
