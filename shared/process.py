@@ -252,12 +252,12 @@ def run(service: Service, create_app: Callable[[Process], Any]) -> int:
         )
     )
     process.stop = lambda: setattr(server, "should_exit", True)
-    _rest_garbage_collector()
+    rest_garbage_collector()
     server.run()
     return 1 if process.failed or not server.started else 0
 
 
-def _rest_garbage_collector() -> None:
+def rest_garbage_collector() -> None:
     """Leave the modules out of every collection, and collect once in many thousand allocations, not in 700.
 
     A batch makes tens of thousands of objects, nearly all freed by reference counting: looking for cycles among

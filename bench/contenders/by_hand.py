@@ -16,6 +16,7 @@ import orjson
 import uvloop
 from redis.asyncio import Redis
 
+from shared.process import rest_garbage_collector
 from shared.settings import Settings
 
 _CLAIM = """
@@ -110,10 +111,11 @@ class Recorder:
 
 
 def run_until_told(loop: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
-    """Run `loop` on uvloop, as the services do; SIGTERM sets `stopping`."""
+    """Run `loop` on uvloop and with the garbage collector at rest, as the services do; SIGTERM sets `stopping`."""
 
     async def whole() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
         await loop
 
+    rest_garbage_collector()
     uvloop.run(whole())
