@@ -12,8 +12,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from bench.contenders import celery_app
 from bench.events import OrderPlaced, WireEvent
-from shared.broker.base import Message, Subscription, destination_name
+from shared.broker.base import Message, Subscription
 from shared.broker.connect import create_broker
+from shared.broker.kafka_topics import subscribed_topics
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
@@ -75,13 +76,13 @@ async def _in_queue(settings: Settings, channel_name: str, subscriber: str) -> i
 
 
 async def _in_topic(settings: Settings, channel: str, subscriber: str) -> int:
-    topic = destination_name("kafka", channel)
+    topics = subscribed_topics(Subscription(channel=channel, subscriber=subscriber, types=frozenset()))
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     await admin.start()
     try:
         committed = await admin.list_consumer_group_offsets(subscriber)
     finally:
         await admin.close()
-    async with AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka_bootstrap, group_id=None) as consumer:
+    async with AIOKafkaConsumer(*topics, bootstrap_servers=settings.kafka_bootstrap, group_id=None) as consumer:
         ends = await consumer.end_offsets(list(consumer.assignment()))
     return sum(end - (committed[place].offset if place in committed else 0) for place, end in ends.items())

@@ -19,10 +19,16 @@ from deploy.native import BrokerName, Runtime
 from deploy.topology import SUBSCRIPTIONS
 from shared.broker.base import Subscription, destination_name
 from shared.broker.connect import create_broker
+from shared.broker.kafka_topics import subscribed_topics
 from shared.settings import Settings
 
 SUBSCRIBER = "notification"
-_CHANNELS = tuple(channel for subscriber, channel in SUBSCRIPTIONS if subscriber == SUBSCRIBER)
+_PLACES = tuple(
+    Subscription(channel=channel, subscriber=subscriber, types=frozenset())
+    for subscriber, channel in SUBSCRIPTIONS
+    if subscriber == SUBSCRIBER
+)
+_CHANNELS = tuple(place.channel for place in _PLACES)
 _TIMEOUT_S = 15.0
 _PEEK_MAX = 50_000
 
@@ -110,7 +116,8 @@ class KafkaState:
         """From where the group goes on, and where the partitions end."""
         partitions = [
             TopicPartition(topic, number)
-            for topic in (destination_name("kafka", channel) for channel in _CHANNELS)
+            for place in _PLACES
+            for topic in subscribed_topics(place)
             for number in consumer.partitions_for_topic(topic) or await self._partitions(consumer, topic)
         ]
         beginnings = await consumer.beginning_offsets(partitions)
@@ -142,8 +149,7 @@ async def dead_letter_identities(settings: Settings) -> set[Identity]:
     """The events among the subscriber's dead letters."""
     async with create_broker(settings, "compare-dead-letters") as broker:
         bodies: list[bytes] = []
-        for channel in _CHANNELS:
-            place = Subscription(channel=channel, subscriber=SUBSCRIBER, types=frozenset())
+        for place in _PLACES:
             bodies += [letter.body for letter in await broker.dead_letters(place, _PEEK_MAX)]
     return identities(bodies)
 

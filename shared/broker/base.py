@@ -143,7 +143,8 @@ class Broker(Protocol):
         """Stop pulling, let running handlers finish and settle within the grace period, disconnect."""
 
     async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription] = ()) -> None:
-        """Make sure that the channels exist, and the subscriptions' queues and dead-letter places with them.
+        """Make sure that the channels exist, and the subscriptions' queues, dead-letter places and ways back
+        (`publish_retry`) with them.
 
         Idempotent. From then on no event on the channel is lost to the subscriptions, running or not.
         Raises `ConfigurationError` when one of them is there with other options (nothing is changed in
@@ -175,8 +176,31 @@ class Broker(Protocol):
         the message is delivered again.
         """
 
+    async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
+        """Start to deliver what is in the subscriber's dead-letter place, from the oldest message that `group`
+        has not settled; `batch_max` and `in_flight_max` are the subscription's.
+
+        Settlements and failures are as with `subscribe`; replicas share the work and no order is kept among
+        them. What is settled is gone from RabbitMQ's queue; Kafka's topic keeps it for its retention. The
+        place is declared, the subscriber's own queue is not.
+        """
+
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        """Give the delivery's bytes, key and headers, with `headers` added, back to this subscriber alone;
+        return once confirmed. Nobody else on the channel sees it, and it comes behind what waits there.
+
+        Raises `UnroutableError` where the broker knows that the subscriber has no queue (Kafka cannot tell: the
+        message waits for it), `UnavailableError` when it is not confirmed in time, a `PermanentError` when
+        the message can never be taken.
+        """
+
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
-        """Peek at up to `limit` messages in the subscriber's dead-letter place; they stay where they are."""
+        """Peek at up to `limit` messages in the subscriber's dead-letter place; they stay where they are.
+
+        On Kafka settled ones are among them, for as long as the topic keeps them.
+        """
 
     async def ping(self) -> None:
         """Raises `UnavailableError` when the broker does not answer within a second or two."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
@@ -29,7 +29,15 @@ from shared.broker.base import (
 )
 from shared.broker.kafka_consumer import LOST, Handover, KafkaConsumer, ended, text_headers
 from shared.broker.kafka_producer import REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, KafkaProducer, unavailable
-from shared.broker.kafka_topics import create_missing, dead_letter_topic, topics_for
+from shared.broker.kafka_topics import (
+    create_missing,
+    dead_letter_topic,
+    own_topics,
+    retry_topic,
+    subscribed_topics,
+    topics_for,
+)
+from shared.errors import UnavailableError
 from shared.settings import Settings
 
 _LOOK_MS = 500
@@ -83,6 +91,7 @@ class KafkaAdapter:
             apply_types=False,
         )
         self._consumers: list[KafkaConsumer] = []
+        self._retry_topics: set[str] = set()
 
     @property
     def settlement_failures(self) -> int:
@@ -111,6 +120,11 @@ class KafkaAdapter:
     # -- topology
 
     async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription] = ()) -> None:
+        await self._create(topics_for(channels, subscriptions, self._settings))
+        self._producer.channels.update(channels, (s.channel for s in subscriptions))
+        self._retry_topics.update(retry_topic(s) for s in subscriptions)
+
+    async def _create(self, topics: Sequence[NewTopic]) -> None:
         admin = AIOKafkaAdminClient(
             bootstrap_servers=self._servers,
             client_id=self._client_name,
@@ -119,8 +133,7 @@ class KafkaAdapter:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await admin.start()
-                await create_missing(admin, topics_for(channels, subscriptions, self._settings))
-            self._producer.channels.update(channels, (s.channel for s in subscriptions))
+                await create_missing(admin, topics)
         except LOST as error:
             raise unavailable(error) from error
         finally:
@@ -138,14 +151,35 @@ class KafkaAdapter:
         topic = dead_letter_topic(subscription)
         await self._producer.publish_one(topic, key, delivery.body, {**delivery.headers, **headers})
 
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        topic = retry_topic(subscription)
+        if topic not in self._retry_topics:  # aiokafka would make all other messages wait for it
+            raise UnavailableError(f"subscription {subscription.queue} was not declared")
+        key = None if delivery.key is None else delivery.key.encode()
+        await self._producer.publish_one(topic, key, delivery.body, {**delivery.headers, **headers})
+
     # -- subscribing
 
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         await self.declare((), (subscription,))
+        await self._consume(subscription, subscribed_topics(subscription), subscription.subscriber, handler)
+
+    async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
+        await self._create(own_topics(subscription, self._settings))
+        self._retry_topics.add(retry_topic(subscription))
+        # A group for each place: members that read different topics would rebalance for each other's sake.
+        topic = dead_letter_topic(subscription)
+        await self._consume(subscription, (topic,), f"{group}.{subscription.queue}", handler)
+
+    async def _consume(
+        self, subscription: Subscription, topics: Sequence[str], group: str, handler: BatchHandler
+    ) -> None:
         handover = Handover(self._settings.kafka_max_poll_interval_s)
         subscriber = self._broker.subscriber(
-            destination_name("kafka", subscription.channel),
-            group_id=subscription.subscriber,
+            *topics,
+            group_id=group,
             ack_policy=AckPolicy.MANUAL,
             listener=handover,
             persistent=False,

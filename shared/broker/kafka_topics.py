@@ -1,4 +1,4 @@
-"""What a channel and a dead-letter place are on Kafka: topics, and every option they have."""
+"""What a channel, a dead-letter place and the way back from it are on Kafka: topics and all their options."""
 
 from __future__ import annotations
 
@@ -33,20 +33,35 @@ def dead_letter_topic(subscription: Subscription) -> str:
     return f"{subscription.queue}.dlt"
 
 
+def retry_topic(subscription: Subscription) -> str:
+    """`notification.order.retry`: what comes back to this subscriber alone; its group reads it beside the
+    channel's topic."""
+    return f"{subscription.queue}.retry"
+
+
+def subscribed_topics(subscription: Subscription) -> tuple[str, str]:
+    """All that the subscriber's group reads."""
+    return destination_name("kafka", subscription.channel), retry_topic(subscription)
+
+
 def topics_for(
     channels: Sequence[str], subscriptions: Sequence[Subscription], settings: Settings
 ) -> list[NewTopic]:
-    """The topics of these channels and of the subscriptions' dead letters."""
+    """The topics of these channels, and those of the subscriptions' dead letters and retries."""
     names = sorted({*channels, *(subscription.channel for subscription in subscriptions)})
     events = [
         _topic(destination_name("kafka", name), settings.message_ttl_s, _BATCH_BYTES_MAX, settings)
         for name in names
     ]
-    dead = [
-        _topic(dead_letter_topic(s), settings.dead_letter_ttl_s, DEAD_LETTER_BYTES_MAX, settings)
-        for s in subscriptions
+    return events + [topic for subscription in subscriptions for topic in own_topics(subscription, settings)]
+
+
+def own_topics(subscription: Subscription, settings: Settings) -> list[NewTopic]:
+    """The topics that belong to one subscriber. What fits the one for dead letters fits the way back, too."""
+    return [
+        _topic(dead_letter_topic(subscription), settings.dead_letter_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
+        _topic(retry_topic(subscription), settings.message_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
     ]
-    return events + dead
 
 
 def _topic(name: str, retention_s: float, bytes_max: int, settings: Settings) -> NewTopic:

@@ -15,7 +15,7 @@ import aiormq
 from aio_pika import RobustExchange
 from aio_pika.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 from aiormq import spec
-from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
+from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 from yarl import URL
 
 from shared.broker.asyncapi import add_handler, asyncapi_document
@@ -135,19 +135,22 @@ class RabbitAdapter:
                 for subscription in subscriptions:
                     await self._declare_subscription(subscription)
         except ChannelPreconditionFailed as error:
-            raise ConfigurationError(f"RabbitMQ has it with other arguments: {error}") from error
+            raise _differs(error) from error
         except LOST as error:
             raise _unavailable(error) from error
 
     async def _declare_subscription(self, subscription: Subscription) -> None:
         """Dead-letter place first: from the moment that the queue is there, nothing in it can be lost."""
+        await self._declare_dead_letter_place(subscription)
+        queue = await self._broker.declare_queue(subscriber_queue(subscription, self._settings))
+        for event_type in sorted(subscription.types):
+            await queue.bind(self._exchanges[subscription.channel], routing_key=event_type)
+
+    async def _declare_dead_letter_place(self, subscription: Subscription) -> None:
         dlx = await self._broker.declare_exchange(dead_letter_exchange(subscription.channel))
         self._dead_letter_exchanges[subscription.channel] = dlx
         dlq = await self._broker.declare_queue(dead_letter_queue(subscription, self._settings))
         await dlq.bind(dlx, routing_key=subscription.queue)
-        queue = await self._broker.declare_queue(subscriber_queue(subscription, self._settings))
-        for event_type in sorted(subscription.types):
-            await queue.bind(self._exchanges[subscription.channel], routing_key=event_type)
 
     # -- publishing
 
@@ -214,6 +217,27 @@ class RabbitAdapter:
         exchange = self._dead_letter_exchanges.get(subscription.channel)
         if exchange is None:
             raise UnavailableError(f"subscription {subscription.queue} was not declared")
+        await self._publish_again(exchange, subscription, delivery, headers)
+
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._settings.publish_timeout_s):
+                # The default exchange routes to the queue of that name, past every binding.
+                exchange = await self._broker.declare_exchange(RabbitExchange())
+        except LOST as error:
+            raise _unavailable(error) from error
+        await self._publish_again(exchange, subscription, delivery, headers)
+
+    async def _publish_again(
+        self,
+        exchange: RobustExchange,
+        subscription: Subscription,
+        delivery: Delivery,
+        headers: Mapping[str, str],
+    ) -> None:
+        """A delivery once more, under its subscription's queue name, without what the broker had added to it."""
         sent = {n: v for n, v in delivery.headers.items() if not n.startswith(_BROKERS_OWN_HEADERS)}
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s):
@@ -225,7 +249,20 @@ class RabbitAdapter:
 
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         await self.declare((), (subscription,))
-        consumer = RabbitConsumer(subscription, handler)
+        await self._consume(RabbitConsumer(subscription, handler))
+
+    async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
+        # One queue, one group: whoever consumes it competes.
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await self._declare_dead_letter_place(subscription)
+        except ChannelPreconditionFailed as error:
+            raise _differs(error) from error
+        except LOST as error:
+            raise _unavailable(error) from error
+        await self._consume(RabbitConsumer(subscription, handler, dead_letter_queue_name(subscription)))
+
+    async def _consume(self, consumer: RabbitConsumer) -> None:
         self._consumers.append(consumer)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
@@ -290,6 +327,10 @@ class RabbitAdapter:
                 )
                 add_handler(broker.subscriber(queue, exchange, title=operation.event_type), operation)
         return asyncapi_document(broker, title, version)
+
+
+def _differs(error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"RabbitMQ has it with other arguments: {error}")
 
 
 def _unavailable(error: Exception) -> UnavailableError:

@@ -56,8 +56,10 @@ class RabbitConsumer:
     of a closed channel are dropped here, because the broker has already put them back in the queue.
     """
 
-    def __init__(self, subscription: Subscription, handler: BatchHandler) -> None:
+    def __init__(self, subscription: Subscription, handler: BatchHandler, queue: str | None = None) -> None:
+        """`queue` is where to consume, if not the subscription's own queue."""
         self._subscription = subscription
+        self._name = queue or subscription.queue
         self._handler = handler
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
         self._waiting: deque[_Held] = deque()
@@ -74,8 +76,8 @@ class RabbitConsumer:
         """Begin to consume; the queue exists. Raises one of `LOST`."""
         self._channel = await connection.channel(publisher_confirms=False)
         await self._channel.set_qos(prefetch_count=self._subscription.in_flight_max)
-        self._queue = await self._channel.declare_queue(self._subscription.queue, passive=True)
-        self._task = asyncio.create_task(self._work(), name=f"work-{self._subscription.queue}")
+        self._queue = await self._channel.declare_queue(self._name, passive=True)
+        self._task = asyncio.create_task(self._work(), name=f"work-{self._name}")
         self._tag = await self._queue.consume(self._arrive, no_ack=False)
 
     async def stop(self, grace_s: float) -> None:
@@ -113,7 +115,7 @@ class RabbitConsumer:
                 last_count = len(batch)
                 kept = await self._work_off(batch) if batch and not self._stopping.is_set() else False
             except Exception:  # noqa: BLE001  a consumer that dies in silence is the worst of all
-                _log.exception("rabbit.consumer_failed", queue=self._subscription.queue)
+                _log.exception("rabbit.consumer_failed", queue=self._name)
                 kept = True
             if kept:
                 with contextlib.suppress(TimeoutError):
@@ -136,7 +138,7 @@ class RabbitConsumer:
 
     async def _work_off(self, batch: list[_Held]) -> bool:
         """Hand a batch over and settle it; True when something is to be retried after a pause."""
-        deliveries = [_delivery(held.raw, self._subscription) for held in batch]
+        deliveries = [_delivery(held.raw, self._subscription.channel, self._name) for held in batch]
         settlements = await settle_as_retry(self._handler, deliveries)
         kept = [held for held, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
         failed = 0
@@ -151,7 +153,7 @@ class RabbitConsumer:
         self._unsettled = []
         if failed:
             self.settlement_failures += failed
-            _log.warning("rabbit.settlement_failed", queue=self._subscription.queue, count=failed)
+            _log.warning("rabbit.settlement_failed", queue=self._name, count=failed)
         return bool(kept)
 
 
@@ -200,13 +202,13 @@ def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
     return headers
 
 
-def _delivery(raw: AbstractIncomingMessage, subscription: Subscription) -> Delivery:
+def _delivery(raw: AbstractIncomingMessage, channel: str, queue: str) -> Delivery:
     return Delivery(
         body=raw.body,
         headers=text_headers(raw),
-        channel=subscription.channel,
+        channel=channel,
         key=None,
         redelivered=bool(raw.redelivered),
-        position=f"{subscription.queue}#{raw.delivery_tag}",
+        position=f"{queue}#{raw.delivery_tag}",
         token=raw,
     )

@@ -29,7 +29,7 @@ from tests.conformance import checks_dead_letters as dead_letters
 from tests.conformance import checks_delivery as delivery
 from tests.conformance import checks_publishing as publishing
 from tests.conformance import checks_settlement as settlement
-from tests.conformance.harness import Check
+from tests.conformance.harness import TYPE, Check
 
 
 class Sound:
@@ -62,6 +62,17 @@ class Sound:
             return await self.handle(handler, batch)
 
         await self.real.subscribe(subscription, handle)
+
+    async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
+        async def handle(batch: Sequence[Delivery]) -> Sequence[Settlement]:
+            return await self.handle(handler, batch)
+
+        await self.real.subscribe_dead_letters(subscription, group, handle)
+
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        await self.real.publish_retry(subscription, delivery, headers)
 
     async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
         """Between the real adapter and the check's handler."""
@@ -211,6 +222,27 @@ class LosesDeadLetters(Sound):
         return
 
 
+class GivesBackToEverybody(Sound):
+    """Publishes to the channel again."""
+
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        again = Message(
+            subscription.channel, TYPE, delivery.key or "", delivery.body, {**delivery.headers, **headers}
+        )
+        await self.real.publish([again])
+
+
+class LosesWhatItGivesBack(Sound):
+    """Does not wait for a confirmation that never comes."""
+
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        return
+
+
 class ConsumesDeadLetters(Sound):
     """A look uses the letters up."""
 
@@ -251,6 +283,10 @@ BREAKS: Mapping[type[Sound], tuple[tuple[Check, str], ...]] = {
     LosesDeadLetters: (
         (dead_letters.check_a_dead_letter_is_kept_whole_and_looking_changes_nothing, "dead letters lost"),
     ),
+    GivesBackToEverybody: (
+        (dead_letters.check_what_is_given_back_reaches_its_subscriber_alone, "somebody else got it"),
+    ),
+    LosesWhatItGivesBack: ((dead_letters.check_what_is_given_back_waits_for_its_subscriber, "none lost"),),
     ConsumesDeadLetters: (
         (dead_letters.check_a_dead_letter_is_kept_whole_and_looking_changes_nothing, "dead letters lost"),
     ),

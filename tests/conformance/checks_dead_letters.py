@@ -1,11 +1,15 @@
-"""Dead letters: parked with a confirmation, looked at without being used up; the broker's own nets park too."""
+"""Dead letters: parked with a confirmation, looked at without being used up, consumed, and given back to the one
+subscriber that they are from; the broker's own nets park too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.broker.base import Broker, DeadLetter, Delivery, Settlement, Subscription
-from tests.conformance.harness import Harness, eventually, only_on, publish_all
+import pytest
+
+from shared.broker.base import Broker, DeadLetter, Delivery, Message, Settlement, Subscription
+from shared.errors import UnavailableError
+from tests.conformance.harness import Harness, eventually, only_on, publish_all, until_one_got
 from tests.conformance.servers_seen import reject_until_gone
 
 LOOKS = 25
@@ -37,6 +41,89 @@ async def check_no_dead_letters_is_an_empty_list(harness: Harness) -> None:
     broker, subscription = await harness.broker(), harness.subscription()
     await broker.declare([], [subscription])
     assert await broker.dead_letters(subscription) == []
+
+
+GROUP = "letters"
+
+
+async def check_consumed_dead_letters_come_again_until_they_are_settled(harness: Harness) -> None:
+    broker, subscription = await harness.broker(), harness.subscription()
+    await broker.declare([harness.channel], [subscription])
+    letters = harness.messages(6, keys=3, headers={"cause": "planted"})
+    for letter in letters:
+        await broker.publish_dead_letter(subscription, _delivery(letter), {})
+    refused = {letters[0].body, letters[3].body}
+    first = harness.recorder(lambda d: Settlement.RETRY if d.body in refused else Settlement.ACK)
+    leaving = await harness.make().__aenter__()
+    await leaving.subscribe_dead_letters(subscription, GROUP, first)
+    await first.until(lambda: all(first.bodies.count(body) > 1 for body in refused), "a retry comes again")
+    assert all(delivery.headers["cause"] == "planted" for delivery in first.deliveries), "headers lost"
+    await leaving.__aexit__(None, None, None)
+    second = harness.recorder()
+    await broker.subscribe_dead_letters(subscription, GROUP, second)
+    last = harness.messages(1, prefix="last-")
+    await broker.publish_dead_letter(subscription, _delivery(last[0]), {})
+    await second.until_got([*last, *(letter for letter in letters if letter.body in refused)])
+    harness.duplicates += first.duplicates() + second.duplicates()
+
+
+async def check_replicas_share_the_dead_letters(harness: Harness) -> None:
+    subscription, recorders = harness.subscription(), [harness.recorder(), harness.recorder()]
+    brokers = [await harness.broker(), await harness.broker()]
+    await brokers[0].declare([harness.channel], [subscription])
+    for broker, recorder in zip(brokers, recorders, strict=True):
+        await broker.subscribe_dead_letters(subscription, GROUP, recorder)
+    letters = harness.messages(30, keys=15)
+    for letter in letters:
+        await brokers[0].publish_dead_letter(subscription, _delivery(letter), {})
+    await until_one_got(recorders, letters)
+    twice = {*recorders[0].bodies} & {*recorders[1].bodies}
+    harness.duplicates += len(twice)
+    assert len(twice) < len(letters), "every replica gets everything"
+
+
+async def check_what_is_given_back_reaches_its_subscriber_alone(harness: Harness) -> None:
+    broker, meant, other = await harness.broker(), harness.recorder(), harness.recorder()
+    subscription = harness.subscription("meant")
+    await broker.subscribe(subscription, meant)
+    await broker.subscribe(harness.subscription("other"), other)
+    (back,) = harness.messages(1, prefix="back-", headers={"traceparent": "00-1-2-01"})
+    await broker.publish_retry(subscription, _delivery(back), {"added": "later"})
+    await meant.until_got([back])
+    marks = harness.messages(12, keys=12, prefix="mark-")
+    await publish_all(broker, marks)
+    await meant.until_got(marks)
+    await other.until_got(marks)
+    assert back.body not in other.bodies, "somebody else got it, too"
+    (got,) = [delivery for delivery in meant.deliveries if delivery.body == back.body]
+    assert got.headers.items() >= {"traceparent": "00-1-2-01", "added": "later"}.items(), "headers lost"
+    assert got.channel == harness.channel
+
+
+async def check_what_is_given_back_waits_for_its_subscriber(harness: Harness) -> None:
+    broker, recorder, subscription = await harness.broker(), harness.recorder(), harness.subscription()
+    await broker.declare([harness.channel], [subscription])
+    gone = await harness.make().__aenter__()
+    await gone.declare([harness.channel], [subscription])
+    back = harness.messages(5, keys=2)
+    for message in back:
+        await gone.publish_retry(subscription, _delivery(message), {})
+    await gone.__aexit__(None, None, None)
+    await broker.subscribe(subscription, recorder)
+    await recorder.until_settled(back)
+    harness.duplicates += recorder.duplicates()
+
+
+async def check_giving_back_to_nobody_is_an_error(harness: Harness) -> None:
+    broker, subscription = await harness.broker(), harness.subscription("nobody")
+    (message,) = harness.messages(1)
+    with pytest.raises(UnavailableError):
+        await broker.publish_retry(subscription, _delivery(message), {})
+
+
+def _delivery(message: Message) -> Delivery:
+    """The message as somebody who kept it holds it."""
+    return Delivery(message.body, message.headers, message.channel, message.key, False, "kept", None)
 
 
 @only_on("rabbit")

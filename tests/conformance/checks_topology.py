@@ -57,7 +57,11 @@ async def check_rabbit_topology_is_as_designed(harness: Harness) -> None:
 async def check_kafka_topology_is_as_designed(harness: Harness) -> None:
     broker, subscription = await harness.broker(kafka_partitions=12), harness.subscription()
     await broker.declare([harness.channel], [subscription])
-    topics = ((f"{harness.channel}-events", 7), (f"{subscription.queue}.dlt", 30))
+    topics = (
+        (f"{harness.channel}-events", 7),
+        (f"{subscription.queue}.dlt", 30),
+        (f"{subscription.queue}.retry", 7),
+    )
     for name, days in topics:
         partitions, options = await topic_seen(harness.runtime, name)
         assert partitions == 12
