@@ -1,13 +1,37 @@
-"""Dead Letter Channel: what is written on a message when it is put aside, and how it is read again."""
+"""Dead Letter Channel: what is written on a message when it leaves its subscriber's stream, and how it is read.
+
+The dead-letter place carries three kinds, told apart by the header `tandem-kind`:
+
+    failed    a permanent error, or the attempts are used up
+    delayed   a transient failure, or nobody's fault (`DelayError`): back not before `tandem-due-at`
+    receipt   a letter that was given back has been finished: its effect is recorded
+
+A message keeps `tandem-letter-id` from its first failure on, and `tandem-redrive`, the number of its last redrive.
+"""
 
 from __future__ import annotations
 
+import random
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from uuid import UUID, uuid5
 
 from shared.broker.base import Delivery, Subscription
+from shared.envelope import Envelope
+from shared.errors import DelayError, PermanentError, TransientError, UndecodableError
+from shared.settings import Settings
 
+KIND = "tandem-kind"
+LETTER_ID = "tandem-letter-id"
+REDRIVE = "tandem-redrive"
+DUE_AT = "tandem-due-at"
+DELAYS = "tandem-delays"
+"""How often a transient failure has delayed the event; those that are nobody's fault are not counted."""
+FIRST_FAILED_AT = "tandem-first-failed-at"
 SUBSCRIBER = "tandem-subscriber"
 CHANNEL = "tandem-channel"
 ERROR_TYPE = "tandem-error-type"
@@ -19,6 +43,14 @@ POSITION = "tandem-position"
 BODY_CUT_FROM = "tandem-body-cut-from"
 HEADERS_LEFT_OUT = "tandem-headers-left-out"
 
+OWN_HEADERS = frozenset(
+    {
+        KIND, LETTER_ID, REDRIVE, DUE_AT, DELAYS, FIRST_FAILED_AT, SUBSCRIBER, CHANNEL, ERROR_TYPE, ERROR_MESSAGE,
+        ERROR_STACK, ATTEMPTS, FAILED_AT, POSITION, BODY_CUT_FROM, HEADERS_LEFT_OUT,
+    }
+)  # fmt: skip
+"""What was added on the way; everything else came with the message."""
+
 BODY_BYTES_MAX = 16 * 1024 * 1024
 """Largest body of a dead letter: RabbitMQ's own limit, and as much as fits a dead-letter topic."""
 HEADERS_BYTES_MAX = 48 * 1024
@@ -26,6 +58,16 @@ HEADERS_BYTES_MAX = 48 * 1024
 
 _MESSAGE_CHARACTERS_MAX = 1_000
 _STACK_CHARACTERS_MAX = 8_000
+_LETTERS = UUID("5b0c7c55-7a1e-4f0e-9a2e-3f4a5d1e7c11")
+"""The namespace of the letters' ids."""
+
+
+class Kind(StrEnum):
+    """Why a message is in a dead-letter place."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    RECEIPT = "receipt"
 
 
 def dead_letter_headers(
@@ -33,16 +75,98 @@ def dead_letter_headers(
 ) -> dict[str, str]:
     """Where the message comes from, why it failed and when; body and headers of its own stay as they were."""
     stack = "".join(traceback.format_exception(error))
+    now = datetime.now(UTC).isoformat()
     return {
+        KIND: Kind.FAILED.value,
+        LETTER_ID: str(letter_id(subscription.queue, delivery)),
         SUBSCRIBER: subscription.subscriber,
         CHANNEL: subscription.channel,
         ERROR_TYPE: type(error).__name__,
         ERROR_MESSAGE: str(error)[:_MESSAGE_CHARACTERS_MAX],
         ERROR_STACK: stack[-_STACK_CHARACTERS_MAX:],
         ATTEMPTS: str(attempts),
-        FAILED_AT: datetime.now(UTC).isoformat(),
+        FIRST_FAILED_AT: delivery.headers.get(FIRST_FAILED_AT, now),
+        FAILED_AT: now,
         POSITION: delivery.position,
     }
+
+
+def receipt_headers(subscription: Subscription, delivery: Delivery) -> dict[str, str]:
+    """That the effect of a delivery that was given back is recorded."""
+    return {
+        KIND: Kind.RECEIPT.value,
+        LETTER_ID: delivery.headers[LETTER_ID],
+        REDRIVE: delivery.headers.get(REDRIVE, "0"),
+        SUBSCRIBER: subscription.subscriber,
+        CHANNEL: subscription.channel,
+        POSITION: delivery.position,
+    }
+
+
+def letter_id(queue: str, delivery: Delivery) -> UUID:
+    """The header's, if it has one; else the same for every delivery of one event to this subscriber. What is no
+    event is told apart by its bytes and where it stood."""
+    given = delivery.headers.get(LETTER_ID)
+    if given is not None:
+        try:
+            return UUID(given)
+        except ValueError:
+            pass  # somebody else's header of that name
+    try:
+        event = Envelope.decode(delivery.body)
+    except UndecodableError:
+        return uuid5(_LETTERS, f"{queue} {delivery.position} {sha256(delivery.body).hexdigest()}")
+    return uuid5(_LETTERS, f"{queue} {len(event.source)}:{event.source} {event.id}")
+
+
+def redrive_number(headers: Mapping[str, str]) -> int:
+    """Of the last redrive; 0 for a message that was never given back."""
+    return _count(headers, REDRIVE)
+
+
+def _count(headers: Mapping[str, str], name: str) -> int:
+    text = headers.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+class Delays:
+    """Which failures delay an event, and until when.
+
+    A transient failure waits `delay_initial_s`, twice as long each time up to `delay_max_s`, with jitter (half to
+    all of it); after `delays_max` times, or `delay_total_max_s` after the first failure, it counts as failed. A
+    `DelayError` waits as long as it says and is not counted, but no longer than events live (`message_ttl_s`).
+    """
+
+    def __init__(self, settings: Settings, transient: tuple[type[Exception], ...]) -> None:
+        self._settings = settings
+        self._transient: tuple[type[Exception], ...] = (TransientError, *transient)
+
+    def headers(self, delivery: Delivery, error: Exception) -> dict[str, str]:
+        """What makes a dead letter a delayed one; nothing if it has failed."""
+        if isinstance(error, PermanentError) or not isinstance(error, self._transient):
+            return {}
+        settings, counted = self._settings, not isinstance(error, DelayError)
+        now, delays = datetime.now(UTC), _count(delivery.headers, DELAYS)
+        longest_s = settings.delay_total_max_s if counted else settings.message_ttl_s
+        if (now - _first_failure(delivery, now)).total_seconds() >= longest_s:
+            return {}
+        if counted and delays >= settings.delays_max:
+            return {}
+        if isinstance(error, DelayError):
+            wait_s = error.delay_s
+        else:
+            longest_wait_s = min(settings.delay_initial_s * 2**delays, settings.delay_max_s)
+            wait_s = longest_wait_s * random.uniform(0.5, 1)  # noqa: S311
+        due = now + timedelta(seconds=max(0.0, min(wait_s, longest_s)))
+        return {KIND: Kind.DELAYED.value, DUE_AT: due.isoformat(), DELAYS: str(delays + counted)}
+
+
+def _first_failure(delivery: Delivery, now: datetime) -> datetime:
+    try:
+        first = datetime.fromisoformat(delivery.headers.get(FIRST_FAILED_AT, ""))
+    except ValueError:
+        return now
+    return first if first.tzinfo is not None else now
 
 
 def bounded(delivery: Delivery) -> Delivery:

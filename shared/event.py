@@ -86,13 +86,15 @@ class Subscriber:
     """What a service consumes of one channel.
 
     `ignores` are types that it knows of and does not want; any other type without a handler is unknown
-    and goes to the dead letters.
+    and goes to the dead letters. `transient` are exceptions, besides `TransientError`, that may pass: after the
+    short retries the event waits and comes again, where any other exception makes it a dead letter.
     """
 
     channel: str
     name: str
     handlers: tuple[Handler, ...]
     ignores: frozenset[str] = frozenset()
+    transient: tuple[type[Exception], ...] = ()
 
     @property
     def types(self) -> frozenset[str]:

@@ -3,8 +3,9 @@
     decode → claim (Redis) → attempt limit → [transaction: inbox + handlers + outbox] → mark done → settle
 
 The unit of work is a batch, the unit that a handler sees is one event. A batch that fails is rolled back and
-run again one by one, so that a bad event costs the others time and nothing else. Nobody is acknowledged
-before the effect is committed or the dead letter confirmed.
+run again one by one, so that a bad event costs the others time and nothing else. What goes on failing is put aside
+in the dead-letter place: delayed if it may pass, else failed. Nobody is acknowledged before the effect is
+committed or the dead letter confirmed; a letter that was given back gets a receipt when its effect is recorded.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import structlog
 
 from shared import failpoints, inbox
 from shared.broker.base import Broker, Delivery, Settlement, Subscription
-from shared.dead_letter import bounded, dead_letter_headers
+from shared.dead_letter import LETTER_ID, Kind, redrive_number
+from shared.dead_letter_sender import DeadLetterSender
 from shared.dedupe import Claims, ClaimState
 from shared.envelope import Envelope
 from shared.errors import (
     AttemptsExhaustedError,
+    DelayError,
     PermanentError,
     TransientError,
     UnavailableError,
@@ -51,7 +54,13 @@ class Status(StrEnum):
     DUPLICATE = "duplicate"
     IGNORED = "ignored"
     DEAD_LETTERED = "dead_lettered"
+    DELAYED = "delayed"
     RETRIED = "retried"
+
+
+_RECORDED = (Status.DONE, Status.DUPLICATE)
+_PUT_ASIDE = (Status.DEAD_LETTERED, Status.DELAYED)
+_STATUS_OF = {Kind.FAILED: Status.DEAD_LETTERED, Kind.DELAYED: Status.DELAYED}
 
 
 @dataclass(slots=True)
@@ -103,7 +112,9 @@ class Pipeline:
         self._settings = settings
         self._handlers = {handler.model.event_type: handler for handler in subscriber.handlers}
         self._ignores = subscriber.ignores
-        self._broker = broker
+        self._letters = DeadLetterSender(
+            settings, self.subscription, broker, subscriber.transient, self._patiently
+        )
         self._claims = claims
         self._units = units
         self._telemetry = telemetry
@@ -125,6 +136,9 @@ class Pipeline:
             batch.statuses[id(work.deliveries[0])] = work.status or Status.RETRIED
             duplicate = Status.RETRIED if work.status is Status.RETRIED else Status.DUPLICATE
             batch.statuses.update((id(again), duplicate) for again in work.deliveries[1:])
+        given_back = [delivery for delivery in deliveries if LETTER_ID in delivery.headers]
+        if given_back:
+            await self._answer(batch, given_back)
         statuses = [batch.statuses[id(delivery)] for delivery in deliveries]
         self._telemetry.processed(self.subscription, Counter(statuses), time.perf_counter() - started)
         return [Settlement.RETRY if status is Status.RETRIED else Settlement.ACK for status in statuses]
@@ -237,20 +251,25 @@ class Pipeline:
                 return
 
     async def _run_alone(self, work: _Work) -> None:
-        """Bounded retries with exponential backoff and full jitter; what still fails is dead-lettered."""
+        """Retries with backoff and jitter, bounded in number and time; what still fails is put aside."""
+        deadline = time.monotonic() + self._settings.handler_retry_max_s
         for attempt in range(1, self._settings.handler_attempts_max + 1):
             try:
                 await self._patiently(lambda: self._run([work]))
             except UnavailableError:
                 raise
-            except PermanentError as error:
+            except (PermanentError, DelayError) as error:
                 work.error = error
                 break
-            except Exception as error:  # noqa: BLE001 - unknown ones count like transient ones
+            except Exception as error:  # noqa: BLE001 - unknown ones are retried like transient ones
                 work.error = error
-                if attempt < self._settings.handler_attempts_max:
-                    wait_s = self._settings.retry_wait_initial_s * 2 ** (attempt - 1)
-                    await asyncio.sleep(min(wait_s, self._settings.retry_wait_max_s) * random.uniform(0.5, 1))  # noqa: S311
+                longest_s = min(
+                    self._settings.retry_wait_initial_s * 2 ** (attempt - 1), self._settings.retry_wait_max_s
+                )
+                wait_s = longest_s * random.uniform(0.5, 1)  # noqa: S311
+                if attempt == self._settings.handler_attempts_max or time.monotonic() + wait_s > deadline:
+                    break
+                await asyncio.sleep(wait_s)
             else:
                 return
         work.status = Status.DEAD_LETTERED
@@ -290,9 +309,9 @@ class Pipeline:
                             spans.append((span, work))
                         with nullcontext() if span is None else self._telemetry.inside(span):
                             await self._handle(work, uow, alone=len(works) == 1)
-                    impossible = [work.envelope for work in works if work.status is Status.DEAD_LETTERED]
-                    if impossible:
-                        await inbox.forget(uow.connection, self.subscription.subscriber, impossible)
+                    aside = [work.envelope for work in works if work.status in _PUT_ASIDE]
+                    if aside:
+                        await inbox.forget(uow.connection, self.subscription.subscriber, aside)
                     if self._fail_points is not None:
                         await uow.flush()
                         self._fail_points.reach(failpoints.AFTER_EFFECT)
@@ -312,18 +331,20 @@ class Pipeline:
                 self._telemetry.end_process(span, status, failure or work.error)
 
     async def _handle(self, work: _Work, uow: UnitOfWork, *, alone: bool) -> None:
-        """A permanent failure undoes this event alone, where that can be done; else it fails the transaction."""
+        """What no retry will change undoes this event alone, where that can be done; else it fails the
+        transaction."""
         work.runs += 1
         uow.begin_event(work.envelope)
         try:
             if self._fail_points is not None:
                 self._fail_points.reach(failpoints.HANDLER + work.envelope.type)
             await work.handler.handle(work.event, uow)
-        except PermanentError as error:
+        except (PermanentError, DelayError) as error:
             if alone or not uow.can_discard_event:
                 raise
             uow.discard_event()
-            work.status, work.error = Status.DEAD_LETTERED, error
+            work.error = error
+            work.status = Status.DELAYED if isinstance(error, DelayError) else Status.DEAD_LETTERED
         else:
             work.status, work.error = Status.DONE, None
 
@@ -332,52 +353,45 @@ class Pipeline:
     async def _reject(self, batch: _Batch) -> None:
         """Dead-letter what could not even be read."""
         letters = [(delivery, reason, 1) for delivery, reason in batch.rejected]
-        for (delivery, _), sent in zip(batch.rejected, await self._dead_letter_each(letters), strict=True):
-            batch.statuses[id(delivery)] = Status.DEAD_LETTERED if sent else Status.RETRIED
+        for (delivery, _), status in zip(batch.rejected, await self._put_aside(letters), strict=True):
+            batch.statuses[id(delivery)] = status
 
     async def _finish(self, works: Sequence[_Work]) -> None:
-        """Dead-letter what cannot succeed, mark what is done, give back what is to be retried."""
+        """Put aside what failed, mark what is done, give back what is to be retried."""
         works = [work for work in works if work.status is not None and not work.finished]
-        dead = [work for work in works if work.status is Status.DEAD_LETTERED]
-        exhausted = AttemptsExhaustedError("no reason recorded")
-        letters = [(work.deliveries[0], work.error or exhausted, max(work.attempt, work.runs)) for work in dead]
-        for work, sent in zip(dead, await self._dead_letter_each(letters), strict=True):
-            if not sent:
-                work.status = Status.RETRIED
+        aside = [work for work in works if work.status in _PUT_ASIDE]
+        if aside:
+            exhausted = AttemptsExhaustedError("no reason recorded")
+            # The delivery that was given back last: its letter waits for this answer.
+            newest = [max(work.deliveries, key=lambda d: redrive_number(d.headers)) for work in aside]
+            letters = [
+                (delivery, work.error or exhausted, max(work.attempt, work.runs))
+                for delivery, work in zip(newest, aside, strict=True)
+            ]
+            for work, status in zip(aside, await self._put_aside(letters), strict=True):
+                work.status = status
         if self._fail_points is not None and any(work.status is Status.DONE for work in works):
             self._fail_points.reach(failpoints.AFTER_COMMIT)
-        await self._mark_done([w for w in works if w.status is Status.DONE or w.status is Status.DUPLICATE])
+        await self._mark_done([work for work in works if work.status in _RECORDED])
         await self._give_back([work for work in works if work.status is Status.RETRIED])
-        await self._give_back([work for work in works if work.status is Status.DEAD_LETTERED], forget=True)
+        await self._give_back([work for work in works if work.status in _PUT_ASIDE], forget=True)
         for work in works:
             work.finished = True
 
-    async def _dead_letter_each(self, letters: Sequence[tuple[Delivery, Exception, int]]) -> list[bool]:
-        """Which of them the broker confirmed. Once it is away, the rest do not wait for it one by one."""
-        sent: list[bool] = []
-        for delivery, error, attempts in letters:
-            sent.append(all(sent[-1:]) and await self._dead_letter(delivery, error, attempts))
-        return sent
+    async def _put_aside(self, letters: Sequence[tuple[Delivery, Exception, int]]) -> list[Status]:
+        """What became of each (delivery, reason, attempts)."""
+        kinds = await asyncio.gather(*(self._letters.put_aside(*letter) for letter in letters))
+        return [Status.RETRIED if kind is None else _STATUS_OF[kind] for kind in kinds]
 
-    async def _dead_letter(self, delivery: Delivery, error: Exception, attempts: int) -> bool:
-        headers = dead_letter_headers(self.subscription, delivery, error, attempts)
-
-        async def publish() -> None:
-            await self._broker.publish_dead_letter(self.subscription, bounded(delivery), headers)
-
-        try:
-            await self._patiently(publish)
-        except UnavailableError as unavailable:
-            _log.warning("pipeline.dead_letter_failed", position=delivery.position, error=str(unavailable))
-            return False
-        _log.error(
-            "pipeline.dead_lettered",
-            queue=self.subscription.queue,
-            position=delivery.position,
-            error_type=type(error).__name__,
-            error=str(error)[:500],
-        )
-        return True
+    async def _answer(self, batch: _Batch, given_back: Sequence[Delivery]) -> None:
+        """Send a receipt for each letter whose effect is recorded, before it is settled."""
+        recorded = {id(d) for work in batch.works.values() if work.status in _RECORDED for d in work.deliveries}
+        recorded |= {key for key, status in batch.statuses.items() if status is Status.IGNORED}
+        answered = [delivery for delivery in given_back if id(delivery) in recorded]
+        sent = await asyncio.gather(*(self._letters.send_receipt(delivery) for delivery in answered))
+        for delivery, confirmed in zip(answered, sent, strict=True):
+            if not confirmed:
+                batch.statuses[id(delivery)] = Status.RETRIED
 
     async def _mark_done(self, works: Sequence[_Work]) -> None:
         if works and time.monotonic() >= self._redis_away_until:

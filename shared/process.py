@@ -45,6 +45,9 @@ _PROBE_TIMEOUT_S = 3.0
 _GC_ALLOCATIONS = 50_000
 
 
+Job = Callable[["Process"], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """What a service is to the rest of the system: its name and its events."""
@@ -52,6 +55,8 @@ class Service:
     name: str
     publishes: tuple[type[EventData], ...] = ()
     subscribers: tuple[Subscriber, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    """What a process with the role `consumer` does besides, from when the broker is connected until it stops."""
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -133,12 +138,14 @@ class Process:
             subscriptions.append(pipeline.subscription)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.claims.heartbeat())
-            await self._until_available(lambda: stack.enter_async_context(self.broker))
-            await self._until_available(lambda: self.broker.declare(self.service.channels, subscriptions))
+            await self.until_available(lambda: stack.enter_async_context(self.broker))
+            await self.until_available(lambda: self.broker.declare(self.service.channels, subscriptions))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             if "consumer" in self.settings.roles:
                 for pipeline in pipelines:
-                    await self._until_available(lambda p=pipeline: self.broker.subscribe(p.subscription, p))  # type: ignore[misc]
+                    await self.until_available(lambda p=pipeline: self.broker.subscribe(p.subscription, p))  # type: ignore[misc]
+                for job in self.service.jobs:
+                    tasks.create_task(_run_job(job, self))
             if "relay" in self.settings.roles and self.service.publishes:
                 for shard in range(self.settings.relay_shards):
                     tasks.create_task(Relay(self.settings, self.broker, self.telemetry, shard).run())
@@ -146,7 +153,7 @@ class Process:
             self._connected = True
             _log.info("process.started", process=self.name, roles=sorted(self.settings.roles))
 
-    async def _until_available(self, action: Callable[[], Awaitable[Any]]) -> None:
+    async def until_available(self, action: Callable[[], Awaitable[Any]]) -> None:
         """Wait for a broker that is not up yet; readiness says so meanwhile."""
         while True:
             try:
@@ -206,6 +213,10 @@ class Process:
 
     async def _asyncapi(self, _request: Request) -> Response:
         return JSONResponse(self.broker.asyncapi(f"Tandem {self.service.name}", VERSION, self.service.operations))
+
+
+async def _run_job(job: Job, process: Process) -> None:
+    await job(process)
 
 
 async def _live(_request: Request) -> Response:

@@ -17,6 +17,7 @@ from shared.errors import ConfigurationError
 
 Role = Literal["api", "relay", "consumer"]
 Seconds = Annotated[float, Field(gt=0)]
+Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
 
 
 def _split(value: object) -> object:
@@ -61,8 +62,26 @@ class Settings(BaseSettings):
     deliveries_max: Annotated[int, Field(ge=1, le=100)] = 5
     retry_wait_initial_s: Seconds = 0.05
     retry_wait_max_s: Seconds = 1.0
+    handler_retry_max_s: Seconds = 10.0
+    """No short retry of an event begins later than this after its first failure."""
+    delay_initial_s: Seconds = 2.0
+    delay_max_s: Seconds = 60.0
+    delays_max: Annotated[int, Field(ge=0, le=100)] = 10
+    delay_total_max_s: Seconds = 3_600.0
     outage_hold_s: Seconds = 60.0
     """How long a batch waits for a server that is away before it goes back to the broker."""
+
+    dead_letter_subscriptions: Annotated[tuple[Queue, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Whose dead letters the dead-letter service keeps: `notification.order,…` (subscriber and channel)."""
+    redrive_interval_s: Seconds = 300.0
+    redrive_poll_interval_s: Seconds = 0.5
+    """How often it looks for delayed events that are due, and for redrives that somebody asked for."""
+    redrive_attempts_max: Annotated[int, Field(ge=0, le=100)] = 5
+    redrive_backoff_initial_s: Seconds = 300.0
+    redrive_backoff_max_s: Seconds = 6 * 3_600.0
+    redrive_answer_timeout_s: Seconds = 600.0
+    alert_interval_s: Seconds = 3_600.0
+    alert_webhook_url: str | None = None
 
     claim_lock_s: Seconds = 300.0
     claim_done_s: Seconds = 86_400.0
@@ -115,10 +134,15 @@ class Settings(BaseSettings):
             "TANDEM_HEARTBEAT_TTL_S must be at least three times TANDEM_HEARTBEAT_INTERVAL_S": (
                 self.heartbeat_ttl_s >= 3 * self.heartbeat_interval_s
             ),
-            "TANDEM_OUTAGE_HOLD_S plus twice TANDEM_HANDLER_TIMEOUT_S must stay under "
-            "TANDEM_KAFKA_MAX_POLL_INTERVAL_S, or Kafka gives the batch to someone else": (
-                self.outage_hold_s + 2 * self.handler_timeout_s < self.kafka_max_poll_interval_s
+            "TANDEM_OUTAGE_HOLD_S plus TANDEM_HANDLER_RETRY_MAX_S plus twice TANDEM_HANDLER_TIMEOUT_S must stay "
+            "under TANDEM_KAFKA_MAX_POLL_INTERVAL_S, or Kafka gives the batch to someone else": (
+                self.outage_hold_s + self.handler_retry_max_s + 2 * self.handler_timeout_s
+                < self.kafka_max_poll_interval_s
             ),
+            "TANDEM_REDRIVE_BACKOFF_INITIAL_S must not exceed TANDEM_REDRIVE_BACKOFF_MAX_S": (
+                self.redrive_backoff_initial_s <= self.redrive_backoff_max_s
+            ),
+            "TANDEM_DELAY_INITIAL_S must not exceed TANDEM_DELAY_MAX_S": self.delay_initial_s <= self.delay_max_s,
             "TANDEM_INBOX_RETENTION_S must exceed TANDEM_MESSAGE_TTL_S, or an old redelivery takes effect twice": (
                 self.inbox_retention_s > self.message_ttl_s
             ),

@@ -145,6 +145,9 @@ class Telemetry:
             explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_S,
         )
         self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
+        self._dead_letters = meter.create_gauge(
+            "tandem.dead_letters", "{letter}", "Dead letters by state and kind"
+        )
         self._settlement_failures = meter.create_counter("tandem.settlement.failures", "{message}")
 
     def _add_file_exporters(
@@ -329,6 +332,11 @@ class Telemetry:
 
     def settlement_failed(self, subscription: Subscription, count: int) -> None:
         self._settlement_failures.add(count, {"tandem.queue": subscription.queue})
+
+    def dead_letters(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Say how many dead letters there are, by state and kind."""
+        for (state, kind), count in counts.items():
+            self._dead_letters.set(count, {"tandem.state": state, "tandem.kind": kind})
 
     def shutdown(self) -> None:
         """Flush what is waiting and stop; bounded by the exporters' own timeouts."""

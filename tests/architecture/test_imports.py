@@ -80,7 +80,7 @@ def test_only_telemetry_imports_opentelemetry() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_domain_is_pure(service: str) -> None:
     path = REPOSITORY / "services" / service / "domain.py"
-    allowed = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "typing", "uuid"}
+    allowed = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "re", "typing", "uuid"}
     foreign = {name for name in imports(path) if name.split(".")[0] not in allowed}
     assert {name for name in foreign if not name.startswith("shared.errors")} == set()
 

@@ -162,12 +162,15 @@ class World:
             await self.stack.enter_async_context(claims.heartbeat())
         return claims
 
-    def subscriber(self, handler: HandlerFunction = on_happened) -> Subscriber:
+    def subscriber(
+        self, handler: HandlerFunction = on_happened, transient: tuple[type[Exception], ...] = ()
+    ) -> Subscriber:
         return Subscriber(
             channel=self.channel,
             name=SUBSCRIBER,
             handlers=(Handler(self.data, handler),),
             ignores=frozenset({"thing.ignored"}),
+            transient=transient,
         )
 
     @property
@@ -193,12 +196,13 @@ class World:
         broker: Broker | None = None,
         claims: Claims | None = None,
         units: UnitsOfWork | None = None,
+        transient: tuple[type[Exception], ...] = (),
         **overrides: Any,
     ) -> Pipeline:
         """The stages alone: call it with deliveries."""
         return Pipeline(
             self.settings(**overrides),
-            subscriber=self.subscriber(handler),
+            subscriber=self.subscriber(handler, transient),
             broker=broker or await self.publisher(),
             claims=claims or await self.claims(**overrides),
             units=units or self.units,
