@@ -250,6 +250,10 @@ class RabbitAdapter:
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         await self.declare((), (subscription,))
         await self._consume(RabbitConsumer(subscription, handler))
+        self._subscriptions.append(subscription)
+        if self._tending is None:
+            keeping = keep_declared(self._open_channel, self._subscriptions, self._settings)
+            self._tending = asyncio.create_task(keeping, name="keep-declared")
 
     async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
         # One queue, one group: whoever consumes it competes.
@@ -269,10 +273,6 @@ class RabbitAdapter:
                 await consumer.start(await self._broker.connect())
         except LOST as error:
             raise _unavailable(error) from error
-        self._subscriptions.append(subscription)
-        if self._tending is None:
-            keeping = keep_declared(self._open_channel, self._subscriptions, self._settings)
-            self._tending = asyncio.create_task(keeping, name="keep-declared")
 
     # -- looking
 
