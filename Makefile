@@ -18,9 +18,9 @@ ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
 ARGS ?=
 
-CHECKED := shared services deploy compare bench
+CHECKED := shared services deploy compare bench faults
 
-.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare bench test check lock
+.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test check lock
 
 help: ## this list
 	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -49,6 +49,9 @@ dead-letters: $(STAMP) ## what waits in the dead-letter queues or topics
 
 compare: $(STAMP) ## run the same services on both brokers and compare them (WORKLOAD=file, ROUNDS=5)
 	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') $(ARGS)
+
+faults: $(STAMP) ## break the running system in every way and check that nothing is lost or doubled
+	$(PYTHON) -m faults $(ARGS)
 
 bench: $(STAMP) ## the pipeline against hand-written loops and Celery
 	$(PYTHON) -m bench $(ARGS)

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     out: Path = chosen.out
     try:
         workload = load_workload(chosen.workload, chosen.rounds)
-        _require_place(out)
+        require_place(out)
         outcome = run(workload, _RUN_ROOT)
     except WorkloadError as error:
         print(f"compare: {error}", file=sys.stderr)
@@ -76,7 +76,7 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
-def _require_place(out: Path) -> None:
+def require_place(out: Path) -> None:
     """Refuse to replace a directory that holds something else than a report."""
     if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkloadError(f"{out} exists and is no report: it will not be replaced")

@@ -34,6 +34,13 @@ class Databases:
         self._connections: dict[str, asyncpg.Connection[Any]] = {}
 
     async def __aenter__(self) -> Databases:
+        await self.connect()
+        return self
+
+    async def connect(self) -> None:
+        """Connect, or connect anew after the server was restarted."""
+        for connection in self._connections.values():
+            connection.terminate()
         for service, dsn in self._dsns.items():
             self._connections[service] = await asyncpg.connect(
                 dsn,
@@ -41,7 +48,6 @@ class Databases:
                 command_timeout=_TIMEOUT_S,
                 server_settings={"application_name": "compare"},
             )
-        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for connection in self._connections.values():

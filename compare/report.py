@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from rich.table import Table
 
 from compare.figures import Latencies, write_histogram_log
 from compare.ledger import write_ledger
+from compare.replacement import replaced
 from compare.run import RunResult
 
 _TITLES = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
@@ -22,10 +21,7 @@ _PIPE_WIDTH = 118
 
 def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None:
     """Replace the directory `out` by this report: it is there whole, or as it was before."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        fresh.chmod(0o755)
+    with replaced(out) as fresh:
         (fresh / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         write_ledger(
             fresh / "ledger.jsonl.gz",
@@ -33,14 +29,6 @@ def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None
             {broker: side.committed_s() for broker, side in outcome.sides.items()},
         )
         write_histogram_log(fresh / "latencies.hlog", _histograms(outcome))
-        before = fresh.with_name(f"{fresh.name}.before")
-        if out.exists():
-            out.rename(before)
-        fresh.rename(out)
-        shutil.rmtree(before, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
 
 
 def _histograms(outcome: RunResult) -> dict[str, tuple[float, float, Latencies]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,9 +26,9 @@ from compare.side import Side
 from compare.workload import Workload
 from deploy.native import Ports, Runtime
 from deploy.native.site import read_state
-from deploy.topology import BROKERS, SERVICES, BrokerName
+from deploy.topology import BROKERS, SERVERS, SERVICES, BrokerName, ServerName
 
-SERVERS = "starting the servers"
+STARTING = "starting the servers"
 SERVICES_LEG = "starting the services"
 USERS = "registering users"
 WARM_UP = "warm-up"
@@ -36,7 +36,7 @@ STEADY = "steady load"
 BACKLOG = "backlog"
 CHECK = "checking every event"
 
-_DIRECTORY_PREFIX = "compare-"
+_NAME = "compare"
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ def plan(workload: Workload) -> list[Leg]:
     steady_s = workload.steady.duration_s + workload.steady.follow_up_after_s + 1
     backlog_s = 7 + workload.backlog.events / 2_000
     warm_up_s = workload.warm_up.steady_s + 2 + workload.warm_up.backlog_events / 1_500
-    legs = [Leg(SERVERS, 10), Leg(SERVICES_LEG, 16)]
+    legs = [Leg(STARTING, 10), Leg(SERVICES_LEG, 16)]
     legs += [Leg(USERS, 2 + workload.users / 50, broker) for broker in BROKERS]
     legs += [Leg(WARM_UP, warm_up_s, broker) for broker in BROKERS]
     for number in range(1, workload.rounds + 1):
@@ -78,12 +78,12 @@ def run(workload: Workload, run_root: Path) -> RunResult:
 
     Raises `DeployError` when servers or services do not come up, `StalledError` when the system does not work.
     """
-    remove_leftovers(run_root)
+    remove_leftovers(run_root, _NAME)
     outcome = RunResult(workload, datetime.now(UTC))
     began = time.monotonic()
     outcome.hardware = facts.hardware(facts.busy_percent())
     legs = plan(workload)
-    with Journey(legs) as journey, _instance(run_root, journey) as runtime:
+    with Journey(legs) as journey, instance(run_root, _NAME, journey) as runtime:
         servers, services, *rest = legs
         with journey.leg(servers):
             runtime.start_servers()
@@ -93,7 +93,7 @@ def run(workload: Workload, run_root: Path) -> RunResult:
         outcome.settings = facts.settings(runtime)
         run_until_signal(_drive(outcome, runtime, journey, rest))
         if not outcome.sound:
-            _keep_logs(runtime, run_root, journey)
+            keep_logs(runtime, run_root, _NAME, journey)
     outcome.took_s = time.monotonic() - began
     return outcome
 
@@ -111,10 +111,10 @@ def databases_of(runtime: Runtime, broker: BrokerName) -> Databases:
     return Databases({service: runtime.dsn(runtime.sets[broker].database(service)) for service in SERVICES})
 
 
-def remove_leftovers(run_root: Path) -> None:
-    """Delete the data of earlier runs that were killed before they could do it."""
-    for place in run_root.glob(f"{_DIRECTORY_PREFIX}[0-9]*"):
-        pid = int(place.name.removeprefix(_DIRECTORY_PREFIX).split("-")[0])
+def remove_leftovers(run_root: Path, name: str) -> None:
+    """Delete the data of earlier runs of the tool `name` that were killed before they could do it."""
+    for place in run_root.glob(f"{name}-[0-9]*"):
+        pid = int(place.name.removeprefix(f"{name}-").split("-")[0])
         if not psutil.pid_exists(pid) and read_state(place):
             Runtime.attach(place).stop(remove=True)
 
@@ -147,12 +147,20 @@ async def _go(leg: Leg, outcome: RunResult, side: Side) -> None:
 
 
 @contextmanager
-def _instance(run_root: Path, journey: Journey) -> Iterator[Runtime]:
-    """An instance of our own that is stopped, and its data removed, on the way out.
+def instance(
+    run_root: Path,
+    name: str,
+    journey: Journey,
+    *,
+    ports: Ports | None = None,
+    servers: Collection[ServerName] = SERVERS,
+) -> Iterator[Runtime]:
+    """An instance for the tool `name` that is stopped, and its data removed, on the way out.
 
     Should this process be killed outright, the instance's own watch ends its processes.
     """
-    runtime = Runtime(run_root / f"{_DIRECTORY_PREFIX}{os.getpid()}", Ports.free_block(), steps=journey)
+    root = run_root / f"{name}-{os.getpid()}"
+    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=journey)
     try:
         yield runtime
     finally:
@@ -160,8 +168,9 @@ def _instance(run_root: Path, journey: Journey) -> Iterator[Runtime]:
         runtime.stop(remove=True)
 
 
-def _keep_logs(runtime: Runtime, run_root: Path, journey: Journey) -> None:
-    kept = run_root / "compare-failed-logs"
+def keep_logs(runtime: Runtime, run_root: Path, name: str, journey: Journey) -> None:
+    """Keep the logs of a run that found something, and say where."""
+    kept = run_root / f"{name}-failed-logs"
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(runtime.site.logs, kept)
     journey.say(f"the logs of this run are kept in {kept}")

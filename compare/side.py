@@ -90,7 +90,7 @@ class Side:
 
         Raises `StalledError` when that does not happen.
         """
-        entries, report = await self._send(plan_registrations(self.workload.users), "users")
+        entries, report = await self.send(plan_registrations(self.workload.users), "users")
         if report.errors:
             raise StalledError(f"registering users on {self.broker} failed: {report.errors}")
         self.users = [str(entry.key) for entry in entries]
@@ -100,22 +100,22 @@ class Side:
 
         if not await until(known, self.workload.settle_timeout_s, 0.1):
             raise StalledError(f"the order service on {self.broker} does not hear of the users")
-        await self._settle()
+        await self.settle()
 
     async def warm_up(self) -> None:
         """The same load for a short time; its figures are thrown away, its events are checked."""
         warm_up = self.workload.warm_up
         if warm_up.steady_s:
-            await self._send(self._schedule("warm-up", warm_up.steady_s), "warm-up")
+            await self.send(self.schedule("warm-up", warm_up.steady_s), "warm-up")
         if warm_up.backlog_events:
             await self._write_backlog(warm_up.backlog_events, "warm-up")
-        await self._settle()
+        await self.settle()
 
     async def run_steady(self, phase: str) -> None:
         """The steady load, until its last effect is recorded."""
         before, drift_s = await self._usage(), self.clock.drift_s()
-        entries, report = await self._send(self._schedule(phase, self.workload.steady.duration_s), phase)
-        await self._settle()
+        entries, report = await self.send(self.schedule(phase, self.workload.steady.duration_s), phase)
+        await self.settle()
         after = await self._usage()
         committed = {effect.identity: effect.committed_s for effect in self.effects}
         latencies = Latencies()
@@ -137,7 +137,7 @@ class Side:
         """Consumer stopped, backlog written and shipped to the broker, consumer started, backlog drained."""
         drift_s, events = self.clock.drift_s(), self.workload.backlog.events
         self.journey.detail("stopping the consumer")
-        await asyncio.to_thread(self.runtime.stop_process, self._process(_CONSUMER))
+        await asyncio.to_thread(self.runtime.stop_process, self.process(_CONSUMER))
         position = await self.databases.last_effect_position()
         self.journey.detail(f"writing {events:,} events")
         await self._write_backlog(events, phase)
@@ -145,7 +145,7 @@ class Side:
         waiting = await broker_state(self.broker, self.runtime).waiting()
         self.journey.detail("starting the consumer")
         started_s = self.clock.now_s()
-        await asyncio.to_thread(self.runtime.start_process, self._process(_CONSUMER), wait=False)
+        await asyncio.to_thread(self.runtime.start_process, self.process(_CONSUMER), wait=False)
         first, counted = await self._await_drain(position, events)
         last = await self._usage()
         effects = await self.databases.effects(position)
@@ -166,7 +166,7 @@ class Side:
                 clock_drift_s=self.clock.drift_s() - drift_s,
             )
         )
-        await self._settle()
+        await self.settle()
 
     async def verify(self) -> Verdict:
         """Compare everything that was promised with everything that was recorded.
@@ -174,7 +174,7 @@ class Side:
         What is missing is looked for on its way, for which the consumer is stopped.
         """
         await self.databases.resolve(self.entries)
-        await self._settle()
+        await self.settle()
         self.effects = await self.databases.effects()
         if not checker.missing(self.entries, self.effects):
             return checker.check(self.entries, self.effects)
@@ -189,17 +189,20 @@ class Side:
 
     # -- inside
 
-    def _process(self, name: str) -> str:
+    def process(self, name: str) -> str:
+        """The supervised name of `order`, `notification-consumer`, …."""
         return f"{self.broker}-{name}"
 
-    def _schedule(self, phase: str, duration_s: float) -> list[Operation]:
+    def schedule(self, phase: str, duration_s: float) -> list[Operation]:
+        """The steady load of a phase."""
         # The same seed on both sides: both get the same load, request by request.
         return plan_steady(self.workload.steady, self.workload.users, duration_s, f"{self.workload.seed}-{phase}")
 
     async def _usage(self) -> Usage:
         return await asyncio.to_thread(take_usage, self.runtime, self.broker, time.monotonic())
 
-    async def _send(self, operations: list[Operation], phase: str) -> tuple[list[Entry], LoadReport]:
+    async def send(self, operations: list[Operation], phase: str) -> tuple[list[Entry], LoadReport]:
+        """Send operations over HTTP; their ledger entries are among `entries` once all are answered."""
         steady = self.workload.steady
         generator = LoadGenerator(
             self.runtime.service_urls(self.broker),
@@ -257,7 +260,7 @@ class Side:
     def _patience_s(self, events: int) -> float:
         return self.workload.settle_timeout_s + events / _EVENTS_PER_S_MIN
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
         """Wait until every acknowledged event has its effect, or give up those that do not get it in time."""
         acknowledged = sum(entry.outcome is Outcome.ACKNOWLEDGED for entry in self.entries)
 
@@ -279,7 +282,7 @@ class Side:
         return {entry.identity for entry in checker.missing(self.entries, self.effects)} - self.given_up
 
     async def _look_for_missing(self) -> Remaining:
-        await asyncio.to_thread(self.runtime.stop_process, self._process(_CONSUMER))
+        await asyncio.to_thread(self.runtime.stop_process, self.process(_CONSUMER))
         settings = settings_from(self.runtime.service_env(_CONSUMER, self.broker, self.broker))
         return Remaining(
             in_outbox=await self.databases.outbox_identities(),

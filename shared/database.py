@@ -102,7 +102,9 @@ class Database:
                 "server_settings": {
                     "application_name": application_name,
                     "jit": "off",  # plans are tiny; compiling them costs more than it saves
-                    "idle_in_transaction_session_timeout": "60s",
+                    # Nobody runs longer than this: such a session belongs to a process that was stopped or cut
+                    # off in the middle, and holds the inbox rows that its successor waits for.
+                    "idle_in_transaction_session_timeout": str(int(settings.handler_timeout_s * 1_000)),
                 },
             },
         )

@@ -49,6 +49,13 @@ log.retention.hours=168
 message.max.bytes=1048588
 """
 
+# Kafka tells its clients where to come back to. One that came through a proxy must be told the proxy's address.
+_BEHIND_PROXY = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+"""
+
 
 def bootstrap(site: Site) -> str:
     """host:port for clients."""
@@ -63,9 +70,7 @@ def prepare(site: Site, kafka_lib: Path, java: Path) -> list[Program]:
     place = site.data("kafka")
     storage = place / "log"
     settings = place / "server.properties"
-    settings.write_text(
-        _SETTINGS.format(port=site.ports.kafka, controller=site.ports.kafka_controller, directory=storage)
-    )
+    settings.write_text(_settings(site, storage))
     classes = [str(java), "-cp", f"{kafka_lib}/*"]
     if not (place / "formatted").exists():
         shutil.rmtree(storage, ignore_errors=True)
@@ -93,6 +98,15 @@ async def probe(site: Site) -> None:
         await asyncio.wait_for(producer.send_and_wait(_READY_TOPIC, b"ready"), timeout=10)
     finally:
         await producer.stop()
+
+
+def _settings(site: Site, storage: Path) -> str:
+    ports = {"port": site.ports.kafka, "controller": site.ports.kafka_controller}
+    text = _SETTINGS.format(**ports, directory=storage)
+    if not site.ports.proxied:
+        return text
+    proxy, behind = site.ports.proxies["kafka"]
+    return text + _BEHIND_PROXY.format(**ports, proxy=proxy, behind=behind)  # of two equal names the last counts
 
 
 def new_cluster_id() -> str:

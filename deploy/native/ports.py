@@ -19,8 +19,9 @@ DEFAULT_SERVER_BLOCK = 24000
 BLOCK_SIZE = 100
 # Below the kernel's ephemeral range (32768 on), so that no outgoing connection sits on one of ours.
 FREE_BLOCKS = range(25000, 31900, BLOCK_SIZE)
-SET_SIZE = 40  # ports of one set of services within a block
-FIRST_HTTP_OFFSET = 20
+SET_SIZE = 30  # ports of one set of services within a block
+FIRST_PROXY_OFFSET = 20
+FIRST_HTTP_OFFSET = 40
 
 # A block stays ours until this process ends: the descriptors are kept open on purpose.
 _held_locks: list[int] = []
@@ -31,11 +32,13 @@ class Ports:
     """The ports of one instance, all on 127.0.0.1.
 
     `block` is the first of 100 ports. With `fixed_http` the services use the ports of the process
-    table (8001 and so on), else they lie in the block.
+    table (8001 and so on), else they lie in the block. With `proxied` the services reach PostgreSQL and the
+    brokers on other ports, where somebody must listen and pass on what comes: `proxies`.
     """
 
     block: int
     fixed_http: bool = False
+    proxied: bool = False
 
     @property
     def postgres(self) -> int:
@@ -77,6 +80,21 @@ class Ports:
         """Kafka's controller quorum."""
         return self.block + 7
 
+    @property
+    def kafka_behind_proxy(self) -> int:
+        """Where Kafka listens for clients that come through the proxy, and are told to come back through it."""
+        return self.block + FIRST_PROXY_OFFSET
+
+    @property
+    def proxies(self) -> dict[str, tuple[int, int]]:
+        """By server: the port of its proxy, and the port that the proxy connects to."""
+        first = self.block + FIRST_PROXY_OFFSET
+        return {
+            "postgres": (first + 1, self.postgres),
+            "rabbit": (first + 2, self.rabbit),
+            "kafka": (first + 3, self.kafka_behind_proxy),
+        }
+
     def http(self, process: str, replica: int = 1, service_set: int = 0) -> int:
         """The HTTP port of a service process.
 
@@ -106,7 +124,7 @@ class Ports:
         return cls(DEFAULT_SERVER_BLOCK, fixed_http=True)
 
     @classmethod
-    def free_block(cls) -> "Ports":
+    def free_block(cls, *, proxied: bool = False) -> "Ports":
         """Reserve 100 free consecutive ports for as long as this process lives.
 
         Raises DeployError when every block is in use.
@@ -119,7 +137,7 @@ class Ports:
                 continue
             if all(is_free(port) for port in range(block, block + BLOCK_SIZE)):
                 _held_locks.append(lock)
-                return cls(block)
+                return cls(block, proxied=proxied)
             os.close(lock)
         raise DeployError(f"no block of {BLOCK_SIZE} free ports between 25000 and 31999 was found")
 

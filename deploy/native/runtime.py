@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -220,6 +221,33 @@ class Runtime:
         if gone is not None:
             self._supervisor.remove_group(gone.group)
             self._save()
+
+    def start_extra(
+        self, name: str, suffix: str, environment: Mapping[str, str] | None = None, *, in_place: bool = False
+    ) -> str:
+        """Start one more process like the service process `name`, with settings of its own; return its name.
+
+        It is ready when this returns, and is not restarted when it ends. `in_place`: on the port of `name`, which
+        must be stopped. It belongs to the set of `name` until `stop_extra`.
+        """
+        made = next(service_set for service_set in self.sets.values() if self._row(name) in service_set.processes)
+        row = self._row(name)
+        like = sum(other.process == row.process for other in made.processes)
+        port = row.http_port if in_place else self.site.ports.http(row.process, like + 1, made.number)
+        extra = replace(row, name=f"{name}-{suffix}", http_port=port)
+        self.sets[made.name] = replace(made, processes=(*made.processes, extra))
+        values = {**services.environment_of(self.site, made, extra), **(environment or {})}
+        program = services.program(extra, values, autorestart=False)
+        self._supervisor.add_group(extra.name, [program], priority=30)
+        self.start_process(extra.name)
+        return extra.name
+
+    def stop_extra(self, name: str) -> None:
+        """Stop a process of `start_extra`, if it still runs, and forget it."""
+        self._supervisor.remove_group(name)
+        for key, made in self.sets.items():
+            rows = tuple(row for row in made.processes if row.name != name)
+            self.sets[key] = replace(made, processes=rows)
 
     # -- single processes: a server (`postgres`) or a service process (`order-consumer`, `kafka-order`)
 

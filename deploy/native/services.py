@@ -128,13 +128,16 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
         if service_set.broker == "rabbit"
         else {"TANDEM_KAFKA_BOOTSTRAP": kafka.bootstrap(site)}
     )
+    broker = {name: _address(site, service_set.broker, url) for name, url in broker.items()}
     return {
         "TANDEM_BROKER": service_set.broker,
         "TANDEM_ROLES": process_named(process.process).roles,
         "TANDEM_PROCESS": process.name,
         "TANDEM_HTTP_HOST": "127.0.0.1",
         "TANDEM_HTTP_PORT": str(process.http_port),
-        "TANDEM_POSTGRES_DSN": postgres.dsn(site, service_set.database(process.service)),
+        "TANDEM_POSTGRES_DSN": _address(
+            site, "postgres", postgres.dsn(site, service_set.database(process.service))
+        ),
         "TANDEM_REDIS_URL": redis.url(site, service_set.number),
         **broker,
         "TANDEM_OTLP_DIR": str(site.telemetry),
@@ -144,17 +147,28 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
     }
 
 
+def _address(site: Site, server: str, url: str) -> str:
+    """The server's own URL, or the one of the proxy before it."""
+    if not site.ports.proxied:
+        return url
+    proxy, _ = site.ports.proxies[server]
+    return url.replace(f"127.0.0.1:{getattr(site.ports, server)}", f"127.0.0.1:{proxy}")
+
+
 def programs(site: Site, service_set: ServiceSet) -> list[Program]:
     """How supervisor runs the set."""
-    return [
-        Program(
-            process.name,
-            [sys.executable, "-m", f"services.{process.service}.app"],
-            environment=environment_of(site, service_set, process),
-            stop_timeout_s=_STOP_TIMEOUT_S,
-        )
-        for process in service_set.processes
-    ]
+    return [program(process, environment_of(site, service_set, process)) for process in service_set.processes]
+
+
+def program(process: RunningProcess, environment: Mapping[str, str], *, autorestart: bool = True) -> Program:
+    """How supervisor runs one process."""
+    return Program(
+        process.name,
+        [sys.executable, "-m", f"services.{process.service}.app"],
+        environment=environment,
+        stop_timeout_s=_STOP_TIMEOUT_S,
+        autorestart=autorestart,
+    )
 
 
 def migrate(site: Site, service_set: ServiceSet, services: Sequence[str] = SERVICES) -> None:

@@ -20,6 +20,7 @@ from tests.architecture.source import (
 )
 
 SERVICES = sorted(path.name for path in (REPOSITORY / "services").iterdir() if (path / "app.py").is_file())
+TOOLS = ("deploy", "compare", "bench", "faults", "tests")
 FIVE_FILES = {"app.py", "domain.py", "events.py", "handlers.py", "store.py"}
 
 
@@ -50,11 +51,11 @@ def test_a_service_has_the_same_five_files(service: str) -> None:
 
 
 def test_shared_knows_no_service_and_no_tool() -> None:
-    assert offenders("shared", allowed=("-",), roots=("services", "deploy", "compare", "bench", "tests")) == []
+    assert offenders("shared", allowed=("-",), roots=("services", *TOOLS)) == []
 
 
 def test_services_import_nothing_of_the_tools() -> None:
-    assert offenders("services", allowed=("-",), roots=("deploy", "compare", "bench", "tests")) == []
+    assert offenders("services", allowed=("-",), roots=TOOLS) == []
 
 
 def test_only_the_adapters_import_faststream_and_the_clients() -> None:

@@ -122,5 +122,5 @@ def test_a_killed_comparison_leaves_nothing_running(command: list[str]) -> None:
     while left_running(running.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left_running(running.pid) == []
-    remove_leftovers(REPOSITORY / ".run")
+    remove_leftovers(REPOSITORY / ".run", "compare")
     assert not (REPOSITORY / ".run" / f"compare-{running.pid}").exists(), "the next run tidies up"

@@ -1,0 +1,273 @@
+"""The faults, in the order in which they are played. Each is one function of a `Scene`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from deploy.topology import BROKERS, BrokerName, ServerName
+from faults import clock_step, quota
+from faults.scene import Scene
+from shared import failpoints
+
+CONSUMER = "notification-consumer"
+ORDER = "order"
+"""The order service's HTTP interface and relay, in one process."""
+
+_PASSES = 25
+"""An armed process runs for so many batches before it breaks: a second or three of the load."""
+_AWAY_S = 10.0
+_CUT_S = 12.0
+"""Longer than RabbitMQ's heartbeat of 10 s and than Kafka's session of 6 s."""
+_ZOMBIE_S = 25.0
+"""Longer than a claim's heartbeat (4 s), Kafka's session (6 s), RabbitMQ's heartbeats (20 s) and what PostgreSQL
+allows a transaction that does nothing."""
+_ALARM_S = 8.0
+
+Act = Callable[[Scene], Awaitable[None]]
+
+
+async def _nothing(_scene: Scene) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`act` is called when the load has run for a while, `prepare` before the load, `restore` in any case after.
+
+    `load_s` is how long the load lasts: through the fault, and a little into the time after it.
+    """
+
+    name: str
+    title: str
+    act: Act
+    load_s: float
+    prepare: Act = _nothing
+    restore: Act = _nothing
+    brokers: tuple[BrokerName, ...] = BROKERS
+    nodes: int = 1
+    """How many nodes the broker must have."""
+
+
+# -- processes
+
+
+async def _consumer_killed(scene: Scene) -> None:
+    await scene.kill(scene.process(CONSUMER))
+
+
+def _dies_at(place: str, name: str) -> tuple[Act, Act, Act]:
+    """Prepare, act and restore of a process that kills itself at a fail point and is followed by a sound one."""
+
+    async def prepare(scene: Scene) -> None:
+        await scene.stand_in(name, {"TANDEM_FAILPOINTS": f"{place}=kill@{_PASSES}"})
+
+    async def act(scene: Scene) -> None:
+        await scene.await_end(f"{scene.process(name)}-stand-in")
+        scene.begin()
+        scene.end()
+        await scene.restored(name)
+
+    async def restore(scene: Scene) -> None:
+        await scene.restored(name)
+
+    return prepare, act, restore
+
+
+def _armed(name: str, title: str, place: str, process: str) -> Fault:
+    prepare, act, restore = _dies_at(place, process)
+    return Fault(name, title, act, load_s=12, prepare=prepare, restore=restore)
+
+
+async def _arm_zombie(scene: Scene) -> None:
+    """Stops itself in the middle of its transaction; a second consumer is there to take over."""
+    environment = {"TANDEM_FAILPOINTS": f"{failpoints.AFTER_EFFECT}=stop@{_PASSES}"}
+    await scene.stand_in(CONSUMER, environment)
+    await scene.call(scene.runtime.start_extra, scene.process(CONSUMER), "second")
+
+
+async def _zombie(scene: Scene) -> None:
+    zombie = f"{scene.process(CONSUMER)}-stand-in"
+    await scene.await_stop(zombie)
+    scene.begin()
+    await asyncio.sleep(_ZOMBIE_S)
+    await scene.wake(zombie)
+    scene.end()
+
+
+async def _bury_zombie(scene: Scene) -> None:
+    await scene.wake(f"{scene.process(CONSUMER)}-stand-in")
+    await scene.restored(CONSUMER)
+
+
+async def _two_relays(scene: Scene) -> None:
+    """A second relay beside the first; then the first, which leads, is killed, and comes back as the second."""
+    await scene.call(scene.runtime.start_extra, scene.process(ORDER), "second")
+    await asyncio.sleep(2)
+    await scene.kill(scene.process(ORDER))
+
+
+async def _remove_second_order(scene: Scene) -> None:
+    await scene.remove_extras(ORDER)
+
+
+async def _scale(scene: Scene) -> None:
+    """Two more consumers come; one goes in good order, one is killed."""
+    scene.begin()
+    name = scene.process(CONSUMER)
+    second = await scene.call(scene.runtime.start_extra, name, "second")
+    third = await scene.call(scene.runtime.start_extra, name, "third")
+    await asyncio.sleep(2)
+    await scene.call(scene.runtime.stop_extra, second)
+    await scene.call(scene.runtime.kill, third, signal.SIGKILL)
+    scene.end()
+
+
+async def _remove_consumers(scene: Scene) -> None:
+    await scene.remove_extras(CONSUMER)
+
+
+async def _rolling_restart(scene: Scene) -> None:
+    """Every process of every service, one after the other, each ready before the next goes."""
+    scene.begin()
+    for row in scene.runtime.sets[scene.broker].processes:
+        await scene.call(scene.runtime.restart, row.name)
+    scene.end()
+
+
+# -- servers
+
+
+def _restarted(server: ServerName) -> Act:
+    async def act(scene: Scene) -> None:
+        scene.begin()
+        await scene.call(scene.runtime.restart, server)
+        scene.end()
+
+    return act
+
+
+async def _broker_restarted(scene: Scene) -> None:
+    await _restarted(scene.broker)(scene)
+
+
+async def _broker_killed(scene: Scene) -> None:
+    await scene.kill(scene.broker)
+
+
+async def _redis_flushed(scene: Scene) -> None:
+    client: Redis = Redis.from_url(scene.runtime.server_urls()["redis"], socket_timeout=_AWAY_S)
+    try:
+        await client.flushall()
+    finally:
+        await client.aclose()
+
+
+async def _redis_down(scene: Scene) -> None:
+    scene.begin()
+    await scene.call(scene.runtime.stop_process, "redis")
+    await asyncio.sleep(_AWAY_S)
+    await scene.call(scene.runtime.start_process, "redis")
+    scene.end()
+
+
+async def _redis_back(scene: Scene) -> None:
+    await scene.call(scene.runtime.start_process, "redis")
+
+
+async def _cut(scene: Scene, server: str) -> None:
+    scene.begin()
+    scene.proxies.cut(server)
+    await asyncio.sleep(_CUT_S)
+    scene.proxies.mend(server)
+    scene.end()
+
+
+async def _broker_cut(scene: Scene) -> None:
+    await _cut(scene, scene.broker)
+
+
+async def _broker_mended(scene: Scene) -> None:
+    scene.proxies.mend(scene.broker)
+
+
+async def _postgres_cut(scene: Scene) -> None:
+    await _cut(scene, "postgres")
+
+
+async def _postgres_mended(scene: Scene) -> None:
+    scene.proxies.mend("postgres")
+
+
+async def _memory_alarm(scene: Scene) -> None:
+    """Every publisher is blocked: RabbitMQ believes that it has used up its memory."""
+    scene.begin()
+    await scene.call(scene.runtime.rabbitmqctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+    await asyncio.sleep(_ALARM_S)
+    await _memory_alarm_off(scene)
+    scene.end()
+
+
+async def _memory_alarm_off(scene: Scene) -> None:
+    await scene.call(scene.runtime.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
+
+
+async def _disk_full(scene: Scene) -> None:
+    scene.begin()
+    await quota.disk_full(scene, _ALARM_S)
+    scene.end()
+
+
+async def _node_killed(scene: Scene) -> None:
+    """The node that most clients are connected to: the first of the list."""
+    scene.begin()
+    await scene.call(scene.runtime.kill, scene.broker)
+    scene.end()
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("consumer-sigkill", "consumer SIGKILL", _consumer_killed, load_s=10),
+    _armed("consumer-before-effect", "consumer SIGKILL before the effect", failpoints.BEFORE_EFFECT, CONSUMER),
+    _armed("consumer-after-effect", "consumer SIGKILL before the commit", failpoints.AFTER_EFFECT, CONSUMER),
+    _armed("consumer-after-commit", "consumer SIGKILL before settling", failpoints.AFTER_COMMIT, CONSUMER),
+    _armed("relay-before-publish", "relay SIGKILL before publish", failpoints.BEFORE_PUBLISH, ORDER),
+    _armed("relay-after-publish", "relay SIGKILL after publish", failpoints.AFTER_PUBLISH, ORDER),
+    Fault("consumer-zombie", f"consumer SIGSTOP for {_ZOMBIE_S:g} s", _zombie, 34, _arm_zombie, _bury_zombie),
+    Fault("broker-restart", "broker restart", _broker_restarted, load_s=16),
+    Fault("broker-sigkill", "broker SIGKILL", _broker_killed, load_s=14),
+    Fault("postgres-restart", "PostgreSQL restart", _restarted("postgres"), load_s=10),
+    Fault("redis-flushall", "Redis FLUSHALL", _redis_flushed, load_s=6),
+    Fault("redis-down", f"Redis down {_AWAY_S:g} s", _redis_down, load_s=16, restore=_redis_back),
+    Fault("broker-cut", f"network to the broker cut {_CUT_S:g} s", _broker_cut, 18, restore=_broker_mended),
+    Fault("postgres-cut", f"network to PostgreSQL cut {_CUT_S:g} s", _postgres_cut, 18, restore=_postgres_mended),
+    Fault(
+        "memory-alarm",
+        f"RabbitMQ memory alarm {_ALARM_S:g} s",
+        _memory_alarm,
+        load_s=16,
+        restore=_memory_alarm_off,
+        brokers=("rabbit",),
+    ),
+    Fault("disk-full", f"Kafka disk full {_ALARM_S:g} s", _disk_full, load_s=18, brokers=("kafka",)),
+    Fault(
+        "clock-back",
+        "consumer's clock back 1 h",
+        clock_step.step_back,
+        load_s=8,
+        prepare=clock_step.prepare,
+        restore=clock_step.restore,
+    ),
+    Fault("two-relays", "two relays, the leader SIGKILL", _two_relays, load_s=14, restore=_remove_second_order),
+    Fault("scale-consumers", "consumers added and removed", _scale, load_s=16, restore=_remove_consumers),
+    Fault("rolling-restart", "rolling restart of all services", _rolling_restart, load_s=24),
+    Fault("node-sigkill", "one of three nodes SIGKILL", _node_killed, load_s=25, nodes=3),
+)
+
+
+def fault_named(name: str) -> Fault:
+    """Raises StopIteration when there is none."""
+    return next(fault for fault in FAULTS if fault.name == name)

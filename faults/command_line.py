@@ -1,0 +1,69 @@
+"""Reads the arguments of `python -m faults`, plays the faults and reports.
+
+Exit codes: 0 all sound; 1 an event was lost, doubled or left behind, or the run failed; 2 a bad option;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from compare.command_line import require_place
+from compare.interruption import Interrupted
+from compare.workload import WorkloadError
+from deploy.errors import DeployError
+from deploy.native.supervision import REPOSITORY
+from deploy.topology import BROKERS
+from faults.catalogue import FAULTS
+from faults.report import print_report, summarise, write_report
+from faults.run import run, stages
+
+_DEFAULT_OUT = Path("reports/faults/latest")
+_RUN_ROOT = REPOSITORY / ".run"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Play the chosen faults and return the exit code."""
+    # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
+    logging.getLogger().addHandler(logging.NullHandler())
+    chosen = _parser().parse_args(arguments)
+    faults = [fault for fault in FAULTS if chosen.only is None or fault.name in chosen.only]
+    brokers = chosen.broker or BROKERS
+    planned = stages(brokers, faults)
+    if not any(broker in fault.brokers for stage in planned for fault in stage.faults for broker in brokers):
+        print("faults: none of these faults is for this broker", file=sys.stderr)
+        return 2
+    out: Path = chosen.out
+    try:
+        require_place(out)
+        result = run(planned, _RUN_ROOT)
+    except WorkloadError as error:
+        print(f"faults: {error}", file=sys.stderr)
+        return 2
+    except DeployError as error:
+        print(f"faults: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as signal_name:
+        print(f"faults: interrupted by {signal_name}; everything that it had started is stopped", file=sys.stderr)
+        return 130
+    write_report(out, result, summarise(result, shlex.join(["python", "-m", "faults", *arguments])))
+    print_report(result, out)
+    return 0 if result.sound else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = [fault.name for fault in FAULTS]
+    parser = argparse.ArgumentParser(
+        prog="python -m faults",
+        description="Break a running system under load and check that nothing is lost and nothing done twice.",
+        epilog="Faults: " + ", ".join(names),
+    )
+    parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", help="these faults, not all")
+    parser.add_argument("--broker", nargs="+", choices=BROKERS, help="these brokers, not both")
+    parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
+    return parser

@@ -1,0 +1,70 @@
+"""Counts duplicate deliveries: what the consumers' own metrics call duplicate, across their restarts.
+
+A counter begins anew with its process. What a process counted between the last look and its death is not known,
+so the figure is a lower bound; looks are half a second apart, and the duplicates of a killed consumer are counted
+by its successor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+
+import httpx
+
+_POLL_S = 0.5
+_TIMEOUT_S = 2.0
+_DUPLICATE = re.compile(
+    r'^messaging_client_consumed_messages[a-z_]*\{[^}]*tandem_status="duplicate"[^}]*\} (\S+)$', re.MULTILINE
+)
+
+
+def duplicates_on(page: str) -> float:
+    """The deliveries that a Prometheus page counts as duplicate, over all queues."""
+    return sum(float(value) for value in _DUPLICATE.findall(page))
+
+
+class DuplicateCount:
+    """Watches processes; `urls` is asked at every look for those that there are, by name."""
+
+    def __init__(self, urls: Callable[[], Mapping[str, str]]) -> None:
+        self._urls = urls
+        self._last: dict[str, float] = {}
+        self.total = 0
+
+    async def watch(self) -> None:
+        """Look every half second until cancelled."""
+        async with self._client() as client:
+            while True:
+                await self._look(client)
+                await asyncio.sleep(_POLL_S)
+
+    async def look(self) -> None:
+        """Look once. The first look at a process that ran before counts nothing."""
+        async with self._client() as client:
+            await self._look(client)
+
+    @staticmethod
+    def _client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)
+
+    async def _look(self, client: httpx.AsyncClient) -> None:
+        urls = dict(self._urls())
+        answers = await asyncio.gather(*(_page(client, url) for url in urls.values()))
+        for name, page in zip(urls, answers, strict=True):
+            if page is not None:
+                self._enter(name, duplicates_on(page))
+
+    def _enter(self, name: str, count: float) -> None:
+        last = self._last.get(name, 0.0)
+        self.total += round(count - last if count >= last else count)
+        self._last[name] = count
+
+
+async def _page(client: httpx.AsyncClient, url: str) -> str | None:
+    try:
+        answer = await client.get(f"{url}/metrics")
+    except httpx.HTTPError:
+        return None
+    return answer.text if answer.status_code == 200 else None

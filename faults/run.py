@@ -1,0 +1,160 @@
+"""The whole run: an instance, its services on each broker, one fault after the other on each, the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from compare import facts
+from compare.clock import Clock
+from compare.interruption import run_until_signal
+from compare.journey import Journey, Leg
+from compare.ledger import Entry, Identity
+from compare.run import databases_of, instance, keep_logs, remove_leftovers
+from compare.side import Side, StalledError
+from compare.workload import Workload, load_workload
+from deploy.errors import DeployError
+from deploy.native import Ports, Runtime
+from deploy.topology import BROKERS, BrokerName, ServerName
+from faults.catalogue import Fault
+from faults.phase import PhaseResult, play
+from faults.proxy import Proxies
+
+NAME = "faults"
+LOAD = Path(__file__).parent / "load.yml"
+
+_STARTING = "starting servers and services"
+_USERS = "registering users"
+_SERVICE_SETTINGS = {
+    "TANDEM_HANDLER_TIMEOUT_S": "15",  # and with it how long a stopped process may hold locks: see the zombie
+}
+
+
+@dataclass(slots=True)
+class RunResult:
+    """The phases by broker in the order played; `broken` says why the run ended early, if it did."""
+
+    workload: Workload
+    started_at: datetime
+    phases: dict[BrokerName, list[PhaseResult]] = field(default_factory=dict)
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    committed_s: dict[str, dict[Identity, float]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    took_s: float = 0.0
+    broken: str | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether all was played and nothing lost, doubled or left behind."""
+        return self.broken is None and all(phase.sound for part in self.phases.values() for phase in part)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What runs on one instance: these brokers, each of so many nodes, and these faults."""
+
+    brokers: tuple[BrokerName, ...]
+    nodes: int
+    faults: tuple[Fault, ...]
+
+    @property
+    def servers(self) -> tuple[ServerName, ...]:
+        return ("postgres", "redis", *self.brokers)
+
+    def legs(self) -> list[Leg]:
+        """Estimates are of a machine with two cores."""
+        legs = [Leg(_STARTING, 12 + 9 * len(self.brokers))]
+        legs += [Leg(_USERS, 3, broker) for broker in self.brokers]
+        legs += [
+            Leg(fault.title, fault.load_s + 8, broker)
+            for fault in self.faults
+            for broker in self.brokers
+            if broker in fault.brokers
+        ]
+        return legs
+
+
+def stages(brokers: Sequence[BrokerName], faults: Sequence[Fault]) -> list[Stage]:
+    """All brokers together with one node; a cluster alone, since three nodes take memory."""
+    chosen = tuple(broker for broker in BROKERS if broker in brokers)
+    made = [Stage(chosen, 1, tuple(fault for fault in faults if fault.nodes == 1))]
+    made += [Stage((broker,), 3, tuple(fault for fault in faults if fault.nodes == 3)) for broker in chosen]
+    return [stage for stage in made if stage.faults]
+
+
+def run(planned: Sequence[Stage], run_root: Path, workload: Workload | None = None) -> RunResult:
+    """Play everything, below `run_root`, and leave nothing running and no data behind, however it ends."""
+    remove_leftovers(run_root, NAME)
+    result = RunResult(workload or load_workload(LOAD), datetime.now(UTC))
+    began = time.monotonic()
+    result.hardware = facts.hardware(facts.busy_percent())
+    with Journey([leg for stage in planned for leg in stage.legs()]) as journey:
+        for stage in planned:
+            try:
+                _run_stage(stage, result, run_root, journey)
+            except (DeployError, StalledError) as error:
+                result.broken = str(error)
+                break
+    result.took_s = time.monotonic() - began
+    return result
+
+
+def _run_stage(stage: Stage, result: RunResult, run_root: Path, journey: Journey) -> None:
+    ports = Ports.free_block(proxied=stage.nodes == 1)
+    proxied = {
+        name: ends for name, ends in ports.proxies.items() if ports.proxied and name in (*map(str, stage.servers),)
+    }
+    with (
+        instance(run_root, NAME, journey, ports=ports, servers=stage.servers) as runtime,
+        Proxies(proxied) as proxies,
+    ):
+        try:
+            with journey.leg(stage.legs()[0]):
+                start(runtime, stage)
+            result.versions = facts.versions(runtime)
+            run_until_signal(_drive(stage, result, runtime, proxies, journey))
+        except (DeployError, StalledError):
+            keep_logs(runtime, run_root, NAME, journey)
+            raise
+        if not result.sound:
+            keep_logs(runtime, run_root, NAME, journey)
+
+
+def start(runtime: Runtime, stage: Stage) -> None:
+    """Servers, then a set of services on each broker, named after it."""
+    runtime.start_servers()
+    settings = {**facts.services_environment(), **_SERVICE_SETTINGS}
+    for broker in stage.brokers:
+        runtime.start_services(broker, instance=broker, env_overrides=settings, wait=False)
+    for broker in stage.brokers:
+        for row in runtime.sets[broker].processes:
+            runtime.wait_ready(row.name)
+
+
+async def _drive(stage: Stage, result: RunResult, runtime: Runtime, proxies: Proxies, journey: Journey) -> None:
+    clock = Clock()
+    sides: dict[BrokerName, Side] = {}
+    left = iter(stage.legs()[1:])
+    async with AsyncExitStack() as stack:
+        for broker in stage.brokers:
+            databases = await stack.enter_async_context(databases_of(runtime, broker))
+            sides[broker] = Side(broker, runtime, result.workload, clock, journey, databases)
+            with journey.leg(next(left)):
+                await sides[broker].register_users()
+        for fault in stage.faults:
+            for broker in (broker for broker in stage.brokers if broker in fault.brokers):
+                with journey.leg(next(left)):
+                    await _play(fault, sides[broker], proxies, result)
+
+
+async def _play(fault: Fault, side: Side, proxies: Proxies, result: RunResult) -> None:
+    phase = await play(fault, side, proxies)
+    result.phases.setdefault(side.broker, []).append(phase)
+    result.entries.setdefault(side.broker, []).extend(e for e in side.entries if e.phase == fault.name)
+    result.committed_s.setdefault(side.broker, {}).update(side.committed_s())

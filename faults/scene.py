@@ -1,0 +1,106 @@
+"""What a fault has in its hands: one side, its processes and servers, the proxies, and the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psutil
+
+from compare.clock import until
+from compare.side import Side, StalledError
+from deploy.native import BrokerName, Runtime
+from faults.proxy import Proxies
+
+PATIENCE_S = 60.0
+"""For anything that must come about while a fault is played, such as the death of an armed process."""
+_POLL_S = 0.05
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(slots=True)
+class Scene:
+    """`began_s` and `ended_s` are the fault's times, set by `begin` and `end`, or else around it."""
+
+    side: Side
+    proxies: Proxies
+    began_s: float | None = None
+    ended_s: float | None = None
+
+    @property
+    def broker(self) -> BrokerName:
+        return self.side.broker
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.side.runtime
+
+    def process(self, name: str) -> str:
+        """The supervised name of `order`, `notification-consumer`, …."""
+        return self.side.process(name)
+
+    def begin(self) -> None:
+        """The fault begins now."""
+        self.began_s = self.side.clock.now_s()
+
+    def end(self) -> None:
+        """The fault is over now, and the system may recover."""
+        self.ended_s = self.side.clock.now_s()
+
+    async def call(self, function: Callable[..., ResultT], *arguments: Any, **options: Any) -> ResultT:
+        """Run something of the runtime, which blocks, beside the load."""
+        return await asyncio.to_thread(function, *arguments, **options)
+
+    # -- processes and servers
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL; supervisor starts the successor at once."""
+        self.begin()
+        await self.call(self.runtime.kill, name)
+        self.end()
+
+    async def stand_in(self, name: str, environment: Mapping[str, str]) -> str:
+        """Replace a service process by one with other settings, on its port; its name."""
+        await self.call(self.runtime.stop_process, self.process(name))
+        return await self.call(
+            self.runtime.start_extra, self.process(name), "stand-in", environment, in_place=True
+        )
+
+    async def restored(self, name: str) -> None:
+        """Start a service process again, without the extra ones beside it."""
+        await self.remove_extras(name)
+        await self.call(self.runtime.start_process, self.process(name))
+
+    async def remove_extras(self, name: str) -> None:
+        for row in self.runtime.sets[self.broker].processes:
+            if row.name.startswith(f"{self.process(name)}-") and row.process == name:
+                await self.call(self.runtime.stop_extra, row.name)
+
+    async def await_end(self, name: str) -> None:
+        """Wait until a process has ended. Raises `StalledError` when it does not."""
+
+        async def ended() -> bool:
+            return not await self.call(self.runtime.pids, name)
+
+        if not await until(ended, PATIENCE_S, _POLL_S):
+            raise StalledError(f"{name} does not end: its fail point was not reached")
+
+    async def await_stop(self, name: str) -> None:
+        """Wait until a process has stopped itself (SIGSTOP). Raises `StalledError` when it does not."""
+
+        async def stopped() -> bool:
+            pids = await self.call(self.runtime.pids, name)
+            return bool(pids) and psutil.Process(pids[0]).status() == psutil.STATUS_STOPPED
+
+        if not await until(stopped, PATIENCE_S, _POLL_S):
+            raise StalledError(f"{name} does not stop: its fail point was not reached")
+
+    async def wake(self, name: str) -> None:
+        """SIGCONT."""
+        for pid in await self.call(self.runtime.pids, name):
+            os.kill(pid, signal.SIGCONT)
