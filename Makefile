@@ -44,7 +44,7 @@ trace: $(STAMP) ## the span tree of a trace, order, user or event id (ID=...)
 	test -n '$(ID)' || { echo 'tandem: say which: make trace ID=<trace or order id>' >&2; exit 2; }
 	$(PYTHON) -m deploy trace '$(ID)'
 
-dead-letters: $(STAMP) ## what waits in the dead-letter queues or topics
+dead-letters: $(STAMP) ## what could not be processed, by cause, and what becomes of it
 	$(PYTHON) -m deploy dead-letters
 
 compare: $(STAMP) ## run the same services on both brokers and compare them (WORKLOAD=file, ROUNDS=5)

@@ -85,6 +85,12 @@ class Databases:
             found |= identities([row["body"] for row in rows])
         return found
 
+    async def kept_identities(self) -> set[Identity]:
+        """The events that the dead-letter service keeps, and that have not taken effect since; none where it does
+        not run."""
+        statement = "select body from dead_letter where state <> 'resolved'"
+        return identities([row["body"] for row in await self._connections["dead_letter"].fetch(statement)])
+
     async def resolve(self, entries: Sequence[Entry]) -> None:
         """Find out which order or user an unanswered request became, by its idempotency key.
 

@@ -287,5 +287,5 @@ class Side:
         return Remaining(
             in_outbox=await self.databases.outbox_identities(),
             in_queue=await broker_state(self.broker, self.runtime).peek(),
-            in_dead_letters=await dead_letter_identities(settings),
+            in_dead_letters=await dead_letter_identities(settings) | await self.databases.kept_identities(),
         )

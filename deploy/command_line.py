@@ -22,7 +22,7 @@ from deploy.log_follow import print_logs
 from deploy.native import Ports, Runtime
 from deploy.native.site import read_state
 from deploy.progress import Steps
-from deploy.topology import BROKERS, PROCESSES, SERVERS
+from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES
 from deploy.trace_tree import draw
 from deploy.traces import find_in_files, find_in_jaeger
 
@@ -69,14 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--telemetry", type=Path, help="directory of the OTLP files, if not the stack's")
     trace.set_defaults(run=_trace)
 
-    letters = commands.add_parser("dead-letters", help="what waits in the dead-letter queues or topics")
+    letters = commands.add_parser("dead-letters", help="what the dead-letter service keeps, and what waits for it")
     letters.add_argument("--limit", type=int, default=100, help="at most so many of each subscriber")
     letters.set_defaults(run=lambda chosen: print_dead_letters(chosen.limit))
 
     servers = commands.add_parser("servers", help="start servers for development and print their URLs as JSON")
     servers.add_argument("--root", type=Path, required=True, help="directory of the instance")
     servers.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
-    servers.add_argument("--databases", nargs="*", default=["user", "order", "notification"])
+    servers.add_argument("--databases", nargs="*", default=list(SERVICES))
     servers.set_defaults(run=_servers)
 
     stop = commands.add_parser("stop", help="stop the instance under a root directory")

@@ -1,42 +1,87 @@
-"""Lists what waits in the dead-letter queues or topics of the running stack; nothing is taken out."""
+"""Shows what could not be processed: what the dead-letter service keeps, by cause; while it is down, what waits
+for it in the dead-letter queues or topics. Nothing is changed."""
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import httpx
+import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deploy import containers, stack
 from deploy.errors import DeployError
-from deploy.topology import SUBSCRIPTIONS, BrokerName
+from deploy.topology import PROCESSES, SUBSCRIPTIONS, BrokerName
 from shared import dead_letter
 from shared.broker.base import DeadLetter, Subscription
 from shared.broker.connect import create_broker
 from shared.errors import TandemError
 from shared.settings import Settings
 
-_COLUMNS = ("waiting in", "type", "id", "error", "attempts", "since")
+_SERVICE = "dead_letter"
+_WAITING = ("waiting in", "kind", "type", "id", "error", "attempts", "since")
+_KEPT = ("queue", "type", "error", "letters", "of them", "first seen", "last seen", "fingerprint")
+_TIMEOUT_S = 10.0
 
 
 def print_dead_letters(limit: int) -> int:
-    """Print up to `limit` letters of every subscriber. Returns the exit code."""
+    """Print up to `limit` causes, or letters of every subscriber that wait. Returns the exit code."""
     broker = stack.running_broker()
     if broker is None:
         raise DeployError("nothing is up; `make up-rabbit` or `make up-kafka` starts everything")
+    console = Console(width=None if sys.stdout.isatty() else 200)  # a pipe has no width
+    url = f"{_service_url()}/dead-letters/groups"
     try:
-        letters = asyncio.run(_read(_settings(broker), limit))
+        answer = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).raise_for_status()
+    except httpx.HTTPError:
+        console.print("the dead-letter service does not answer; its places hold:")
+        _print(console, _WAITING, [_waiting(letter) for letter in _peek(broker, limit)])
+    else:
+        _print(console, _KEPT, [_kept(group) for group in answer.json()["items"][:limit]])
+    return 0
+
+
+def _print(console: Console, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    if not rows:
+        console.print("no dead letters")
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(escape(text) for text in row))
+    console.print(table)
+
+
+def _service_url() -> str:
+    native = stack.native_stack()
+    if native is not None:
+        return native.service_urls()[_SERVICE]
+    return next(f"http://127.0.0.1:{row.http_port}" for row in PROCESSES if row.service == _SERVICE)
+
+
+def _kept(group: dict[str, Any]) -> tuple[str, ...]:
+    states = ", ".join(f"{count} {state}" for state, count in group["states"].items() if count)
+    return (
+        f"{group['subscriber']}.{group['channel']}",
+        group["type"] or "?",
+        f"{group['error_type']}: {group['error_message']}"[:80],
+        str(group["count"]),
+        states,
+        group["first_seen_at"][:19],
+        group["last_seen_at"][:19],
+        group["fingerprint"][:12],
+    )
+
+
+def _peek(broker: BrokerName, limit: int) -> list[DeadLetter]:
+    """What lies in the places, without the receipts; on Kafka settled letters, too, while the topic has them."""
+    try:
+        found = asyncio.run(_read(_settings(broker), limit))
     except TandemError as error:
         raise DeployError(f"the dead letters could not be read: {error}") from error
-    console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width
-    if not letters:
-        console.print("no dead letters")
-        return 0
-    table = Table(*_COLUMNS)
-    for letter in letters:
-        table.add_row(*_row(letter))
-    console.print(table)
-    return 0
+    return [letter for letter in found if letter.headers.get(dead_letter.KIND) != dead_letter.Kind.RECEIPT]
 
 
 async def _read(settings: Settings, limit: int) -> list[DeadLetter]:
@@ -61,18 +106,17 @@ def _settings(broker: BrokerName) -> Settings:
     return Settings.from_environment(broker=broker, **address, **unused)
 
 
-def _row(letter: DeadLetter) -> tuple[str, ...]:
+def _waiting(letter: DeadLetter) -> tuple[str, ...]:
     headers = letter.headers
     error = f"{headers.get(dead_letter.ERROR_TYPE, '?')}: {headers.get(dead_letter.ERROR_MESSAGE, '')}"
     kind, identity = _envelope(letter)
     since = headers.get(dead_letter.FAILED_AT, "")
-    return (letter.queue, kind, identity, error[:80], headers.get(dead_letter.ATTEMPTS, ""), since)
+    why = headers.get(dead_letter.KIND, dead_letter.Kind.FAILED.value)
+    return (letter.queue, why, kind, identity, error[:80], headers.get(dead_letter.ATTEMPTS, ""), since)
 
 
 def _envelope(letter: DeadLetter) -> tuple[str, str]:
     """Type and id as far as the bytes can be read: a dead letter may be anything."""
-    import orjson
-
     try:
         document = orjson.loads(letter.body)
     except orjson.JSONDecodeError:

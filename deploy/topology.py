@@ -38,6 +38,7 @@ PROCESSES: tuple[ServiceProcess, ...] = (
     ServiceProcess("order-consumer", "order", "consumer", 8101),
     ServiceProcess("notification", "notification", "api", 8003),
     ServiceProcess("notification-consumer", "notification", "consumer", 8103),
+    ServiceProcess("dead-letter", "dead_letter", "api,consumer", 8004),
 )
 
 # (subscriber, channel): each pair has a queue, or a consumer group, and a place for its dead letters.
@@ -46,6 +47,9 @@ SUBSCRIPTIONS: tuple[tuple[str, str], ...] = (
     ("notification", "user"),
     ("notification", "order"),
 )
+
+# As the setting TANDEM_DEAD_LETTER_SUBSCRIPTIONS: whose dead letters the dead-letter service keeps.
+DEAD_LETTER_SUBSCRIPTIONS = ",".join(f"{subscriber}.{channel}" for subscriber, channel in SUBSCRIPTIONS)
 
 SERVICES: tuple[str, ...] = tuple(dict.fromkeys(process.service for process in PROCESSES))
 

@@ -39,6 +39,7 @@ PAGE_SIZE_MAX: Final = 500
 MEDIA_TYPE: Final = "application/problem+json"
 _ERRORS_MAX = 20
 _CURSOR_LENGTH_MAX = 64
+_SEQUENCE_MAX = 2**63 - 1
 
 log = structlog.get_logger(__name__)
 
@@ -339,6 +340,15 @@ def decode_cursor(cursor: str) -> str:
         return base64.b64decode(cursor + padding, "-_", validate=True).decode("ascii")
     except ValueError:
         raise bad_cursor() from None
+
+
+def decode_sequence(cursor: str) -> int:
+    """The sequence number that a cursor stands for: one that a bigint column can hold. Raises
+    `InvalidRequestError`."""
+    position = decode_cursor(cursor)
+    if not position.isdecimal() or not 0 < int(position) <= _SEQUENCE_MAX:
+        raise bad_cursor()
+    return int(position)
 
 
 def bad_cursor() -> InvalidRequestError:

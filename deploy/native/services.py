@@ -13,7 +13,7 @@ from deploy.native import kafka, postgres, rabbit, redis
 from deploy.native.site import Site
 from deploy.native.supervision import REPOSITORY, Program
 from deploy.native.system import last_lines
-from deploy.topology import PROCESSES, SERVICES, BrokerName, process_named
+from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, BrokerName, process_named
 
 _MIGRATION_TIMEOUT_S = 120
 # Longer than the grace period of a service that drains what it has in flight.
@@ -34,8 +34,14 @@ RUNTIME_SETTINGS = frozenset(
         "TANDEM_OTLP_DIR",
         "TANDEM_CACHE",
         "TANDEM_INSTANCE_ROOT",
+        "TANDEM_DEAD_LETTER_SUBSCRIPTIONS",
     }
 )
+
+
+_OF_ONE_SERVICE: Mapping[str, Mapping[str, str]] = {
+    "dead_letter": {"TANDEM_DEAD_LETTER_SUBSCRIPTIONS": DEAD_LETTER_SUBSCRIPTIONS},
+}
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,7 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
         ),
         "TANDEM_REDIS_URL": redis.url(site, service_set.number),
         **broker,
+        **_OF_ONE_SERVICE.get(process.service, {}),
         "TANDEM_OTLP_DIR": str(site.telemetry),
         "TANDEM_LOG_LEVEL": "INFO",
         "PYTHONUNBUFFERED": "1",

@@ -19,7 +19,6 @@ SERVICE = Service(name="notification", publishes=(), subscribers=handlers.SUBSCR
 
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"
-_SEQUENCE_MAX = 2**63 - 1
 
 # `?user_id=&order_id=…` leaves the user open.
 MaybeId = Annotated[UUID | None, BeforeValidator(lambda value: value or None)]
@@ -79,7 +78,7 @@ def add_routes(app: FastAPI, process: Process) -> None:
         """The notifications of a user, of an order, or of both together, newest first."""
         if user_id is None and order_id is None:
             raise InvalidRequestError(["query"], "give a user_id or an order_id")
-        before = _position(cursor) if cursor else None
+        before = http.decode_sequence(cursor) if cursor else None
         async with process.units.begin() as uow:
             found = await handlers.list_notifications(uow, user_id, order_id, before, limit + 1)
         items = [NotificationView.model_validate(notification) for notification in found[:limit]]
@@ -87,13 +86,6 @@ def add_routes(app: FastAPI, process: Process) -> None:
         return NotificationPage(
             items=items, next_cursor=http.encode_cursor(str(found[limit - 1].sequence)) if more else None
         )
-
-
-def _position(cursor: str) -> int:
-    position = http.decode_cursor(cursor)
-    if not position.isdecimal() or not 0 < int(position) <= _SEQUENCE_MAX:
-        raise http.bad_cursor()
-    return int(position)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import yaml
 
 from deploy.native import kafka, postgres, rabbit, redis
 from deploy.native.ports import Ports
-from deploy.topology import BROKERS, PROCESSES, SERVICES, ServiceProcess
+from deploy.topology import BROKERS, DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, ServiceProcess
 from shared.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -161,6 +161,8 @@ def test_a_process_gets_good_settings_that_agree_with_the_topology(
     assert settings.process == process.name
     assert settings.roles == {*process.roles.split(",")}
     assert settings.http_port == process.http_port
+    given_places = DEAD_LETTER_SUBSCRIPTIONS if process.service == "dead_letter" else ""
+    assert ",".join(settings.dead_letter_subscriptions) == given_places
     assert settings.postgres_dsn.rpartition("/")[2] == process.service
     grace_s = int(STACK[process.name]["stop_grace_period"].removesuffix("s"))
     assert grace_s > settings.shutdown_grace_s, "it would be killed before it has settled"

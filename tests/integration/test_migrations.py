@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from deploy.native import Runtime
+from services.dead_letter.store import metadata as dead_letter_metadata
 from services.notification.store import metadata as notification_metadata
 from services.order.store import metadata as order_metadata
 from services.user.store import metadata as user_metadata
@@ -32,6 +33,7 @@ T = TypeVar("T")
 EXPECTED: dict[str, tuple[MetaData, ...]] = {
     "user": (user_metadata, outbox_metadata, idempotency_metadata),
     "order": (order_metadata, outbox_metadata, inbox_metadata, idempotency_metadata),
+    "dead_letter": (dead_letter_metadata, idempotency_metadata),
     "notification": (notification_metadata, inbox_metadata, idempotency_metadata),
 }
 

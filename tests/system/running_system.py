@@ -19,17 +19,14 @@ import httpx
 
 from deploy.native import BrokerName, Runtime
 from deploy.native.supervision import REPOSITORY
-from shared.broker.base import Broker, DeadLetter, Subscription
+from shared.broker.base import Broker, DeadLetter
 from shared.broker.connect import create_broker
+from shared.dead_letter import ERROR_TYPE
 from shared.settings import Settings
 
 DEADLINE_S = 120.0
 """Bounds a wait on a loaded machine; no test measures time."""
 
-SUBSCRIPTIONS = tuple(
-    Subscription(channel=channel, subscriber=subscriber, types=frozenset())
-    for subscriber, channel in (("order", "user"), ("notification", "user"), ("notification", "order"))
-)
 LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]
 
 
@@ -173,8 +170,25 @@ class RunningSystem:
             yield broker
 
     async def dead_letters(self) -> list[DeadLetter]:
-        async with self.broker() as broker:
-            return [letter for subscription in SUBSCRIPTIONS for letter in await broker.dead_letters(subscription)]
+        """What the dead-letter service keeps and nobody could process yet, oldest first."""
+        rows = await self.rows(
+            "dead_letter",
+            "select subscriber || '.' || channel as queue, body, error_type from dead_letter"
+            " where state <> 'resolved' order by sequence",
+        )
+        return [DeadLetter(row["queue"], row["body"], {ERROR_TYPE: row["error_type"]}) for row in rows]
+
+    @asynccontextmanager
+    async def flawed(self, process: str, environment: dict[str, str]) -> AsyncIterator[None]:
+        """In place of `process` runs one with these settings; then, when the block is left, the real one again."""
+        name = self.process(process)
+        await asyncio.to_thread(self.runtime.stop_process, name)
+        extra = await asyncio.to_thread(self.runtime.start_extra, name, "flawed", environment, in_place=True)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.runtime.stop_extra, extra)
+            await asyncio.to_thread(self.runtime.start_process, name)
 
     # -- processes that stop dead
 

@@ -30,7 +30,7 @@ def test_every_service_has_one_process_with_its_http_interface() -> None:
 def test_every_subscriber_has_a_process_that_consumes() -> None:
     consumers = {row.service for row in PROCESSES if "consumer" in row.roles.split(",")}
 
-    assert {subscriber for subscriber, _ in SUBSCRIPTIONS} == consumers
+    assert {subscriber for subscriber, _ in SUBSCRIPTIONS} | {"dead_letter"} == consumers
 
 
 def test_the_containers_run_the_same_processes_on_the_same_ports() -> None:

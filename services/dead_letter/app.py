@@ -1,0 +1,444 @@
+"""The dead-letter service: keeps what subscribers could not take and gives it back.
+
+Run it with `python -m services.dead_letter.app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import FastAPI, Header, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.dead_letter import domain, events, handlers
+from services.dead_letter.domain import LetterKind, State
+from services.dead_letter.store import Filter, Stored
+from shared import http
+from shared.alerts import raise_alert
+from shared.broker.base import BatchHandler, Delivery, Subscription
+from shared.broker.batches import isolating
+from shared.errors import ConfigurationError, TransientError
+from shared.http import PAGE_SIZE, PAGE_SIZE_MAX, ProblemKind, problem_responses
+from shared.idempotency import (
+    KEY_DESCRIPTION,
+    KEY_LENGTH_MAX,
+    KEY_PATTERN,
+    KEY_REUSED,
+    Answer,
+    KeyReusedError,
+    answer_once,
+)
+from shared.process import Process, Service, run
+from shared.readable import Readable, readable
+from shared.uow import UnitOfWork
+
+_log = structlog.get_logger(__name__)
+
+GROUP = "dead_letter"
+LETTER_ID = "7b1c2f0e-0000-5000-8000-000000000001"
+REDRIVE_ID = "0198c0de-0000-7000-8000-0000000000d1"
+_BATCH_MAX = 50
+"""Letters in one transaction: each may have 16 MB."""
+_AWAY_S = 5.0
+_FORGET_INTERVAL_S = 3_600.0
+
+NOT_FOUND = ProblemKind(
+    404, "dead-letter-not-found", "No such dead letter", example=f"dead letter {LETTER_ID} does not exist"
+)
+REDRIVE_NOT_FOUND = ProblemKind(
+    404, "redrive-not-found", "No such redrive", example=f"redrive {REDRIVE_ID} does not exist"
+)
+ILLEGAL = ProblemKind(
+    409,
+    "illegal-state-change",
+    "The dead letter's state does not allow this",
+    example=f"dead letter {LETTER_ID} is resolved and cannot be redriven",
+)
+PROBLEMS: dict[type[Exception], ProblemKind] = {
+    domain.LetterNotFoundError: NOT_FOUND,
+    domain.RedriveNotFoundError: REDRIVE_NOT_FOUND,
+    domain.IllegalStateChangeError: ILLEGAL,
+    KeyReusedError: KEY_REUSED,
+}
+
+
+def _in_this_era(moment: datetime) -> datetime:
+    if not 1970 <= moment.year < 9_000:
+        raise ValueError("a time between the years 1970 and 9000")
+    return moment
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_this_era)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_LENGTH_MAX,
+        pattern=KEY_PATTERN,
+        description=KEY_DESCRIPTION,
+    ),
+]
+
+
+class LetterFilter(BaseModel):
+    """Which letters; what is left out does not matter."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    state: State | None = None
+    subscriber: Name | None = Field(None, examples=["notification"])
+    channel: Name | None = Field(None, examples=["order"])
+    type: Name | None = Field(None, description="The event type.", examples=["order.placed"])
+    fingerprint: Name | None = Field(None, description="That of one cause; see the groups.")
+    error_type: Name | None = Field(None, examples=["SchemaViolationError"])
+    seen_from: Moment | None = Field(None, alias="from", description="First seen at this time or later.")
+    seen_to: Moment | None = Field(None, alias="to", description="First seen before this time.")
+
+    def wanted(self) -> Filter:
+        values = {name: getattr(self, name) for name in Filter.__dataclass_fields__ if name != "states"}
+        return Filter(states=frozenset() if self.state is None else frozenset({self.state}), **values)
+
+
+class LetterQuery(LetterFilter):
+    """A filter, and where the page begins."""
+
+    cursor: str = Field("", description="`next_cursor` of the page before.")
+    limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE_MAX)
+
+
+class LetterView(BaseModel):
+    """A dead letter as lists show it."""
+
+    id: UUID = Field(examples=[LETTER_ID])
+    subscriber: str = Field(description="Who could not take it.", examples=["notification"])
+    channel: str = Field(examples=["order"])
+    source: str | None = Field(description="Null, as id and type are, where the bytes cannot be read.")
+    event_id: str | None
+    type: str | None = Field(examples=["order.placed"])
+    key: str | None
+    kind: LetterKind = Field(description="`delayed`: it may pass, and comes again when it is due.")
+    state: State
+    error_type: str = Field(examples=["SchemaViolationError"])
+    error_message: str
+    fingerprint: str
+    attempts: int = Field(description="How often its subscriber has tried, in all.")
+    redrives: int = Field(description="How often it was given back.")
+    due_at: datetime | None = Field(
+        description="When it is given back; of a redriven one, when its answer is overdue."
+    )
+    first_seen_at: datetime
+    last_seen_at: datetime
+    reason: str | None = Field(description="Why it was parked or discarded.")
+    redrive_id: UUID | None = Field(description="The last redrive that was asked for with it.")
+
+    @classmethod
+    def of(cls, stored: Stored) -> LetterView:
+        return cls(**{name: value for name, value in stored.flat().items() if name in cls.model_fields})
+
+
+class LetterDetail(LetterView):
+    """A dead letter with its message and where it failed."""
+
+    headers: dict[str, str]
+    payload: Readable
+    error_stack: str
+
+
+class LetterPage(BaseModel):
+    """Dead letters, newest first; `next_cursor` continues the list, null at its end."""
+
+    items: list[LetterView]
+    next_cursor: str | None = Field(examples=[http.encode_cursor("4711")])
+
+
+class GroupView(BaseModel):
+    """Letters of one cause. Sample, message and type are those of the newest."""
+
+    fingerprint: str
+    subscriber: str
+    channel: str
+    error_type: str
+    error_message: str
+    type: str | None
+    count: int
+    states: dict[State, int]
+    first_seen_at: datetime
+    last_seen_at: datetime
+    sample_id: UUID
+
+
+class GroupList(BaseModel):
+    """The largest groups first, at most 500."""
+
+    items: list[GroupView]
+
+
+class Discard(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Name = Field(examples=["a test order; nobody waits for it"])
+
+
+class RedriveRequest(BaseModel):
+    """Redrive every pending or parked letter that the filter finds, at most 50,000, at `rate_per_s`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filter: LetterFilter = LetterFilter()
+    rate_per_s: float = Field(50, ge=0.1, le=1_000, allow_inf_nan=False)
+    dry_run: bool = Field(default=False, description="Only say what it would do.")
+
+
+class RedriveAnswer(BaseModel):
+    """`id` finds its progress; null where nothing is to be done."""
+
+    id: UUID | None = Field(examples=[REDRIVE_ID])
+    dry_run: bool
+    matched: int
+    states: dict[str, int]
+    fingerprints: dict[str, int]
+
+
+class RedriveProgress(BaseModel):
+    """`waiting` for it are so many letters; the others, to which it came, are in these `states`."""
+
+    id: UUID = Field(examples=[REDRIVE_ID])
+    requested: int
+    rate_per_s: float
+    started_at: datetime
+    waiting: int
+    states: dict[State, int]
+    finished: bool = Field(description="All have been given back; whether they are resolved, the states say.")
+
+
+def detail_of(stored: Stored) -> LetterDetail:
+    known = stored.flat()
+    values = {name: known[name] for name in LetterDetail.model_fields if name != "payload"}
+    return LetterDetail(**values, payload=readable(stored.body))
+
+
+# -- HTTP
+
+
+def create_app(process: Process) -> FastAPI:
+    app = FastAPI(
+        title="Tandem dead-letter service",
+        version="1.0.0",
+        description="Keeps the events that subscribers could not take, and gives them back.",
+        lifespan=process.lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses=problem_responses(
+            http.TOO_LARGE, http.UNSUPPORTED, http.INVALID, http.UNEXPECTED, http.UNAVAILABLE
+        ),
+    )
+    http.install(app, RequestValidationError, PROBLEMS)
+    add_queries(app, process)
+    add_commands(app, process)
+    app.router.routes.extend(process.routes())
+    http.add_problem_schema(app.openapi())
+    process.telemetry.instrument_http(app)
+    return app
+
+
+def add_queries(app: FastAPI, process: Process) -> None:
+    @app.get("/dead-letters")
+    async def list_dead_letters(query: Annotated[LetterQuery, Query()]) -> LetterPage:
+        """The dead letters that the filter finds, newest first."""
+        before = http.decode_sequence(query.cursor) if query.cursor else None
+        async with process.units.begin() as uow:
+            found = await handlers.list_letters(uow, query.wanted(), before, query.limit + 1)
+        more = len(found) > query.limit
+        items = found[: query.limit]
+        return LetterPage(
+            items=[LetterView.of(stored) for stored in items],
+            next_cursor=http.encode_cursor(str(items[-1].sequence)) if more else None,
+        )
+
+    @app.get("/dead-letters/groups")
+    async def list_groups(query: Annotated[LetterFilter, Query()]) -> GroupList:
+        """The dead letters that the filter finds, by what caused them, the largest groups first."""
+        async with process.units.begin() as uow:
+            groups = await handlers.list_groups(uow, query.wanted())
+        return GroupList(
+            items=[
+                GroupView(**group, states={state: group[f"count_{state}"] for state in State}) for group in groups
+            ]
+        )
+
+    @app.get("/dead-letters/redrives/{redrive_id}", responses=problem_responses(REDRIVE_NOT_FOUND))
+    async def get_redrive(redrive_id: UUID) -> RedriveProgress:
+        """How far a redrive has come."""
+        async with process.units.begin() as uow:
+            found, waiting, states = await handlers.get_redrive(uow, redrive_id)
+        return RedriveProgress(
+            id=found.id,
+            requested=found.requested,
+            rate_per_s=found.rate_per_s,
+            started_at=found.started_at,
+            waiting=waiting,
+            states={state: states.get(state, 0) for state in State},
+            finished=found.next_at is None,
+        )
+
+    @app.get("/dead-letters/{letter_id}", responses=problem_responses(NOT_FOUND))
+    async def get_dead_letter(letter_id: UUID) -> LetterDetail:
+        """One dead letter with its message and where it failed."""
+        async with process.units.begin() as uow:
+            return detail_of(await handlers.get_letter(uow, letter_id))
+
+
+def add_commands(app: FastAPI, process: Process) -> None:
+    units = process.units
+
+    @app.post(
+        "/dead-letters/redrive",
+        status_code=202,
+        response_model=RedriveAnswer,
+        responses=problem_responses(KEY_REUSED),
+    )
+    async def redrive_dead_letters(
+        asked: RedriveRequest, request: Request, key: IdempotencyKey = None
+    ) -> Response:
+        """Give back, in the background and at a rate, every pending or parked letter that the filter finds."""
+
+        async def work(uow: UnitOfWork) -> Answer:
+            redrive_id, matched, counts = await handlers.redrive_letters(
+                uow, asked.filter.wanted(), asked.rate_per_s, datetime.now(UTC), dry_run=asked.dry_run
+            )
+            view = RedriveAnswer(id=redrive_id, dry_run=asked.dry_run, matched=matched, **counts)
+            where = f"/dead-letters/redrives/{redrive_id}" if redrive_id else None
+            return Answer(202, view.model_dump_json().encode(), where)
+
+        return await answer_once(units, request, key, work)
+
+    @app.post(
+        "/dead-letters/{letter_id}/redrive",
+        status_code=202,
+        response_model=LetterView,
+        responses=problem_responses(NOT_FOUND, ILLEGAL, KEY_REUSED),
+    )
+    async def redrive_dead_letter(letter_id: UUID, request: Request, key: IdempotencyKey = None) -> Response:
+        """Give one letter back to its subscriber, now."""
+
+        async def work(uow: UnitOfWork) -> Answer:
+            stored = await handlers.redrive_letter(uow, letter_id, datetime.now(UTC))
+            where = f"/dead-letters/redrives/{stored.redrive_id}"
+            return Answer(202, LetterView.of(stored).model_dump_json().encode(), where)
+
+        return await answer_once(units, request, key, work)
+
+    @app.post(
+        "/dead-letters/{letter_id}/discard",
+        response_model=LetterView,
+        responses=problem_responses(NOT_FOUND, ILLEGAL, KEY_REUSED),
+    )
+    async def discard_dead_letter(
+        letter_id: UUID, discard: Discard, request: Request, key: IdempotencyKey = None
+    ) -> Response:
+        """Say that a letter need not take effect."""
+
+        async def work(uow: UnitOfWork) -> Answer:
+            stored = await handlers.discard_letter(uow, letter_id, discard.reason, datetime.now(UTC))
+            return Answer(200, LetterView.of(stored).model_dump_json().encode())
+
+        return await answer_once(units, request, key, work)
+
+
+# -- jobs
+
+
+async def keep(process: Process) -> None:
+    """Consume every dead-letter place. Raises `ConfigurationError` when none is named."""
+    if not process.settings.dead_letter_subscriptions:
+        raise ConfigurationError("TANDEM_DEAD_LETTER_SUBSCRIPTIONS must name at least one subscription")
+    for queue in process.settings.dead_letter_subscriptions:
+        subscriber, _, channel = queue.partition(".")
+        place = Subscription(
+            channel=channel,
+            subscriber=subscriber,
+            types=frozenset(),
+            batch_max=_BATCH_MAX,
+            in_flight_max=2 * _BATCH_MAX,
+        )
+        handler = letter_handler(process, place)
+        await process.until_available(
+            lambda p=place, h=handler: process.broker.subscribe_dead_letters(p, GROUP, h)  # type: ignore[misc]
+        )
+
+
+def letter_handler(process: Process, place: Subscription) -> BatchHandler:
+    """Keeps a batch in one transaction, or, when that fails, one by one."""
+    settings, policy = process.settings, handlers.policy_of(process.settings)
+
+    async def keep_all(deliveries: Sequence[Delivery]) -> None:
+        received = [events.read(place, delivery) for delivery in deliveries]
+        async with process.units.begin() as uow:
+            alarms = await handlers.receive(uow, received, datetime.now(UTC), policy, settings.alert_interval_s)
+        for alarm in alarms:
+            await raise_alert(settings.alert_webhook_url, "dead_letter.alert", alarm)
+
+    return isolating(keep_all)
+
+
+async def give_back(process: Process) -> None:
+    """Give back what is due and what is asked for, as long as the process runs."""
+    settings, policy = process.settings, handlers.policy_of(process.settings)
+    publish, failed_ones_at = process.broker.publish_retry, time.monotonic()
+    while True:
+        try:
+            delayed_only = time.monotonic() < failed_ones_at
+            async with process.units.begin() as uow:
+                busy = await handlers.give_back_asked(uow, publish, datetime.now(UTC), policy)
+            async with process.units.begin() as uow:
+                number = await handlers.give_back_due(
+                    uow, publish, datetime.now(UTC), policy, delayed_only=delayed_only
+                )
+            if number >= handlers.PORTION_MAX:
+                busy = True
+            elif not delayed_only:
+                failed_ones_at = time.monotonic() + settings.redrive_interval_s
+        except TransientError as error:
+            _log.warning("dead_letter.waiting", error=str(error))
+            await asyncio.sleep(_AWAY_S)
+        else:
+            await asyncio.sleep(0 if busy else settings.redrive_poll_interval_s)
+
+
+async def count(process: Process) -> None:
+    """Say how many letters there are."""
+    while True:
+        with contextlib.suppress(TransientError):
+            async with process.units.begin() as uow:
+                counts = await handlers.count_letters(uow)
+            process.telemetry.dead_letters(counts)
+        await asyncio.sleep(process.settings.metrics_interval_s)
+
+
+async def forget(process: Process) -> None:
+    """Forget what has been finished for long, in portions."""
+    while True:
+        forgotten = 0
+        with contextlib.suppress(TransientError):
+            async with process.units.begin() as uow:
+                forgotten = await handlers.forget_old(uow, datetime.now(UTC), process.settings.dead_letter_ttl_s)
+        await asyncio.sleep(0 if forgotten else _FORGET_INTERVAL_S)
+
+
+SERVICE = Service(name="dead_letter", jobs=(keep, give_back, count, forget))
+
+if __name__ == "__main__":
+    raise SystemExit(run(SERVICE, create_app))

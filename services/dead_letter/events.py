@@ -1,0 +1,132 @@
+"""What comes out of the dead-letter places, read. This service publishes no events and handles none.
+
+The bytes are whatever they are: the subscriber could not use them, and this service only keeps them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+
+from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
+from shared import dead_letter
+from shared.broker.base import Delivery, Subscription
+from shared.dead_letter import Kind, letter_id, redrive_number
+
+_DEATHS = "x-death"
+_BY_BROKER = {
+    "delivery_limit": (KILLER, "RabbitMQ delivered it as often as the queue allows"),
+    "expired": ("MessageExpiredError", "it waited in its queue for longer than the queue keeps messages"),
+    "rejected": ("MessageRejectedError", "a consumer refused it"),
+}
+"""Why RabbitMQ itself parked a message, by the reason in its `x-death` header."""
+_UNKNOWN = ("UnknownError", "nobody wrote down why it was put aside")
+_ATTRIBUTE_LENGTH_MAX = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One message from a dead-letter place. `cause` is None for a receipt.
+
+    `headers` are those that it had when it was published; `source`, `event_id` and `type` are None where the
+    bytes cannot be read.
+    """
+
+    letter_id: UUID
+    redrive: int
+    cause: Cause | None
+    subscription: Subscription
+    body: bytes
+    headers: dict[str, str]
+    key: str | None
+    whole: bool
+    source: str | None
+    event_id: str | None
+    type: str | None
+
+
+def read(subscription: Subscription, delivery: Delivery) -> Received:
+    """Never fails: a message with strange headers, or with none, is a failure of unknown cause."""
+    given = delivery.headers
+    attributes = _attributes(delivery.body)
+    return Received(
+        letter_id=letter_id(subscription.queue, delivery),
+        redrive=redrive_number(given),
+        cause=None if given.get(dead_letter.KIND) == Kind.RECEIPT else _cause(subscription, delivery),
+        subscription=subscription,
+        body=delivery.body,
+        headers={_storable(name): _storable(text) for name, text in given.items() if _is_its_own(name)},
+        key=_storable(delivery.key or attributes.get("partitionkey") or attributes.get("subject") or "") or None,
+        whole=dead_letter.BODY_CUT_FROM not in given and dead_letter.HEADERS_LEFT_OUT not in given,
+        source=attributes.get("source"),
+        event_id=attributes.get("id"),
+        type=attributes.get("type"),
+    )
+
+
+def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
+    given = delivery.headers
+    error_type, message = _BY_BROKER.get(_reason(given.get(_DEATHS, "")), _UNKNOWN)
+    error_type = _storable(given.get(dead_letter.ERROR_TYPE, error_type))
+    message = _storable(given.get(dead_letter.ERROR_MESSAGE, message))
+    stack = _storable(given.get(dead_letter.ERROR_STACK, ""))
+    delayed = given.get(dead_letter.KIND) == Kind.DELAYED
+    return Cause(
+        kind=LetterKind.DELAYED if delayed else LetterKind.FAILED,
+        error_type=error_type,
+        error_message=message,
+        error_stack=stack,
+        fingerprint=fingerprint(subscription.queue, error_type, message, stack),
+        attempts=_number(given.get(dead_letter.ATTEMPTS, "")),
+        due_at=_time(given.get(dead_letter.DUE_AT, "")) if delayed else None,
+        delays=_number(given.get(dead_letter.DELAYS, "")),
+    )
+
+
+def _reason(deaths: str) -> str:
+    """The newest death comes first in RabbitMQ's list, which is text by now."""
+    found = {reason: deaths.find(reason) for reason in _BY_BROKER if reason in deaths}
+    return min(found, key=lambda reason: found[reason], default="")
+
+
+def _attributes(body: bytes) -> dict[str, str]:
+    """Those of an envelope, as far as the bytes can be read; no more of it is asked."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    names = ("id", "source", "type", "subject", "partitionkey")
+    found = {name: document.get(name) for name in names}
+    return {
+        name: _storable(value)[:_ATTRIBUTE_LENGTH_MAX]
+        for name, value in found.items()
+        if isinstance(value, str) and value
+    }
+
+
+def _is_its_own(name: str) -> bool:
+    return name not in dead_letter.OWN_HEADERS and not name.startswith(
+        ("x-death", "x-first-death", "x-last-death")
+    )
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL takes no NUL in a text."""
+    return text.replace("\x00", "\\x00")
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

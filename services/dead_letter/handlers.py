@@ -1,0 +1,283 @@
+"""The use cases of the dead-letter service: keep what comes, give back what is due or asked for, show it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from services.dead_letter import domain, store
+from services.dead_letter.domain import Letter, LetterNotFoundError, Policy, Redrive, RedriveNotFoundError, State
+from services.dead_letter.events import Received
+from services.dead_letter.store import Filter, Stored
+from shared import dead_letter
+from shared.broker.base import Delivery, Subscription
+from shared.errors import UnavailableError
+from shared.settings import Settings
+from shared.uow import UnitOfWork
+
+_log = structlog.get_logger(__name__)
+
+LETTERS_PER_REDRIVE_MAX = 50_000
+GROUPS_MAX = 500
+PORTION_MAX = 100
+"""Letters that are given back in one transaction."""
+_FORGOTTEN_MAX = 1_000
+_PACE_S = 0.25
+"""A redrive's letters go out in portions of what is due in so long."""
+_LAG_MAX_S = 1.0
+"""How much a redrive may catch up at once."""
+_AWAY_S = 15.0
+"""For how long a letter rests that the broker did not take."""
+
+Publish = Callable[[Subscription, Delivery, dict[str, str]], Awaitable[None]]
+"""`Broker.publish_retry`."""
+
+
+def policy_of(settings: Settings) -> Policy:
+    return Policy(
+        attempts_max=settings.redrive_attempts_max,
+        backoff_initial_s=settings.redrive_backoff_initial_s,
+        backoff_max_s=settings.redrive_backoff_max_s,
+        answer_timeout_s=settings.redrive_answer_timeout_s,
+    )
+
+
+# -- what comes out of the dead-letter places
+
+
+async def receive(
+    uow: UnitOfWork, received: Sequence[Received], now: datetime, policy: Policy, alert_interval_s: float
+) -> list[dict[str, str]]:
+    """Keep new letters, and note what became of those that were given back. Nothing comes in here twice with
+    effect: messages may be repeated. Returns the alerts to raise, one for each cause that had been quiet."""
+    first: dict[UUID, Received] = {}
+    for one in received:
+        if one.cause is not None:
+            first.setdefault(one.letter_id, one)
+    rows = [store.new_row(one, _new(one, now, policy)) for one in first.values()]
+    new = await store.insert_new(uow.connection, rows)
+    letters = await store.lock_letters(uow.connection, [one.letter_id for one in received])
+    alarms: dict[str, dict[str, str]] = {}
+    changed: dict[UUID, Letter] = {}
+    for one in received:
+        before = letters.get(one.letter_id)
+        if before is None:
+            _log.warning("dead_letter.receipt_without_letter", letter=str(one.letter_id))
+            continue
+        made_it = one.letter_id in new and first[one.letter_id] is one
+        letter = before if made_it else _again(before, one, now, policy)
+        if not made_it:
+            letters[letter.id] = changed[letter.id] = letter
+        if _is_alarming(letter) and (made_it or letter.state is not before.state):
+            alarms[letter.cause.fingerprint] = _alarm(letter, one.subscription.queue)
+    for letter_id in sorted(changed):
+        uow.tell(store.CHANGE_LETTER, store.changed(changed[letter_id]))
+    quiet_since = now - timedelta(seconds=alert_interval_s)
+    raised = await store.raise_alerts(uow.connection, list(alarms), now, quiet_since)
+    return [alarms[fingerprint] for fingerprint in sorted(raised)]
+
+
+def _new(one: Received, now: datetime, policy: Policy) -> Letter:
+    assert one.cause is not None
+    return domain.receive(one.letter_id, one.cause, redrive=one.redrive, whole=one.whole, now=now, policy=policy)
+
+
+def _again(letter: Letter, one: Received, now: datetime, policy: Policy) -> Letter:
+    if one.cause is None:
+        return domain.resolve(letter, one.redrive, now)
+    return domain.fail_again(letter, one.cause, one.redrive, now, policy)
+
+
+def _alarm(letter: Letter, queue: str) -> dict[str, str]:
+    return {
+        "queue": queue,
+        "fingerprint": letter.cause.fingerprint,
+        "error_type": letter.cause.error_type,
+        "error": letter.cause.error_message[:500],
+        "state": letter.state.value,
+        "letter": str(letter.id),
+    }
+
+
+def _is_alarming(letter: Letter) -> bool:
+    failed = letter.cause.kind is domain.LetterKind.FAILED
+    return letter.state is State.PARKED or (failed and letter.state is State.PENDING)
+
+
+# -- giving back
+
+
+async def give_back_due(
+    uow: UnitOfWork, publish: Publish, now: datetime, policy: Policy, *, delayed_only: bool
+) -> int:
+    """Give back a portion of what is due; returns how many letters there were, so that a full portion means more.
+
+    `delayed_only`: delayed events and overdue answers, not the failed ones, whose turn comes more rarely.
+    """
+    due = await store.take_due(uow.connection, now, delayed_only=delayed_only, batch_max=PORTION_MAX)
+    await _give_back(uow, publish, due, now, policy)
+    return len(due)
+
+
+async def give_back_asked(uow: UnitOfWork, publish: Publish, now: datetime, policy: Policy) -> bool:
+    """The next portion of a redrive that is due; False when none is. The pace is kept in the database, so that it
+    holds for all replicas together."""
+    asked_for = await store.take_redrive(uow.connection, now)
+    if asked_for is None or asked_for.next_at is None:
+        return False
+    portion = max(1, min(PORTION_MAX, math.ceil(asked_for.rate_per_s * _PACE_S)))
+    taken = await store.take_asked(uow.connection, asked_for.id, portion)
+    refused = await _give_back(uow, publish, taken, now, policy)
+    await uow.flush()
+    then = max(asked_for.next_at, now - timedelta(seconds=_LAG_MAX_S))
+    then_at: datetime | None = then + timedelta(seconds=max(1, len(taken)) / asked_for.rate_per_s)
+    if refused:
+        then_at = now + timedelta(seconds=_AWAY_S)
+    elif len(taken) < portion:
+        waiting, _ = await store.progress_of(uow.connection, asked_for.id)
+        then_at = then_at if waiting else None
+    uow.tell(store.NEXT_OF_REDRIVE, {"of_redrive": asked_for.id, "then_at": then_at})
+    return True
+
+
+async def _give_back(
+    uow: UnitOfWork, publish: Publish, taken: Sequence[Stored], now: datetime, policy: Policy
+) -> int:
+    """Publish them to their subscribers and note it; how many the broker did not take."""
+    sendable: list[Stored] = []
+    for stored in taken:
+        if domain.is_used_up(stored.letter, policy):
+            parked = domain.park(stored.letter, f"no answer to {stored.letter.redrives} redrives")
+            uow.tell(store.CHANGE_LETTER, store.changed(parked))
+        else:
+            sendable.append(stored)
+    results = await asyncio.gather(*(_send(publish, stored) for stored in sendable), return_exceptions=True)
+    refused = 0
+    for stored, error in zip(sendable, results, strict=True):
+        if error is None:
+            letter = domain.redrive(stored.letter, now, policy)
+        elif isinstance(error, UnavailableError):
+            refused += 1
+            letter = domain.hold(stored.letter, now, _AWAY_S)
+            _log.warning("dead_letter.not_given_back", letter=str(letter.id), error=str(error))
+        elif isinstance(error, Exception):
+            letter = domain.park(stored.letter, f"it could not be given back: {error}"[:500])
+        else:
+            raise error
+        uow.tell(store.CHANGE_LETTER, store.changed(letter))
+    return refused
+
+
+async def _send(publish: Publish, stored: Stored) -> None:
+    letter = stored.letter
+    subscription = Subscription(channel=stored.channel, subscriber=stored.subscriber, types=frozenset())
+    message = Delivery(stored.body, stored.headers, stored.channel, stored.key, False, "", None)
+    added = {dead_letter.LETTER_ID: str(letter.id), dead_letter.REDRIVE: str(letter.redrives + 1)}
+    if not letter.asked:  # what somebody asks for begins anew
+        added[dead_letter.DELAYS] = str(letter.cause.delays)
+        added[dead_letter.FIRST_FAILED_AT] = letter.first_seen_at.isoformat()
+    await publish(subscription, message, added)
+
+
+# -- what people ask for
+
+
+async def redrive_letter(uow: UnitOfWork, letter_id: UUID, now: datetime) -> Stored:
+    """Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
+    stored = await _found(uow, letter_id, lock=True)
+    domain.ask(stored.letter)
+    asked_for = _redrive(rate_per_s=1.0, requested=1, now=now)
+    uow.tell(store.INSERT_REDRIVE, asked_for)
+    uow.tell(store.MARK_ASKED, {"letter_id": letter_id, "for_redrive": asked_for["id"]})
+    await uow.flush()
+    return await _found(uow, letter_id)
+
+
+async def redrive_letters(
+    uow: UnitOfWork, wanted: Filter, rate_per_s: float, now: datetime, *, dry_run: bool
+) -> tuple[UUID | None, int, dict[str, dict[str, int]]]:
+    """Have what the filter finds redriven: the redrive's id (None where there is none: a dry run, or nothing was
+    found), how many letters, and how many of which state and fingerprint."""
+    asked_for = _redrive(rate_per_s=rate_per_s, requested=0, now=now)
+    redrive_id: UUID = asked_for["id"]
+    counts = await store.ask(uow.connection, wanted, redrive_id, LETTERS_PER_REDRIVE_MAX, dry_run=dry_run)
+    matched = sum(counts["states"].values())
+    if dry_run or not matched:
+        return None, matched, counts
+    uow.tell(store.INSERT_REDRIVE, {**asked_for, "requested": matched})
+    return redrive_id, matched, counts
+
+
+def _redrive(*, rate_per_s: float, requested: int, now: datetime) -> dict[str, Any]:
+    return {
+        "id": uuid7(),
+        "rate_per_s": rate_per_s,
+        "requested": requested,
+        "started_at": now,
+        "next_at": now,
+    }
+
+
+async def discard_letter(uow: UnitOfWork, letter_id: UUID, reason: str, now: datetime) -> Stored:
+    """Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
+    stored = await _found(uow, letter_id, lock=True)
+    uow.tell(store.CHANGE_LETTER, store.changed(domain.discard(stored.letter, reason, now)))
+    await uow.flush()
+    return await _found(uow, letter_id)
+
+
+async def get_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
+    """Raises `LetterNotFoundError`."""
+    return await _found(uow, letter_id)
+
+
+async def list_letters(uow: UnitOfWork, wanted: Filter, before: int | None, page_size: int) -> list[Stored]:
+    """Newest first."""
+    return await store.list_letters(uow.connection, wanted, before, page_size)
+
+
+async def list_groups(uow: UnitOfWork, wanted: Filter) -> list[dict[str, Any]]:
+    """By fingerprint, the largest first, at most `GROUPS_MAX`."""
+    return await store.list_groups(uow.connection, wanted, GROUPS_MAX)
+
+
+async def get_redrive(uow: UnitOfWork, redrive_id: UUID) -> tuple[Redrive, int, dict[str, int]]:
+    """The redrive, how many letters still wait for it, and the states of those that it came to. Raises
+    `RedriveNotFoundError`."""
+    found = await store.find_redrive(uow.connection, redrive_id)
+    if found is None:
+        raise RedriveNotFoundError(f"redrive {redrive_id} does not exist")
+    waiting, states = await store.progress_of(uow.connection, redrive_id)
+    return found, waiting, states
+
+
+async def _found(uow: UnitOfWork, letter_id: UUID, *, lock: bool = False) -> Stored:
+    stored = await store.find_letter(uow.connection, letter_id, lock=lock)
+    if stored is None:
+        raise LetterNotFoundError(f"dead letter {letter_id} does not exist")
+    return stored
+
+
+# -- housekeeping
+
+
+async def count_letters(uow: UnitOfWork) -> dict[tuple[str, str], int]:
+    """By state and kind, all of them, those that there are none of as well."""
+    counts = await store.count_letters(uow.connection)
+    return {
+        (state.value, kind.value): counts.get((state.value, kind.value), 0)
+        for state in State
+        for kind in domain.LetterKind
+    }
+
+
+async def forget_old(uow: UnitOfWork, now: datetime, retention_s: float) -> int:
+    """Forget a portion of what was resolved or discarded for so long; returns how many."""
+    return await store.prune(uow.connection, now - timedelta(seconds=retention_s), _FORGOTTEN_MAX)

@@ -1,0 +1,135 @@
+"""The dead-letter service beside a test's world: real processes of it on a database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import orjson
+
+from deploy.native.ports import Ports
+from deploy.native.supervision import REPOSITORY
+from shared.migrate import migrate
+from tests.integration.world import SUBSCRIBER, World, eventually
+
+DATABASE = "integration_dead_letter"
+
+
+class Letters:
+    """What the service keeps, as a client and as its database see it."""
+
+    def __init__(self, urls: list[str], dsn: str) -> None:
+        self.urls = urls
+        self._dsn = dsn
+        self.http = httpx.AsyncClient(base_url=urls[0], timeout=30, trust_env=False)
+
+    async def rows(self) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            return [dict(row) for row in await connection.fetch("select * from dead_letter order by sequence")]
+        finally:
+            await connection.close()
+
+    async def states(self) -> list[str]:
+        return sorted(row["state"] for row in await self.rows())
+
+    async def until(self, count: int, state: str) -> list[dict[str, Any]]:
+        """Wait until there are so many letters, and all of them are in this state."""
+
+        async def there() -> list[dict[str, Any]] | None:
+            rows = await self.rows()
+            return rows if len(rows) == count and {row["state"] for row in rows} <= {state} else None
+
+        try:
+            rows: list[dict[str, Any]] = await eventually(there, f"{count} letters are {state}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; states: {await self.states()}") from None
+        return rows
+
+    async def get(self, path: str, **query: Any) -> Any:
+        answer = await self.http.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def post(self, path: str, body: Any = None) -> httpx.Response:
+        return await self.http.post(path, json={} if body is None else body)
+
+
+@asynccontextmanager
+async def letters_of(world: World, replicas: int = 1, **settings: Any) -> AsyncIterator[Letters]:
+    """Run the service for the world's subscription until the block is left; its database is emptied first."""
+    await asyncio.to_thread(world.runtime.ensure_databases, [DATABASE])
+    dsn = world.runtime.dsn(DATABASE)
+    await migrate("dead_letter", dsn)
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("truncate dead_letter, redrive, alert, idempotency_key restart identity")
+    await connection.close()
+    block = Ports.free_block().block
+    values = {
+        "redrive_poll_interval_s": 0.1,
+        **world.setting_values(),
+        **settings,
+        "postgres_dsn": dsn,
+        "roles": "api,consumer",
+        "dead_letter_subscriptions": f"{SUBSCRIBER}.{world.channel}",
+    }
+    async with AsyncExitStack() as stack:
+        urls = []
+        for port in range(block, block + replicas):
+            await stack.enter_async_context(_replica({**values, "http_port": port}))
+            urls.append(f"http://127.0.0.1:{port}")
+        letters = Letters(urls, dsn)
+        stack.push_async_callback(letters.http.aclose)
+        for url in urls:
+            await eventually(lambda url=url: _ready(letters, url), "the service is ready")  # type: ignore[misc]
+        yield letters
+
+
+@asynccontextmanager
+async def webhook() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    """A URL that takes alerts, and the alerts that it was sent."""
+    taken: list[dict[str, Any]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        taken.append(orjson.loads(await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}/alerts", taken
+
+
+@asynccontextmanager
+async def _replica(values: dict[str, Any]) -> AsyncIterator[None]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
+    environment |= {f"TANDEM_{name.upper()}": str(value) for name, value in values.items()}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.dead_letter.app",
+        env=environment, cwd=REPOSITORY, stdout=sys.stderr, stderr=sys.stderr,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 30)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _ready(letters: Letters, url: str) -> bool:
+    try:
+        return (await letters.http.get(f"{url}/health/ready")).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,155 @@
+"""Dead letters: which state follows on which, and what has one cause."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.dead_letter import domain
+from services.dead_letter.domain import (
+    Cause,
+    IllegalStateChangeError,
+    Letter,
+    LetterKind,
+    Policy,
+    State,
+    fingerprint,
+)
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+POLICY = Policy(attempts_max=3, backoff_initial_s=100, backoff_max_s=300, answer_timeout_s=60)
+ID = UUID("0198c0de-0000-7000-8000-000000000001")
+FAILED = Cause(
+    kind=LetterKind.FAILED, error_type="KeyError", error_message="'x'", error_stack="", fingerprint="f",
+    attempts=1, due_at=None, delays=0,
+)  # fmt: skip
+DELAYED = replace(FAILED, kind=LetterKind.DELAYED, due_at=NOW + timedelta(seconds=7))
+
+
+def letter(cause: Cause = FAILED, *, redrive: int = 0, whole: bool = True) -> Letter:
+    return domain.receive(ID, cause, redrive=redrive, whole=whole, now=NOW, policy=POLICY)
+
+
+def test_a_failed_letter_waits_longer_after_every_redrive_and_is_parked_in_the_end() -> None:
+    waiting, waits = letter(), []
+    while waiting.state is State.PENDING:
+        assert waiting.due_at is not None
+        waits.append((waiting.due_at - NOW).total_seconds())
+        redriven = domain.redrive(waiting, NOW, POLICY)
+        assert (redriven.state, redriven.redrives) == (State.REDRIVEN, waiting.redrives + 1)
+        waiting = domain.fail_again(redriven, FAILED, redriven.redrives, NOW, POLICY)
+    assert waits == [100, 200, 300]
+    assert (waiting.state, waiting.redrives, waiting.due_at) == (State.PARKED, 3, None)
+    assert waiting.cause.attempts == 4
+
+
+def test_a_delayed_letter_is_due_when_it_says_and_uses_up_no_try() -> None:
+    waiting = letter(DELAYED)
+    for _ in range(10):
+        assert waiting.due_at == DELAYED.due_at
+        redriven = domain.redrive(waiting, NOW, POLICY)
+        waiting = domain.fail_again(redriven, DELAYED, redriven.redrives, NOW, POLICY)
+    assert (waiting.tries, waiting.redrives, waiting.state) == (0, 10, State.PENDING)
+
+
+def test_silence_uses_up_tries_and_the_answer_may_take_longer_each_time() -> None:
+    waiting, waits = domain.redrive(letter(DELAYED), NOW, POLICY), []
+    while not domain.is_used_up(waiting, POLICY):
+        assert waiting.due_at is not None
+        waits.append((waiting.due_at - NOW).total_seconds())
+        waiting = domain.redrive(waiting, NOW, POLICY)
+    assert waits == [60, 120, 240]
+
+
+def test_what_kills_or_is_not_whole_is_parked_at_once() -> None:
+    assert letter(replace(FAILED, error_type="AttemptsExhaustedError")).state is State.PARKED
+    cut = letter(DELAYED, whole=False)
+    assert cut.state is State.PARKED
+    with pytest.raises(IllegalStateChangeError):
+        domain.ask(cut)
+
+
+@given(st.lists(st.sampled_from(["redrive", "fail", "stale", "receipt", "ask", "park"]), max_size=12))
+def test_stale_answers_change_nothing_and_numbers_only_grow(steps: list[str]) -> None:
+    now = letter()
+    for step in steps:
+        before = now
+        if step == "redrive" and before.state in (State.PENDING, State.REDRIVEN):
+            now = domain.redrive(before, NOW, POLICY)
+            assert now.redrives == before.redrives + 1
+        elif step == "fail":
+            now = domain.fail_again(before, FAILED, before.redrives, NOW, POLICY)
+            assert now.state is not State.REDRIVEN
+            assert (now == before) == (before.state is not State.REDRIVEN)
+        elif step == "stale":
+            now = domain.fail_again(before, FAILED, before.redrives - 1, NOW, POLICY)
+            assert now == before
+        elif step == "receipt":
+            now = domain.resolve(before, before.redrives, NOW)
+            assert now.state is State.RESOLVED
+        elif step == "ask" and before.state in domain.OPEN:
+            now = domain.ask(before)
+            assert not domain.is_used_up(now, POLICY)
+        assert now.redrives >= before.redrives
+        if before.state is State.RESOLVED:
+            assert now.state is State.RESOLVED
+
+
+def test_what_somebody_asks_for_begins_anew() -> None:
+    parked = replace(letter(), state=State.PARKED, tries=3)
+    redriven = domain.redrive(domain.ask(parked), NOW, POLICY)
+    assert (redriven.tries, redriven.asked) == (0, False)
+    assert domain.fail_again(redriven, FAILED, redriven.redrives, NOW, POLICY).state is State.PENDING
+
+
+@pytest.mark.parametrize("state", [State.REDRIVEN, State.RESOLVED, State.DISCARDED])
+def test_only_what_is_pending_or_parked_can_be_redriven_or_discarded_by_hand(state: State) -> None:
+    closed = replace(letter(), state=state)
+    with pytest.raises(IllegalStateChangeError):
+        domain.ask(closed)
+    with pytest.raises(IllegalStateChangeError):
+        domain.discard(closed, "no", NOW)
+
+
+STACK = 'File "{root}/services/order/handlers.py", line {line}, in on_paid\nFile "/lib/x.py", line 1, in f\n'
+
+
+def of(message: str, *, queue: str = "a.b", error: str = "KeyError", root: str = "/app", line: int = 1) -> str:
+    return fingerprint(queue, error, message, STACK.format(root=root, line=line))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "user 0198c0de-1111-7000-8000-00000000000a has -3 left at 12:30:01.5",
+        "user FFFFFFFF-2222-7000-8000-00000000000b has 12.5 left at 08:00:59",
+    ],
+)
+def test_ids_and_numbers_do_not_tell_causes_apart(message: str) -> None:
+    same = of("user 00000000-0000-0000-0000-000000000000 has 7 left at 1:00", root="/elsewhere", line=77)
+    assert of(message) == same
+
+
+def test_quoted_values_addresses_and_hexadecimal_do_not_tell_causes_apart() -> None:
+    assert of("""no 'tea' for "ada" <ada@example.org> at 0x7f01, digest a1b2c3d4""") == of(
+        """no 'coffee' for "bob" <bob@example.com> at 0xFFFF, digest 99aabbcc"""
+    )
+
+
+def test_type_place_words_and_subscriber_tell_causes_apart() -> None:
+    known = of("no user 1")
+    assert known != of("no order 1")
+    assert known != of("no user 1", queue="a.c")
+    assert known != of("no user 1", error="ValueError")
+    assert known != fingerprint("a.b", "KeyError", "no user 1", "")
+    assert len(known) == 32
+
+
+@given(st.text(max_size=2_000), st.text(max_size=2_000))
+def test_anything_has_a_fingerprint(message: str, stack: str) -> None:
+    assert len(fingerprint("a.b", "E", message, stack)) == 32
