@@ -13,6 +13,7 @@ S ?=
 ID ?=
 FORMAT ?= table
 FOLLOW ?= 1
+NODES ?= 1
 WORKLOAD ?=
 ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
@@ -25,11 +26,11 @@ CHECKED := shared services deploy compare bench faults
 help: ## this list
 	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-up-rabbit: $(STAMP) ## start everything on RabbitMQ
-	$(PYTHON) -m deploy up rabbit
+up-rabbit: $(STAMP) ## start everything on RabbitMQ (NODES=3 for a cluster)
+	$(PYTHON) -m deploy up rabbit --nodes '$(NODES)'
 
-up-kafka: $(STAMP) ## start everything on Kafka
-	$(PYTHON) -m deploy up kafka
+up-kafka: $(STAMP) ## start everything on Kafka (NODES=3 for a cluster)
+	$(PYTHON) -m deploy up kafka --nodes '$(NODES)'
 
 down: $(STAMP) ## stop everything
 	$(PYTHON) -m deploy down

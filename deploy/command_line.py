@@ -20,6 +20,7 @@ from deploy.dead_letters import print_dead_letters
 from deploy.errors import DeployError
 from deploy.log_follow import print_logs
 from deploy.native import Ports, Runtime
+from deploy.native.ports import NODES
 from deploy.native.site import read_state
 from deploy.progress import Steps
 from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="start everything on one broker")
     up.add_argument("broker", choices=BROKERS)
+    up.add_argument("--nodes", type=int, choices=NODES, default=1, help="of how many the broker consists")
     up.set_defaults(run=_up)
 
     commands.add_parser("down", help="stop everything").set_defaults(run=_down)
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(chosen: argparse.Namespace) -> int:
-    state = stack.up(chosen.broker, Steps())
+    state = stack.up(chosen.broker, Steps(), chosen.nodes)
     stack.print_status(state, "table")
     urls = {name: part["url"] for name, part in state["services"].items()}
     print(_TRY_IT.format(**urls))
@@ -123,7 +125,7 @@ def _print_logs(chosen: argparse.Namespace) -> int:
         return containers.logs(names, follow=chosen.follow, lines=chosen.lines)
     rows = runtime.sets[""].processes
     services = [row.name for row in rows if chosen.name in (None, row.service, row.name)]
-    servers = [name for name in runtime.servers if chosen.name in (None, name)]
+    servers = [name for name in runtime.server_processes if chosen.name in (None, name)]
     files = {name: runtime.log(name) for name in (*services, *servers)}
     if not files:
         known = ", ".join(dict.fromkeys([*(row.service for row in rows), *runtime.servers]))

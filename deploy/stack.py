@@ -17,15 +17,17 @@ from deploy.native.services import RUNTIME_SETTINGS
 from deploy.native.site import read_state
 from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
-from deploy.topology import SERVICES, BrokerName, servers_for
+from deploy.topology import BROKERS, SERVICES, BrokerName, servers_for
 
 STACK_ROOT = REPOSITORY / ".run" / "stack"
 TELEMETRY = STACK_ROOT / "telemetry"
+_CLUSTER_FILES = {"rabbit": "deploy/rabbitmq-cluster.yml", "kafka": "deploy/kafka-cluster.yml"}
 _NOTHING: dict[str, Any] = {"broker": None, "runtime": None, "services": {}, "servers": {}}
 
 
-def up(broker: BrokerName, steps: Steps) -> dict[str, Any]:
-    """Bring the whole system up on `broker` and return its status. Already up on it: nothing happens.
+def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> dict[str, Any]:
+    """Bring the whole system up on `broker`, of 1 or 3 nodes, and return its status. Already up on it: nothing
+    happens.
 
     Raises DeployError, with nothing left running, when something is in the way or does not come up.
     """
@@ -34,9 +36,11 @@ def up(broker: BrokerName, steps: Steps) -> dict[str, Any]:
         raise DeployError(f"the stack is already up on {running}; run `make down` first")
     if running is None:
         if containers.is_chosen():
+            if nodes > 1:
+                raise DeployError(f"in containers, the cluster has a file of its own: {_CLUSTER_FILES[broker]}")
             containers.up(broker, steps)
         else:
-            _up_native(broker, steps)
+            _up_native(broker, steps, nodes)
     return status()
 
 
@@ -85,7 +89,7 @@ def status() -> dict[str, Any]:
 def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
     """The status of an instance with one set of services; asks all processes at the same time."""
     service_set = runtime.sets[instance]
-    names = [*runtime.servers, *(row.name for row in service_set.processes)]
+    names = [*runtime.server_processes, *(row.name for row in service_set.processes)]
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
         healthy = dict(zip(names, pool.map(runtime.is_healthy, names), strict=True))
         pids = dict(zip(names, pool.map(runtime.pids, names), strict=True))
@@ -105,7 +109,7 @@ def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
         "services": services,
         "servers": {
             name: {"url": server_urls[name], "pids": pids[name], "healthy": healthy[name]}
-            for name in runtime.servers
+            for name in runtime.server_processes
         },
     }
 
@@ -136,8 +140,9 @@ def print_status(state: dict[str, Any], form: str) -> None:
     console.print(table)
 
 
-def _up_native(broker: BrokerName, steps: Steps) -> None:
-    ports = Ports.default()
+def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:
+    ports = Ports.default(nodes=nodes)
+    _forget_data_of_other_nodes(nodes)
     if read_state(STACK_ROOT):
         Runtime.attach(STACK_ROOT, steps).stop()  # what a crashed supervisord may have left
     runtime = Runtime(STACK_ROOT, ports, servers=servers_for(broker), watch_parent=False, steps=steps)
@@ -150,6 +155,15 @@ def _up_native(broker: BrokerName, steps: Steps) -> None:
     except BaseException:
         runtime.stop()
         raise
+
+
+def _forget_data_of_other_nodes(nodes: int) -> None:
+    """A broker's data belongs to the nodes that wrote it: with another number of them it begins anew."""
+    state = read_state(STACK_ROOT)
+    if state and state["ports"].get("nodes", 1) != nodes:
+        for name in BROKERS:
+            for place in (STACK_ROOT / "data").glob(f"{name}*"):
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def _settings_of_the_caller() -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from deploy.topology import BROKERS, BrokerName, ServerName
-from faults import clock_step, quota
+from faults import clock_step, poison, quota
 from faults.scene import Scene
 from shared import failpoints
 
@@ -18,13 +18,13 @@ CONSUMER = "notification-consumer"
 ORDER = "order"
 """The order service's HTTP interface and relay, in one process."""
 
-_PASSES = 25
+_PASSES = 15
 """An armed process runs for so many batches before it breaks: a second or three of the load."""
 _AWAY_S = 10.0
 _CUT_S = 12.0
 """Longer than RabbitMQ's heartbeat of 10 s and than Kafka's session of 6 s."""
-_ZOMBIE_S = 25.0
-"""Longer than a claim's heartbeat (4 s), Kafka's session (6 s), RabbitMQ's heartbeats (20 s) and what PostgreSQL
+_ZOMBIE_S = 35.0
+"""Longer than a claim's heartbeat (4 s), Kafka's session (6 s), RabbitMQ's heartbeats (30 s) and what PostgreSQL
 allows a transaction that does nothing."""
 _ALARM_S = 8.0
 
@@ -80,7 +80,7 @@ def _dies_at(place: str, name: str) -> tuple[Act, Act, Act]:
 
 def _armed(name: str, title: str, place: str, process: str) -> Fault:
     prepare, act, restore = _dies_at(place, process)
-    return Fault(name, title, act, load_s=12, prepare=prepare, restore=restore)
+    return Fault(name, title, act, load_s=9, prepare=prepare, restore=restore)
 
 
 async def _arm_zombie(scene: Scene) -> None:
@@ -236,7 +236,7 @@ FAULTS: tuple[Fault, ...] = (
     _armed("consumer-after-commit", "consumer SIGKILL before settling", failpoints.AFTER_COMMIT, CONSUMER),
     _armed("relay-before-publish", "relay SIGKILL before publish", failpoints.BEFORE_PUBLISH, ORDER),
     _armed("relay-after-publish", "relay SIGKILL after publish", failpoints.AFTER_PUBLISH, ORDER),
-    Fault("consumer-zombie", f"consumer SIGSTOP for {_ZOMBIE_S:g} s", _zombie, 34, _arm_zombie, _bury_zombie),
+    Fault("consumer-zombie", f"consumer SIGSTOP for {_ZOMBIE_S:g} s", _zombie, 44, _arm_zombie, _bury_zombie),
     Fault("broker-restart", "broker restart", _broker_restarted, load_s=16),
     Fault("broker-sigkill", "broker SIGKILL", _broker_killed, load_s=14),
     Fault("postgres-restart", "PostgreSQL restart", _restarted("postgres"), load_s=10),
@@ -260,6 +260,14 @@ FAULTS: tuple[Fault, ...] = (
         load_s=8,
         prepare=clock_step.prepare,
         restore=clock_step.restore,
+    ),
+    Fault(
+        "poison",
+        "poison, dead-letter service down",
+        poison.arrives,
+        load_s=14,
+        prepare=poison.prepare,
+        restore=poison.restore,
     ),
     Fault("two-relays", "two relays, the leader SIGKILL", _two_relays, load_s=14, restore=_remove_second_order),
     Fault("scale-consumers", "consumers added and removed", _scale, load_s=16, restore=_remove_consumers),

@@ -17,6 +17,17 @@ from faults.run import RunResult
 _TITLES = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 _PIPE_WIDTH = 132
 _EXAMPLES_MAX = 5
+_COLUMNS = (
+    "acknow-\nledged",
+    "lost",
+    "twice\ndone",
+    "stuck",
+    "re-\nordered",
+    "dupl.\ndeliv.",
+    "unansw.,\nyet done",
+    "gap\ns",
+    "recov-\nered s",
+)
 DEFINITIONS = {
     "lost": "acknowledged, no effect, and nowhere on the way",
     "duplicate_deliveries": "deliveries that the consumers' own metrics call duplicate: seen, and without effect",
@@ -85,11 +96,9 @@ def _table(result: RunResult) -> Table:
     steady = result.workload.steady
     table = Table(title=f"Faults under {steady.events_per_s:g} events/s", title_justify="left")
     for column in ("broker", "fault"):
-        table.add_column(column)
-    for column in ("events", "lost", "dup. effects", "stuck", "reordered", "dup. deliveries", "unanswered, done"):
+        table.add_column(column, no_wrap=True)
+    for column in _COLUMNS:
         table.add_column(column, justify="right")
-    table.add_column("gap s", justify="right")
-    table.add_column("recovered s", justify="right")
     for broker, phases in result.phases.items():
         for phase in phases:
             counts = phase.verdict.counts()

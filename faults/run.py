@@ -106,7 +106,7 @@ def run(planned: Sequence[Stage], run_root: Path, workload: Workload | None = No
 
 
 def _run_stage(stage: Stage, result: RunResult, run_root: Path, journey: Journey) -> None:
-    ports = Ports.free_block(proxied=stage.nodes == 1)
+    ports = Ports.free_block(proxied=stage.nodes == 1, nodes=stage.nodes)
     proxied = {
         name: ends for name, ends in ports.proxies.items() if ports.proxied and name in (*map(str, stage.servers),)
     }

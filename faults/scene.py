@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,11 +64,13 @@ class Scene:
         await self.call(self.runtime.kill, name)
         self.end()
 
-    async def stand_in(self, name: str, environment: Mapping[str, str]) -> str:
-        """Replace a service process by one with other settings, on its port; its name."""
+    async def stand_in(
+        self, name: str, environment: Mapping[str, str], module: Sequence[str] | None = None
+    ) -> str:
+        """Replace a service process by one with other settings, or another module, on its port; its name."""
         await self.call(self.runtime.stop_process, self.process(name))
         return await self.call(
-            self.runtime.start_extra, self.process(name), "stand-in", environment, in_place=True
+            self.runtime.start_extra, self.process(name), "stand-in", environment, in_place=True, module=module
         )
 
     async def restored(self, name: str) -> None:

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     redis_url: str
     redis_timeout_s: Seconds = 2.0
     rabbit_url: str | None = None
+    """Of one node, or of several separated by commas: the next is tried when one is gone."""
     kafka_bootstrap: str | None = None
     kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
     kafka_min_insync_replicas: Annotated[int, Field(ge=1)] = 1

@@ -1,4 +1,4 @@
-"""Kafka: one node that is broker and controller (KRaft), from the jars of Maven Central."""
+"""Kafka: one node, or three, each of them broker and controller (KRaft), from the jars of Maven Central."""
 
 import asyncio
 import contextlib
@@ -18,10 +18,12 @@ from deploy.native.supervision import Program
 from deploy.native.system import last_lines
 
 _HEAP = "512m"
+_HEAP_IN_CLUSTER = "384m"
 _FORMAT_TIMEOUT_S = 60
 _READY_TOPIC = "tandem-ready"
 
 # Every option that the comparison depends on is explicit. One node: the internal topics cannot have more replicas.
+# Of two equal names the last counts: what a cluster or a proxy needs is appended.
 _SETTINGS = """\
 process.roles=broker,controller
 node.id=1
@@ -49,6 +51,19 @@ log.retention.hours=168
 message.max.bytes=1048588
 """
 
+_CLUSTER = """\
+node.id={node}
+controller.quorum.voters={voters}
+default.replication.factor=3
+min.insync.replicas=2
+unclean.leader.election.enable=false
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+"""
+
 # Kafka tells its clients where to come back to. One that came through a proxy must be told the proxy's address.
 _BEHIND_PROXY = """\
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{behind}
@@ -58,41 +73,54 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:
 
 
 def bootstrap(site: Site) -> str:
-    """host:port for clients."""
-    return f"127.0.0.1:{site.ports.kafka}"
+    """host:port for clients, of every node, separated by commas."""
+    return ",".join(address(site, node) for node in range(1, site.ports.nodes + 1))
+
+
+def address(site: Site, node: int = 1) -> str:
+    """host:port of one node."""
+    return f"127.0.0.1:{site.ports.kafka_node(node)[0]}"
 
 
 def prepare(site: Site, kafka_lib: Path, java: Path) -> list[Program]:
-    """Format the storage if there is none yet, write the settings and say how to run it.
+    """Format the storage if there is none yet, write the settings and say how to run it, each node.
 
     Raises StartError when formatting fails.
     """
-    place = site.data("kafka")
+    cluster = new_cluster_id()
+    return [_prepare_node(site, node, cluster, kafka_lib, java) for node in range(1, site.ports.nodes + 1)]
+
+
+def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Path) -> Program:
+    name = "kafka" if node == 1 else f"kafka-{node}"
+    place = site.data(name)
     storage = place / "log"
     settings = place / "server.properties"
-    settings.write_text(_settings(site, storage))
+    settings.write_text(_settings(site, node, storage))
     classes = [str(java), "-cp", f"{kafka_lib}/*"]
     if not (place / "formatted").exists():
         shutil.rmtree(storage, ignore_errors=True)
-        _format(classes, settings)
+        _format(classes, settings, cluster)
         (place / "formatted").touch()
-    options = [f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    heap = _HEAP if site.ports.nodes == 1 else _HEAP_IN_CLUSTER
+    options = [f"-Xms{heap}", f"-Xmx{heap}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
     times = "-Dorg.slf4j.simpleLogger.showDateTime=true"
     command = [str(java), *options, times, *classes[1:], "kafka.Kafka", str(settings)]
-    return [Program("kafka", command, stop_timeout_s=30)]
+    return Program(name, command, stop_timeout_s=30)
 
 
-async def probe(site: Site) -> None:
+async def probe(site: Site, node: int = 1) -> None:
     """Raise unless a record is stored and the group coordinator answers (it makes its topic at the first call)."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap(site), request_timeout_ms=5000)
+    bootstrap_servers, nodes = address(site, node), site.ports.nodes
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
     await admin.start()
     try:
         with contextlib.suppress(TopicAlreadyExistsError):
-            await admin.create_topics([NewTopic(_READY_TOPIC, num_partitions=1, replication_factor=1)])
+            await admin.create_topics([NewTopic(_READY_TOPIC, num_partitions=1, replication_factor=nodes)])
         await admin.find_coordinator("tandem-ready")
     finally:
         await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap(site), acks="all", request_timeout_ms=5000)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", request_timeout_ms=5000)
     await producer.start()
     try:
         await asyncio.wait_for(producer.send_and_wait(_READY_TOPIC, b"ready"), timeout=10)
@@ -100,13 +128,17 @@ async def probe(site: Site) -> None:
         await producer.stop()
 
 
-def _settings(site: Site, storage: Path) -> str:
-    ports = {"port": site.ports.kafka, "controller": site.ports.kafka_controller}
-    text = _SETTINGS.format(**ports, directory=storage)
-    if not site.ports.proxied:
-        return text
-    proxy, behind = site.ports.proxies["kafka"]
-    return text + _BEHIND_PROXY.format(**ports, proxy=proxy, behind=behind)  # of two equal names the last counts
+def _settings(site: Site, node: int, storage: Path) -> str:
+    nodes = range(1, site.ports.nodes + 1)
+    port, controller = site.ports.kafka_node(node)
+    text = _SETTINGS.format(port=port, controller=controller, directory=storage)
+    if len(nodes) > 1:
+        voters = ",".join(f"{other}@127.0.0.1:{site.ports.kafka_node(other)[1]}" for other in nodes)
+        text += _CLUSTER.format(node=node, voters=voters)
+    if site.ports.proxied:
+        proxy, behind = site.ports.proxies["kafka"]
+        text += _BEHIND_PROXY.format(port=port, controller=controller, proxy=proxy, behind=behind)
+    return text
 
 
 def new_cluster_id() -> str:
@@ -117,8 +149,7 @@ def new_cluster_id() -> str:
             return cluster
 
 
-def _format(classes: list[str], settings: Path) -> None:
-    cluster = new_cluster_id()
+def _format(classes: list[str], settings: Path, cluster: str) -> None:
     command = [*classes, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
     try:
         done = subprocess.run(

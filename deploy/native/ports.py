@@ -21,6 +21,8 @@ BLOCK_SIZE = 100
 FREE_BLOCKS = range(25000, 31900, BLOCK_SIZE)
 SET_SIZE = 30  # ports of one set of services within a block
 FIRST_PROXY_OFFSET = 20
+FIRST_NODE_OFFSET = 25  # of the second and third nodes of a cluster
+NODES = (1, 3)
 FIRST_HTTP_OFFSET = 40
 
 # A block stays ours until this process ends: the descriptors are kept open on purpose.
@@ -33,12 +35,14 @@ class Ports:
 
     `block` is the first of 100 ports. With `fixed_http` the services use the ports of the process
     table (8001 and so on), else they lie in the block. With `proxied` the services reach PostgreSQL and the
-    brokers on other ports, where somebody must listen and pass on what comes: `proxies`.
+    brokers on other ports, where somebody must listen and pass on what comes: `proxies`. `nodes`: of
+    how many each broker consists, 1 or 3.
     """
 
     block: int
     fixed_http: bool = False
     proxied: bool = False
+    nodes: int = 1
 
     @property
     def postgres(self) -> int:
@@ -80,6 +84,20 @@ class Ports:
         """Kafka's controller quorum."""
         return self.block + 7
 
+    def rabbit_node(self, node: int) -> tuple[int, int, int]:
+        """AMQP, Erlang distribution and management of a node, counted from 1."""
+        if node == 1:
+            return self.rabbit, self.rabbit_dist, self.rabbit_management
+        first = self.block + FIRST_NODE_OFFSET + 3 * (node - 2)
+        return first, first + 1, first + 2
+
+    def kafka_node(self, node: int) -> tuple[int, int]:
+        """Clients and controller of a node, counted from 1."""
+        if node == 1:
+            return self.kafka, self.kafka_controller
+        first = self.block + FIRST_NODE_OFFSET + 6 + 2 * (node - 2)
+        return first, first + 1
+
     @property
     def kafka_behind_proxy(self) -> int:
         """Where Kafka listens for clients that come through the proxy, and are told to come back through it."""
@@ -119,12 +137,12 @@ class Ports:
         return cls(**values)
 
     @classmethod
-    def default(cls) -> "Ports":
+    def default(cls, *, nodes: int = 1) -> "Ports":
         """The ports of `make up-*`: servers from 24000, services on the ports of the process table."""
-        return cls(DEFAULT_SERVER_BLOCK, fixed_http=True)
+        return cls(DEFAULT_SERVER_BLOCK, fixed_http=True, nodes=nodes)
 
     @classmethod
-    def free_block(cls, *, proxied: bool = False) -> "Ports":
+    def free_block(cls, *, proxied: bool = False, nodes: int = 1) -> "Ports":
         """Reserve 100 free consecutive ports for as long as this process lives.
 
         Raises DeployError when every block is in use.
@@ -137,7 +155,7 @@ class Ports:
                 continue
             if all(is_free(port) for port in range(block, block + BLOCK_SIZE)):
                 _held_locks.append(lock)
-                return cls(block, proxied=proxied)
+                return cls(block, proxied=proxied, nodes=nodes)
             os.close(lock)
         raise DeployError(f"no block of {BLOCK_SIZE} free ports between 25000 and 31999 was found")
 

@@ -1,8 +1,9 @@
-"""RabbitMQ: one node with its own Erlang port mapper, in a chroot where the system's package is too old.
+"""RabbitMQ: one node, or three, with an Erlang port mapper of their own.
 
-In the chroot the instance's data is bound to /srv. Node and mounts live in namespaces of their own, so
-both are gone when the first process ends, however it ends. Root runs the node as the chroot's user rabbitmq; a
-normal user needs no root for it: in a user namespace the node seems to run as root and is that user.
+Where the system's package is too old they run in a chroot: there the instance's data is bound to /srv. Node and
+mounts live in namespaces of their own, so both are gone when the first process ends, however it ends. Root runs
+the node as the chroot's user rabbitmq; a normal user needs no root for it: in a user namespace the node seems to
+run as root and is that user.
 """
 
 import os
@@ -20,6 +21,7 @@ from deploy.native.system import is_root, last_lines, namespaces
 
 USER = "tandem"
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
+_EPMD = "/usr/bin/epmd"
 _READY_QUEUE = "tandem.ready"
 
 # Limits that matter are explicit. The management API serves queue lengths from the queues themselves: its
@@ -46,10 +48,23 @@ log.console.level = warning
 log.file = false
 """
 
+# The others join the first, or whichever is there. Metadata and quorum queues are kept by the majority.
+_CLUSTER = """\
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = {first}
+cluster_formation.classic_config.nodes.2 = {second}
+cluster_formation.classic_config.nodes.3 = {third}
+"""
 
-def url(site: Site) -> str:
+
+def urls(site: Site) -> str:
+    """The amqp:// URL of every node, separated by commas."""
+    return ",".join(url(site, node) for node in range(1, site.ports.nodes + 1))
+
+
+def url(site: Site, node: int = 1) -> str:
     """An amqp:// URL with the password."""
-    return f"amqp://{USER}:{site.password}@127.0.0.1:{site.ports.rabbit}/"
+    return f"amqp://{USER}:{site.password}@127.0.0.1:{site.ports.rabbit_node(node)[0]}/"
 
 
 def management_url(site: Site) -> str:
@@ -58,29 +73,35 @@ def management_url(site: Site) -> str:
 
 
 def prepare(site: Site, install: RabbitInstall) -> list[Program]:
-    """Write the settings and say how to run the port mapper and the node."""
-    place = site.data("rabbit")
-    _write_settings(site, place, install)
-    node = Program(
-        "rabbit",
-        _inside(site, install, "rabbitmq-server"),
-        environment={} if install.chroot else _environment(site, place),
+    """Write the settings and say how to run the port mapper and the nodes."""
+    nodes = [_prepare_node(site, node, install) for node in range(1, site.ports.nodes + 1)]
+    if install.chroot and site.ports.nodes == 1:
+        return nodes  # Erlang starts the port mapper itself, and it ends with the node's process namespace
+    if install.chroot:  # the port mapper of three must not end with one of them
+        return [Program("epmd", _inside(site, install, _EPMD), stop_timeout_s=5, stop_whole_group=True), *nodes]
+    mapper = ["epmd", "-port", str(site.ports.rabbit_epmd), "-address", "127.0.0.1"]
+    return [Program("epmd", mapper, stop_timeout_s=5), *nodes]
+
+
+def _prepare_node(site: Site, node: int, install: RabbitInstall) -> Program:
+    place = _place(site, node)
+    _write_settings(site, place, node, install)
+    return Program(
+        place.name,
+        _inside(site, install, f"{_SCRIPTS}/rabbitmq-server", node=node),
+        environment={} if install.chroot else _environment(site, place, node),
         stop_timeout_s=30,
         stop_whole_group=True,  # neither `unshare` nor the shell in it passes a signal on
         die_with_supervisor="KILL" if install.chroot else "TERM",
     )
-    if install.chroot:
-        return [node]  # Erlang starts the port mapper itself, and it ends with the node's process namespace
-    mapper = ["epmd", "-port", str(site.ports.rabbit_epmd), "-address", "127.0.0.1"]
-    return [Program("epmd", mapper, stop_timeout_s=5), node]
 
 
-async def probe(site: Site) -> None:
+async def probe(site: Site, node: int = 1) -> None:
     """Raise unless a queue can be declared: the port opens a little before the broker is ready."""
-    connection = await aio_pika.connect(url(site), timeout=5)
+    connection = await aio_pika.connect(url(site, node), timeout=5)
     async with connection:
         channel = await connection.channel()
-        await channel.declare_queue(_READY_QUEUE, exclusive=True, auto_delete=True, timeout=5)
+        await channel.declare_queue(f"{_READY_QUEUE}.{node}", exclusive=True, auto_delete=True, timeout=5)
 
 
 def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: float = 60) -> str:
@@ -89,8 +110,8 @@ def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: floa
     Raises StartError with its last lines when it fails.
     """
     done = subprocess.run(
-        _inside(site, install, "rabbitmqctl", *arguments),
-        env={**os.environ, **_environment(site, site.data("rabbit"))},
+        _inside(site, install, f"{_SCRIPTS}/rabbitmqctl", *arguments),
+        env={**os.environ, **_environment(site, _place(site, 1), 1)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -103,18 +124,26 @@ def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: floa
     return done.stdout
 
 
-def _inside(site: Site, install: RabbitInstall, script: str, *arguments: str) -> list[str]:
-    command = [f"{_SCRIPTS}/{script}", *arguments]
+def _place(site: Site, node: int) -> Path:
+    return site.data("rabbit" if node == 1 else f"rabbit-{node}")
+
+
+def _node_name(site: Site, node: int) -> str:
+    return f"tandem-{site.ports.rabbit_node(node)[0]}@localhost"
+
+
+def _inside(site: Site, install: RabbitInstall, program: str, *arguments: str, node: int = 1) -> list[str]:
+    command = [program, *arguments]
     if install.chroot is None:
         return command
     root = install.chroot
-    settings = [f"{key}={value}" for key, value in _environment(site, Path("/srv")).items()]
+    settings = [f"{key}={value}" for key, value in _environment(site, Path("/srv"), node).items()]
     account = [f"--userspec={_account(root)}"] if is_root() else []
     enter = shlex.join(["chroot", *account, str(root), "/usr/bin/env", *settings, *command])
     steps = [
         f"mount -t proc proc {shlex.quote(str(root / 'proc'))}",
         f"mount --rbind /dev {shlex.quote(str(root / 'dev'))}",
-        f"mount --rbind {shlex.quote(str(site.data('rabbit')))} {shlex.quote(str(root / 'srv'))}",
+        f"mount --rbind {shlex.quote(str(_place(site, node)))} {shlex.quote(str(root / 'srv'))}",
         enter,
     ]
     # The shell stays as the namespace's first process: `chroot` changes the user, and with that the kernel
@@ -123,12 +152,12 @@ def _inside(site: Site, install: RabbitInstall, script: str, *arguments: str) ->
     return [*namespaces(), "sh", "-c", script]
 
 
-def _environment(site: Site, place: Path) -> dict[str, str]:
+def _environment(site: Site, place: Path, node: int) -> dict[str, str]:
     return {
         "HOME": str(place),
         "LANG": "C.UTF-8",
-        "RABBITMQ_NODENAME": f"tandem-{site.ports.rabbit}@localhost",
-        "RABBITMQ_DIST_PORT": str(site.ports.rabbit_dist),
+        "RABBITMQ_NODENAME": _node_name(site, node),
+        "RABBITMQ_DIST_PORT": str(site.ports.rabbit_node(node)[1]),
         "RABBITMQ_CONFIG_FILE": str(place / "rabbitmq.conf"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(place / "enabled_plugins"),
         "RABBITMQ_MNESIA_BASE": str(place / "mnesia"),
@@ -140,12 +169,16 @@ def _environment(site: Site, place: Path) -> dict[str, str]:
     }
 
 
-def _write_settings(site: Site, place: Path, install: RabbitInstall) -> None:
+def _write_settings(site: Site, place: Path, node: int, install: RabbitInstall) -> None:
     settings = place / "rabbitmq.conf"
     settings.touch(mode=0o600)
-    settings.write_text(
-        _SETTINGS.format(amqp=site.ports.rabbit, management=site.ports.rabbit_management, password=site.password)
-    )
+    amqp, _, management = site.ports.rabbit_node(node)
+    text = _SETTINGS.format(amqp=amqp, management=management, password=site.password)
+    if site.ports.nodes > 1:
+        first, second, third = (_node_name(site, other) for other in (1, 2, 3))
+        text += _CLUSTER.format(first=first, second=second, third=third)
+        _write_cookie(site, place)
+    settings.write_text(text)
     (place / "enabled_plugins").write_text("[rabbitmq_management].\n")
     for directory in ("mnesia", "log"):
         (place / directory).mkdir(exist_ok=True)
@@ -153,6 +186,15 @@ def _write_settings(site: Site, place: Path, install: RabbitInstall) -> None:
         uid, gid = (int(part) for part in _account(install.chroot).split(":"))
         for path in (place, *place.iterdir()):
             os.chown(path, uid, gid)
+
+
+def _write_cookie(site: Site, place: Path) -> None:
+    """Nodes talk to each other when they have the same one."""
+    cookie = place / ".erlang.cookie"
+    cookie.unlink(missing_ok=True)
+    cookie.touch(mode=0o600)
+    cookie.write_text(site.password)
+    cookie.chmod(0o400)
 
 
 def _account(chroot: Path) -> str:

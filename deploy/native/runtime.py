@@ -91,9 +91,14 @@ class Runtime:
         """Whether the instance is up, in whatever state its processes are."""
         return self._supervisor.pid() is not None
 
+    @property
+    def server_processes(self) -> list[str]:
+        """The names of the servers' processes: a cluster has `kafka`, `kafka-2`, `kafka-3`."""
+        return [process for name in self.servers for process in servers.process_names(self.site, name)]
+
     def server_urls(self) -> dict[str, str]:
-        """URL of every server, with password."""
-        return {name: servers.url(self.site, name) for name in self.servers}
+        """URL of every server's process, with password."""
+        return {name: servers.url(self.site, name) for name in self.server_processes}
 
     def service_urls(self, instance: str = "") -> dict[str, str]:
         """HTTP base URL of every service of a set."""
@@ -146,11 +151,13 @@ class Runtime:
             self._supervisor.add_group(_SERVERS_GROUP, programs, priority=10)
             for program in programs:
                 self._supervisor.start(program.name)
+            titles = {
+                process: servers.TITLES[name]
+                for name in self.servers
+                for process in servers.process_names(self.site, name)
+            }
             self._together(
-                [
-                    self._waiting(name, SERVER_TIMEOUT_S, f"starting {servers.TITLES[name]}")
-                    for name in self.servers
-                ]
+                [self._waiting(name, SERVER_TIMEOUT_S, f"starting {title}") for name, title in titles.items()]
             )
         except BaseException:
             self.stop()
@@ -223,12 +230,19 @@ class Runtime:
             self._save()
 
     def start_extra(
-        self, name: str, suffix: str, environment: Mapping[str, str] | None = None, *, in_place: bool = False
+        self,
+        name: str,
+        suffix: str,
+        environment: Mapping[str, str] | None = None,
+        *,
+        in_place: bool = False,
+        module: Sequence[str] | None = None,
     ) -> str:
         """Start one more process like the service process `name`, with settings of its own; return its name.
 
         It is ready when this returns, and is not restarted when it ends. `in_place`: on the port of `name`, which
-        must be stopped. It belongs to the set of `name` until `stop_extra`.
+        must be stopped. `module` (with arguments) runs in place of the service's own. It belongs to the set of
+        `name` until `stop_extra`.
         """
         made = next(service_set for service_set in self.sets.values() if self._row(name) in service_set.processes)
         row = self._row(name)
@@ -237,7 +251,7 @@ class Runtime:
         extra = replace(row, name=f"{name}-{suffix}", http_port=port)
         self.sets[made.name] = replace(made, processes=(*made.processes, extra))
         values = {**services.environment_of(self.site, made, extra), **(environment or {})}
-        program = services.program(extra, values, autorestart=False)
+        program = services.program(extra, values, module=module, autorestart=False)
         self._supervisor.add_group(extra.name, [program], priority=30)
         self.start_process(extra.name)
         return extra.name

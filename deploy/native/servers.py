@@ -8,7 +8,7 @@ from deploy.native.install import Installed
 from deploy.native.readiness import Probe, after_connect
 from deploy.native.site import Site
 from deploy.native.supervision import Program
-from deploy.topology import ServerName
+from deploy.topology import BROKERS, ServerName
 
 TITLES: dict[ServerName, str] = {
     "postgres": "PostgreSQL",
@@ -16,12 +16,23 @@ TITLES: dict[ServerName, str] = {
     "rabbit": "RabbitMQ",
     "kafka": "Kafka",
 }
-_PROBES = {"postgres": postgres.probe, "redis": redis.probe, "rabbit": rabbit.probe, "kafka": kafka.probe}
+
+
+def process_names(site: Site, name: ServerName) -> list[str]:
+    """A process per node: `kafka`, `kafka-2`, `kafka-3`."""
+    nodes = site.ports.nodes if name in BROKERS else 1
+    return [name, *(f"{name}-{node}" for node in range(2, nodes + 1))]
+
+
+def _split(name: str) -> tuple[str, int]:
+    """Server and number of the node."""
+    server, _, node = name.partition("-")
+    return (server, int(node)) if node.isdecimal() else (name, 1)
 
 
 def is_server(name: str) -> bool:
     """Whether a process of that name is a server, not a service."""
-    return name in get_args(ServerName)
+    return _split(name)[0] in get_args(ServerName)
 
 
 def prepare(site: Site, name: ServerName, installed: Installed) -> list[Program]:
@@ -41,29 +52,44 @@ def prepare(site: Site, name: ServerName, installed: Installed) -> list[Program]
 
 
 def probe(site: Site, name: str) -> Probe:
-    """Raises unless the server does real work: a query, a queue, a stored record."""
-    return after_connect(getattr(site.ports, name), lambda: _PROBES[name](site))
+    """Raises unless the server, or this node of it, does real work: a query, a queue, a stored record."""
+    server, node = _split(name)
+    if server == "rabbit":
+        return after_connect(site.ports.rabbit_node(node)[0], lambda: rabbit.probe(site, node))
+    if server == "kafka":
+        return after_connect(site.ports.kafka_node(node)[0], lambda: kafka.probe(site, node))
+    if server == "postgres":
+        return after_connect(site.ports.postgres, lambda: postgres.probe(site))
+    return after_connect(site.ports.redis, lambda: redis.probe(site))
 
 
-def url(site: Site, name: ServerName) -> str:
-    """Its address for clients, with the password."""
-    if name == "postgres":
+def url(site: Site, name: str) -> str:
+    """Its address for clients, with the password; of a broker, that of one node."""
+    server, node = _split(name)
+    if server == "postgres":
         return postgres.dsn(site, "postgres")
-    if name == "redis":
+    if server == "redis":
         return redis.url(site)
-    return rabbit.url(site) if name == "rabbit" else kafka.bootstrap(site)
+    return rabbit.url(site, node) if server == "rabbit" else kafka.address(site, node)
 
 
 def ports(site: Site, name: ServerName) -> dict[str, int]:
     """Every port that the server listens on, keyed by what it is for."""
     own = site.ports
-    if name == "rabbit":
-        return {
-            "RabbitMQ": own.rabbit,
-            "RabbitMQ's node": own.rabbit_dist,
-            "RabbitMQ's port mapper": own.rabbit_epmd,
-            "RabbitMQ's management": own.rabbit_management,
-        }
-    if name == "kafka":
-        return {"Kafka": own.kafka, "Kafka's controller": own.kafka_controller}
+    found: dict[str, int] = {}
+    for process in process_names(site, name) if name in BROKERS else ():
+        _, node = _split(process)
+        which = f" {node}" if node > 1 else ""
+        if name == "rabbit":
+            amqp, distribution, management = own.rabbit_node(node)
+            found |= {
+                f"RabbitMQ{which}": amqp,
+                f"RabbitMQ's node{which}": distribution,
+                f"RabbitMQ's management{which}": management,
+            }
+        else:
+            clients, controller = own.kafka_node(node)
+            found |= {f"Kafka{which}": clients, f"Kafka's controller{which}": controller}
+    if name in BROKERS:
+        return {**found, **({"RabbitMQ's port mapper": own.rabbit_epmd} if name == "rabbit" else {})}
     return {TITLES[name]: getattr(own, name)}

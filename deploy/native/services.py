@@ -42,6 +42,8 @@ RUNTIME_SETTINGS = frozenset(
 _OF_ONE_SERVICE: Mapping[str, Mapping[str, str]] = {
     "dead_letter": {"TANDEM_DEAD_LETTER_SUBSCRIPTIONS": DEAD_LETTER_SUBSCRIPTIONS},
 }
+# On RabbitMQ a quorum queue has a member on each of three nodes by itself.
+_REPLICATION = {3: {"TANDEM_KAFKA_REPLICATION_FACTOR": "3", "TANDEM_KAFKA_MIN_INSYNC_REPLICAS": "2"}}
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def lay_out(
 def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess) -> dict[str, str]:
     """The settings of one process; only the chosen broker is named."""
     broker = (
-        {"TANDEM_RABBIT_URL": rabbit.url(site)}
+        {"TANDEM_RABBIT_URL": rabbit.urls(site)}
         if service_set.broker == "rabbit"
         else {"TANDEM_KAFKA_BOOTSTRAP": kafka.bootstrap(site)}
     )
@@ -147,6 +149,7 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
         "TANDEM_REDIS_URL": redis.url(site, service_set.number),
         **broker,
         **_OF_ONE_SERVICE.get(process.service, {}),
+        **_REPLICATION.get(site.ports.nodes, {}),
         "TANDEM_OTLP_DIR": str(site.telemetry),
         "TANDEM_LOG_LEVEL": "INFO",
         "PYTHONUNBUFFERED": "1",
@@ -167,11 +170,17 @@ def programs(site: Site, service_set: ServiceSet) -> list[Program]:
     return [program(process, environment_of(site, service_set, process)) for process in service_set.processes]
 
 
-def program(process: RunningProcess, environment: Mapping[str, str], *, autorestart: bool = True) -> Program:
-    """How supervisor runs one process."""
+def program(
+    process: RunningProcess,
+    environment: Mapping[str, str],
+    *,
+    module: Sequence[str] | None = None,
+    autorestart: bool = True,
+) -> Program:
+    """How supervisor runs one process; `module` (with arguments) runs in place of the service's own."""
     return Program(
         process.name,
-        [sys.executable, "-m", f"services.{process.service}.app"],
+        [sys.executable, "-m", *(module or [f"services.{process.service}.app"])],
         environment=environment,
         stop_timeout_s=_STOP_TIMEOUT_S,
         autorestart=autorestart,

@@ -16,7 +16,6 @@ from aio_pika import RobustExchange
 from aio_pika.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 from aiormq import spec
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
-from yarl import URL
 
 from shared.broker.asyncapi import add_handler, asyncapi_document
 from shared.broker.base import (
@@ -30,6 +29,7 @@ from shared.broker.base import (
     Subscription,
 )
 from shared.broker.rabbit_consumer import LOST, RabbitConsumer, text_headers
+from shared.broker.rabbit_nodes import connection_class, node_urls
 from shared.broker.rabbit_redeclare import keep_declared
 from shared.broker.rabbit_topology import (
     dead_letter_exchange,
@@ -80,9 +80,9 @@ class RabbitAdapter:
 
     def __init__(self, settings: Settings, client_name: str) -> None:
         self._settings = settings
-        url = URL(settings.rabbit_url or "").update_query(name=client_name, heartbeat=_HEARTBEAT_S)
+        nodes = node_urls(settings.rabbit_url or "", name=client_name, heartbeat=_HEARTBEAT_S)
         self._broker = RabbitBroker(
-            str(url),
+            str(nodes[0]),
             timeout=settings.connect_timeout_s,
             fail_fast=True,
             reconnect_interval=_RECONNECT_INTERVAL_S,
@@ -92,6 +92,7 @@ class RabbitAdapter:
             logger=None,
             apply_types=False,
         )
+        self._broker._connection_kwargs["connection_class"] = connection_class(nodes)
         self._exchanges: dict[str, RobustExchange] = {}
         self._dead_letter_exchanges: dict[str, RobustExchange] = {}
         self._consumers: list[RabbitConsumer] = []

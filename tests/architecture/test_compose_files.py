@@ -18,8 +18,10 @@ COMPOSE = DEPLOY / "compose"
 STACK_FILE = COMPOSE / "compose.yml"
 CLUSTER_FILE = DEPLOY / "kafka-cluster.yml"
 STACK: dict[str, Any] = yaml.safe_load(STACK_FILE.read_text())["services"]
+RABBIT_CLUSTER_FILE = DEPLOY / "rabbitmq-cluster.yml"
 CLUSTER: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())["services"]
-EVERYTHING = {**STACK, **CLUSTER}
+RABBIT_CLUSTER: dict[str, Any] = yaml.safe_load(RABBIT_CLUSTER_FILE.read_text())["services"]
+EVERYTHING = {**STACK, **CLUSTER, **RABBIT_CLUSTER}
 
 MIGRATIONS = {f"migrate-{service}" for service in SERVICES}
 LONG_RUNNING = sorted(EVERYTHING.keys() - MIGRATIONS)
@@ -71,6 +73,7 @@ def test_an_image_is_pinned_to_a_patch_release_of_the_default_registry(image: st
 def test_the_servers_are_of_the_native_versions() -> None:
     jars = (DEPLOY / "native" / "kafka-pom.xml").read_text()
     assert STACK["kafka"]["image"] == CLUSTER["kafka-1"]["image"]
+    assert STACK["rabbitmq"]["image"] == RABBIT_CLUSTER["rabbitmq-1"]["image"]
     assert f"<version>{STACK['kafka']['image'].partition(':')[2]}</version>" in jars
 
 
@@ -283,3 +286,25 @@ def test_the_cluster_says_how_to_point_tandem_at_it() -> None:
     assert f"TANDEM_KAFKA_BOOTSTRAP={','.join(f'127.0.0.1:{port}' for port in published)}" in head
     assert "TANDEM_KAFKA_REPLICATION_FACTOR=3" in head
     assert "TANDEM_KAFKA_MIN_INSYNC_REPLICAS=2" in head
+
+
+def test_the_nodes_of_the_rabbitmq_cluster_know_each_other_and_have_the_settings_of_one() -> None:
+    assert len(RABBIT_CLUSTER) == 3
+    formation = (COMPOSE / "rabbitmq-cluster.conf").read_text()
+    for name, container in RABBIT_CLUSTER.items():
+        assert container["hostname"] == name
+        assert f"= rabbit@{name}\n" in formation
+        mounted = [volume.split(":")[0] for volume in container["volumes"]]
+        assert mounted[1:] == ["./compose/rabbitmq.conf", "./compose/rabbitmq-cluster.conf"]
+        assert all((DEPLOY / place).is_file() for place in mounted[1:])
+    assert len({container["volumes"][0] for container in RABBIT_CLUSTER.values()}) == 3
+    assert len({container["environment"]["RABBITMQ_ERLANG_COOKIE"] for container in RABBIT_CLUSTER.values()}) == 1
+
+
+def test_the_rabbitmq_cluster_says_how_to_point_tandem_at_it() -> None:
+    published = [host_ports(container)[5672] for container in RABBIT_CLUSTER.values()]
+    urls = ",".join(f"amqp://tandem:tandem@127.0.0.1:{port}/" for port in published)
+    assert f"TANDEM_RABBIT_URL={urls}\n" in RABBIT_CLUSTER_FILE.read_text().partition("name:")[0]
+    assert len({port for container in EVERYTHING.values() for port in host_ports(container).values()}) == sum(
+        len(host_ports(container)) for container in EVERYTHING.values()
+    )

@@ -1,0 +1,48 @@
+"""Connects to another node of a RabbitMQ cluster when the one that was used is gone.
+
+aio-pika takes one URL and tries it for ever. `connection_class` makes its connection take the next node's address
+for every attempt; everything else, such as the return of channels and consumers, stays aio-pika's own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from aio_pika import RobustConnection
+from yarl import URL
+
+
+def node_urls(setting: str, **options: str | int) -> list[URL]:
+    """The nodes of `TANDEM_RABBIT_URL`, separated by commas, each with these options in its query."""
+    return [URL(part.strip()).update_query(options) for part in setting.split(",") if part.strip()]
+
+
+def connection_class(nodes: Sequence[URL]) -> type[RobustConnection]:
+    """A connection that tries `nodes` in turn; every instance goes on where the last attempt left off."""
+    turn = deque(nodes)
+
+    class NodeConnection(RobustConnection):
+        def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
+            self._used: URL | None = None
+            super().__init__(url, *arguments, **options)
+            self._used = turn[0]
+
+        @property
+        def url(self) -> URL:
+            """aio-pika reads it once for every attempt to connect: then it is the next node's."""
+            if self._used is None:  # under construction, where only the options are looked at
+                return turn[0]
+            self._used = turn[0]
+            turn.rotate(-1)
+            return self._used
+
+        @url.setter
+        def url(self, url: URL) -> None:
+            """The one address that aio-pika was given; there are others."""
+
+        def __str__(self) -> str:
+            return str((self._used or turn[0]).with_password("******"))
+
+    return NodeConnection

@@ -1,0 +1,98 @@
+"""A service's real process with one part broken on purpose, as real systems are, for the suite to find out.
+
+`python -m tests.faults.sabotaged <sabotage> <service>` runs `services.<service>.app` with that part replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import asyncpg
+
+from shared import failpoints, inbox, process
+from shared.broker.base import BatchHandler, Delivery, Settlement
+from shared.dedupe import Claim, Claims, ClaimState
+from shared.envelope import Envelope
+from shared.relay import Relay
+from tests.conformance.broken import AcknowledgesFirst
+
+_AFTER_THE_ACK_S = 0.3
+
+
+class AcknowledgesEarly(AcknowledgesFirst):
+    """The work begins when the acknowledgement is on its way."""
+
+    async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        async def later(deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
+            await asyncio.sleep(_AFTER_THE_ACK_S)
+            return await handler(deliveries)
+
+        return await super().handle(later, batch)
+
+
+def acknowledge_early() -> None:
+    process.create_broker = AcknowledgesEarly  # type: ignore[assignment]
+
+
+def switch_inbox_off() -> None:
+    async def record(_connection: Any, _subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
+        return {(event.source, event.id) for event in events}
+
+    inbox.record = record  # type: ignore[assignment]
+
+
+def claim_without_owner() -> None:
+    """A boolean lock: whoever finds it set takes the event for dealt with."""
+
+    async def claim(self: Claims, subscriber: str, events: Sequence[Envelope]) -> list[Claim]:
+        keys = [f"locked:{subscriber}:{event.id}" for event in events]
+        new = [await self._redis.set(key, 1, nx=True, ex=300) for key in keys]
+        return [Claim(ClaimState.NEW if first else ClaimState.DONE, 1) for first in new]
+
+    async def nothing(self: Claims, *_arguments: Any, **_options: Any) -> None:
+        return
+
+    Claims.claim = claim  # type: ignore[method-assign]
+    Claims.done = Claims.release = nothing  # type: ignore[method-assign,assignment]
+
+
+def mark_before_confirming() -> None:
+    """Rows are deleted as soon as they are read."""
+    publish = Relay._publish
+
+    async def marked(self: Relay, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> None:
+        await connection.execute(
+            "delete from outbox where position = any($1::bigint[])", [row["position"] for row in rows]
+        )
+        await publish(self, connection, rows)
+
+    Relay._publish = marked  # type: ignore[method-assign]
+
+
+SABOTAGES: dict[str, Callable[[], None]] = {
+    "acknowledge-early": acknowledge_early,
+    "no-inbox": switch_inbox_off,
+    "claim-without-owner": claim_without_owner,
+    "mark-before-confirming": mark_before_confirming,
+}
+ARMED = {
+    "acknowledge-early": failpoints.BEFORE_EFFECT,
+    "no-inbox": failpoints.AFTER_COMMIT,
+    "claim-without-owner": failpoints.BEFORE_EFFECT,
+    "mark-before-confirming": failpoints.BEFORE_PUBLISH,
+}
+"""Where a process must die for the sabotage to show."""
+
+
+def main(sabotage: str, service: str) -> int:
+    SABOTAGES[sabotage]()
+    app = import_module(f"services.{service}.app")
+    return process.run(app.SERVICE, app.create_app)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))

@@ -1,0 +1,114 @@
+"""Each kind of broken system is found out: the same faults, load and checker, with one part sabotaged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+
+from compare.clock import Clock
+from compare.journey import Journey
+from compare.run import databases_of
+from compare.side import Side
+from compare.workload import load_workload
+from deploy.native import BrokerName, Ports, Runtime
+from deploy.topology import BROKERS
+from faults.catalogue import CONSUMER, ORDER, Fault
+from faults.phase import PhaseResult, play
+from faults.proxy import Proxies
+from faults.run import LOAD, Stage, start
+from faults.scene import Scene
+from tests.faults.sabotaged import ARMED
+
+pytestmark = pytest.mark.timeout(600)
+
+WORKLOAD = load_workload(LOAD).model_copy(update={"users": 6, "settle_timeout_s": 6.0})
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    instance = Runtime(tmp_path_factory.mktemp("faults"), Ports.free_block())
+    try:
+        start(instance, Stage(BROKERS, 1, ()))
+        yield instance
+    finally:
+        instance.stop(remove=True)
+
+
+@pytest.fixture(scope="module")
+async def sides(runtime: Runtime) -> AsyncIterator[dict[BrokerName, Side]]:
+    made: dict[BrokerName, Side] = {}
+    async with AsyncExitStack() as stack:
+        for broker in BROKERS:
+            databases = await stack.enter_async_context(databases_of(runtime, broker))
+            made[broker] = Side(broker, runtime, WORKLOAD, Clock(), Journey([]), databases)
+            await made[broker].register_users()
+        yield made
+
+
+async def sabotage(name: str, side: Side) -> PhaseResult:
+    """Play the death of a sabotaged process; what follows it is sabotaged in the same way."""
+    process = ORDER if name == "mark-before-confirming" else CONSUMER
+    service = process.partition("-")[0]
+    module = ["tests.faults.sabotaged", name, service]
+
+    async def prepare(scene: Scene) -> None:
+        await scene.stand_in(process, {"TANDEM_FAILPOINTS": f"{ARMED[name]}=kill@10"}, module)
+
+    async def act(scene: Scene) -> None:
+        stand_in = f"{scene.process(process)}-stand-in"
+        await scene.await_end(stand_in)
+        scene.begin()
+        await scene.call(scene.runtime.stop_extra, stand_in)
+        await scene.stand_in(process, {}, module)
+        scene.end()
+
+    async def restore(scene: Scene) -> None:
+        await scene.restored(process)
+
+    return await play(Fault(name, name, act, 8, prepare, restore), side, Proxies({}))
+
+
+async def test_an_adapter_that_acknowledges_early_loses_events(sides: dict[BrokerName, Side]) -> None:
+    for side in sides.values():
+        result = await sabotage("acknowledge-early", side)
+        assert result.verdict.lost, side.broker
+        assert not result.sound
+
+
+async def test_a_relay_that_marks_before_confirming_loses_events(sides: dict[BrokerName, Side]) -> None:
+    result = await sabotage("mark-before-confirming", sides["kafka"])
+    assert result.verdict.lost
+    assert not result.sound
+
+
+async def test_a_claim_without_an_owner_loses_events(sides: dict[BrokerName, Side]) -> None:
+    result = await sabotage("claim-without-owner", sides["rabbit"])
+    assert result.verdict.lost
+    assert not result.sound
+
+
+async def test_without_an_inbox_effects_are_doubled(sides: dict[BrokerName, Side], runtime: Runtime) -> None:
+    """Notifications have a second fence of their own, a unique constraint: other services' effects have none."""
+    side = sides["rabbit"]
+    connection = await asyncpg.connect(runtime.dsn(f"{side.broker}_notification"))
+    name = await connection.fetchval(
+        "select conname from pg_constraint where conrelid = 'notification'::regclass and contype = 'u'"
+    )
+    await connection.execute(f'alter table notification drop constraint "{name}"')
+    await connection.close()
+    result = await sabotage("no-inbox", side)
+    assert result.verdict.duplicate_effects
+    assert not result.sound
+
+
+async def test_a_sound_system_is_called_sound_when_it_is_killed_in_the_same_places(
+    sides: dict[BrokerName, Side],
+) -> None:
+    from faults.catalogue import fault_named
+
+    result = await play(fault_named("consumer-after-commit"), sides["kafka"], Proxies({}))
+    assert result.sound, result.figures()
+    assert result.duplicate_deliveries > 0, "what was committed and not settled is delivered again"
