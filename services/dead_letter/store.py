@@ -163,11 +163,12 @@ class Filter:
 
 
 async def insert_new(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> set[UUID]:
-    """Insert those whose id is not there yet, in the order of their ids; return these."""
+    """Insert those whose id is not there yet, in the order given, which is that of redrives; return these.
+
+    Two replicas that are handed the same letters at once may deadlock here: one of them comes again."""
     if not rows:
         return set()
-    ordered = sorted(rows, key=lambda row: row["id"])
-    statement = insert(dead_letter).values(ordered).on_conflict_do_nothing().returning(dead_letter.c.id)
+    statement = insert(dead_letter).values(list(rows)).on_conflict_do_nothing().returning(dead_letter.c.id)
     return set((await connection.execute(statement)).scalars())
 
 
@@ -402,14 +403,14 @@ async def raise_alerts(
 
 
 async def prune(connection: AsyncConnection, before: datetime, rows_max: int) -> int:
-    """Forget up to `rows_max` letters that are resolved or discarded and were last seen before `before`."""
-    columns = dead_letter.c
-    old = (
-        select(columns.sequence)
-        .where(columns.state.in_([State.RESOLVED.value, State.DISCARDED.value]), columns.last_seen_at < before)
-        .limit(rows_max)
-    )
-    return (await connection.execute(delete(dead_letter).where(columns.sequence.in_(old)))).rowcount
+    """Forget up to `rows_max` letters that are resolved or discarded and were last seen before `before`, and the
+    redrives and alerts of that time; return how many letters."""
+    columns, finished = dead_letter.c, [State.RESOLVED, State.DISCARDED]
+    old = select(columns.sequence).where(columns.state.in_(finished), columns.last_seen_at < before)
+    await connection.execute(delete(redrive).where(redrive.c.next_at.is_(None), redrive.c.started_at < before))
+    await connection.execute(delete(alert).where(alert.c.raised_at < before))
+    result = await connection.execute(delete(dead_letter).where(columns.sequence.in_(old.limit(rows_max))))
+    return result.rowcount
 
 
 # -- rows
