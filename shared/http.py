@@ -99,6 +99,13 @@ INVALID = ProblemKind(
     422, "invalid-request", "The request is invalid", example="body.name: String should have at least 1 character"
 )
 UNAVAILABLE = ProblemKind(503, retry_after_s=1, example="a server that is needed does not answer; try again")
+OUTBOX_FULL = ProblemKind(
+    503,
+    "outbox-full",
+    "Too many events wait to be published",
+    retry_after_s=5,
+    example="nothing can be changed until events that wait have been published; try again",
+)
 UNEXPECTED = ProblemKind(500, example="the request failed unexpectedly; the log says why")
 
 

@@ -6,9 +6,13 @@ the table's length is the backlog. The relay is woken by `NOTIFY tandem_outbox` 
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+from uuid import UUID
 from zlib import crc32
 
-from sqlalchemy import BigInteger, Column, Identity, LargeBinary, MetaData, SmallInteger, Table, Text, insert
+from sqlalchemy import BigInteger, Column, Identity, LargeBinary, MetaData, SmallInteger, Table, Text, insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.envelope import Envelope
 
@@ -51,3 +55,31 @@ def outbox_row(channel: str, event: Envelope) -> dict[str, object]:
         "traceparent": event.traceparent,
         "body": event.encode(),
     }
+
+
+_STATE = text(
+    """
+    select (select count(*) from (select from outbox limit :count_max) as counted) as messages,
+           (select event_id from outbox order by position limit 1) as oldest
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """`messages` wait to be published, the first of them for `oldest_age_s` (0 when none waits)."""
+
+    messages: int
+    oldest_age_s: float
+
+
+async def outbox_state(connection: AsyncConnection, count_max: int) -> OutboxState:
+    """How far the relay is behind. At most `count_max` rows are counted, so that a long outbox costs no more."""
+    row = (await connection.execute(_STATE, {"count_max": count_max})).one()
+    return OutboxState(row.messages, 0.0 if row.oldest is None else _age_s(row.oldest))
+
+
+def _age_s(event_id: str) -> float:
+    """From the time that is in a UUID of version 7 (RFC 9562), as our events have it: no column, no index."""
+    created = UUID(event_id)
+    return max(0.0, time.time() - (created.int >> 80) / 1_000)

@@ -184,11 +184,13 @@ class Pipeline:
     async def _claim_once(self, works: list[_Work]) -> list[_Work]:
         """Returns those that are busy."""
         if time.monotonic() < self._redis_away_until:
+            self._telemetry.without_claims(self.subscription, len(works))
             return []
         try:
             claims = await self._claims.claim(self.subscription.subscriber, [work.envelope for work in works])
         except UnavailableError as error:
             self._redis_lost(error)
+            self._telemetry.without_claims(self.subscription, len(works))
             return []
         busy: list[_Work] = []
         for work, claim in zip(works, claims, strict=True):

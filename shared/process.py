@@ -23,12 +23,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from shared import idempotency, inbox, logs
+from shared.backpressure import OutboxGate
 from shared.broker.base import Operation, Subscription
 from shared.broker.connect import create_broker
 from shared.database import Database
 from shared.dedupe import Claims
 from shared.errors import ConfigurationError, TransientError, UnavailableError
 from shared.event import EventData, Subscriber
+from shared.gauges import Gauges
 from shared.pipeline import Pipeline
 from shared.relay import Relay
 from shared.settings import Settings
@@ -42,6 +44,7 @@ _PRUNE_INTERVAL_S = 3_600.0
 _PRUNE_ROWS_MAX = 5_000
 _IDEMPOTENCY_RETENTION_S = 86_400.0
 _PROBE_TIMEOUT_S = 3.0
+_NOT_NEEDED = frozenset({"redis"})
 _GC_ALLOCATIONS = 50_000
 
 
@@ -87,6 +90,7 @@ class Process:
         self.units = UnitsOfWork(self.database, service.name, self.telemetry)
         self.claims = Claims(settings)
         self.broker = create_broker(settings, self.name)
+        self.outbox_gate = OutboxGate(self.database, settings.outbox_rows_max)
         self.failed = False
         self.stop: Callable[[], None] = lambda: None
         self._connected = False
@@ -98,6 +102,9 @@ class Process:
             stack.callback(self.telemetry.shutdown)
             stack.push_async_callback(self.database.close)
             stack.push_async_callback(self.claims.close)
+            if "api" in self.settings.roles and self.service.publishes:
+                gate = asyncio.create_task(self.outbox_gate.run(), name="outbox-gate")  # the broker may be away
+                stack.callback(gate.cancel)
             await stack.enter_async_context(self._background())
             yield
 
@@ -150,8 +157,19 @@ class Process:
                 for shard in range(self.settings.relay_shards):
                     tasks.create_task(Relay(self.settings, self.broker, self.telemetry, shard).run())
             tasks.create_task(self._prune())
+            tasks.create_task(self._gauges(subscriptions).run())
             self._connected = True
             _log.info("process.started", process=self.name, roles=sorted(self.settings.roles))
+
+    def _gauges(self, subscriptions: list[Subscription]) -> Gauges:
+        relays = "relay" in self.settings.roles and bool(self.service.publishes)
+        return Gauges(
+            self.settings,
+            self.telemetry,
+            outbox_of=self.database if relays else None,
+            broker=self.broker,
+            subscriptions=subscriptions if "consumer" in self.settings.roles else (),
+        )
 
     async def until_available(self, action: Callable[[], Awaitable[Any]]) -> None:
         """Wait for a broker that is not up yet; readiness says so meanwhile."""
@@ -195,16 +213,23 @@ class Process:
         ]
 
     async def _ready(self, _request: Request) -> Response:
-        """200 when every dependency answers, else 503; the body says for each whether and why not."""
+        """200 when the process can do its work, else 503; the body says for each dependency whether and why not.
+
+        `degraded` names what is away and not needed, with the reason: without Redis the inbox alone keeps every
+        effect single, slower.
+        """
         names = ("postgres", "redis", self.settings.broker)
         checks = (self.database.ping(), self.claims.ping(), self._broker_ready())
         results = await asyncio.gather(*(_within(check) for check in checks))
+        problems = {name: problem for name, problem in zip(names, results, strict=True) if problem is not None}
         dependencies = {
-            name: {"ready": problem is None} | ({"problem": problem} if problem else {})
-            for name, problem in zip(names, results, strict=True)
+            name: {"ready": name not in problems} | ({"problem": problems[name]} if name in problems else {})
+            for name in names
         }
-        ready = all(problem is None for problem in results)
-        return JSONResponse({"ready": ready, "dependencies": dependencies}, status_code=200 if ready else 503)
+        degraded = {name: problem for name, problem in problems.items() if name in _NOT_NEEDED}
+        ready = problems.keys() <= degraded.keys()
+        document = {"ready": ready, "degraded": degraded, "dependencies": dependencies}
+        return JSONResponse(document, status_code=200 if ready else 503)
 
     async def _broker_ready(self) -> None:
         if not self._connected:

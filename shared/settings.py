@@ -98,12 +98,15 @@ class Settings(BaseSettings):
 
     relay_batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
     relay_poll_interval_s: Seconds = 1.0
+    outbox_rows_max: Annotated[int, Field(ge=1)] = 100_000
+    """With so many events waiting for the relay, requests that change state are turned away (503)."""
     relay_shards: Literal[1, 2, 4, 8, 16] = 1
 
     otlp_dir: Path | None = None
     otlp_endpoint: str | None = None
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    metrics_interval_s: Seconds = 15.0
+    metrics_interval_s: Annotated[float, Field(gt=0, le=30)] = 15.0
+    """How often metrics are written, and what is only known by asking (queues, outbox) is asked."""
 
     failpoints: Annotated[str, AfterValidator(_known_fail_points)] = ""
     """Where this process is to break, for tests and trials: see `failpoints.py`."""

@@ -149,6 +149,15 @@ class Telemetry:
             "tandem.dead_letters", "{letter}", "Dead letters by state and kind"
         )
         self._settlement_failures = meter.create_counter("tandem.settlement.failures", "{message}")
+        self._outbox_messages = meter.create_gauge("tandem.outbox.messages", "{message}", "Waiting for the relay")
+        self._outbox_age = meter.create_gauge("tandem.outbox.oldest.age", "s", "Age of the first that waits")
+        self._queue_messages = meter.create_gauge(
+            "tandem.queue.messages", "{message}", "Waiting for the subscriber; on Kafka the group's lag"
+        )
+        self._queue_consumers = meter.create_gauge("tandem.queue.consumers", "{consumer}", "Connected consumers")
+        self._breaker_state = meter.create_gauge(
+            "tandem.breaker.state", "1", "Circuit breaker: 0 closed, 1 half-open, 2 open"
+        )
 
     def _add_file_exporters(
         self, directory: Path, process: str, readers: list[MetricReader], metrics_interval_s: float
@@ -329,6 +338,31 @@ class Telemetry:
     def claimed(self, subscription: Subscription, outcomes: Mapping[StrEnum, int]) -> None:
         for outcome, count in outcomes.items():
             self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": outcome.value})
+
+    def without_claims(self, subscription: Subscription, count: int) -> None:
+        """Redis is away: so many events go on under the inbox alone."""
+        self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": "unavailable"})
+
+    # -- what is asked from time to time
+
+    def outbox(self, messages: int, oldest_age_s: float) -> None:
+        self._outbox_messages.set(messages)
+        self._outbox_age.set(oldest_age_s)
+
+    def queue(self, subscription: Subscription, messages: int, consumers: int) -> None:
+        """How a subscription's queue, or consumer group, stands."""
+        attributes = {
+            "messaging.system": self.messaging_system,
+            "messaging.destination.name": destination_name(self._broker, subscription.channel),
+            "messaging.consumer.group.name": subscription.subscriber,
+            "tandem.queue": subscription.queue,
+        }
+        self._queue_messages.set(messages, attributes)
+        self._queue_consumers.set(consumers, attributes)
+
+    def breaker(self, name: str, state: int) -> None:
+        """0 closed, 1 half-open, 2 open."""
+        self._breaker_state.set(state, {"tandem.breaker": name})
 
     def settlement_failed(self, subscription: Subscription, count: int) -> None:
         self._settlement_failures.add(count, {"tandem.queue": subscription.queue})

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from services.order import domain, events, handlers
 from services.order.domain import Line, Order, OrderStatus
 from shared import http
+from shared.backpressure import Backpressure
 from shared.http import PAGE_SIZE, PAGE_SIZE_MAX, ProblemKind, problem_responses
 from shared.idempotency import (
     KEY_DESCRIPTION,
@@ -164,10 +165,16 @@ def create_app(process: Process) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
-            http.TOO_LARGE, http.UNSUPPORTED, http.INVALID, http.UNEXPECTED, http.UNAVAILABLE
+            http.TOO_LARGE,
+            http.UNSUPPORTED,
+            http.INVALID,
+            http.UNEXPECTED,
+            http.UNAVAILABLE,
+            http.OUTBOX_FULL,
         ),
     )
     http.install(app, RequestValidationError, PROBLEMS)
+    app.add_middleware(Backpressure, gate=process.outbox_gate)
     add_queries(app, process)
     add_commands(app, process)
     app.router.routes.extend(process.routes())

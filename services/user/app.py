@@ -15,6 +15,7 @@ from starlette.responses import Response
 from services.user import domain, events, handlers
 from services.user.domain import User, UserStatus
 from shared import http
+from shared.backpressure import Backpressure
 from shared.http import ProblemKind, problem_responses
 from shared.idempotency import (
     KEY_DESCRIPTION,
@@ -133,10 +134,16 @@ def create_app(process: Process) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
-            http.TOO_LARGE, http.UNSUPPORTED, http.INVALID, http.UNEXPECTED, http.UNAVAILABLE
+            http.TOO_LARGE,
+            http.UNSUPPORTED,
+            http.INVALID,
+            http.UNEXPECTED,
+            http.UNAVAILABLE,
+            http.OUTBOX_FULL,
         ),
     )
     http.install(app, RequestValidationError, PROBLEMS)
+    app.add_middleware(Backpressure, gate=process.outbox_gate)
     add_routes(app, process)
     app.router.routes.extend(process.routes())
     http.add_problem_schema(app.openapi())

@@ -121,6 +121,16 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueState:
+    """How a subscription stands. `messages` wait for the subscriber: on RabbitMQ those that no consumer holds yet,
+    on Kafka all that are not settled (the group's lag). `consumers` are connected."""
+
+    queue: str
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One line of the AsyncAPI document: an event type on a channel and the model of its data."""
 
@@ -201,6 +211,9 @@ class Broker(Protocol):
 
         On Kafka settled ones are among them, for as long as the topic keeps them.
         """
+
+    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        """Size and consumers of each declared subscription's queue, in order. Raises `UnavailableError`."""
 
     async def ping(self) -> None:
         """Raises `UnavailableError` when the broker does not answer within a second or two."""

@@ -24,10 +24,12 @@ from shared.broker.base import (
     Message,
     Operation,
     PublishFailure,
+    QueueState,
     Subscription,
     destination_name,
 )
 from shared.broker.kafka_consumer import LOST, Handover, KafkaConsumer, ended, text_headers
+from shared.broker.kafka_lag import queue_states
 from shared.broker.kafka_producer import REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, KafkaProducer, unavailable
 from shared.broker.kafka_topics import (
     create_missing,
@@ -125,11 +127,7 @@ class KafkaAdapter:
         self._retry_topics.update(retry_topic(s) for s in subscriptions)
 
     async def _create(self, topics: Sequence[NewTopic]) -> None:
-        admin = AIOKafkaAdminClient(
-            bootstrap_servers=self._servers,
-            client_id=self._client_name,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-        )
+        admin = self._admin()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await admin.start()
@@ -138,6 +136,22 @@ class KafkaAdapter:
             raise unavailable(error) from error
         finally:
             await ended(admin.close(), _GOODBYE_S)
+
+    def _admin(self) -> AIOKafkaAdminClient:
+        return AIOKafkaAdminClient(
+            bootstrap_servers=self._servers, client_id=self._client_name, request_timeout_ms=REQUEST_TIMEOUT_MS
+        )
+
+    def _onlooker(self, *topics: str) -> AIOKafkaConsumer:
+        """A consumer outside every group: looking changes nothing."""
+        return AIOKafkaConsumer(
+            *topics,
+            bootstrap_servers=self._servers,
+            client_id=self._client_name,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
 
     # -- publishing
 
@@ -197,14 +211,7 @@ class KafkaAdapter:
 
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
         topic = dead_letter_topic(subscription)
-        consumer = AIOKafkaConsumer(  # outside every group: looking changes nothing
-            topic,
-            bootstrap_servers=self._servers,
-            client_id=self._client_name,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
+        consumer = self._onlooker(topic)
         letters: list[DeadLetter] = []
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
@@ -223,6 +230,19 @@ class KafkaAdapter:
         finally:
             await ended(consumer.stop(), _GOODBYE_S)
         return letters
+
+    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        admin, onlooker = self._admin(), self._onlooker()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await admin.start()
+                await onlooker.start()
+                return await queue_states(admin, onlooker, subscriptions)
+        except LOST as error:
+            raise unavailable(error) from error
+        finally:
+            await ended(admin.close(), _GOODBYE_S)
+            await ended(onlooker.stop(), _GOODBYE_S)
 
     async def ping(self) -> None:
         try:

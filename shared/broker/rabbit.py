@@ -26,6 +26,7 @@ from shared.broker.base import (
     Message,
     Operation,
     PublishFailure,
+    QueueState,
     Subscription,
 )
 from shared.broker.rabbit_consumer import LOST, RabbitConsumer, text_headers
@@ -291,6 +292,19 @@ class RabbitAdapter:
         except LOST as error:
             raise _unavailable(error) from error
         return letters
+
+    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        states: list[QueueState] = []
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                connection = await self._broker.connect()
+                async with connection.channel(publisher_confirms=False) as channel:
+                    for queue in (subscription.queue for subscription in subscriptions):
+                        counted = (await channel.declare_queue(queue, passive=True)).declaration_result
+                        states.append(QueueState(queue, counted.message_count or 0, counted.consumer_count or 0))
+        except LOST as error:
+            raise _unavailable(error) from error
+        return states
 
     async def ping(self) -> None:
         try:

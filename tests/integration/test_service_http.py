@@ -59,14 +59,14 @@ class Running:
             await handler.handle(handler.read(envelope), uow)
 
 
-Start = Callable[[Service, Callable[[Process], Any]], Any]
+Start = Callable[..., Any]
 
 
 @pytest.fixture
 async def start(servers: Runtime) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def started(service: Service, create_app: Callable[[Process], Any]) -> Running:
+        async def started(service: Service, create_app: Callable[[Process], Any], **overrides: Any) -> Running:
             database = f"{service.name}_{uuid4().hex[:10]}"
             await asyncio.to_thread(servers.ensure_databases, [database])
             settings = Settings(
@@ -75,6 +75,7 @@ async def start(servers: Runtime) -> AsyncIterator[Start]:
                 postgres_dsn=servers.dsn(database),
                 redis_url=servers.server_urls()["redis"],
                 rabbit_url=servers.server_urls()["rabbit"],
+                **overrides,
             )
             await migrate(service.name, settings.postgres_dsn)
             process = Process(service, settings)
@@ -243,6 +244,26 @@ async def test_of_many_who_pay_and_cancel_at_once_one_succeeds(order: Running) -
     responses = await asyncio.gather(*(order.http.post(f"{path}/{change}") for change in ["pay", "cancel"] * 8))
     assert sorted(response.status_code for response in responses) == [200] + [409] * 15
     assert len(await order.published()) == 2
+
+
+# -- backpressure
+
+
+async def test_while_the_outbox_is_full_nothing_can_be_changed_and_everything_can_be_read(start: Start) -> None:
+    order = await start(order_app.SERVICE, order_app.create_app, outbox_rows_max=3)
+    body = new_order(await known_user(order))
+    placed = [await order.http.post("/orders", json=body) for _ in range(3)]
+    assert [answer.status_code for answer in placed] == [201] * 3
+    await order.process.outbox_gate.look()
+    path = placed[0].headers["location"]
+    for refused in (await order.http.post("/orders", json=body), await order.http.post(f"{path}/pay")):
+        assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (503, True)
+        assert refused.json()["type"] == "urn:tandem:problem:outbox-full"
+    assert (await order.http.get(path)).json()["status"] == "placed"
+    assert len(await order.published()) == 3
+    await order.rows("delete from outbox where position = (select min(position) from outbox) returning 1")
+    await order.process.outbox_gate.look()
+    assert (await order.http.post(f"{path}/pay")).status_code == 200
 
 
 # -- notifications
