@@ -82,7 +82,7 @@ def _at_least(least: int) -> Any:
 def _run(plan: Plan, summary: Path) -> int:
     started_at = datetime.now(UTC)
     ports = Ports.free_block()
-    servers = [name for name in SERVERS if name not in BROKERS or name == "rabbit" or name in plan.brokers]
+    servers = {name for name in SERVERS if name in {"postgres", "redis", "rabbit", *plan.brokers}}
     runtime = Runtime(Path(f".run/bench-{os.getpid()}"), ports, servers=servers, steps=Steps())
     try:
         runtime.start_servers()

@@ -93,7 +93,13 @@ def status(broker: BrokerName) -> dict[str, Any]:
             "pids": _pids(rows, _SERVER_NAMES.get(name, name)),
             "healthy": container.get("State") == "running" and container.get("Health", "") in ("", "healthy"),
         }
-    return {"broker": broker, "runtime": "docker", "services": services, "servers": servers}
+    return {
+        "broker": broker,
+        "runtime": "docker",
+        "services": services,
+        "servers": servers,
+        "mails": "/var/lib/tandem-mail/new of the container mail",
+    }
 
 
 def settings(broker: BrokerName) -> dict[str, str]:
@@ -129,6 +135,7 @@ def _server_urls() -> dict[str, str]:
         "redis": f"redis://:{password['REDIS']}@127.0.0.1:{ports.redis}/0",
         "rabbit": f"amqp://tandem:{password['RABBIT']}@127.0.0.1:{ports.rabbit}/",
         "kafka": f"127.0.0.1:{ports.kafka}",
+        "mail": f"smtp://127.0.0.1:{ports.mail}",
         "jaeger": JAEGER_URL,
     }
 
@@ -136,7 +143,7 @@ def _server_urls() -> dict[str, str]:
 def _published_ports(broker: BrokerName) -> dict[str, int]:
     ports = Ports.default()
     own = {"RabbitMQ": ports.rabbit} if broker == "rabbit" else {"Kafka": ports.kafka}
-    return {"PostgreSQL": ports.postgres, "Redis": ports.redis, "Jaeger": 16686, **own}
+    return {"PostgreSQL": ports.postgres, "Redis": ports.redis, "Jaeger": 16686, "SMTP": ports.mail, **own}
 
 
 def _engine_answers() -> bool:

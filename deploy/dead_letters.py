@@ -14,7 +14,7 @@ from rich.table import Table
 
 from deploy import containers, stack
 from deploy.errors import DeployError
-from deploy.topology import PROCESSES, SUBSCRIPTIONS, BrokerName
+from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SUBSCRIPTIONS, BrokerName
 from shared import dead_letter
 from shared.broker.base import DeadLetter, Subscription
 from shared.broker.connect import create_broker
@@ -87,7 +87,7 @@ def _peek(broker: BrokerName, limit: int) -> list[DeadLetter]:
 async def _read(settings: Settings, limit: int) -> list[DeadLetter]:
     async with create_broker(settings, "tandem-dead-letters") as broker:
         found: list[DeadLetter] = []
-        for subscriber, channel in SUBSCRIPTIONS:
+        for subscriber, channel in (*SUBSCRIPTIONS, *MAIL_SUBSCRIPTIONS):
             wanted = Subscription(channel=channel, subscriber=subscriber, types=frozenset())
             found += await broker.dead_letters(wanted, limit)
         return found

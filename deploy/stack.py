@@ -94,6 +94,7 @@ def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
         healthy = dict(zip(names, pool.map(runtime.is_healthy, names), strict=True))
         pids = dict(zip(names, pool.map(runtime.pids, names), strict=True))
     service_urls, server_urls = runtime.service_urls(instance), runtime.server_urls()
+    mails = {"mails": str(runtime.maildir / "new")} if "mail" in runtime.servers else {}
     services: dict[str, Any] = {}
     for service in SERVICES:
         own = [row.name for row in service_set.processes if row.service == service]
@@ -111,6 +112,7 @@ def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
             name: {"url": server_urls[name], "pids": pids[name], "healthy": healthy[name]}
             for name in runtime.server_processes
         },
+        **mails,
     }
 
 
@@ -138,6 +140,8 @@ def print_status(state: dict[str, Any], form: str) -> None:
         url = re.sub(r"//[^/@]*@", "//", part["url"])  # passwords are for FORMAT=json
         table.add_row(name, url, shown, "[green]yes[/green]" if part["healthy"] else "[red]no[/red]")
     console.print(table)
+    if "mails" in state:
+        console.print(f"mails are in {state['mails']}", soft_wrap=True)
 
 
 def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:
@@ -151,7 +155,8 @@ def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:
     shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
     try:
         runtime.start_servers()
-        runtime.start_services(broker, env_overrides=_settings_of_the_caller())
+        mail = {"TANDEM_SMTP_URL": runtime.server_urls()["mail"]}
+        runtime.start_services(broker, env_overrides={**mail, **_settings_of_the_caller()})
     except BaseException:
         runtime.stop()
         raise

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 BrokerName = Literal["rabbit", "kafka"]
-ServerName = Literal["postgres", "redis", "rabbit", "kafka"]
+ServerName = Literal["postgres", "redis", "rabbit", "kafka", "mail"]
 
 BROKERS: tuple[BrokerName, ...] = ("rabbit", "kafka")
-SERVERS: tuple[ServerName, ...] = ("postgres", "redis", "rabbit", "kafka")
+SERVERS: tuple[ServerName, ...] = ("postgres", "redis", "rabbit", "kafka", "mail")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,13 @@ SUBSCRIPTIONS: tuple[tuple[str, str], ...] = (
     ("notification", "user"),
     ("notification", "order"),
 )
+# Those that are there only where TANDEM_SMTP_URL is set.
+MAIL_SUBSCRIPTIONS: tuple[tuple[str, str], ...] = (("mail", "user"), ("mail", "order"))
 
 # As the setting TANDEM_DEAD_LETTER_SUBSCRIPTIONS: whose dead letters the dead-letter service keeps.
-DEAD_LETTER_SUBSCRIPTIONS = ",".join(f"{subscriber}.{channel}" for subscriber, channel in SUBSCRIPTIONS)
+DEAD_LETTER_SUBSCRIPTIONS = ",".join(
+    f"{subscriber}.{channel}" for subscriber, channel in (*SUBSCRIPTIONS, *MAIL_SUBSCRIPTIONS)
+)
 
 SERVICES: tuple[str, ...] = tuple(dict.fromkeys(process.service for process in PROCESSES))
 
@@ -68,4 +72,4 @@ def process_named(name: str) -> ServiceProcess:
 
 def servers_for(broker: BrokerName) -> frozenset[ServerName]:
     """The servers that the services need when they run on `broker`."""
-    return frozenset({"postgres", "redis", broker})
+    return frozenset({"postgres", "redis", "mail", broker})

@@ -88,6 +88,8 @@ class Subscriber:
     `ignores` are types that it knows of and does not want; any other type without a handler is unknown
     and goes to the dead letters. `transient` are exceptions, besides `TransientError`, that may pass: after the
     short retries the event waits and comes again, where any other exception makes it a dead letter.
+    `outside_effects`: the handlers do something outside the database (send a mail), so each event has a
+    transaction of its own; `concurrency` of them run at once, those of one key in order.
     """
 
     channel: str
@@ -95,6 +97,8 @@ class Subscriber:
     handlers: tuple[Handler, ...]
     ignores: frozenset[str] = frozenset()
     transient: tuple[type[Exception], ...] = ()
+    outside_effects: bool = False
+    concurrency: int = 1
 
     @property
     def types(self) -> frozenset[str]:

@@ -23,7 +23,8 @@ from typing import Any
 import structlog
 
 from shared import failpoints, inbox
-from shared.broker.base import Broker, Delivery, Settlement, Subscription
+from shared.broker.base import Broker, Delivery, Settlement
+from shared.chains import run_chains
 from shared.dead_letter import LETTER_ID, Kind, redrive_number
 from shared.dead_letter_sender import DeadLetterSender
 from shared.dedupe import Claims, ClaimState
@@ -37,6 +38,7 @@ from shared.errors import (
     UnknownEventTypeError,
 )
 from shared.event import Event, Handler, Subscriber
+from shared.intake import Intake
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 from shared.uow import UnitOfWork, UnitsOfWork
@@ -102,14 +104,10 @@ class Pipeline:
         units: UnitsOfWork,
         telemetry: Telemetry,
     ) -> None:
-        self.subscription = Subscription(
-            channel=subscriber.channel,
-            subscriber=subscriber.name,
-            types=subscriber.types,
-            batch_max=settings.batch_max,
-            in_flight_max=2 * settings.batch_max,
-        )
+        self._intake = Intake(subscriber, settings)
+        self.subscription = self._intake.subscription
         self._settings = settings
+        self._subscriber = subscriber
         self._handlers = {handler.model.event_type: handler for handler in subscriber.handlers}
         self._ignores = subscriber.ignores
         self._letters = DeadLetterSender(
@@ -122,6 +120,7 @@ class Pipeline:
         self._fail_points = failpoints.FailPoints.told(settings.failpoints)
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
+        await self._intake.admit(len(deliveries))
         started = time.perf_counter()
         batch = self._decode(deliveries)
         try:
@@ -215,6 +214,8 @@ class Pipeline:
         works = batch.open()
         if any(work.attempt > 1 for work in works):
             await self._process_suspects(works)
+        elif self._subscriber.outside_effects:
+            await self._run_apart(works)
         elif len(works) == 1:
             await self._run_each(works)
         elif works:
@@ -251,6 +252,26 @@ class Pipeline:
             except UnavailableError as error:
                 _retry_later(works[index:], error)
                 return
+
+    async def _run_apart(self, works: Sequence[_Work]) -> None:
+        """Effects outside the database: a transaction per event, `concurrency` at once, those of one key in order.
+        What has not begun when a server is lost, or in good time, goes back to the broker."""
+        deadline = time.monotonic() + self._settings.outage_hold_s
+
+        async def run(chain: list[_Work]) -> None:
+            nonlocal deadline
+            for index, work in enumerate(chain):
+                if time.monotonic() > deadline:
+                    _retry_later(chain[index:], UnavailableError("the batch takes too long"))
+                    return
+                try:
+                    await self._run_alone(work)
+                except UnavailableError as error:
+                    deadline = 0.0
+                    _retry_later(chain[index:], error)
+                    return
+
+        await run_chains(works, lambda work: work.envelope.key, run, self._subscriber.concurrency)
 
     async def _run_alone(self, work: _Work) -> None:
         """Retries with backoff and jitter, bounded in number and time; what still fails is put aside."""

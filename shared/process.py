@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -33,6 +34,7 @@ from shared.event import EventData, Subscriber
 from shared.gauges import Gauges
 from shared.pipeline import Pipeline
 from shared.relay import Relay
+from shared.resilience import CircuitBreaker
 from shared.settings import Settings
 from shared.telemetry import Telemetry, prometheus_page
 from shared.uow import UnitsOfWork
@@ -44,6 +46,7 @@ _PRUNE_INTERVAL_S = 3_600.0
 _PRUNE_ROWS_MAX = 5_000
 _IDEMPOTENCY_RETENTION_S = 86_400.0
 _PROBE_TIMEOUT_S = 3.0
+_GOODBYES_S = 5.0  # to disconnect, after the grace period of what is in flight
 _NOT_NEEDED = frozenset({"redis"})
 _GC_ALLOCATIONS = 50_000
 
@@ -60,19 +63,20 @@ class Service:
     subscribers: tuple[Subscriber, ...] = ()
     jobs: tuple[Job, ...] = ()
     """What a process with the role `consumer` does besides, from when the broker is connected until it stops."""
+    more_subscribers: Callable[[Process], tuple[Subscriber, ...]] = lambda _process: ()
+    """Those that depend on the settings, or need something that is built from them."""
 
     @property
     def channels(self) -> tuple[str, ...]:
         """The channels that it publishes on."""
         return tuple(sorted({event.channel for event in self.publishes}))
 
-    @property
-    def operations(self) -> list[Operation]:
-        """Its lines of the AsyncAPI document."""
+    def operations(self, subscribers: Sequence[Subscriber]) -> list[Operation]:
+        """Its lines of the AsyncAPI document, with these subscribers."""
         published = [Operation(event.channel, event.event_type, event) for event in self.publishes]
         consumed = [
             Operation(subscriber.channel, handler.model.event_type, handler.model, subscriber.name)
-            for subscriber in self.subscribers
+            for subscriber in subscribers
             for handler in subscriber.handlers
         ]
         return published + consumed
@@ -94,10 +98,21 @@ class Process:
         self.failed = False
         self.stop: Callable[[], None] = lambda: None
         self._connected = False
+        self._stopping = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._breakers: list[CircuitBreaker] = []
+        self.subscribers = (*service.subscribers, *service.more_subscribers(self))
+
+    def circuit_breaker(self, name: str) -> CircuitBreaker:
+        """A breaker round something outside, shown in the metrics and, while it is not closed, in readiness."""
+        breaker = CircuitBreaker(name, self.telemetry.breaker)
+        self._breakers.append(breaker)
+        return breaker
 
     @asynccontextmanager
     async def lifespan(self, _app: object) -> AsyncIterator[None]:
         """Connect and start the roles; on leaving, stop them in the reverse order, within the grace period."""
+        self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.callback(self.telemetry.shutdown)
             stack.push_async_callback(self.database.close)
@@ -113,11 +128,19 @@ class Process:
         """HTTP is served from the start; the broker is connected beside it, as soon as it answers."""
         task = asyncio.create_task(self._run_roles(), name="roles")
         task.add_done_callback(self._roles_ended)
+        stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
+        stopping.add_done_callback(lambda _: task.cancel())  # once: a second time would cut the good-byes short
         try:
             yield
         finally:
+            self._stopping.set()
+            await asyncio.wait([stopping, task], timeout=self.settings.shutdown_grace_s + _GOODBYES_S)
             task.cancel()
-            await asyncio.wait([task], timeout=2 * self.settings.shutdown_grace_s)
+
+    def begin_stop(self) -> None:
+        """Stop pulling and publishing, while HTTP still answers what it has begun. May be called by a signal."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _roles_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -132,7 +155,7 @@ class Process:
     async def _run_roles(self) -> None:
         subscriptions: list[Subscription] = []
         pipelines: list[Pipeline] = []
-        for subscriber in self.service.subscribers:
+        for subscriber in self.subscribers:
             pipeline = Pipeline(
                 self.settings,
                 subscriber=subscriber,
@@ -195,7 +218,7 @@ class Process:
 
     def _prunings(self) -> list[tuple[Callable[..., Awaitable[int]], float]]:
         prunings: list[tuple[Callable[..., Awaitable[int]], float]] = []
-        if "consumer" in self.settings.roles and self.service.subscribers:
+        if "consumer" in self.settings.roles and self.subscribers:
             prunings.append((inbox.prune, self.settings.inbox_retention_s))
         if "api" in self.settings.roles:
             prunings.append((idempotency.prune, _IDEMPOTENCY_RETENTION_S))
@@ -228,6 +251,7 @@ class Process:
         }
         degraded = {name: problem for name, problem in problems.items() if name in _NOT_NEEDED}
         ready = problems.keys() <= degraded.keys()
+        degraded |= {breaker.name: breaker.problem for breaker in self._breakers if breaker.problem}
         document = {"ready": ready, "degraded": degraded, "dependencies": dependencies}
         return JSONResponse(document, status_code=200 if ready else 503)
 
@@ -237,7 +261,8 @@ class Process:
         await self.broker.ping()
 
     async def _asyncapi(self, _request: Request) -> Response:
-        return JSONResponse(self.broker.asyncapi(f"Tandem {self.service.name}", VERSION, self.service.operations))
+        operations = self.service.operations(self.subscribers)
+        return JSONResponse(self.broker.asyncapi(f"Tandem {self.service.name}", VERSION, operations))
 
 
 async def _run_job(job: Job, process: Process) -> None:
@@ -275,7 +300,7 @@ def run(service: Service, create_app: Callable[[Process], Any]) -> int:
         app = create_app(process)
     else:
         app = Starlette(routes=process.routes(), lifespan=process.lifespan)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             host=settings.http_host,
@@ -288,9 +313,20 @@ def run(service: Service, create_app: Callable[[Process], Any]) -> int:
         )
     )
     process.stop = lambda: setattr(server, "should_exit", True)
+    server.begin_stop = process.begin_stop
     rest_garbage_collector()
     server.run()
     return 1 if process.failed or not server.started else 0
+
+
+class _Server(uvicorn.Server):
+    """Stops the roles at the signal: waiting for the last request first would take the grace period twice."""
+
+    begin_stop: Callable[[], None] = staticmethod(lambda: None)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self.begin_stop()
 
 
 def rest_garbage_collector() -> None:

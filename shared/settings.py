@@ -5,6 +5,9 @@ Built in a service's `app.py`; nothing else reads the environment.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -18,10 +21,22 @@ from shared.errors import ConfigurationError
 Role = Literal["api", "relay", "consumer"]
 Seconds = Annotated[float, Field(gt=0)]
 Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
+Rate = Annotated[float, Field(ge=1)]
 
 
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return _parts(value) if isinstance(value, str) else value
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(value: object) -> object:
+    """`mail.order=50,mail.user=20` as a mapping."""
+    if not isinstance(value, str):
+        return value
+    return {name.strip(): number for name, _, number in (part.partition("=") for part in _parts(value))}
 
 
 def _known_fail_points(text: str) -> str:
@@ -55,8 +70,10 @@ class Settings(BaseSettings):
 
     connect_timeout_s: Seconds = 20.0
     publish_timeout_s: Seconds = 15.0
-    shutdown_grace_s: Seconds = 20.0
+    shutdown_grace_s: Annotated[float, Field(gt=0, le=120)] = 20.0
 
+    rate_limit_per_s: Annotated[Mapping[str, Rate], NoDecode, BeforeValidator(_pairs)] = {}
+    """Most events per second of a subscription, such as `mail.order=50`; without one it takes what it can."""
     batch_max: Annotated[int, Field(ge=1, le=10_000)] = 500
     handler_timeout_s: Seconds = 30.0
     handler_attempts_max: Annotated[int, Field(ge=1, le=10)] = 3
@@ -101,6 +118,11 @@ class Settings(BaseSettings):
     outbox_rows_max: Annotated[int, Field(ge=1)] = 100_000
     """With so many events waiting for the relay, requests that change state are turned away (503)."""
     relay_shards: Literal[1, 2, 4, 8, 16] = 1
+
+    smtp_url: str = ""
+    """`smtp://[user:password@]host:port`, or `smtps://` for TLS from the start; without one no mail is sent."""
+    smtp_timeout_s: Seconds = 10.0
+    mail_from: str = "Tandem <tandem@localhost>"
 
     otlp_dir: Path | None = None
     otlp_endpoint: str | None = None
@@ -153,6 +175,14 @@ class Settings(BaseSettings):
             "TANDEM_KAFKA_MIN_INSYNC_REPLICAS must not exceed TANDEM_KAFKA_REPLICATION_FACTOR": (
                 self.kafka_min_insync_replicas <= self.kafka_replication_factor
             ),
+            "TANDEM_SMTP_URL must be smtp://host:port or smtps://host:port": (
+                not self.smtp_url or re.match(r"smtps?://([^/@]*@)?[^/@:]+(:\d+)?/?$", self.smtp_url)
+            ),
+            "TANDEM_SMTP_TIMEOUT_S must stay under TANDEM_HANDLER_TIMEOUT_S and TANDEM_SHUTDOWN_GRACE_S, or mails "
+            "are cut short and sent again": (
+                not self.smtp_url or self.smtp_timeout_s < min(self.handler_timeout_s, self.shutdown_grace_s)
+            ),
+            "TANDEM_MAIL_FROM must be an address": "@" in parseaddr(self.mail_from)[1],
             "TANDEM_ROLES must name at least one role": self.roles,
         }
         broken = [rule for rule, holds in rules.items() if not holds]

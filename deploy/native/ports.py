@@ -113,6 +113,11 @@ class Ports:
             "kafka": (first + 3, self.kafka_behind_proxy),
         }
 
+    @property
+    def mail(self) -> int:
+        """SMTP of the development mail server."""
+        return self.block + 19
+
     def http(self, process: str, replica: int = 1, service_set: int = 0) -> int:
         """The HTTP port of a service process.
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import psutil
 
 from deploy.errors import DeployError
-from deploy.native import postgres, rabbit, servers, services
+from deploy.native import mail, postgres, rabbit, servers, services
 from deploy.native.install import Installed, ensure_installed, versions
 from deploy.native.ports import Ports, require_free
 from deploy.native.readiness import Probe, await_ready, http_probe
@@ -113,6 +113,11 @@ class Runtime:
     def dsn(self, database: str) -> str:
         """postgresql:// URL of a database."""
         return postgres.dsn(self.site, database)
+
+    @property
+    def maildir(self) -> Path:
+        """Where the development mail server keeps what it took: a file per mail, in `new`."""
+        return mail.maildir(self.site)
 
     @property
     def management_url(self) -> str:

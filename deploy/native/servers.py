@@ -1,9 +1,9 @@
-"""The four servers by name: how each is prepared, asked whether it is ready, and addressed."""
+"""The servers by name: how each is prepared, asked whether it is ready, and addressed."""
 
 from typing import get_args
 
 from deploy.errors import DeployError
-from deploy.native import kafka, postgres, rabbit, redis
+from deploy.native import kafka, mail, postgres, rabbit, redis
 from deploy.native.install import Installed
 from deploy.native.readiness import Probe, after_connect
 from deploy.native.site import Site
@@ -15,6 +15,7 @@ TITLES: dict[ServerName, str] = {
     "redis": "Redis",
     "rabbit": "RabbitMQ",
     "kafka": "Kafka",
+    "mail": "the mail server",
 }
 
 
@@ -40,6 +41,8 @@ def prepare(site: Site, name: ServerName, installed: Installed) -> list[Program]
 
     Raises StartError naming the server when its data cannot be made.
     """
+    if name == "mail":
+        return mail.prepare(site)
     if name == "postgres" and installed.postgres_bin:
         return postgres.prepare(site, installed.postgres_bin)
     if name == "redis" and installed.redis_server:
@@ -60,6 +63,8 @@ def probe(site: Site, name: str) -> Probe:
         return after_connect(site.ports.kafka_node(node)[0], lambda: kafka.probe(site, node))
     if server == "postgres":
         return after_connect(site.ports.postgres, lambda: postgres.probe(site))
+    if server == "mail":
+        return after_connect(site.ports.mail, lambda: mail.probe(site))
     return after_connect(site.ports.redis, lambda: redis.probe(site))
 
 
@@ -70,6 +75,8 @@ def url(site: Site, name: str) -> str:
         return postgres.dsn(site, "postgres")
     if server == "redis":
         return redis.url(site)
+    if server == "mail":
+        return mail.url(site)
     return rabbit.url(site, node) if server == "rabbit" else kafka.address(site, node)
 
 

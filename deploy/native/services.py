@@ -1,5 +1,6 @@
 """The service processes of an instance: their names, ports, environment and migrations."""
 
+import math
 import os
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from deploy.native.site import Site
 from deploy.native.supervision import REPOSITORY, Program
 from deploy.native.system import last_lines
 from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, BrokerName, process_named
+from shared.settings import Settings
 
 _MIGRATION_TIMEOUT_S = 120
-# Longer than the grace period of a service that drains what it has in flight.
-_STOP_TIMEOUT_S = 30
+# A service drains what it has in flight within its grace period, and then says good-bye.
+_GRACE_S = Settings.model_fields["shutdown_grace_s"].default
+_GOODBYES_S = 10
 
 # What the runtime decides: where everything is and what runs in which process.
 RUNTIME_SETTINGS = frozenset(
@@ -182,7 +185,7 @@ def program(
         process.name,
         [sys.executable, "-m", *(module or [f"services.{process.service}.app"])],
         environment=environment,
-        stop_timeout_s=_STOP_TIMEOUT_S,
+        stop_timeout_s=math.ceil(float(environment.get("TANDEM_SHUTDOWN_GRACE_S", _GRACE_S))) + _GOODBYES_S,
         autorestart=autorestart,
     )
 

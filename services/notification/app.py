@@ -12,10 +12,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from services.notification import handlers
 from shared import http
+from shared.event import Subscriber
 from shared.http import PAGE_SIZE, PAGE_SIZE_MAX, InvalidRequestError, problem_responses
+from shared.mail import Mailer
 from shared.process import Process, Service, run
 
-SERVICE = Service(name="notification", publishes=(), subscribers=handlers.SUBSCRIBERS)
+
+def mail_subscribers(process: Process) -> tuple[Subscriber, ...]:
+    """The subscriber `mail`; without an SMTP server none, and no queue."""
+    if not process.settings.smtp_url:
+        return ()
+    return handlers.mail_subscribers(Mailer(process.settings, process.circuit_breaker("smtp")))
+
+
+SERVICE = Service(name="notification", subscribers=handlers.SUBSCRIBERS, more_subscribers=mail_subscribers)
 
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"

@@ -15,6 +15,7 @@ from shared.event import EventData
 Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 Amount = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+$")]
 Name = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"^[^\x00]+$")]
 
 
@@ -46,6 +47,7 @@ class UserEvent(EventData):
     channel = "user"
 
     user_id: UUID
+    email: Email | None = None
     name: Name
     version: Version
 

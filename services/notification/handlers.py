@@ -1,10 +1,13 @@
-"""One notification per event, and the list of them."""
+"""One notification per event, the list of them, and one mail per event where mail is sent."""
 
 from __future__ import annotations
 
+import asyncio
+from functools import singledispatch
 from typing import TypeVar
 from uuid import UUID
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from uuid_utils.compat import uuid7
 
 from services.notification import domain, store
@@ -19,11 +22,17 @@ from services.notification.events import (
     UserProfileUpdated,
     UserRegistered,
 )
-from services.notification.store import Notification
-from shared.event import Event, Handler, Subscriber
+from services.notification.store import Notification, Recipient
+from shared.errors import TransientError
+from shared.event import Event, EventHandler, Handler, Subscriber
+from shared.mail import Mail, Mailer, MailRefusedError, message_id
 from shared.uow import UnitOfWork
 
 NAME = "notification"
+MAIL = "mail"
+_MAILS_AT_ONCE = 3  # of each subscription; each holds a connection to the database while its mail is sent
+_ADDRESS_LOOKS_MAX = 10
+_ADDRESS_WAIT_S = 0.2
 
 DataT = TypeVar("DataT", bound=OrderEvent | UserEvent)
 
@@ -35,35 +44,62 @@ async def list_notifications(
     return await store.list_notifications(uow.connection, user_id, order_id, before, page_size)
 
 
-async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None:
+# -- what an event says
+
+
+@singledispatch
+def text_of(data: OrderEvent | UserEvent) -> Text:
+    raise NotImplementedError(f"nothing is told about {data.event_type}")
+
+
+@text_of.register
+def _(data: OrderPlaced) -> Text:
+    return domain.order_placed(data.order_id, data.total_amount, data.currency)
+
+
+@text_of.register
+def _(data: OrderPaid) -> Text:
+    return domain.order_paid(data.order_id, data.total_amount, data.currency)
+
+
+@text_of.register
+def _(data: OrderCancelled) -> Text:
+    return domain.order_cancelled(data.order_id, data.total_amount, data.currency)
+
+
+@text_of.register
+def _(data: UserRegistered) -> Text:
+    return domain.user_registered(data.name)
+
+
+@text_of.register
+def _(data: UserProfileUpdated) -> Text:
+    return domain.user_profile_updated(data.name)
+
+
+@text_of.register
+def _(data: UserDeactivated) -> Text:
+    return domain.user_deactivated(data.name)
+
+
+# -- notifications
+
+
+async def on_order_event(event: Event[OrderEvent], uow: UnitOfWork) -> None:
+    _notify(event, uow)
+
+
+async def on_user_event(event: Event[UserEvent], uow: UnitOfWork) -> None:
+    """The address is kept whether mail is sent or not, so that it is known when it is."""
     data = event.data
-    _notify(event, uow, domain.order_placed(data.order_id, data.total_amount, data.currency))
+    _notify(event, uow)
+    if data.email is not None:
+        row = {"user_id": data.user_id, "email": data.email, "name": data.name, "version": data.version}
+        uow.tell(store.RECORD_RECIPIENT, row)
 
 
-async def on_order_paid(event: Event[OrderPaid], uow: UnitOfWork) -> None:
-    data = event.data
-    _notify(event, uow, domain.order_paid(data.order_id, data.total_amount, data.currency))
-
-
-async def on_order_cancelled(event: Event[OrderCancelled], uow: UnitOfWork) -> None:
-    data = event.data
-    _notify(event, uow, domain.order_cancelled(data.order_id, data.total_amount, data.currency))
-
-
-async def on_user_registered(event: Event[UserRegistered], uow: UnitOfWork) -> None:
-    _notify(event, uow, domain.user_registered(event.data.name))
-
-
-async def on_user_profile_updated(event: Event[UserProfileUpdated], uow: UnitOfWork) -> None:
-    _notify(event, uow, domain.user_profile_updated(event.data.name))
-
-
-async def on_user_deactivated(event: Event[UserDeactivated], uow: UnitOfWork) -> None:
-    _notify(event, uow, domain.user_deactivated(event.data.name))
-
-
-def _notify(event: Event[DataT], uow: UnitOfWork, text: Text) -> None:
-    data = event.data
+def _notify(event: Event[DataT], uow: UnitOfWork) -> None:
+    data, text = event.data, text_of(event.data)
     uow.tell(
         store.INSERT_NOTIFICATION,
         {
@@ -84,19 +120,75 @@ SUBSCRIBERS = (
     Subscriber(
         channel="user",
         name=NAME,
-        handlers=(
-            Handler(UserRegistered, on_user_registered),
-            Handler(UserProfileUpdated, on_user_profile_updated),
-            Handler(UserDeactivated, on_user_deactivated),
+        handlers=tuple(
+            Handler(model, on_user_event) for model in (UserRegistered, UserProfileUpdated, UserDeactivated)
         ),
     ),
     Subscriber(
         channel="order",
         name=NAME,
-        handlers=(
-            Handler(OrderPlaced, on_order_placed),
-            Handler(OrderPaid, on_order_paid),
-            Handler(OrderCancelled, on_order_cancelled),
-        ),
+        handlers=tuple(Handler(model, on_order_event) for model in (OrderPlaced, OrderPaid, OrderCancelled)),
     ),
 )
+
+
+# -- mail
+
+
+class Mails:
+    """Sends the mails of the subscriber `mail`; the inbox row is their only trace in the database."""
+
+    def __init__(self, mailer: Mailer) -> None:
+        self._mailer = mailer
+        self._templates = Environment(
+            loader=PackageLoader("services.notification"),
+            autoescape=select_autoescape(["html"]),
+            undefined=StrictUndefined,
+            keep_trailing_newline=True,
+        )
+
+    async def on_order_event(self, event: Event[OrderEvent], uow: UnitOfWork) -> None:
+        """Raises `TransientError` when nothing is heard of the user: no channel waits for another for long."""
+        user_id = event.data.user_id
+        looks = 0
+        while (recipient := await store.find_recipient(uow.connection, user_id)) is None:
+            looks += 1
+            if looks >= _ADDRESS_LOOKS_MAX:
+                raise TransientError(f"the address of user {user_id} is not known, or not yet")
+            await asyncio.sleep(_ADDRESS_WAIT_S)
+        await self._send(event, recipient)
+
+    async def on_user_event(self, event: Event[UserEvent], _uow: UnitOfWork) -> None:
+        if event.data.email is None:
+            raise MailRefusedError(f"the event of user {event.data.user_id} names no address")
+        await self._send(event, Recipient(event.data.email, event.data.name))
+
+    async def _send(self, event: Event[DataT], recipient: Recipient) -> None:
+        text = text_of(event.data)
+        words = {"title": text.title, "body": text.body, "name": recipient.name, "reference": event.id}
+        await self._mailer.send(
+            Mail(
+                message_id=message_id(event.envelope, self._mailer.sender),
+                address=recipient.email,
+                name=recipient.name,
+                subject=text.title,
+                text=self._templates.get_template("mail.txt").render(words),
+                html=self._templates.get_template("mail.html").render(words),
+            )
+        )
+
+
+def mail_subscribers(mailer: Mailer) -> tuple[Subscriber, ...]:
+    """The subscriber `mail`: the same events as `notification`, each sent by itself."""
+    mails = Mails(mailer)
+    handle: dict[str, EventHandler] = {"user": mails.on_user_event, "order": mails.on_order_event}
+    return tuple(
+        Subscriber(
+            channel=notification.channel,
+            name=MAIL,
+            handlers=tuple(Handler(h.model, handle[notification.channel]) for h in notification.handlers),
+            outside_effects=True,
+            concurrency=_MAILS_AT_ONCE,
+        )
+        for notification in SUBSCRIBERS
+    )

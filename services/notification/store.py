@@ -1,4 +1,4 @@
-"""The notification table and its statements. Nothing here commits."""
+"""The tables of notifications and of recipients, and their statements. Nothing here commits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    bindparam,
     func,
     insert,
     select,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 metadata = MetaData()
@@ -52,7 +54,33 @@ notification = Table(
     ),
 )
 
+recipient = Table(
+    "recipient",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("email", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
 INSERT_NOTIFICATION = insert(notification)
+
+_new = postgresql.insert(recipient)
+# Events may arrive twice, late, or before the registration: whatever is newest wins.
+RECORD_RECIPIENT = _new.on_conflict_do_update(
+    index_elements=[recipient.c.user_id],
+    set_={name: _new.excluded[name] for name in ("email", "name", "version")},
+    where=recipient.c.version < _new.excluded.version,
+)
+_FIND_RECIPIENT = select(recipient.c.email, recipient.c.name).where(recipient.c.user_id == bindparam("wanted"))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Where a user's mail goes, and how the user is addressed."""
+
+    email: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +113,8 @@ async def list_notifications(
         query = query.where(notification.c.sequence < before)
     result = await connection.execute(query)
     return [Notification(**row) for row in result.mappings()]
+
+
+async def find_recipient(connection: AsyncConnection, user_id: UUID) -> Recipient | None:
+    row = (await connection.execute(_FIND_RECIPIENT, {"wanted": user_id})).mappings().first()
+    return None if row is None else Recipient(**row)

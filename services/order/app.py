@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import FastAPI, Header, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_extra_types.currency_code import Currency as Iso4217  # without bonds, metals and test codes
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -62,17 +63,25 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
 }
 
 
-def _iso_4217(code: str) -> str:
-    if code not in domain.CURRENCIES:
+# ISO 4217 also has codes for funds and units of account, in which nobody pays.
+FUNDS = frozenset({"BOV", "CHE", "CHW", "CLF", "COU", "MXV", "USN", "UYI", "UYW", "XAD", "XSU", "XUA"})
+CURRENCIES = frozenset(Iso4217.allowed_currencies) - FUNDS
+
+
+def _payable(code: str) -> str:
+    if code not in CURRENCIES:
         raise ValueError("not a currency of ISO 4217")
     return code
 
 
 Currency = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Z]{3}$"),
-    AfterValidator(_iso_4217),
-    Field(description="A currency code of ISO 4217.", examples=["EUR"]),
+    AfterValidator(_payable),
+    Field(
+        description="A currency code of ISO 4217.",
+        examples=["EUR"],
+        json_schema_extra={"enum": sorted(CURRENCIES)},
+    ),
 ]
 # No control characters: PostgreSQL takes no NUL, and no article number has the others.
 Sku = Annotated[

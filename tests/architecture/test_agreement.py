@@ -10,8 +10,11 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from deploy.topology import PROCESSES, SERVICES, SUBSCRIPTIONS
+from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SERVICES, SUBSCRIPTIONS
+from services.notification.handlers import mail_subscribers
 from shared.database import Database
+from shared.mail import Mailer
+from shared.resilience import CircuitBreaker
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 from tests.architecture.source import REPOSITORY, modules, relative, tree
@@ -32,6 +35,11 @@ def test_the_process_table_knows_every_service() -> None:
 def test_the_subscriptions_of_the_tools_are_those_of_the_services() -> None:
     real = {(s.name, s.channel) for service in apps().values() for s in service.subscribers}
     assert set(SUBSCRIPTIONS) == real
+    addresses = dict.fromkeys(("postgres_dsn", "redis_url", "rabbit_url"), "-")
+    settings = Settings(broker="rabbit", http_port=1, smtp_url="smtp://127.0.0.1:1", **addresses)
+    assert set(MAIL_SUBSCRIPTIONS) == {
+        (s.name, s.channel) for s in mail_subscribers(Mailer(settings, CircuitBreaker("smtp")))
+    }
 
 
 def test_every_role_that_a_service_needs_has_a_process() -> None:

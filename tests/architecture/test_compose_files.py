@@ -25,7 +25,7 @@ EVERYTHING = {**STACK, **CLUSTER, **RABBIT_CLUSTER}
 
 MIGRATIONS = {f"migrate-{service}" for service in SERVICES}
 LONG_RUNNING = sorted(EVERYTHING.keys() - MIGRATIONS)
-OWN_IMAGE = {*MIGRATIONS, *(row.name for row in PROCESSES)}
+OWN_IMAGE = {*MIGRATIONS, "mail", *(row.name for row in PROCESSES)}
 CONTAINER_BROKERS = {"rabbit": "rabbitmq", "kafka": "kafka"}
 
 
@@ -39,7 +39,7 @@ each_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda row: row
 def interpolated(value: object, broker: str = "rabbit") -> str:
     """What Compose makes of a value when no variable is set but TANDEM_BROKER."""
     text = re.sub(r"\$\{TANDEM_BROKER:\?[^}]*\}", broker, str(value))
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    return re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", text)
 
 
 def host_ports(service: dict[str, Any]) -> dict[int, int]:
@@ -193,6 +193,7 @@ def test_the_servers_are_published_on_the_native_ports() -> None:
     assert host_ports(STACK["rabbitmq"]) == {5672: ports.rabbit, 15672: ports.rabbit_management}
     assert host_ports(STACK["kafka"]) == {9092: ports.kafka}
     assert STACK["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith(f"127.0.0.1:{ports.kafka}")
+    assert host_ports(STACK["mail"]) == {2525: ports.mail}
     assert host_ports(STACK["jaeger"]) == {4318: 4318, 16686: 16686}
 
 

@@ -110,6 +110,7 @@ class World:
         self.channel = self.name
         self.stack = AsyncExitStack()
         self.default_overrides: dict[str, Any] = {}
+        self.subscriber_options: dict[str, Any] = {}
         self.telemetry = _telemetry(broker_name)
         self.data: type[Happened] = type(
             "Happened", (Happened,), {"channel": self.channel, "__module__": __name__}
@@ -171,6 +172,7 @@ class World:
             handlers=(Handler(self.data, handler),),
             ignores=frozenset({"thing.ignored"}),
             transient=transient,
+            **self.subscriber_options,
         )
 
     @property

@@ -31,7 +31,8 @@ async def test_every_event_is_told_once_to_its_user(event_type: str) -> None:
     told = Told()
     handler = HANDLERS[event_type]
     await handler.handle(handler.read(envelope), told)  # type: ignore[arg-type]
-    [(statement, row)] = told.rows
+    (statement, row), *others = told.rows
+    assert [other for other, _ in others] == [store.RECORD_RECIPIENT] * event_type.startswith("user.")
     assert statement is store.INSERT_NOTIFICATION
     assert set(row) | {"sequence", "recorded_at"} == set(store.notification.columns.keys())
     assert (row["event_id"], row["event_type"]) == (envelope.id, event_type)

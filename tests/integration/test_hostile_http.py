@@ -1,0 +1,173 @@
+"""Whatever is sent to the services over real HTTP, none fails unexpectedly: schemathesis, and raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import uvicorn
+
+from deploy.native import Runtime
+from deploy.native.supervision import REPOSITORY
+from services.notification import app as notification_app
+from services.order import app as order_app
+from services.user import app as user_app
+from shared.http import BODY_BYTES_MAX
+from shared.migrate import migrate
+from shared.process import Process, Service
+from shared.settings import Settings
+
+APPS: dict[str, tuple[Service, Callable[[Process], Any]]] = {
+    "user": (user_app.SERVICE, user_app.create_app),
+    "order": (order_app.SERVICE, order_app.create_app),
+    "notification": (notification_app.SERVICE, notification_app.create_app),
+}
+START_S = 60.0
+ANSWER_S = 30.0
+EXAMPLES_MAX = "40"
+CANNOT_SAY_ALL = ("--exclude-checks=positive_data_acceptance",)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A service behind a real HTTP server, in a thread with an event loop of its own."""
+
+    service: str
+    url: str
+    port: int
+
+
+@pytest.fixture(params=sorted(APPS))
+def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]:
+    name = f"{request.param}_{uuid4().hex[:10]}"
+    servers.ensure_databases([name])
+    urls = servers.server_urls()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        settings = Settings(
+            broker="rabbit",
+            roles=frozenset({"api"}),
+            http_port=port,
+            postgres_dsn=servers.dsn(name),
+            redis_url=urls["redis"],
+            rabbit_url=urls["rabbit"],
+        )
+        asyncio.run(migrate(request.param, settings.postgres_dsn))
+        service, create_app = APPS[request.param]
+        app = create_app(Process(service, settings))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        made = Served(request.param, f"http://127.0.0.1:{port}", port)
+        assert until_ready(made)
+        yield made
+        server.should_exit = True
+        thread.join(START_S)
+
+
+def until_ready(served: Served) -> bool:
+    transport = httpx.HTTPTransport(retries=5)
+    with httpx.Client(transport=transport, timeout=START_S, trust_env=False) as http:
+        return any(http.get(f"{served.url}/health/ready").status_code == 200 for _ in range(600))
+
+
+@pytest.mark.timeout(300)
+def test_no_request_that_the_schema_allows_or_forbids_makes_a_service_fail(served: Served, tmp_path: Path) -> None:
+    """Every check that schemathesis has: no 5xx, and answers, headers and refusals as the document says.
+
+    But one where the document cannot say all: which cursors were given out, that one of two ids is needed, that
+    1.0 is no quantity.
+    """
+    beyond_words = {"user": (), "order": CANNOT_SAY_ALL, "notification": CANNOT_SAY_ALL}
+    code, output = asyncio.run(
+        run_schemathesis(
+            f"{served.url}/openapi.json",
+            "--checks=all",
+            *beyond_words[served.service],
+            "--phases=examples,coverage,fuzzing",
+            f"--max-examples={EXAMPLES_MAX}",
+            f"--request-timeout={ANSWER_S}",
+            "--no-color",
+            directory=tmp_path,
+        )
+    )
+    assert code == 0, output[-15_000:]
+
+
+async def run_schemathesis(*arguments: str, directory: Path) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "schemathesis.cli", "run", *arguments,
+        cwd=directory, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "HOME": str(directory)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode(errors="replace")
+
+
+PATHS = {"user": "/users", "order": "/orders", "notification": "/notifications"}
+JSON = b"content-type: application/json\r\n"
+NESTED = b"[" * 100_000
+HOSTILE: dict[str, tuple[bytes, bytes]] = {
+    "a key that is not UTF-8": (JSON + b"idempotency-key: \xff\xfe\r\n", b"{}"),
+    "a key in UTF-8": (JSON + "idempotency-key: schlüssel\r\n".encode(), b"{}"),
+    "a traceparent that is none": (JSON + b"traceparent: \xff-\x80\r\n", b"{}"),
+    "a traceparent of nines": (JSON + b"traceparent: 99-" + b"9" * 5_000 + b"\r\n", b"{}"),
+    "baggage without end": (JSON + b"baggage: " + b"a=%ff," * 1_000 + b"\r\n", b"{}"),
+    "a type that is not ASCII": (b"content-type: \xff/\xfe\r\n", b"{}"),
+    "a charset that is none": (b"content-type: application/json; charset=\xff\r\n", b"{}"),
+    "form data": (b"content-type: multipart/form-data; boundary=x\r\n", b"--x--"),
+    "compressed": (JSON + b"content-encoding: gzip\r\n", b"\x1f\x8b\x08\x00"),
+    "nested deeply": (JSON, NESTED),
+    "nested deeply in a known field": (JSON, b'{"lines":' + NESTED),
+    "a number beyond every range": (JSON, b'{"lines":[{"quantity":' + b"9" * 5_000 + b"}]}"),
+    "bytes that are no UTF-8": (JSON, b'{"name": "\xff\xfe"}'),
+    "a lone surrogate": (JSON, b'{"name": "\\ud800", "email": "a@b.org"}'),
+    "a NUL": (JSON, b'{"name": "\\u0000", "email": "a@b.org"}'),
+    "too long": (JSON, b'"' + b"x" * BODY_BYTES_MAX + b'"'),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_headers_and_bodies_are_refused_and_the_service_goes_on(served: Served, what: str) -> None:
+    headers, body = HOSTILE[what]
+    for method, path in (
+        (b"POST", PATHS[served.service].encode()),
+        (b"GET", PATHS[served.service].encode() + b"?user_id=%ff%00&cursor=%80&limit=9" + b"9" * 500),
+        (b"POST", b"/%ff/%00" + b"/x" * 500),
+    ):
+        length = b"content-length: %d\r\n" % len(body)
+        head = method + b" " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + headers + length
+        status = status_of(served, head + b"\r\n" + body)
+        assert 400 <= status < 500, f"{method!r} answered {status}"
+    assert httpx.get(f"{served.url}/health/live", trust_env=False).status_code == 200
+
+
+LENGTHS = [b"-1", b"1e3", b"99999999999999999999", b"0x10", b"1_000", b"\xff"]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_length_that_is_none_is_refused(served: Served, length: bytes) -> None:
+    path = PATHS[served.service].encode()
+    head = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + JSON
+    assert 400 <= status_of(served, head + b"content-length: " + length + b"\r\n\r\n{}") < 500
+
+
+def status_of(served: Served, request: bytes) -> int:
+    """The status of the answer; the server may close before it has read everything."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=ANSWER_S) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(request)
+        answer = b""
+        while b"\r\n" not in answer and (part := connection.recv(4_096)):
+            answer += part
+    return int(answer.split()[1])

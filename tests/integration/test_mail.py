@@ -1,0 +1,220 @@
+"""Mail to a real SMTP server, which answers as the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+
+import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from services.notification.handlers import SUBSCRIBERS, mail_subscribers
+from services.notification.store import RECORD_RECIPIENT
+from services.notification.store import metadata as tables
+from shared import envelope
+from shared.errors import DelayError, TransientError
+from shared.mail import Mail, Mailer, MailRefusedError, message_id
+from shared.resilience import BreakerState, CircuitBreaker
+from shared.settings import Settings
+from shared.uow import UnitOfWork
+from tests.integration.world import World
+
+SENDER = "Tandem <no-reply@tandem.example>"
+USER_ID, ORDER_ID = "0198c0de-0000-7000-8000-00000000000a", "0198c0de-0000-7000-8000-000000000001"
+
+
+class Server:
+    """Takes mails, or says `answers[address]` to a recipient, or `to_data` to every message."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.answers: dict[str, str] = {}
+        self.to_data = ""
+        self.port = 0
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Session, sent: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if address not in self.answers:
+            sent.rcpt_tos.append(address)
+        return self.answers.get(address, "250 OK")
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, sent: Envelope) -> str:
+        if not self.to_data:
+            message = message_from_bytes(bytes(sent.content or b""), policy=default)
+            assert isinstance(message, EmailMessage)
+            self.mails.append(message)
+        return self.to_data or "250 OK"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    made = Server()
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: SMTP(made, hostname="test", loop=loop), "127.0.0.1", 0)
+    made.port = listening.sockets[0].getsockname()[1]
+    yield made
+    listening.close()
+
+
+def mailer(port: int) -> tuple[Mailer, CircuitBreaker]:
+    settings = Settings(
+        broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
+        smtp_url=f"smtp://127.0.0.1:{port}", mail_from=SENDER, smtp_timeout_s=5,
+    )  # fmt: skip
+    breaker = CircuitBreaker("smtp")
+    return Mailer(settings, breaker), breaker
+
+
+def mail(address: str = "ada@example.org", name: str = "Ada", subject: str = "We have your order") -> Mail:
+    return Mail(
+        message_id="<1@tandem.example>", address=address, name=name, subject=subject, text="Text\n", html="<p>Html"
+    )
+
+
+async def test_a_mail_arrives_as_text_and_html(server: Server) -> None:
+    await mailer(server.port)[0].send(mail(name="Zoë, née Ørsted", subject="日本"))
+    [arrived] = server.mails
+    assert arrived["To"].addresses[0].display_name == "Zoë, née Ørsted"
+    assert arrived["To"].addresses[0].addr_spec == "ada@example.org"
+    assert (arrived["From"], arrived["Subject"], arrived["Message-ID"]) == (SENDER, "日本", "<1@tandem.example>")
+    text, html = arrived.get_body(("plain",)), arrived.get_body(("html",))
+    assert text is not None
+    assert html is not None
+    assert (text.get_content().strip(), html.get_content().strip()) == ("Text", "<p>Html")
+
+
+@pytest.mark.parametrize(
+    "name", ["Ada\r\nBcc: all@example.org", "\x00\x1b[31m", "Ada <x@y.org>, ", '"', "\u202e", ""]
+)
+async def test_no_name_smuggles_a_header_or_a_recipient_in(server: Server, name: str) -> None:
+    await mailer(server.port)[0].send(mail(name=name, subject=name))
+    [arrived] = server.mails
+    assert [address.addr_spec for address in arrived["To"].addresses] == ["ada@example.org"]
+    assert arrived["Bcc"] is None
+
+
+@pytest.mark.parametrize("address", ["no address", "@", "a@b@c", "a@", "a\r\nb@c.org", "<a@b.org>"])
+async def test_an_address_that_is_none_is_refused_for_good_without_asking(server: Server, address: str) -> None:
+    sender, breaker = mailer(server.port)
+    for _ in range(12):
+        with pytest.raises(MailRefusedError):
+            await sender.send(mail(address))
+    assert (server.mails, breaker.state) == ([], BreakerState.CLOSED)
+
+
+async def test_what_the_server_says_decides_whether_to_try_again(server: Server) -> None:
+    sender, breaker = mailer(server.port)
+    server.answers = {"gone@example.org": "550 no such mailbox", "full@example.org": "452 mailbox full"}
+    with pytest.raises(MailRefusedError, match="550"):
+        await sender.send(mail("gone@example.org"))
+    with pytest.raises(TransientError, match="452"):
+        await sender.send(mail("full@example.org"))
+    server.to_data = "554 spam"
+    with pytest.raises(MailRefusedError, match="554"):
+        await sender.send(mail())
+    server.to_data = "451 later"
+    with pytest.raises(TransientError, match="451"):
+        await sender.send(mail())
+    assert breaker.state is BreakerState.CLOSED
+
+
+async def test_a_server_that_is_away_opens_the_breaker_and_one_that_is_back_closes_it() -> None:
+    now = [0.0]
+    sender, _ = mailer(1)
+    sender._breaker = CircuitBreaker("smtp", clock=lambda: now[0])
+    for _ in range(10):
+        with pytest.raises(TransientError, match="SMTP"):
+            await sender.send(mail())
+    with pytest.raises(DelayError) as refused:
+        await sender.send(mail())
+    assert 0 < refused.value.delay_s <= 30
+
+
+# -- the notification service's own
+
+
+async def recipients(world: World) -> None:
+    async with world.database.engine.begin() as connection:
+        await connection.run_sync(tables.drop_all)
+        await connection.run_sync(tables.create_all)
+
+
+def order_placed() -> envelope.Envelope:
+    data = {"order_id": ORDER_ID, "user_id": USER_ID, "currency": "EUR", "total_amount": 2500, "version": 1}
+    return envelope.Envelope(source="/services/order", type="order.placed", subject=ORDER_ID, data=data)
+
+
+def user_registered(name: str = "Ada", email: str | None = "ada@example.org") -> envelope.Envelope:
+    data = {"user_id": USER_ID, "email": email, "name": name, "version": 1}
+    return envelope.Envelope(source="/services/user", type="user.registered", subject=USER_ID, data=data)
+
+
+async def handle(world: World, event: envelope.Envelope, sender: Mailer) -> None:
+    """As the pipeline would hand it to the subscriber `mail`."""
+    [handler] = [
+        handler
+        for subscriber in mail_subscribers(sender)
+        for handler in subscriber.handlers
+        if handler.model.event_type == event.type
+    ]
+    async with world.units.begin() as uow:
+        uow.begin_event(event)
+        await handler.handle(handler.read(event), uow)
+
+
+async def test_an_order_is_mailed_to_its_user_with_the_event_s_own_message_id(
+    rabbit_world: World, server: Server
+) -> None:
+    await recipients(rabbit_world)
+    sender, _ = mailer(server.port)
+    known = user_registered("<b>Ada</b> & Co")
+    [on_user] = [h for s in SUBSCRIBERS for h in s.handlers if h.model.event_type == "user.registered"]
+    async with rabbit_world.units.begin() as uow:
+        await on_user.handle(on_user.read(known), uow)
+    placed = order_placed()
+    for _ in range(2):  # as after a crash before the commit
+        await handle(rabbit_world, placed, sender)
+    first, second = server.mails
+    assert first["Message-ID"] == second["Message-ID"] == message_id(placed, SENDER)
+    assert first["Message-ID"].endswith("@tandem.example>")
+    assert first["To"].addresses[0].addr_spec == "ada@example.org"
+    text, html = first.get_body(("plain",)), first.get_body(("html",))
+    assert text is not None
+    assert html is not None
+    assert "<b>Ada</b> & Co" in text.get_content()
+    assert "25.00 EUR" in text.get_content()
+    assert "&lt;b&gt;Ada&lt;/b&gt; &amp; Co" in html.get_content()
+    assert placed.id in text.get_content()
+
+
+async def test_each_event_has_a_message_id_of_its_own() -> None:
+    events = [order_placed(), order_placed(), user_registered()]
+    assert len({message_id(event, SENDER) for event in events}) == 3
+
+
+async def test_a_user_of_whom_nothing_is_known_may_become_known(rabbit_world: World, server: Server) -> None:
+    await recipients(rabbit_world)
+    sender, _ = mailer(server.port)
+    with pytest.raises(TransientError, match="not known"):
+        await handle(rabbit_world, order_placed(), sender)
+
+    async def become_known(uow: UnitOfWork) -> None:
+        uow.tell(RECORD_RECIPIENT, {"user_id": USER_ID, "email": "ada@example.org", "name": "Ada", "version": 1})
+
+    mailing = asyncio.create_task(handle(rabbit_world, order_placed(), sender))
+    async with rabbit_world.units.begin() as uow:
+        await become_known(uow)
+    await mailing
+    assert len(server.mails) == 1
+
+
+async def test_a_user_event_is_mailed_to_the_address_that_it_names(rabbit_world: World, server: Server) -> None:
+    sender, _ = mailer(server.port)
+    await handle(rabbit_world, user_registered(), sender)
+    assert server.mails[0]["Subject"] == "Welcome"
+    with pytest.raises(MailRefusedError):
+        await handle(rabbit_world, user_registered(email=None), sender)

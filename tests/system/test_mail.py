@@ -1,0 +1,94 @@
+"""Mail, as a user of the whole system sees it: one per event, also when the mail server was away meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from uuid import uuid4
+
+import pytest
+
+from shared.envelope import Envelope
+from shared.mail import message_id
+from shared.settings import Settings
+from tests.system.running_system import RunningSystem, eventually
+
+ORDERS = 40
+SENDER = Settings.model_fields["mail_from"].default
+
+
+def mails(system: RunningSystem) -> list[EmailMessage]:
+    """Everything that the development mail server has taken."""
+    found = []
+    for path in (system.runtime.maildir / "new").glob("*"):
+        message = message_from_bytes(path.read_bytes(), policy=default)
+        assert isinstance(message, EmailMessage)
+        found.append(message)
+    return found
+
+
+def text_of(message: EmailMessage) -> str:
+    body = message.get_body(("plain",))
+    assert body is not None
+    return str(body.get_content())
+
+
+async def mails_about(system: RunningSystem, order: str) -> list[EmailMessage]:
+    return [message for message in await asyncio.to_thread(mails, system) if order in text_of(message)]
+
+
+async def test_an_order_leads_to_a_mail_that_tells_of_its_event(system: RunningSystem) -> None:
+    address = f"ada-{uuid4().hex[:8]}@example.org"
+    user = await system.insist("user", "/users", {"email": address, "name": "Ada <Lovelace>"})
+    order = await system.order(str(user["id"]))
+
+    async def arrived() -> list[EmailMessage]:
+        return await mails_about(system, order)
+
+    [mail] = await eventually(arrived, "a mail about the order", interval_s=0.5)
+    assert mail["To"].addresses[0].addr_spec == address
+    assert mail["Subject"] == "We have your order"
+    told = (await system.get("notification", "/notifications", order_id=order)).json()["items"]
+    [placed] = [item for item in told if item["event_type"] == "order.placed"]
+    event = Envelope(source=placed["event_source"], id=placed["event_id"], type="order.placed", data=None)
+    assert mail["Message-ID"] == message_id(event, SENDER)
+    html = mail.get_body(("html",))
+    assert html is not None
+    assert "Ada &lt;Lovelace&gt;" in html.get_content()
+
+
+async def degraded(system: RunningSystem) -> dict[str, str]:
+    url = system.runtime.process_urls(system.broker_name)[system.process("notification-consumer")]
+    answer = await system.http.get(f"{url}/health/ready")
+    assert answer.status_code == 200, answer.text
+    named: dict[str, str] = answer.json()["degraded"]
+    return named
+
+
+@pytest.mark.timeout(400)
+async def test_while_the_mail_server_is_away_mails_wait_and_all_arrive_when_it_is_back(
+    system: RunningSystem,
+) -> None:
+    user = await system.register("Grace")
+    await asyncio.to_thread(system.runtime.stop_process, "mail")
+    try:
+        orders = [await system.order(user) for _ in range(ORDERS)]
+
+        async def open_breaker() -> bool:
+            return "smtp" in await degraded(system)
+
+        await eventually(open_breaker, "the breaker is open")
+        assert len(await system.notifications_of(orders)) <= ORDERS, "notifications go on"
+    finally:
+        await asyncio.to_thread(system.runtime.start_process, "mail")
+
+    async def all_arrived() -> bool:
+        texts = [text_of(message) for message in await asyncio.to_thread(mails, system)]
+        return all(any(order in text for text in texts) for order in orders)
+
+    await eventually(all_arrived, "a mail about each order", deadline_s=300, interval_s=1.0)
+    ids = Counter(str(message["Message-ID"]) for message in await asyncio.to_thread(mails, system))
+    assert set(ids.values()) == {1}, "a mail that was sent is not sent again"
