@@ -97,10 +97,10 @@ def _settings(broker: BrokerName) -> Settings:
     native = stack.native_stack()
     if native is None:
         address = containers.settings(broker)
-    elif broker == "rabbit":
-        address = {"rabbit_url": native.server_urls()["rabbit"]}
     else:
-        address = {"kafka_bootstrap": native.server_urls()["kafka"]}
+        names = ("rabbit_url", "kafka_bootstrap")
+        given = native.service_env("notification-consumer", broker)  # every node of a cluster
+        address = {name: given[f"TANDEM_{name.upper()}"] for name in names if f"TANDEM_{name.upper()}" in given}
     # Only the broker is used; the rest must merely be there.
     unused: dict[str, Any] = {"http_port": 1, "postgres_dsn": "postgresql://", "redis_url": "redis://"}
     return Settings.from_environment(broker=broker, **address, **unused)

@@ -34,6 +34,9 @@ def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> dict[str, Any]:
     running = running_broker()
     if running is not None and running != broker:
         raise DeployError(f"the stack is already up on {running}; run `make down` first")
+    native = native_stack()
+    if native is not None and native.site.ports.nodes != nodes:
+        raise DeployError(f"the stack is already up with {native.site.ports.nodes} node(s); run `make down` first")
     if running is None:
         if containers.is_chosen():
             if nodes > 1:
@@ -146,11 +149,13 @@ def print_status(state: dict[str, Any], form: str) -> None:
 
 def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:
     ports = Ports.default(nodes=nodes)
-    _forget_data_of_other_nodes(nodes)
-    if read_state(STACK_ROOT):
+    state = read_state(STACK_ROOT)
+    if state:
         Runtime.attach(STACK_ROOT, steps).stop()  # what a crashed supervisord may have left
     runtime = Runtime(STACK_ROOT, ports, servers=servers_for(broker), watch_parent=False, steps=steps)
     runtime.require_free_ports()
+    if state and state["ports"].get("nodes", 1) != nodes:
+        _remove_data_of_brokers()
     # The files belong to the run that is starting; without this they would only ever grow.
     shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
     try:
@@ -162,13 +167,11 @@ def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:
         raise
 
 
-def _forget_data_of_other_nodes(nodes: int) -> None:
+def _remove_data_of_brokers() -> None:
     """A broker's data belongs to the nodes that wrote it: with another number of them it begins anew."""
-    state = read_state(STACK_ROOT)
-    if state and state["ports"].get("nodes", 1) != nodes:
-        for name in BROKERS:
-            for place in (STACK_ROOT / "data").glob(f"{name}*"):
-                shutil.rmtree(place, ignore_errors=True)
+    for name in BROKERS:
+        for place in (STACK_ROOT / "data").glob(f"{name}*"):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _settings_of_the_caller() -> dict[str, str]:

@@ -20,7 +20,7 @@ from deploy.errors import DeployError
 from deploy.native.supervision import REPOSITORY
 from deploy.topology import BROKERS
 from faults.catalogue import FAULTS
-from faults.report import print_report, summarise, write_report
+from faults.report import print_report, write_report
 from faults.run import run, stages
 
 _DEFAULT_OUT = Path("reports/faults/latest")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     except Interrupted as signal_name:
         print(f"faults: interrupted by {signal_name}; everything that it had started is stopped", file=sys.stderr)
         return 130
-    write_report(out, result, summarise(result, shlex.join(["python", "-m", "faults", *arguments])))
+    write_report(out, result, shlex.join(["python", "-m", "faults", *arguments]))
     print_report(result, out)
     return 0 if result.sound else 1
 

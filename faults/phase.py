@@ -64,6 +64,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
     Raises `StalledError` when the fault itself cannot be played, `DeployError` when a process does not come back.
     """
     scene = Scene(side, proxies)
+    await side.databases.connect()  # an earlier fault may have ended the sessions, on the other side too
     position = await side.databases.last_effect_position()
     duplicates = DuplicateCount(lambda: _consumers(side))
     async with contextlib.AsyncExitStack() as stack:
@@ -75,11 +76,11 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
         stack.callback(watching.cancel)
         entries, errors = await _load_with(fault, scene)
     await side.databases.connect()
-    verdict = await side.verify()
+    await side.settle()
     await duplicates.look()
-    if not verdict.sound:
-        # It was stopped to look for what is missing.
-        await scene.call(side.runtime.start_process, side.process(_CONSUMER))
+    verdict = await side.verify()
+    # It is stopped there if something was missing; where it runs, this changes nothing.
+    await scene.call(side.runtime.start_process, side.process(_CONSUMER))
     began_s, ended_s = scene.began_s or 0.0, scene.ended_s or 0.0
     committed_s = side.committed_s()
     times = [effect.committed_s for effect in side.effects if effect.position > position]
@@ -106,10 +107,13 @@ async def _load_with(fault: Fault, scene: Scene) -> tuple[list[Entry], dict[str,
         scene.began_s = scene.began_s or began_s
         scene.ended_s = scene.ended_s or side.clock.now_s()
 
-    async with asyncio.TaskGroup() as tasks:
-        loading = tasks.create_task(side.send(side.schedule(fault.name, fault.load_s), fault.name))
-        tasks.create_task(strike())
-    entries, report = loading.result()
+    loading = asyncio.create_task(side.send(side.schedule(fault.name, fault.load_s), fault.name))
+    try:
+        await strike()
+        entries, report = await loading
+    finally:
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
     return entries, report.errors
 
 

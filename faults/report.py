@@ -1,4 +1,4 @@
-"""Writes `summary.json` and the ledger, and prints the table."""
+"""Writes `summary.json`, `run.json` and the ledger, and prints the table."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ DEFINITIONS = {
 }
 
 
-def summarise(result: RunResult, command: str) -> dict[str, Any]:
-    """The document: broker → fault → figures, and beside the brokers what they depend on."""
-    found: dict[str, Any] = {
-        broker: {phase.fault: phase.figures() for phase in phases} for broker, phases in result.phases.items()
-    }
-    found["run"] = {
+def summarise(result: RunResult) -> dict[str, Any]:
+    """Broker → fault → figures, and nothing else."""
+    return {broker: {phase.fault: phase.figures() for phase in phases} for broker, phases in result.phases.items()}
+
+
+def circumstances(result: RunResult, command: str) -> dict[str, Any]:
+    """What the figures mean and depend on."""
+    return {
         "sound": result.sound,
         "broken": result.broken,
         "started_at": result.started_at.isoformat(),
@@ -60,13 +62,14 @@ def summarise(result: RunResult, command: str) -> dict[str, Any]:
             phase.fault: fault_named(phase.fault).title for part in result.phases.values() for phase in part
         },
     }
-    return found
 
 
-def write_report(out: Path, result: RunResult, summary: dict[str, Any]) -> None:
+def write_report(out: Path, result: RunResult, command: str) -> None:
     """Replace the directory `out` by this report: it is there whole, or as it was before."""
+    documents = {"summary.json": summarise(result), "run.json": circumstances(result, command)}
     with replaced(out) as fresh:
-        (fresh / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        for name, document in documents.items():
+            (fresh / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         write_ledger(fresh / "ledger.jsonl.gz", result.entries, result.committed_s)
 
 
@@ -85,9 +88,8 @@ def print_report(result: RunResult, out: Path, console: Console | None = None) -
                     console.print(f"[red]{broker} {phase.fault} {kind}:[/red] {examples}", soft_wrap=True)
     if result.broken:
         console.print(f"[red]ended early:[/red] {result.broken}", soft_wrap=True)
-    console.print(
-        f"Definitions, load and versions: {out / 'summary.json'}   Every event: {out / 'ledger.jsonl.gz'}"
-    )
+    console.print(f"Figures: {out / 'summary.json'}   Definitions, load, versions: {out / 'run.json'}")
+    console.print(f"Every event: {out / 'ledger.jsonl.gz'}")
     verdict = "nothing lost, nothing done twice, nothing stuck" if result.sound else "NOT SOUND"
     console.print(f"{verdict} ({result.took_s:.0f} s)")
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from compare import facts
 from compare.clock import Clock
 from compare.interruption import run_until_signal
@@ -30,6 +32,8 @@ LOAD = Path(__file__).parent / "load.yml"
 
 _STARTING = "starting servers and services"
 _USERS = "registering users"
+_BROKEN = (DeployError, StalledError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What ends a run early: what was found until then is reported all the same."""
 _SERVICE_SETTINGS = {
     "TANDEM_HANDLER_TIMEOUT_S": "15",  # and with it how long a stopped process may hold locks: see the zombie
 }
@@ -98,8 +102,8 @@ def run(planned: Sequence[Stage], run_root: Path, workload: Workload | None = No
         for stage in planned:
             try:
                 _run_stage(stage, result, run_root, journey)
-            except (DeployError, StalledError) as error:
-                result.broken = str(error)
+            except _BROKEN as error:
+                result.broken = str(error) or type(error).__name__
                 break
     result.took_s = time.monotonic() - began
     return result
@@ -119,7 +123,7 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, journey: Journey
                 start(runtime, stage)
             result.versions = facts.versions(runtime)
             run_until_signal(_drive(stage, result, runtime, proxies, journey))
-        except (DeployError, StalledError):
+        except _BROKEN:
             keep_logs(runtime, run_root, NAME, journey)
             raise
         if not result.sound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import asyncpg
@@ -35,6 +35,16 @@ _TRANSIENT = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
 )
+
+
+LOST_PEER: Mapping[str, str] = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+"""Session settings by which the server ends, within half a minute, the session of a process whose machine or
+network is gone. By default that takes two hours, in which it keeps its locks: the relay's lead among them."""
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -101,6 +111,7 @@ class Database:
                 "command_timeout": settings.postgres_timeout_s,
                 "server_settings": {
                     "application_name": application_name,
+                    **LOST_PEER,
                     "jit": "off",  # plans are tiny; compiling them costs more than it saves
                     # Nobody runs longer than this: such a session belongs to a process that was stopped or cut
                     # off in the middle, and holds the inbox rows that its successor waits for.

@@ -20,6 +20,7 @@ import structlog
 
 from shared import failpoints
 from shared.broker.base import Broker, Message, PublishFailure
+from shared.database import LOST_PEER
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 from shared.outbox import NOTIFY_CHANNEL
 from shared.settings import Settings
@@ -69,7 +70,7 @@ class Relay:
                     self._settings.postgres_dsn,
                     timeout=self._settings.postgres_timeout_s,
                     command_timeout=self._settings.postgres_timeout_s,
-                    server_settings={"application_name": f"relay-{self._shard}", "jit": "off"},
+                    server_settings={"application_name": f"relay-{self._shard}", "jit": "off", **LOST_PEER},
                 )
                 try:
                     await self._wait_for_lead(connection)

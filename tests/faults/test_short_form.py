@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,7 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
         output, progress = running.communicate()
     assert running.returncode == 0, progress + output
     summary = json.loads((out / "summary.json").read_text())
+    assert set(summary) == {"rabbit", "kafka"}
     for broker in ("rabbit", "kafka"):
         figures = summary[broker]["consumer-sigkill"]
         assert set(figures) >= CONTRACT
@@ -43,9 +46,25 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
     assert "kafka · consumer SIGKILL" in progress
     assert "nothing lost, nothing done twice, nothing stuck" in output
     assert (out / "ledger.jsonl.gz").is_file()
-    root = str(REPOSITORY / ".run" / f"faults-{running.pid}")
-    assert not Path(root).exists()
-    assert [process.pid for process in psutil.process_iter() if _belongs(process, root)] == []
+    assert left_by(running.pid) == []
+
+
+def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    command = [sys.executable, "-m", "faults", "--only", "consumer-after-commit", "--broker", "rabbit"]
+    with subprocess.Popen(
+        [*command, "--out", str(out)], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        assert any("before settling" in line for line in running.stderr), "it ended before the moment came"
+        os.kill(running.pid, signal.SIGINT)
+        os.kill(running.pid, signal.SIGINT)  # impatient people press twice
+        output, progress = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "interrupted by SIGINT" in progress.splitlines()[-1]
+    assert output == ""
+    assert left_by(running.pid) == []
+    assert not out.exists()
 
 
 def test_an_unknown_fault_is_refused_in_one_sentence() -> None:
@@ -58,6 +77,13 @@ def test_an_unknown_fault_is_refused_in_one_sentence() -> None:
     )
     assert done.returncode == 2
     assert "meteorite" in done.stderr
+
+
+def left_by(pid: int) -> list[object]:
+    """The data and the processes of the instance that the command with this process id started."""
+    root = REPOSITORY / ".run" / f"faults-{pid}"
+    processes = [process for process in psutil.process_iter() if _belongs(process, str(root))]
+    return [*processes, *root.parent.glob(root.name)]
 
 
 def _belongs(process: psutil.Process, root: str) -> bool:

@@ -193,3 +193,24 @@ async def test_an_oserror_of_the_callers_own_passes_as_it_is(rabbit_world: World
     with pytest.raises(FileNotFoundError):
         async with rabbit_world.units.begin():
             raise FileNotFoundError
+
+
+async def test_the_server_ends_sessions_of_processes_that_were_stopped_or_cut_off(rabbit_world: World) -> None:
+    """A transaction that nobody goes on with holds inbox rows that a successor waits for."""
+    database = await rabbit_world.opened_database(handler_timeout_s=1.0)
+    async with database.transaction() as connection:
+        result = await connection.execute(text("select name, setting from pg_settings where name like 'tcp_%'"))
+        settings = {name: int(value) for name, value in result.all()}
+    idle_s = settings["tcp_keepalives_idle"]
+    idle_s += settings["tcp_keepalives_interval"] * settings["tcp_keepalives_count"]
+    assert 0 < idle_s <= 30
+    assert 0 < settings["tcp_user_timeout"] <= 30_000
+
+    async def stand_still() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("select 1"))
+            await asyncio.sleep(3)
+            await connection.execute(text("select 1"))
+
+    with pytest.raises(UnavailableError):
+        await stand_still()

@@ -65,3 +65,19 @@ def test_ports_survive_being_written_down() -> None:
     ports = Ports.default()
 
     assert Ports.from_dict(ports.as_dict()) == ports
+
+
+def test_three_nodes_and_the_proxies_have_ports_of_their_own() -> None:
+    ports = Ports(25000, proxied=True, nodes=3)
+    taken = [port for node in (1, 2, 3) for port in (*ports.rabbit_node(node), *ports.kafka_node(node))]
+    taken += [ports.postgres, ports.redis, ports.rabbit_epmd, ports.kafka_behind_proxy]
+    taken += [proxy for proxy, _ in ports.proxies.values()]
+    taken += [
+        ports.http(row.name, replica, number) for row in PROCESSES for replica in (1, 2) for number in (0, 1)
+    ]
+    assert len(set(taken)) == len(taken)
+    assert all(25000 <= port < 25000 + BLOCK_SIZE for port in taken)
+
+
+def test_the_number_of_nodes_survives_being_written_down() -> None:
+    assert Ports.from_dict(Ports.default(nodes=3).as_dict()).nodes == 3

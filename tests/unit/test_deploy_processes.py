@@ -126,3 +126,24 @@ def test_a_socket_path_stays_within_what_the_kernel_takes(tmp_path: Path) -> Non
 
 def test_a_kafka_cluster_id_never_looks_like_an_option() -> None:
     assert not [made for made in (new_cluster_id() for _ in range(2000)) if made.startswith("-")]
+
+
+def test_three_nodes_are_all_named_to_the_services_and_hold_three_copies(tmp_path: Path) -> None:
+    site = Site.open(tmp_path / "three", Ports(25000, nodes=3))
+    rabbit = lay_out(site, "rabbit", name="", number=0, replicas={}, environment={})
+    kafka = lay_out(site, "kafka", name="", number=0, replicas={}, environment={})
+    urls = environment_of(site, rabbit, rabbit.processes[0])["TANDEM_RABBIT_URL"].split(",")
+    assert [int(url.rsplit(":", 1)[1].rstrip("/")) for url in urls] == [
+        site.ports.rabbit_node(node)[0] for node in (1, 2, 3)
+    ]
+    given = environment_of(site, kafka, kafka.processes[0])
+    assert len(given["TANDEM_KAFKA_BOOTSTRAP"].split(",")) == 3
+    assert (given["TANDEM_KAFKA_REPLICATION_FACTOR"], given["TANDEM_KAFKA_MIN_INSYNC_REPLICAS"]) == ("3", "2")
+
+
+def test_behind_proxies_the_services_are_told_the_proxies_ports(tmp_path: Path) -> None:
+    site = Site.open(tmp_path / "proxied", Ports(25000, proxied=True))
+    made = lay_out(site, "kafka", name="", number=0, replicas={}, environment={})
+    given = environment_of(site, made, made.processes[0])
+    assert given["TANDEM_KAFKA_BOOTSTRAP"].endswith(f":{site.ports.proxies['kafka'][0]}")
+    assert f":{site.ports.proxies['postgres'][0]}/" in given["TANDEM_POSTGRES_DSN"]
