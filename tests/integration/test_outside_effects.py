@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from shared.broker.base import Settlement
-from shared.errors import BusinessError, ConfigurationError, UnavailableError
+from shared.errors import BusinessError, UnavailableError
 from shared.event import Event
 from shared.intake import OUTSIDE_EFFECTS_IN_FLIGHT_MAX
 from shared.uow import UnitOfWork
@@ -117,13 +116,3 @@ async def test_a_subscription_with_a_limited_rate_takes_a_second_s_worth_at_once
     async with world.consumer(rate_limit_per_s=rate) as pipeline:
         assert (pipeline.subscription.batch_max, pipeline.subscription.in_flight_max) == (50, 100)
         assert await world.await_effects(120) == list(range(120))
-
-
-@pytest.mark.parametrize("limits", ["mail.order=0", "mail.order", "mail.order=fast"])
-def test_a_rate_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, limits: str) -> None:
-    from shared.settings import Settings
-
-    monkeypatch.setenv("TANDEM_RATE_LIMIT_PER_S", limits)
-    unused: dict[str, Any] = {"http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-"}
-    with pytest.raises(ConfigurationError, match="TANDEM_RATE_LIMIT_PER_S"):
-        Settings.from_environment(broker="rabbit", **unused)

@@ -77,6 +77,12 @@ def test_nothing_set_names_everything_that_is_missing() -> None:
         ({"outage_hold_s": 250}, "TANDEM_OUTAGE_HOLD_S"),
         ({"inbox_retention_s": 7 * 86_400}, "TANDEM_INBOX_RETENTION_S"),
         ({"kafka_min_insync_replicas": 2}, "TANDEM_KAFKA_MIN_INSYNC_REPLICAS"),
+        ({"shutdown_grace_s": 121}, "TANDEM_SHUTDOWN_GRACE_S"),
+        ({"metrics_interval_s": 31}, "TANDEM_METRICS_INTERVAL_S"),
+        ({"rate_limit_per_s": "mail.order=0"}, "TANDEM_RATE_LIMIT_PER_S"),
+        ({"smtp_url": "mail.example.org:25"}, "TANDEM_SMTP_URL"),
+        ({"smtp_url": "smtp://127.0.0.1:25", "smtp_timeout_s": 25}, "TANDEM_SMTP_TIMEOUT_S"),
+        ({"mail_from": "Tandem"}, "TANDEM_MAIL_FROM"),
         ({"no_such_setting": 1}, "NO_SUCH_SETTING"),
     ],
 )
@@ -112,3 +118,11 @@ def test_passwords_do_not_reach_the_sentence() -> None:
 def test_an_unknown_fail_point_is_refused() -> None:
     assert "TANDEM_FAILPOINTS" in refused(failpoints="pipeline.nowhere=kill")
     assert Settings.from_environment(**GOOD, failpoints="relay.after_publish=kill").failpoints
+
+
+@pytest.mark.parametrize("limits", ["mail.order", "mail.order=fast", "mail.order=50,mail.user"])
+def test_a_rate_is_a_number_for_a_queue(monkeypatch: pytest.MonkeyPatch, limits: str) -> None:
+    monkeypatch.setenv("TANDEM_RATE_LIMIT_PER_S", limits)
+    assert "TANDEM_RATE_LIMIT_PER_S" in refused()
+    monkeypatch.setenv("TANDEM_RATE_LIMIT_PER_S", "mail.order=50, mail.user=2.5")
+    assert Settings.from_environment(**GOOD).rate_limit_per_s == {"mail.order": 50, "mail.user": 2.5}
