@@ -33,7 +33,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.dead_letter.domain import OPEN, Cause, Letter, LetterKind, Redrive, State
@@ -346,32 +346,30 @@ async def list_letters(
 
 
 async def list_groups(connection: AsyncConnection, wanted: Filter, groups_max: int) -> list[dict[str, Any]]:
-    """Letters by fingerprint, the largest groups first; `sample_id` and `error_message` are of the newest one."""
+    """Letters by fingerprint, the largest groups first; `sample_id`, message and type are of the newest one."""
     columns = dead_letter.c
-
-    def newest(column: Column[Any]) -> ColumnElement[Any]:
-        return func.array_agg(aggregate_order_by(column, columns.sequence.desc()))[1]
-
     count = func.count()
-    states = [count.filter(columns.state == state.value).label(f"count_{state.value}") for state in State]
-    statement = (
+    groups = (
         select(
             columns.fingerprint,
-            columns.subscriber,
-            columns.channel,
-            columns.error_type,
             count.label("count"),
+            func.max(columns.sequence).label("newest"),
             func.min(columns.first_seen_at).label("first_seen_at"),
             func.max(columns.last_seen_at).label("last_seen_at"),
-            newest(columns.id).label("sample_id"),
-            newest(columns.error_message).label("error_message"),
-            newest(columns.type).label("type"),
-            *states,
+            *(count.filter(columns.state == state.value).label(f"count_{state.value}") for state in State),
         )
         .where(*wanted.conditions())
-        .group_by(columns.fingerprint, columns.subscriber, columns.channel, columns.error_type)
+        .group_by(columns.fingerprint)
         .order_by(count.desc(), columns.fingerprint)
         .limit(groups_max)
+        .subquery()
+    )
+    sample = dead_letter.alias()
+    of_sample = (sample.c[name] for name in ("subscriber", "channel", "type", "error_type", "error_message"))
+    statement = (
+        select(groups, *of_sample, sample.c.id.label("sample_id"))
+        .join(sample, sample.c.sequence == groups.c.newest)
+        .order_by(groups.c["count"].desc(), groups.c.fingerprint)
     )
     return [dict(row) for row in (await connection.execute(statement)).mappings()]
 
