@@ -16,7 +16,15 @@ from uuid import UUID
 import structlog
 from fastapi import FastAPI, Header, Query
 from fastapi.exceptions import RequestValidationError
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -72,6 +80,14 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
 }
 
 
+def _not_a_number(value: object) -> object:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return value
+    raise ValueError("a time as in RFC 3339, such as 2026-07-13T12:00:00Z")
+
+
 def _in_this_era(moment: datetime) -> datetime:
     if not 1970 <= moment.year < 9_000:
         raise ValueError("a time between the years 1970 and 9000")
@@ -79,7 +95,7 @@ def _in_this_era(moment: datetime) -> datetime:
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
-Moment = Annotated[AwareDatetime, AfterValidator(_in_this_era)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_this_era)]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -196,9 +212,9 @@ class RedriveRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    filter: LetterFilter = LetterFilter()
-    rate_per_s: float = Field(50, ge=0.1, le=1_000, allow_inf_nan=False)
-    dry_run: bool = Field(default=False, description="Only say what it would do.")
+    filter: LetterFilter = Field(description="An empty one finds every letter; it must be said.")
+    rate_per_s: float = Field(50, ge=0.1, le=1_000, allow_inf_nan=False, strict=True)
+    dry_run: bool = Field(default=False, strict=True, description="Only say what it would do.")
 
 
 class RedriveAnswer(BaseModel):
@@ -294,7 +310,7 @@ def add_queries(app: FastAPI, process: Process) -> None:
             finished=found.next_at is None,
         )
 
-    @app.get("/dead-letters/{letter_id}", responses=problem_responses(NOT_FOUND))
+    @app.get("/dead-letters/{letter_id:uuid}", responses=problem_responses(NOT_FOUND))
     async def get_dead_letter(letter_id: UUID) -> LetterDetail:
         """One dead letter with its message and where it failed."""
         async with process.units.begin() as uow:

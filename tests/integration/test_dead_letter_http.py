@@ -76,7 +76,7 @@ async def _refused(letters: Letters) -> None:
         assert (answer.status_code, answer.json()["type"]) == (409, "urn:tandem:problem:illegal-state-change")
     headers = {"idempotency-key": str(uuid4())}
     answers = [
-        await letters.http.post("/dead-letters/redrive", json={"rate_per_s": 1000}, headers=headers)
+        await letters.http.post("/dead-letters/redrive", json={"filter": {}, "rate_per_s": 1000}, headers=headers)
         for _ in range(2)
     ]
     assert answers[0].json() == answers[1].json()
