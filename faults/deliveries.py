@@ -1,8 +1,8 @@
 """Counts duplicate deliveries: what the consumers' own metrics call duplicate, across their restarts.
 
-A counter begins anew with its process. What a process counted between the last look and its death is not known,
-so the figure is a lower bound; looks are half a second apart, and the duplicates of a killed consumer are counted
-by its successor.
+A counter begins anew with its process, which its start time tells apart. What a process counted between the last
+look and its death is not known, so the figure is a lower bound; looks are half a second apart, and the duplicates
+of a killed consumer are counted by its successor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ _TIMEOUT_S = 2.0
 _DUPLICATE = re.compile(
     r'^messaging_client_consumed_messages[a-z_]*\{[^}]*tandem_status="duplicate"[^}]*\} (\S+)$', re.MULTILINE
 )
+_STARTED = re.compile(r"^process_start_time_seconds (\S+)$", re.MULTILINE)
+
+
+def started_at(page: str) -> str:
+    """When the process began that a Prometheus page is from, as it says it; empty if it does not."""
+    found = _STARTED.search(page)
+    return found[1] if found else ""
 
 
 def duplicates_on(page: str) -> float:
@@ -30,7 +37,7 @@ class DuplicateCount:
 
     def __init__(self, urls: Callable[[], Mapping[str, str]]) -> None:
         self._urls = urls
-        self._last: dict[str, float] = {}
+        self._last: dict[tuple[str, str], float] = {}
         self.total = 0
 
     async def watch(self) -> None:
@@ -54,12 +61,11 @@ class DuplicateCount:
         answers = await asyncio.gather(*(_page(client, url) for url in urls.values()))
         for name, page in zip(urls, answers, strict=True):
             if page is not None:
-                self._enter(name, duplicates_on(page))
+                self._enter((name, started_at(page)), duplicates_on(page))
 
-    def _enter(self, name: str, count: float) -> None:
-        last = self._last.get(name, 0.0)
-        self.total += round(count - last if count >= last else count)
-        self._last[name] = count
+    def _enter(self, process: tuple[str, str], count: float) -> None:
+        self.total += round(count - self._last.get(process, 0.0))
+        self._last[process] = count
 
 
 async def _page(client: httpx.AsyncClient, url: str) -> str | None:

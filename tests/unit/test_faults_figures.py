@@ -6,7 +6,7 @@ import pytest
 
 from compare.checker import Effect, check
 from compare.ledger import Entry, Outcome
-from faults.deliveries import DuplicateCount, duplicates_on
+from faults.deliveries import DuplicateCount, duplicates_on, started_at
 from faults.figures import gap_s, recovered_s
 from faults.phase import of_phase
 
@@ -63,6 +63,7 @@ def test_a_phase_is_charged_with_its_own_events_and_with_the_effects_recorded_in
 
 
 PAGE = """
+process_start_time_seconds 1.79538203051e+09
 # TYPE messaging_client_consumed_messages_total counter
 messaging_client_consumed_messages_total{messaging_system="kafka",tandem_queue="a.b",tandem_status="done"} 40.0
 messaging_client_consumed_messages_total{messaging_system="kafka",tandem_queue="a.b",tandem_status="duplicate"} 3.0
@@ -72,10 +73,11 @@ messaging_client_consumed_messages_total{messaging_system="kafka",tandem_queue="
 
 def test_duplicates_are_read_from_a_metrics_page_over_all_queues() -> None:
     assert duplicates_on(PAGE) == 5.0
+    assert started_at(PAGE) == "1.79538203051e+09"
 
 
 def test_a_process_that_begins_anew_counts_from_nothing() -> None:
     count = DuplicateCount(dict)
-    for seen in (2.0, 5.0, 1.0, 1.0):  # it was restarted before the third look
-        count._enter("consumer", seen)
-    assert count.total == 6
+    for began, seen in (("1", 2.0), ("1", 5.0), ("2", 5.0), ("2", 5.0)):  # restarted before the third look
+        count._enter(("consumer", began), seen)
+    assert count.total == 10
