@@ -16,15 +16,7 @@ from uuid import UUID
 import structlog
 from fastapi import FastAPI, Header, Query
 from fastapi.exceptions import RequestValidationError
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -46,6 +38,7 @@ from shared.idempotency import (
     KeyReusedError,
     answer_once,
 )
+from shared.moments import Moment
 from shared.process import Process, Service, run
 from shared.readable import Readable, readable
 from shared.uow import UnitOfWork
@@ -80,22 +73,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
 }
 
 
-def _not_a_number(value: object) -> object:
-    try:
-        float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return value
-    raise ValueError("a time as in RFC 3339, such as 2026-07-13T12:00:00Z")
-
-
-def _in_this_era(moment: datetime) -> datetime:
-    if not 1970 <= moment.year < 9_000:
-        raise ValueError("a time between the years 1970 and 9000")
-    return moment
-
-
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
-Moment = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_this_era)]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -108,7 +108,9 @@ async def test_a_sound_system_is_called_sound_when_it_is_killed_in_the_same_plac
     sides: dict[BrokerName, Side],
 ) -> None:
     side = sides["kafka"]
-    side.workload = load_workload(LOAD)  # patient: a killed member of a group is missed after six seconds only
+    # Patient: a killed member of a group is missed after six seconds only.
+    patience_s = load_workload(LOAD).settle_timeout_s
+    side.workload = WORKLOAD.model_copy(update={"settle_timeout_s": patience_s})
     result = await play(fault_named("consumer-after-commit"), side, Proxies({}))
     assert result.sound, result.figures()
     assert result.duplicate_deliveries > 0, "what was committed and not settled is delivered again"

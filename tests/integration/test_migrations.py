@@ -122,8 +122,8 @@ async def test_the_outbox_is_vacuumed_like_a_queue(dsn: str) -> None:
 
 def test_the_command_says_what_it_did_in_one_line(dsn: str) -> None:
     first, second = run("notification", dsn), run("notification", dsn)
-    assert (first.returncode, first.stdout, first.stderr) == (0, "notification: schema 0001, was empty\n", "")
-    assert (second.returncode, second.stdout) == (0, "notification: schema 0001, already there\n")
+    assert (first.returncode, first.stdout, first.stderr) == (0, "notification: schema 0002, was empty\n", "")
+    assert (second.returncode, second.stdout) == (0, "notification: schema 0002, already there\n")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_a_free_block_lies_below_the_ephemeral_ports() -> None:
 
 def test_two_runs_never_get_the_same_block() -> None:
     blocks = [Ports.free_block().block for _ in range(5)]
-    script = "from deploy.native.ports import Ports; print([Ports.free_block().block for _ in range(40)])"
+    script = "from deploy.native.ports import Ports; print([Ports.free_block().block for _ in range(20)])"
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     theirs = [int(part) for part in other.stdout.strip(" []\n").split(",")]
