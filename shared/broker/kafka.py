@@ -161,9 +161,7 @@ class KafkaAdapter:
     async def publish_dead_letter(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
     ) -> None:
-        key = None if delivery.key is None else delivery.key.encode()
-        topic = dead_letter_topic(subscription)
-        await self._producer.publish_one(topic, key, delivery.body, {**delivery.headers, **headers})
+        await self._publish_again(dead_letter_topic(subscription), delivery, headers)
 
     async def publish_retry(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
@@ -171,6 +169,10 @@ class KafkaAdapter:
         topic = retry_topic(subscription)
         if topic not in self._retry_topics:  # aiokafka would make all other messages wait for it
             raise UnavailableError(f"subscription {subscription.queue} was not declared")
+        await self._publish_again(topic, delivery, headers)
+
+    async def _publish_again(self, topic: str, delivery: Delivery, headers: Mapping[str, str]) -> None:
+        """A delivery once more, under its own key, with `headers` added to its own."""
         key = None if delivery.key is None else delivery.key.encode()
         await self._producer.publish_one(topic, key, delivery.body, {**delivery.headers, **headers})
 
