@@ -9,20 +9,12 @@ import pytest
 
 from services.notification.app import SERVICE, create_app
 from shared import http
-from shared.process import Process
-from shared.settings import Settings
+from tests.unit.unserved import unserved
 
 
 @pytest.fixture(scope="module")
 def client() -> httpx.AsyncClient:
-    settings = Settings(
-        broker="rabbit",
-        http_port=1,
-        postgres_dsn="postgresql://nobody@127.0.0.1:1/notification",
-        redis_url="redis://127.0.0.1:1/0",
-        rabbit_url="amqp://127.0.0.1:1",
-    )
-    app = create_app(Process(SERVICE, settings))
+    app = create_app(unserved(SERVICE))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 

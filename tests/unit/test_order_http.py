@@ -10,8 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from services.order.app import SERVICE, NewOrder, OrderView, create_app
-from shared.process import Process
-from shared.settings import Settings
+from tests.unit.unserved import unserved
 
 LINE = {"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}
 ORDER = {"user_id": str(uuid4()), "currency": "EUR", "lines": [LINE]}
@@ -19,14 +18,7 @@ ORDER = {"user_id": str(uuid4()), "currency": "EUR", "lines": [LINE]}
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    settings = Settings(
-        broker="kafka",
-        http_port=1,
-        postgres_dsn="postgresql://nobody@127.0.0.1:1/order",
-        redis_url="redis://127.0.0.1:1/0",
-        kafka_bootstrap="127.0.0.1:1",
-    )
-    return create_app(Process(SERVICE, settings))
+    return create_app(unserved(SERVICE, "kafka"))
 
 
 @pytest.fixture

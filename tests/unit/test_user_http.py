@@ -10,22 +10,14 @@ import pytest
 from fastapi import FastAPI
 
 from services.user.app import SERVICE, NewUser, create_app
-from shared.process import Process
-from shared.settings import Settings
+from tests.unit.unserved import unserved
 
 USER = {"email": "ada@example.org", "name": "Ada Lovelace"}
 
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    settings = Settings(
-        broker="rabbit",
-        http_port=1,
-        postgres_dsn="postgresql://nobody@127.0.0.1:1/user",
-        redis_url="redis://127.0.0.1:1/0",
-        rabbit_url="amqp://127.0.0.1:1",
-    )
-    return create_app(Process(SERVICE, settings))
+    return create_app(unserved(SERVICE))
 
 
 @pytest.fixture

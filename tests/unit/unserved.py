@@ -1,0 +1,19 @@
+"""A process of a service whose servers are nowhere: for the checks that an app makes before it asks them."""
+
+from __future__ import annotations
+
+from deploy.topology import BrokerName
+from shared.process import Process, Service
+from shared.settings import Settings
+
+
+def unserved(service: Service, broker: BrokerName = "rabbit") -> Process:
+    settings = Settings(
+        broker=broker,
+        http_port=1,
+        postgres_dsn=f"postgresql://nobody@127.0.0.1:1/{service.name}",
+        redis_url="redis://127.0.0.1:1/0",
+        rabbit_url="amqp://127.0.0.1:1",
+        kafka_bootstrap="127.0.0.1:1",
+    )
+    return Process(service, settings)
