@@ -116,7 +116,7 @@ def letter_id(queue: str, delivery: Delivery) -> UUID:
         event = Envelope.decode(delivery.body)
     except UndecodableError:
         return uuid5(_LETTERS, f"{queue} {delivery.position} {sha256(delivery.body).hexdigest()}")
-    return uuid5(_LETTERS, f"{queue} {len(event.source)}:{event.source} {event.id}")
+    return uuid5(_LETTERS, f"{queue} {event.identity}")
 
 
 def redrive_number(headers: Mapping[str, str]) -> int:

@@ -202,9 +202,7 @@ class Claims:
     async def _run(
         self, script: AsyncScript, subscriber: str, events: Sequence[Envelope], *arguments: str | int
     ) -> Any:
-        # The length keeps two events apart whose source and id differ only in where the one ends.
-        prefix = f"tandem:claim:{subscriber}:"
-        keys = [f"{prefix}{len(event.source)}:{event.source}:{event.id}" for event in events]
+        keys = [f"tandem:claim:{subscriber}:{event.identity}" for event in events]
         try:
             return await script(args=(orjson.dumps(keys), *arguments))
         except (RedisError, OSError, TimeoutError) as error:

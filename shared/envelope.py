@@ -47,6 +47,11 @@ class Envelope:
     id: str = field(default_factory=lambda: str(uuid7()))
     time: str | None = field(default_factory=lambda: datetime.now(UTC).isoformat())
 
+    @property
+    def identity(self) -> str:
+        """`source` and `id` in one string; the length keeps apart what differs only in where `source` ends."""
+        return f"{len(self.source)}:{self.source}:{self.id}"
+
     def encode(self) -> bytes:
         """The wire bytes. Raises `EventTooLargeError` over `EVENT_BYTES_MAX` bytes."""
         document: dict[str, Any] = {

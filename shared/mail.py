@@ -44,8 +44,7 @@ class Mail:
 
 def message_id(event: Envelope, sender: str) -> str:
     """The Message-ID of the one mail that tells of `event`: the same however often it is sent."""
-    identity = uuid5(NAMESPACE_URL, f"{len(event.source)}:{event.source}:{event.id}")
-    return f"<{identity}@{parseaddr(sender)[1].partition('@')[2]}>"
+    return f"<{uuid5(NAMESPACE_URL, event.identity)}@{parseaddr(sender)[1].partition('@')[2]}>"
 
 
 def compose(mail: Mail, sender: str) -> EmailMessage:
