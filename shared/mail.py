@@ -39,16 +39,21 @@ class Mail:
     name: str
     subject: str
     text: str
-    html: str
+    html: str | None = None
 
 
 def message_id(event: Envelope, sender: str) -> str:
     """The Message-ID of the one mail that tells of `event`: the same however often it is sent."""
-    return f"<{uuid5(NAMESPACE_URL, event.identity)}@{parseaddr(sender)[1].partition('@')[2]}>"
+    return f"<{uuid5(NAMESPACE_URL, event.identity)}@{domain_of(sender)}>"
+
+
+def domain_of(sender: str) -> str:
+    """What follows the `@` of an address, with or without a name before it."""
+    return parseaddr(sender)[1].partition("@")[2]
 
 
 def compose(mail: Mail, sender: str) -> EmailMessage:
-    """The message with both bodies. Raises `MailRefusedError` for an address that is none."""
+    """The message with its bodies. Raises `MailRefusedError` for an address that is none."""
     message = EmailMessage(policy=SMTP)
     try:
         message["From"] = sender
@@ -60,7 +65,8 @@ def compose(mail: Mail, sender: str) -> EmailMessage:
     message["Message-ID"] = mail.message_id
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's out-of-office should answer
     message.set_content(mail.text)
-    message.add_alternative(mail.html, subtype="html")
+    if mail.html is not None:
+        message.add_alternative(mail.html, subtype="html")
     return message
 
 

@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     redrive_answer_timeout_s: Seconds = 600.0
     alert_interval_s: Seconds = 3_600.0
     alert_webhook_url: str | None = None
+    alert_mail_to: str = ""
 
     claim_lock_s: Seconds = 300.0
     claim_done_s: Seconds = 86_400.0
@@ -183,6 +184,9 @@ class Settings(BaseSettings):
                 not self.smtp_url or self.smtp_timeout_s < min(self.handler_timeout_s, self.shutdown_grace_s)
             ),
             "TANDEM_MAIL_FROM must be an address": "@" in parseaddr(self.mail_from)[1],
+            "TANDEM_ALERT_MAIL_TO must be an address, and TANDEM_SMTP_URL must be set with it": (
+                not self.alert_mail_to or ("@" in parseaddr(self.alert_mail_to)[1] and self.smtp_url)
+            ),
             "TANDEM_ROLES must name at least one role": self.roles,
         }
         broken = [rule for rule, holds in rules.items() if not holds]

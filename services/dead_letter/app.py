@@ -24,7 +24,7 @@ from services.dead_letter import domain, events, handlers
 from services.dead_letter.domain import LetterKind, State
 from services.dead_letter.store import Filter, Stored
 from shared import http
-from shared.alerts import raise_alert
+from shared.alerts import Alerts
 from shared.broker.base import BatchHandler, Delivery, Subscription
 from shared.broker.batches import isolating
 from shared.errors import ConfigurationError, TransientError
@@ -38,6 +38,7 @@ from shared.idempotency import (
     KeyReusedError,
     answer_once,
 )
+from shared.mail import Mailer
 from shared.moments import Moment
 from shared.process import Process, Service, run
 from shared.readable import Readable, readable
@@ -359,6 +360,8 @@ async def keep(process: Process) -> None:
     """Consume every dead-letter place. Raises `ConfigurationError` when none is named."""
     if not process.settings.dead_letter_subscriptions:
         raise ConfigurationError("TANDEM_DEAD_LETTER_SUBSCRIPTIONS must name at least one subscription")
+    mailer = Mailer(process.settings, process.circuit_breaker("smtp")) if process.settings.alert_mail_to else None
+    alerts = Alerts(process.settings, mailer)
     for queue in process.settings.dead_letter_subscriptions:
         subscriber, _, channel = queue.partition(".")
         place = Subscription(
@@ -368,13 +371,13 @@ async def keep(process: Process) -> None:
             batch_max=_BATCH_MAX,
             in_flight_max=2 * _BATCH_MAX,
         )
-        handler = letter_handler(process, place)
+        handler = letter_handler(process, place, alerts)
         await process.until_available(
             lambda p=place, h=handler: process.broker.subscribe_dead_letters(p, GROUP, h)  # type: ignore[misc]
         )
 
 
-def letter_handler(process: Process, place: Subscription) -> BatchHandler:
+def letter_handler(process: Process, place: Subscription, alerts: Alerts) -> BatchHandler:
     """Keeps a batch in one transaction, or, when that fails, one by one."""
     settings, policy = process.settings, handlers.policy_of(process.settings)
 
@@ -382,8 +385,7 @@ def letter_handler(process: Process, place: Subscription) -> BatchHandler:
         received = [events.read(place, delivery) for delivery in deliveries]
         async with process.units.begin() as uow:
             alarms = await handlers.receive(uow, received, datetime.now(UTC), policy, settings.alert_interval_s)
-        for alarm in alarms:
-            await raise_alert(settings.alert_webhook_url, "dead_letter.alert", alarm)
+        await asyncio.gather(*(alerts.send("dead_letter.alert", alarm) for alarm in alarms))
 
     return isolating(keep_all)
 

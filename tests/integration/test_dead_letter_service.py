@@ -15,9 +15,11 @@ from shared.errors import BusinessError, DelayError
 from shared.event import Event
 from shared.uow import UnitOfWork
 from tests.integration.letters import letters_of, webhook
+from tests.integration.smtp import smtp_server
 from tests.integration.world import Happened, World, eventually, happened, take_effect
 
 REPLICAS = 2
+OPERATOR = "On call <ops@tandem.example>"
 
 
 class Flawed:
@@ -40,7 +42,15 @@ async def test_poison_is_grouped_redriven_once_and_resolved_with_its_effect(worl
     handler = Flawed(*range(0, 30, 3))
     async with (
         webhook() as (url, alerts),
-        letters_of(world, REPLICAS, alert_webhook_url=url, metrics_interval_s=0.2) as letters,
+        smtp_server() as smtp,
+        letters_of(
+            world,
+            REPLICAS,
+            alert_webhook_url=url,
+            smtp_url=smtp.url,
+            alert_mail_to=OPERATOR,
+            metrics_interval_s=0.2,
+        ) as letters,
         world.consumer(handler),
     ):
         events = [happened(number, key=f"key-{number % 5}") for number in range(30)]
@@ -76,6 +86,11 @@ async def test_poison_is_grouped_redriven_once_and_resolved_with_its_effect(worl
 
         await eventually(measured, "the gauge says how many are resolved")
     assert sorted(alert["error_type"] for alert in alerts) == ["BusinessError", "UndecodableError"]
+    assert sorted(mail["Subject"] for mail in smtp.mails) == [
+        "dead_letter.alert BusinessError", "dead_letter.alert UndecodableError"
+    ]  # fmt: skip
+    assert {mail["To"].addresses[0].addr_spec for mail in smtp.mails} == {"ops@tandem.example"}
+    assert groups[0]["fingerprint"] in "".join(mail.get_content() for mail in smtp.mails)
     assert sorted(await world.numbers()) == list(range(30)), "lost or doubled"
     assert Counter(row["state"] for row in rows) == {"resolved": 10, "pending": 2}
     assert {row["redrives"] for row in rows if row["state"] == "resolved"} == {1}

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from email import message_from_bytes
-from email.message import EmailMessage
-from email.policy import default
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from services.notification.handlers import SUBSCRIBERS, mail_subscribers
 from services.notification.store import RECORD_RECIPIENT
@@ -20,44 +16,17 @@ from shared.mail import Mail, Mailer, MailRefusedError, message_id
 from shared.resilience import BreakerState, CircuitBreaker
 from shared.settings import Settings
 from shared.uow import UnitOfWork
+from tests.integration.smtp import Server, smtp_server
 from tests.integration.world import World
 
 SENDER = "Tandem <no-reply@tandem.example>"
 USER_ID, ORDER_ID = "0198c0de-0000-7000-8000-00000000000a", "0198c0de-0000-7000-8000-000000000001"
 
 
-class Server:
-    """Takes mails, or says `answers[address]` to a recipient, or `to_data` to every message."""
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
-        self.answers: dict[str, str] = {}
-        self.to_data = ""
-        self.port = 0
-
-    async def handle_RCPT(
-        self, _server: SMTP, _session: Session, sent: Envelope, address: str, _options: list[str]
-    ) -> str:
-        if address not in self.answers:
-            sent.rcpt_tos.append(address)
-        return self.answers.get(address, "250 OK")
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, sent: Envelope) -> str:
-        if not self.to_data:
-            message = message_from_bytes(bytes(sent.content or b""), policy=default)
-            assert isinstance(message, EmailMessage)
-            self.mails.append(message)
-        return self.to_data or "250 OK"
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    made = Server()
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: SMTP(made, hostname="test", loop=loop), "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
+    async with smtp_server() as made:
+        yield made
 
 
 def mailer(port: int) -> tuple[Mailer, CircuitBreaker]:
