@@ -33,6 +33,10 @@ _CONNECT_TIMEOUT_S = 15.0
 _TIMEOUT_S = 300.0
 
 
+class MigrationError(TandemError):
+    """A database is not at its newest schema; the message is one sentence why."""
+
+
 def configuration(service: str) -> Config:
     """Alembic's configuration for one service. Raises `ConfigurationError` if it has no migrations."""
     versions = _ROOT / "services" / service / "migrations"
@@ -46,6 +50,19 @@ def configuration(service: str) -> Config:
     return config
 
 
+async def bring_up_to_date(service: str, dsn: str) -> str:
+    """Upgrade to the newest version; return one line that says what was done. Raises `MigrationError`."""
+    try:
+        before, after = await migrate(service, dsn)
+    except (TandemError, CommandError, SQLAlchemyError) as error:
+        # What PostgreSQL itself said, without the statement and the links that SQLAlchemy wraps it in.
+        said = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else None
+        reason = " ".join(str(said or error).split())
+        raise MigrationError(f"cannot migrate the database of {service}: {reason}") from error
+    done = "already there" if before == after else f"was {before or 'empty'}"
+    return f"{service}: schema {after}, {done}"
+
+
 async def migrate(service: str, dsn: str) -> tuple[str | None, str | None]:
     """Upgrade to the newest version; return the version before and after.
 
@@ -53,6 +70,8 @@ async def migrate(service: str, dsn: str) -> tuple[str | None, str | None]:
     Raises `ConfigurationError` for an unusable DSN, `UnavailableError` when the database cannot be reached.
     """
     config = configuration(service)
+    if not dsn:
+        raise ConfigurationError("TANDEM_POSTGRES_DSN must be set")
     if not dsn.startswith("postgresql://"):
         raise ConfigurationError("TANDEM_POSTGRES_DSN is not a postgresql:// URL")
     try:
@@ -88,20 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.new:
             _write_next_version(options.service, options.new)
             return 0
-        dsn = os.environ.get("TANDEM_POSTGRES_DSN", "")
-        if not dsn:
-            raise ConfigurationError("TANDEM_POSTGRES_DSN must be set")
-        before, after = asyncio.run(migrate(options.service, dsn))
-    except (TandemError, CommandError, SQLAlchemyError) as error:
-        # What PostgreSQL itself said, without the statement and the links that SQLAlchemy wraps it in.
-        said = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else None
-        reason = " ".join(str(said or error).split())
-        print(f"cannot migrate the database of {options.service}: {reason}", file=sys.stderr)
+        print(asyncio.run(bring_up_to_date(options.service, os.environ.get("TANDEM_POSTGRES_DSN", ""))))
+    except (TandemError, CommandError) as error:
+        print(error, file=sys.stderr)
         return 1
-    print(
-        f"{options.service}: schema {after}, "
-        + ("already there" if before == after else f"was {before or 'empty'}")
-    )
     return 0
 
 

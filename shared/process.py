@@ -105,7 +105,7 @@ class Process:
 
     def circuit_breaker(self, name: str) -> CircuitBreaker:
         """A breaker round something outside, shown in the metrics and, while it is not closed, in readiness."""
-        breaker = CircuitBreaker(name, self.telemetry.breaker)
+        breaker = CircuitBreaker(name, self.telemetry.breaker, open_s=self.settings.breaker_open_s)
         self._breakers.append(breaker)
         return breaker
 

@@ -123,6 +123,7 @@ class Settings(BaseSettings):
     smtp_url: str = ""
     """`smtp://[user:password@]host:port`, or `smtps://` for TLS from the start; without one no mail is sent."""
     smtp_timeout_s: Seconds = 10.0
+    breaker_open_s: Seconds = 30.0
     mail_from: str = "Tandem <tandem@localhost>"
 
     otlp_dir: Path | None = None

@@ -1,19 +1,16 @@
 """The service processes of an instance: their names, ports, environment and migrations."""
 
+import asyncio
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.errors import StartError
 from deploy.native import kafka, postgres, rabbit, redis
 from deploy.native.site import Site
-from deploy.native.supervision import REPOSITORY, Program
-from deploy.native.system import last_lines
+from deploy.native.supervision import Program
 from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, BrokerName, process_named
 from shared.settings import Settings
 
@@ -190,33 +187,20 @@ def program(
     )
 
 
-def migrate(site: Site, service_set: ServiceSet, services: Sequence[str] = SERVICES) -> None:
-    """Bring the databases of a set to the newest schema, all services at the same time.
+async def migrate(site: Site, service_set: ServiceSet, services: Sequence[str] = SERVICES) -> None:
+    """Bring the databases of a set to the newest schema.
 
-    Raises StartError naming the service.
+    Here, one after the other: a process for each would take longer to start than to migrate. Raises StartError
+    naming the service.
     """
-    with ThreadPoolExecutor(max_workers=max(1, len(services))) as pool:
-        list(pool.map(lambda service: _migrate_one(site, service_set, service), services))
+    # Here, because it brings Alembic and SQLAlchemy, which `make status` can spare.
+    from shared.migrate import MigrationError, bring_up_to_date
 
-
-def _migrate_one(site: Site, service_set: ServiceSet, service: str) -> None:
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")},
-        "TANDEM_POSTGRES_DSN": postgres.dsn(site, service_set.database(service)),
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "shared.migrate", service],
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=_MIGRATION_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StartError(f"migrating the database of {service} took over {_MIGRATION_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        raise StartError(f"migrating the database of {service} failed:\n{last_lines(done.stdout, 12)}")
+    for service in services:
+        try:
+            async with asyncio.timeout(_MIGRATION_TIMEOUT_S):
+                await bring_up_to_date(service, postgres.dsn(site, service_set.database(service)))
+        except MigrationError as error:
+            raise StartError(str(error)) from error
+        except TimeoutError as error:
+            raise StartError(f"migrating the database of {service} took over {_MIGRATION_TIMEOUT_S} s") from error

@@ -134,10 +134,10 @@ class Supervisor:
         """How long the program's log was when this object last started it: what follows is of this run."""
         return self._log_sizes.get(name, 0)
 
-    def stop(self, name: str) -> None:
-        """Stop a program and wait until it has ended."""
+    def stop(self, name: str, *, wait: bool = True) -> None:
+        """Stop a program and, unless told otherwise, wait until it has ended."""
         try:
-            self._call("stopProcess", self._full_name(name), True)
+            self._call("stopProcess", self._full_name(name), wait)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != Faults.NOT_RUNNING:
                 raise

@@ -15,7 +15,7 @@ from compare.side import Side
 from compare.workload import load_workload
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.topology import BROKERS
-from faults.catalogue import CONSUMER, ORDER, Fault, fault_named
+from faults.catalogue import CONSUMER, ORDER, Fault
 from faults.phase import PhaseResult, play
 from faults.proxy import Proxies
 from faults.run import LOAD, Stage, start
@@ -72,10 +72,9 @@ async def sabotage(name: str, side: Side) -> PhaseResult:
 
 
 async def test_an_adapter_that_acknowledges_early_loses_events(sides: dict[BrokerName, Side]) -> None:
-    for side in sides.values():
-        result = await sabotage("acknowledge-early", side)
-        assert result.verdict.lost, side.broker
-        assert not result.sound
+    result = await sabotage("acknowledge-early", sides["rabbit"])
+    assert result.verdict.lost
+    assert not result.sound
 
 
 async def test_a_relay_that_marks_before_confirming_loses_events(sides: dict[BrokerName, Side]) -> None:
@@ -102,15 +101,3 @@ async def test_without_an_inbox_effects_are_doubled(sides: dict[BrokerName, Side
     result = await sabotage("no-inbox", side)
     assert result.verdict.duplicate_effects
     assert not result.sound
-
-
-async def test_a_sound_system_is_called_sound_when_it_is_killed_in_the_same_places(
-    sides: dict[BrokerName, Side],
-) -> None:
-    side = sides["kafka"]
-    # Patient: a killed member of a group is missed after six seconds only.
-    patience_s = load_workload(LOAD).settle_timeout_s
-    side.workload = WORKLOAD.model_copy(update={"settle_timeout_s": patience_s})
-    result = await play(fault_named("consumer-after-commit"), side, Proxies({}))
-    assert result.sound, result.figures()
-    assert result.duplicate_deliveries > 0, "what was committed and not settled is delivered again"

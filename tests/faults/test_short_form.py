@@ -30,7 +30,7 @@ CONTRACT = {
 
 def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [sys.executable, "-m", "faults", "--only", "consumer-sigkill", "--out", str(out)]
+    command = [sys.executable, "-m", "faults", "--only", "consumer-after-commit", "--out", str(out)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -39,10 +39,11 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary) == {"rabbit", "kafka"}
     for broker in ("rabbit", "kafka"):
-        figures = summary[broker]["consumer-sigkill"]
+        figures = summary[broker]["consumer-after-commit"]
         assert set(figures) >= CONTRACT
         assert figures["acknowledged"] > 100
         assert (figures["lost"], figures["duplicate_effects"], figures["stuck"]) == (0, 0, 0)
+        assert figures["duplicate_deliveries"] > 0, "what is committed and not settled is delivered again"
     assert "kafka · consumer SIGKILL" in progress
     assert "nothing lost, nothing done twice, nothing stuck" in output
     assert (out / "ledger.jsonl.gz").is_file()
