@@ -10,6 +10,7 @@ import yaml
 
 from deploy.native import kafka, postgres, rabbit, redis
 from deploy.native.ports import Ports
+from deploy.native.services import RUNTIME_SETTINGS
 from deploy.topology import BROKERS, DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, ServiceProcess
 from shared.settings import Settings
 
@@ -150,9 +151,10 @@ def test_there_is_a_container_for_each_process_of_the_topology() -> None:
 def test_a_process_gets_good_settings_that_agree_with_the_topology(
     process: ServiceProcess, broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {key: interpolated(value, broker) for key, value in STACK[process.name]["environment"].items()}
-    unknown = {key for key in given if key.removeprefix("TANDEM_").lower() not in Settings.model_fields}
+    environment = STACK[process.name]["environment"]
+    unknown = {key for key in environment if key.removeprefix("TANDEM_").lower() not in Settings.model_fields}
     assert not unknown
+    given = {key: interpolated(value, broker) for key, value in environment.items() if value is not None}
     for key in [key for key in os.environ if key.startswith("TANDEM_")]:
         monkeypatch.delenv(key)
     for key, value in given.items():
@@ -169,6 +171,16 @@ def test_a_process_gets_good_settings_that_agree_with_the_topology(
     assert settings.postgres_dsn.rpartition("/")[2] == process.service
     grace_s = int(STACK[process.name]["stop_grace_period"].removesuffix("s"))
     assert grace_s > settings.shutdown_grace_s, "it would be killed before it has settled"
+
+
+@each_process
+def test_a_process_is_told_every_setting_of_the_caller_that_the_runtime_does_not_decide(
+    process: ServiceProcess,
+) -> None:
+    environment = STACK[process.name]["environment"]
+    callers = {f"TANDEM_{name.upper()}" for name in Settings.model_fields} - RUNTIME_SETTINGS
+    assert not callers - environment.keys()
+    assert not RUNTIME_SETTINGS & {key for key, value in environment.items() if value is None}
 
 
 @each_process
