@@ -98,7 +98,7 @@ def status(broker: BrokerName) -> dict[str, Any]:
         "runtime": "docker",
         "services": services,
         "servers": servers,
-        "mails": "/var/lib/tandem-mail/new of the container mail",
+        "mails": f"/var/lib/tandem-mail/new of the container {_PROJECT}-mail-1",
     }
 
 

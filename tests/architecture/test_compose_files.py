@@ -91,6 +91,22 @@ def test_every_own_container_uses_the_one_image_that_is_built_once() -> None:
     assert sum("build" in service for service in STACK.values()) == 1
 
 
+def test_a_command_to_paste_sets_what_the_file_requires() -> None:
+    texts = [re.sub(r"\\\n# *", "", place.read_text()) for place in (STACK_FILE, CLUSTER_FILE)]
+    lines = [line for text in texts for line in text.splitlines()]
+    commands = [line for line in lines if "docker compose" in line and "compose/compose.yml" in line]
+    assert len(commands) == 3
+    assert all("TANDEM_BROKER=" in command for command in commands)
+
+
+def test_the_mails_are_where_the_file_says() -> None:
+    project = yaml.safe_load(STACK_FILE.read_text())["name"]
+    [volume] = STACK["mail"]["volumes"]
+    maildir = volume.partition(":")[2]
+    assert STACK["mail"]["command"][-2:] == ["--maildir", maildir]
+    assert f"docker exec {project}-mail-1 sh -c 'cat {maildir}/new/*'" in STACK_FILE.read_text()
+
+
 # -- health, order, limits
 
 
