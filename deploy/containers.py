@@ -109,11 +109,13 @@ def settings(broker: BrokerName) -> dict[str, str]:
 
 
 def logs(names: list[str], *, follow: bool, lines: int) -> int:
-    """Print the containers' logs; returns the exit code of Compose."""
+    """Print the containers' logs, all or those of `names`; returns the exit code of Compose."""
     compose = _compose()
     if compose is None:
         raise DeployError("Docker Compose 2.20 or newer is not installed")
-    command = [*compose, "logs", "--tail", str(lines), *(["--follow"] if follow else []), *names]
+    # Every container has a profile: without one, Compose would print nothing.
+    command = [*compose, "--profile", "*", "logs", "--tail", str(lines), *(["--follow"] if follow else [])]
+    command += [_SERVER_NAMES.get(name, name) for name in names]
     return subprocess.run(command, env=_environment("rabbit"), check=False).returncode
 
 
