@@ -48,8 +48,11 @@ def up(broker: BrokerName, steps: Steps) -> None:
     try:
         with steps.step(f"building and starting the containers on {broker}"):
             _run(broker, "--profile", broker, "up", "-d", "--build", "--wait", timeout_s=_UP_TIMEOUT_S)
-    except BaseException:
+    except BaseException as error:
+        said = _last_words() if isinstance(error, DeployError) else ""
         down(steps)
+        if said:
+            raise DeployError(f"{error}\n{said}") from error
         raise
 
 
@@ -201,10 +204,31 @@ def _run(broker: str, *arguments: str, timeout_s: float) -> str:
 
 
 def _containers() -> list[dict[str, Any]]:
-    text = _run("rabbit", "--profile", "*", "ps", "--format", "json", timeout_s=_QUICK_TIMEOUT_S).strip()
+    return [row for row in _rows() if row.get("State") in ("running", "restarting")]
+
+
+def _rows(*options: str) -> list[dict[str, Any]]:
+    text = _run("rabbit", "--profile", "*", "ps", *options, "--format", "json", timeout_s=_QUICK_TIMEOUT_S).strip()
     # Compose prints an array up to 2.20, a line per container since.
-    rows = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
-    return [row for row in rows if row.get("State") in ("running", "restarting")]
+    return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
+
+
+def _last_words() -> str:
+    """The last lines of the containers that failed: their logs go when they are taken down."""
+    said = []
+    for row in _rows("--all"):
+        if row.get("ExitCode") or row.get("State") == "restarting" or row.get("Health") == "unhealthy":
+            command = ["docker", "logs", "--tail", "4", row["ID"]]
+            done = subprocess.run(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+                timeout=_QUICK_TIMEOUT_S,
+            )
+            said.append(f"{row['Service']}: {done.stdout.strip()}")
+    return "\n".join(said)
 
 
 def _pids(rows: dict[str, dict[str, Any]], name: str) -> list[int]:
