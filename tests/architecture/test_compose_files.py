@@ -319,6 +319,8 @@ def test_the_cluster_says_how_to_point_tandem_at_it() -> None:
 
 def test_the_nodes_of_the_rabbitmq_cluster_know_each_other_and_have_the_settings_of_one() -> None:
     assert len(RABBIT_CLUSTER) == 3
+    probe = STACK["rabbitmq"]["healthcheck"]
+    assert all(container["healthcheck"] == probe for container in RABBIT_CLUSTER.values())
     formation = (COMPOSE / "rabbitmq-cluster.conf").read_text()
     for name, container in RABBIT_CLUSTER.items():
         assert container["hostname"] == name
