@@ -322,6 +322,7 @@ def test_the_nodes_of_the_rabbitmq_cluster_know_each_other_and_have_the_settings
     probe = STACK["rabbitmq"]["healthcheck"]
     assert all(container["healthcheck"] == probe for container in RABBIT_CLUSTER.values())
     formation = (COMPOSE / "rabbitmq-cluster.conf").read_text()
+    assert "\nconsumer_disconnected_timeout = 5000\n" in formation, "a minute of silence when a node is lost"
     for name, container in RABBIT_CLUSTER.items():
         assert container["hostname"] == name
         assert f"= rabbit@{name}\n" in formation
