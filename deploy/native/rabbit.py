@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import aio_pika
 
@@ -101,7 +102,8 @@ async def probe(site: Site, node: int = 1) -> None:
     connection = await aio_pika.connect(url(site, node), timeout=5)
     async with connection:
         channel = await connection.channel()
-        await channel.declare_queue(f"{_READY_QUEUE}.{node}", exclusive=True, auto_delete=True, timeout=5)
+        # A name of its own each time: that of the probe before may be locked until its connection is forgotten.
+        await channel.declare_queue(f"{_READY_QUEUE}.{uuid4().hex}", exclusive=True, auto_delete=True, timeout=5)
 
 
 def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: float = 60) -> str:
