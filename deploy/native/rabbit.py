@@ -49,12 +49,14 @@ log.console.level = warning
 log.file = false
 """
 
-# The others join the first, or whichever is there. Metadata and quorum queues are kept by the majority.
+# The others join the first, or whichever is there. Metadata and quorum queues are kept by the majority. What the
+# consumers of a node held that is gone without a word comes again after 5 s, not after a minute.
 _CLUSTER = """\
 cluster_formation.peer_discovery_backend = classic_config
 cluster_formation.classic_config.nodes.1 = {first}
 cluster_formation.classic_config.nodes.2 = {second}
 cluster_formation.classic_config.nodes.3 = {third}
+consumer_disconnected_timeout = 5000
 """
 
 
