@@ -147,7 +147,7 @@ class LoadGenerator:
     async def _send(
         self, session: aiohttp.ClientSession, operation: Operation, entry: Entry, order_id: str | None
     ) -> None:
-        method, service, path, body = self._request(operation, order_id)
+        method, service, path, body = self._request(operation, order_id, str(entry.idempotency_key))
         if operation.kind == "update":
             entry.key = self._users[operation.user]
         headers = {"idempotency-key": str(entry.idempotency_key), "content-type": "application/json"}
@@ -170,8 +170,10 @@ class LoadGenerator:
         elif 400 <= status < 500:
             entry.outcome = Outcome.REFUSED
 
-    def _request(self, operation: Operation, order_id: str | None) -> tuple[str, str, str, dict[str, Any] | None]:
-        """Method, service, path and body."""
+    def _request(
+        self, operation: Operation, order_id: str | None, key: str
+    ) -> tuple[str, str, str, dict[str, Any] | None]:
+        """Method, service, path and body; `key` is of this request alone."""
         if operation.kind == "place":
             user = self._users[operation.user]
             return "POST", "order", "/orders", {"user_id": user, "currency": "EUR", "lines": self._lines}
@@ -179,6 +181,6 @@ class LoadGenerator:
             name = f"User {operation.user}"
             return "POST", "user", "/users", {"email": f"user{operation.user}@example.org", "name": name}
         if operation.kind == "update":
-            # A new name every time: a change that changes nothing publishes nothing.
-            return "PATCH", "user", f"/users/{self._users[operation.user]}", {"name": f"Change {operation.number}"}
+            # A new name every time, in every phase: a change that changes nothing publishes nothing.
+            return "PATCH", "user", f"/users/{self._users[operation.user]}", {"name": f"Change {key}"}
         return "POST", "order", f"/orders/{order_id}/{operation.kind}", None
