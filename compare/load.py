@@ -147,10 +147,11 @@ class LoadGenerator:
     async def _send(
         self, session: aiohttp.ClientSession, operation: Operation, entry: Entry, order_id: str | None
     ) -> None:
-        method, service, path, body = self._request(operation, order_id, str(entry.idempotency_key))
+        key = str(entry.idempotency_key)
+        method, service, path, body = self._request(operation, order_id, key)
         if operation.kind == "update":
             entry.key = self._users[operation.user]
-        headers = {"idempotency-key": str(entry.idempotency_key), "content-type": "application/json"}
+        headers = {"idempotency-key": key, "content-type": "application/json"}
         content = None if body is None else orjson.dumps(body)
         entry.outcome = Outcome.INDETERMINATE
         entry.sent_s = self._clock.now_s()

@@ -48,11 +48,14 @@ def up(broker: BrokerName, steps: Steps) -> None:
     try:
         with steps.step(f"building and starting the containers on {broker}"):
             _run(broker, "--profile", broker, "up", "-d", "--build", "--wait", timeout_s=_UP_TIMEOUT_S)
-    except BaseException as error:
-        said = _last_words() if isinstance(error, DeployError) else ""
+    except DeployError as error:
+        try:
+            said = _last_words()
+        finally:
+            down(steps)
+        raise DeployError(f"{error}\n{said}".rstrip()) from error
+    except BaseException:
         down(steps)
-        if said:
-            raise DeployError(f"{error}\n{said}") from error
         raise
 
 

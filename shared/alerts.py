@@ -52,7 +52,7 @@ class Alerts:
             address=address,
             name=name,
             subject=f"{alert} {said.get('error_type', '')}",
-            text="".join(f"{name}: {value}\n" for name, value in said.items()),
+            text="".join(f"{what}: {value}\n" for what, value in said.items()),
         )
         try:
             await self._mailer.send(mail)

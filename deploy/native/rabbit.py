@@ -10,7 +10,6 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
-from uuid import uuid4
 
 import aio_pika
 
@@ -23,7 +22,6 @@ from deploy.native.system import is_root, last_lines, namespaces
 USER = "tandem"
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
 _EPMD = "/usr/bin/epmd"
-_READY_QUEUE = "tandem.ready"
 
 # Limits that matter are explicit. The management API serves queue lengths from the queues themselves: its
 # statistics database would cost CPU while we measure.
@@ -104,8 +102,8 @@ async def probe(site: Site, node: int = 1) -> None:
     connection = await aio_pika.connect(url(site, node), timeout=5)
     async with connection:
         channel = await connection.channel()
-        # A name of its own each time: that of the probe before may be locked until its connection is forgotten.
-        await channel.declare_queue(f"{_READY_QUEUE}.{uuid4().hex}", exclusive=True, auto_delete=True, timeout=5)
+        # A generated name: that of the probe before may be locked until its connection is forgotten.
+        await channel.declare_queue(exclusive=True, auto_delete=True, timeout=5)
 
 
 def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: float = 60) -> str:

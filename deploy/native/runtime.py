@@ -359,11 +359,10 @@ class Runtime:
         for name in [*self.sets]:
             self.stop_services(name)  # they take their leave of a broker that is still there
         running = {row["name"] for row in self.processes() if row["pid"]}
-        for broker in BROKERS:
-            if broker in self.servers:
-                for name in running.intersection(servers.process_names(self.site, broker)):
-                    self._supervisor.stop(name, wait=False)
-                    self.kill(name)
+        nodes = {name for broker in BROKERS for name in servers.process_names(self.site, broker)}
+        for name in running & nodes:
+            self._supervisor.stop(name, wait=False)
+            self.kill(name)
 
     def _install(self) -> Installed:
         if self._installed is None:
