@@ -14,6 +14,7 @@ ID ?=
 FORMAT ?= table
 FOLLOW ?= 1
 NODES ?= 1
+VOLUMES ?=
 WORKLOAD ?=
 ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
@@ -32,8 +33,8 @@ up-rabbit: $(STAMP) ## start everything on RabbitMQ (NODES=3 for a cluster)
 up-kafka: $(STAMP) ## start everything on Kafka (NODES=3 for a cluster)
 	$(PYTHON) -m deploy up kafka --nodes '$(NODES)'
 
-down: $(STAMP) ## stop everything
-	$(PYTHON) -m deploy down
+down: $(STAMP) ## stop everything (VOLUMES=1 deletes its data too)
+	$(PYTHON) -m deploy down $(if $(filter 1,$(VOLUMES)),--volumes)
 
 status: $(STAMP) ## what runs and whether it answers (FORMAT=json)
 	$(PYTHON) -m deploy status --format '$(FORMAT)'

@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--nodes", type=int, choices=NODES, default=1, help="of how many the broker consists")
     up.set_defaults(run=_up)
 
-    commands.add_parser("down", help="stop everything").set_defaults(run=_down)
+    down = commands.add_parser("down", help="stop everything")
+    down.add_argument("--volumes", action="store_true", help="delete its data too")
+    down.set_defaults(run=_down)
 
     status = commands.add_parser("status", help="what runs and whether it answers; exit code 0 when all does")
     status.add_argument("--format", choices=("table", "json"), default="table")
@@ -96,8 +98,9 @@ def _up(chosen: argparse.Namespace) -> int:
     return 0 if stack.is_healthy(state) else 1
 
 
-def _down(_chosen: argparse.Namespace) -> int:
-    print("stopped" if stack.down(Steps()) else "nothing was up")
+def _down(chosen: argparse.Namespace) -> int:
+    said = "stopped" if stack.down(Steps(), volumes=chosen.volumes) else "nothing was up"
+    print(f"{said}; its data is deleted" if chosen.volumes else said)
     return 0
 
 

@@ -59,10 +59,11 @@ def up(broker: BrokerName, steps: Steps) -> None:
         raise
 
 
-def down(steps: Steps) -> None:
-    """Stop and remove the containers; the volumes stay."""
+def down(steps: Steps, *, volumes: bool = False) -> None:
+    """Stop and remove the containers; the volumes stay unless told otherwise."""
     with steps.step("stopping the containers"):
-        _run("rabbit", "--profile", "*", "down", "--remove-orphans", timeout_s=180)
+        also = ["--volumes"] if volumes else []
+        _run("rabbit", "--profile", "*", "down", "--remove-orphans", *also, timeout_s=180)
 
 
 def running_broker() -> BrokerName | None:

@@ -13,11 +13,13 @@ from rich.table import Table
 from deploy import containers
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
+from deploy.native.ports import NODES
+from deploy.native.servers import TITLES
 from deploy.native.services import RUNTIME_SETTINGS
 from deploy.native.site import read_state
 from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
-from deploy.topology import BROKERS, SERVICES, BrokerName, servers_for
+from deploy.topology import SERVICES, BrokerName, servers_for
 
 STACK_ROOT = REPOSITORY / ".run" / "stack"
 TELEMETRY = STACK_ROOT / "telemetry"
@@ -47,21 +49,24 @@ def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> dict[str, Any]:
     return status()
 
 
-def down(steps: Steps) -> bool:
-    """Stop everything that `up` started; False when nothing was up."""
+def down(steps: Steps, *, volumes: bool = False) -> bool:
+    """Stop everything that `up` started; False when nothing was up. With `volumes` its data is deleted too, in the
+    runtime that RUNTIME names, else in both.
+    """
     found = False
     if read_state(STACK_ROOT):
         runtime = Runtime.attach(STACK_ROOT, steps)
         found = runtime.running
+        remove = volumes and os.environ.get("RUNTIME") != "docker"
         if found:
             with steps.step("stopping everything"):
-                runtime.stop()
+                runtime.stop(remove=remove)
         else:
-            runtime.stop()  # after a crash of supervisord: ends what may be left
-    if containers.running_broker() is not None:
-        containers.down(steps)
-        found = True
-    return found
+            runtime.stop(remove=remove)  # after a crash of supervisord: ends what may be left
+    in_containers = containers.running_broker() is not None
+    if in_containers or (volumes and containers.is_chosen()):
+        containers.down(steps, volumes=volumes)
+    return found or in_containers
 
 
 def running_broker() -> BrokerName | None:
@@ -148,14 +153,13 @@ def print_status(state: dict[str, Any], form: str) -> None:
 
 
 def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:
+    _require_data_of(broker, nodes)
     ports = Ports.default(nodes=nodes)
     state = read_state(STACK_ROOT)
     if state:
         Runtime.attach(STACK_ROOT, steps).stop()  # what a crashed supervisord may have left
     runtime = Runtime(STACK_ROOT, ports, servers=servers_for(broker), watch_parent=False, steps=steps)
     runtime.require_free_ports()
-    if state and state["ports"].get("nodes", 1) != nodes:
-        _remove_data_of_brokers()
     # The files belong to the run that is starting; without this they would only ever grow.
     shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
     try:
@@ -167,11 +171,16 @@ def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:
         raise
 
 
-def _remove_data_of_brokers() -> None:
-    """A broker's data belongs to the nodes that wrote it: with another number of them it begins anew."""
-    for name in BROKERS:
-        for place in (STACK_ROOT / "data").glob(f"{name}*"):
-            shutil.rmtree(place, ignore_errors=True)
+def _require_data_of(broker: BrokerName, nodes: int) -> None:
+    """A broker's data belongs to the nodes that wrote it, and what was relayed to them is nowhere else."""
+    places = list((STACK_ROOT / "data").glob(f"{broker}*"))
+    wrote = 1 if len(places) == 1 else max(NODES)
+    if places and wrote != nodes:
+        raise DeployError(
+            f"the data of {TITLES[broker]} is of {wrote} node(s), and events may wait in it: "
+            f"go on with `make up-{broker} NODES={wrote}`, or delete it before, "
+            f"with all other data (`make down VOLUMES=1`) or alone ({STACK_ROOT}/data/{broker}*)"
+        )
 
 
 def _settings_of_the_caller() -> dict[str, str]:
