@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,10 +20,13 @@ from deploy.native.services import RUNTIME_SETTINGS
 from deploy.native.site import read_state
 from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
+from deploy.stack_lock import alone
 from deploy.topology import SERVICES, BrokerName, servers_for
 
 STACK_ROOT = REPOSITORY / ".run" / "stack"
 TELEMETRY = STACK_ROOT / "telemetry"
+_UP_WAIT_MAX_S = 1.0
+_DOWN_WAIT_MAX_S = 30.0  # an `up` that is about to be ready; one that hangs is named, to be killed
 _CLUSTER_FILES = {"rabbit": "deploy/rabbitmq-cluster.yml", "kafka": "deploy/kafka-cluster.yml"}
 _NOTHING: dict[str, Any] = {"broker": None, "runtime": None, "services": {}, "servers": {}}
 
@@ -33,6 +37,11 @@ def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> dict[str, Any]:
 
     Raises DeployError, with nothing left running, when something is in the way or does not come up.
     """
+    with alone(_lock(), f"up {broker}", steps, wait_max_s=_UP_WAIT_MAX_S):
+        return _up(broker, steps, nodes)
+
+
+def _up(broker: BrokerName, steps: Steps, nodes: int) -> dict[str, Any]:
     running = running_broker()
     if running is not None and running != broker:
         raise DeployError(f"the stack is already up on {running}; run `make down` first")
@@ -52,7 +61,14 @@ def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> dict[str, Any]:
 def down(steps: Steps, *, volumes: bool = False) -> bool:
     """Stop everything that `up` started; False when nothing was up. With `volumes` its data is deleted too, in the
     runtime that RUNTIME names, else in both.
+
+    Raises DeployError when another `up` or `down` does not end soon.
     """
+    with alone(_lock(), "down", steps, wait_max_s=_DOWN_WAIT_MAX_S):
+        return _down(steps, volumes=volumes)
+
+
+def _down(steps: Steps, *, volumes: bool) -> bool:
     found = False
     if read_state(STACK_ROOT):
         runtime = Runtime.attach(STACK_ROOT, steps)
@@ -150,6 +166,10 @@ def print_status(state: dict[str, Any], form: str) -> None:
     console.print(table)
     if "mails" in state:
         console.print(f"mails are in {state['mails']}", soft_wrap=True)
+
+
+def _lock() -> Path:
+    return STACK_ROOT.with_name("stack.lock")  # beside what `down` may delete
 
 
 def _up_native(broker: BrokerName, steps: Steps, nodes: int) -> None:

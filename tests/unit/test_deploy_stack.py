@@ -1,5 +1,10 @@
-"""What `up` and `down` do before and after anything runs: whose data is there."""
+"""What `up` and `down` do before and after anything runs: whose data is there, and who else is at work."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,9 +13,19 @@ from deploy import stack
 from deploy.errors import DeployError
 from deploy.native import Ports
 from deploy.native.site import write_state
+from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
 
 QUIET = Steps(quiet=True)
+HOLD_AND_TELL = """
+import sys
+from pathlib import Path
+from deploy.progress import Steps
+from deploy.stack_lock import alone
+with alone(Path(sys.argv[1]), "up rabbit", Steps(), wait_max_s=10):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +46,21 @@ def data_of(root: Path, *names: str) -> list[Path]:
         file.parent.mkdir(parents=True)
         file.touch()
     return kept
+
+
+@contextmanager
+def another_up(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """Somebody else's `up`, under way until it is killed."""
+    command = [sys.executable, "-c", HOLD_AND_TELL, str(root.with_name("stack.lock"))]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as held:
+        try:
+            assert held.stdout is not None
+            assert held.stdout.readline() == "held\n"
+            yield held
+        finally:
+            held.kill()
 
 
 @pytest.mark.parametrize(
@@ -64,3 +94,27 @@ def test_down_keeps_the_data_unless_it_is_told_to_delete_it(root: Path) -> None:
 
     stack.down(QUIET, volumes=True)
     assert not root.exists()
+
+
+def test_a_second_up_is_refused_and_told_who_is_at_work(root: Path) -> None:
+    with (
+        another_up(root) as first,
+        pytest.raises(DeployError, match=rf"^`up rabbit` \(process {first.pid}\) is under way[^\n]*$"),
+    ):
+        stack.up("rabbit", QUIET)
+
+
+def test_down_waits_for_an_up_only_so_long_and_says_how_to_end_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "_DOWN_WAIT_MAX_S", 0.2)
+
+    with another_up(root) as first, pytest.raises(DeployError, match=f"`kill {first.pid}`"):
+        stack.down(QUIET)
+
+
+def test_down_goes_on_when_the_up_is_killed_however_that_was(root: Path) -> None:
+    with another_up(root) as first, ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = pool.submit(stack.down, QUIET)
+        first.kill()
+        assert waiting.result(timeout=20) is False
