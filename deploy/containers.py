@@ -22,6 +22,7 @@ COMPOSE_FILE = REPOSITORY / "deploy" / "compose" / "compose.yml"
 _PROJECT = "tandem"
 _COMPOSE_MIN = (2, 20)  # `required: false` under depends_on
 _UP_TIMEOUT_S = 1200
+_DOWN_TIMEOUT_S = 300  # the longest TANDEM_SHUTDOWN_GRACE_S of the services, then the servers, and some
 _QUICK_TIMEOUT_S = 30
 _SERVER_NAMES = {"rabbit": "rabbitmq"}  # where the Compose file's name differs from ours
 
@@ -63,7 +64,7 @@ def down(steps: Steps, *, volumes: bool = False) -> None:
     """Stop and remove the containers; the volumes stay unless told otherwise."""
     with steps.step("stopping the containers"):
         also = ["--volumes"] if volumes else []
-        _run("rabbit", "--profile", "*", "down", "--remove-orphans", *also, timeout_s=180)
+        _run("rabbit", "--profile", "*", "down", "--remove-orphans", *also, timeout_s=_DOWN_TIMEOUT_S)
 
 
 def running_broker() -> BrokerName | None:

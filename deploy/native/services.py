@@ -182,9 +182,17 @@ def program(
         process.name,
         [sys.executable, "-m", *(module or [f"services.{process.service}.app"])],
         environment=environment,
-        stop_timeout_s=math.ceil(float(environment.get("TANDEM_SHUTDOWN_GRACE_S", _GRACE_S))) + _GOODBYES_S,
+        stop_timeout_s=_grace_s(environment) + _GOODBYES_S,
         autorestart=autorestart,
     )
+
+
+def _grace_s(environment: Mapping[str, str]) -> int:
+    given = environment.get("TANDEM_SHUTDOWN_GRACE_S", _GRACE_S)
+    try:
+        return math.ceil(float(given))
+    except (ValueError, OverflowError) as error:
+        raise StartError(f"TANDEM_SHUTDOWN_GRACE_S must be a number of seconds, not {given!r}") from error
 
 
 async def migrate(site: Site, service_set: ServiceSet, services: Sequence[str] = SERVICES) -> None:

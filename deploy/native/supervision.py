@@ -5,6 +5,7 @@ priority number first, so services leave while their servers still run.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -26,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]  # `python -m services.…` is 
 INSTANCE_VARIABLE = "TANDEM_INSTANCE_ROOT"  # marks every process of ours, to find what got away
 _LOG_BYTES_MAX = 10 * 1024 * 1024
 _START_TIMEOUT_S = 15.0
-_SHUTDOWN_TIMEOUT_S = 60.0
+_SHUTDOWN_MARGIN_S = 10.0  # for supervisord itself
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Supervisor:
                 self._call("shutdown")
             except OSError:
                 psutil.Process(pid).terminate()
-            _await_end(pid, _SHUTDOWN_TIMEOUT_S)
+            _await_end(pid, shutdown_timeout_s(self._site.programs))
         self._end_leftovers(family)
         self._site.pid_file.unlink(missing_ok=True)
         self._site.control_socket.unlink(missing_ok=True)
@@ -270,6 +271,19 @@ def group_config(group: str, programs: Sequence[Program], priority: int, logs: P
             lines.append(f"environment = {_environment(program.environment)}")
         sections.append("\n".join(lines))
     return "\n\n".join(sections) + "\n"
+
+
+def shutdown_timeout_s(programs: Path) -> float:
+    """How long supervisord may take to end what the `group_config` files in `programs` describe.
+
+    It stops one group after the other, the programs of a group at the same time. Cut short, it would leave servers
+    to be killed while services still settle what they hold.
+    """
+    total_s = _SHUTDOWN_MARGIN_S
+    for file in programs.glob("group-*.conf"):
+        limits = re.findall(r"^stopwaitsecs = (\d+)$", file.read_text(), re.MULTILINE)
+        total_s += max(map(int, limits), default=0)
+    return total_s
 
 
 def _environment(values: Mapping[str, str]) -> str:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy import containers
 from deploy.native import kafka, postgres, rabbit, redis
 from deploy.native.ports import Ports
-from deploy.native.services import RUNTIME_SETTINGS
+from deploy.native.services import RUNTIME_SETTINGS, RunningProcess, program
 from deploy.topology import BROKERS, DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, ServiceProcess
+from shared.process import _GOODBYES_S as GOODBYES_S
 from shared.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -185,8 +187,30 @@ def test_a_process_gets_good_settings_that_agree_with_the_topology(
     given_places = DEAD_LETTER_SUBSCRIPTIONS if process.service == "dead_letter" else ""
     assert ",".join(settings.dead_letter_subscriptions) == given_places
     assert settings.postgres_dsn.rpartition("/")[2] == process.service
-    grace_s = int(STACK[process.name]["stop_grace_period"].removesuffix("s"))
-    assert grace_s > settings.shutdown_grace_s, "it would be killed before it has settled"
+
+
+@each_process
+@pytest.mark.parametrize("given", [{}, {"TANDEM_SHUTDOWN_GRACE_S": "120"}], ids=["default", "longest"])
+def test_a_process_may_take_as_long_to_stop_as_the_setting_says_in_both_runtimes(
+    process: ServiceProcess, given: dict[str, str]
+) -> None:
+    period = STACK[process.name]["stop_grace_period"]
+    for key, value in given.items():
+        period = re.sub(rf"\$\{{{key}:-\d+\}}", value, period)
+    parts = re.fullmatch(r"(\d+)s(\d+)s", interpolated(period))
+    assert parts
+    grace_s = int(given.get("TANDEM_SHUTDOWN_GRACE_S", Settings.model_fields["shutdown_grace_s"].default))
+    assert int(parts[1]) == grace_s
+    assert int(parts[2]) > GOODBYES_S, "it would be killed before its own limit"
+    running = RunningProcess(process.name, process.name, process.service, process.http_port)
+    assert program(running, given).stop_timeout_s == int(parts[1]) + int(parts[2])
+
+
+def test_the_command_that_stops_the_containers_may_take_as_long_as_they_may() -> None:
+    field = Settings.model_fields["shutdown_grace_s"]
+    [longest_s] = [limit.le for limit in field.metadata if hasattr(limit, "le")]
+    servers_s = max(int(STACK[name]["stop_grace_period"].removesuffix("s")) for name in CONTAINER_BROKERS.values())
+    assert longest_s + 10 + servers_s < containers._DOWN_TIMEOUT_S
 
 
 @each_process

@@ -14,7 +14,8 @@ import pytest
 
 from deploy.errors import PortTakenError, StartError
 from deploy.native import Ports, Runtime
-from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY
+from deploy.native.site import Site
+from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY, Program, Supervisor
 from deploy.progress import Steps
 
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs the servers
@@ -27,6 +28,12 @@ runtime = Runtime(Path(sys.argv[1]), Ports.free_block(), servers=sys.argv[2].spl
 runtime.start_servers()
 print("up", flush=True)
 sys.stdin.read()
+"""
+
+LEAVE_AND_TELL = """
+trap 'sleep {leaving_s}; echo {name} >> {told}; exit' TERM
+touch {told}.{name}
+while :; do sleep 0.1; done
 """
 
 
@@ -157,3 +164,25 @@ def test_servers_do_not_outlive_a_killed_supervisord(tmp_path: Path) -> None:
 
     await_none_left(runtime.root)
     runtime.stop(remove=True)
+
+
+def test_no_server_is_asked_to_end_before_the_slowest_service_has(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    site = Site.open(tmp_path / "run", Ports.free_block())
+    supervisor = Supervisor(site)
+    supervisor.launch(os.getpid())
+    for name, leaving_s, priority in (("server", 0, 10), ("service", 2, 20)):
+        script = tmp_path / f"{name}.sh"
+        script.write_text(LEAVE_AND_TELL.format(name=name, leaving_s=leaving_s, told=told))
+        supervisor.add_group(f"{name}s", [Program(name, ["sh", str(script)])], priority)
+        supervisor.start(name)
+    deadline = time.monotonic() + 30
+    while not all(told.with_suffix(f".{name}").exists() for name in ("server", "service")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    supervisor.shutdown()
+
+    assert told.read_text().split() == ["service", "server"]
+    await_none_left(site.root, timeout_s=0)
+    site.remove()

@@ -6,9 +6,9 @@ import yaml
 from deploy.errors import StartError
 from deploy.native.kafka import new_cluster_id
 from deploy.native.ports import Ports
-from deploy.native.services import RUNTIME_SETTINGS, environment_of, lay_out
+from deploy.native.services import RUNTIME_SETTINGS, environment_of, lay_out, programs
 from deploy.native.site import Site
-from deploy.native.supervision import REPOSITORY, Program, group_config
+from deploy.native.supervision import REPOSITORY, Program, group_config, shutdown_timeout_s
 from deploy.topology import PROCESSES, SERVICES, SUBSCRIPTIONS
 from shared.settings import Settings
 
@@ -106,6 +106,25 @@ def test_a_value_that_supervisor_cannot_carry_is_refused_by_name(site: Site) -> 
 
     with pytest.raises(StartError, match="TANDEM_ODD"):
         group_config("services", [program], 20, site.logs)
+
+
+@pytest.mark.parametrize("grace_s", [20, 120])
+def test_stopping_may_take_as_long_as_the_services_and_then_the_servers_may(site: Site, grace_s: int) -> None:
+    given = {"TANDEM_SHUTDOWN_GRACE_S": str(grace_s)}
+    services = programs(site, lay_out(site, "rabbit", name="", number=0, replicas={}, environment=given))
+    servers = [Program("postgres", ["postgres"], stop_timeout_s=90), Program("redis", ["redis"], stop_timeout_s=5)]
+    for name, members in (("services", services), ("servers", servers)):
+        (site.programs / f"group-{name}.conf").write_text(group_config(name, members, 10, site.logs))
+
+    assert shutdown_timeout_s(site.programs) > grace_s + 90
+
+
+@pytest.mark.parametrize("given", ["soon", "inf", ""])
+def test_a_grace_period_that_is_no_number_is_refused_in_one_sentence(site: Site, given: str) -> None:
+    made = lay_out(site, "rabbit", name="", number=0, replicas={}, environment={"TANDEM_SHUTDOWN_GRACE_S": given})
+
+    with pytest.raises(StartError, match=rf"^TANDEM_SHUTDOWN_GRACE_S must be a number of seconds, not '{given}'$"):
+        programs(site, made)
 
 
 def test_a_password_outlives_the_instance_since_its_data_keeps_it(tmp_path: Path) -> None:
