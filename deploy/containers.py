@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,16 +17,21 @@ from deploy.native.ports import Ports, require_free
 from deploy.native.supervision import REPOSITORY
 from deploy.native.system import last_lines
 from deploy.progress import Steps
-from deploy.topology import PROCESSES, SERVICES, BrokerName, servers_for
+from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, servers_for
 
 JAEGER_URL = "http://127.0.0.1:16686"
 COMPOSE_FILE = REPOSITORY / "deploy" / "compose" / "compose.yml"
+CLUSTER_FILES: dict[BrokerName, Path] = {
+    "rabbit": REPOSITORY / "deploy" / "rabbitmq-cluster.yml",
+    "kafka": REPOSITORY / "deploy" / "kafka-cluster.yml",
+}
 _PROJECT = "tandem"
 _COMPOSE_MIN = (2, 20)  # `required: false` under depends_on
 _UP_TIMEOUT_S = 1200
 _DOWN_TIMEOUT_S = 300  # the longest TANDEM_SHUTDOWN_GRACE_S of the services, then the servers, and some
 _QUICK_TIMEOUT_S = 30
 _SERVER_NAMES = {"rabbit": "rabbitmq"}  # where the Compose file's name differs from ours
+_CLIENT_PORTS = {"rabbit": 5672, "kafka": 9092}  # within the containers
 
 
 def is_chosen() -> bool:
@@ -63,20 +70,41 @@ def up(broker: BrokerName, steps: Steps) -> None:
 def down(steps: Steps, *, volumes: bool = False) -> None:
     """Stop and remove the containers; the volumes stay unless told otherwise."""
     with steps.step("stopping the containers"):
-        also = ["--volumes"] if volumes else []
-        _run("rabbit", "--profile", "*", "down", "--remove-orphans", *also, timeout_s=_DOWN_TIMEOUT_S)
+        _run("rabbit", "--profile", "*", "down", "--remove-orphans", timeout_s=_DOWN_TIMEOUT_S)
+        if volumes:  # also those of kafka-cluster.yml, which may have been part of the project
+            files = [COMPOSE_FILE, CLUSTER_FILES["kafka"]]
+            _run("rabbit", "--profile", "*", "down", "--volumes", timeout_s=_DOWN_TIMEOUT_S, files=files)
+
+
+def down_clusters(steps: Steps, *, volumes: bool = False) -> bool:
+    """As `down`, for the clusters that run by themselves; False when there were none."""
+    running = clusters()
+    for broker in BROKERS if volumes and _is_there() else running:
+        with steps.step(f"stopping the cluster of {CLUSTER_FILES[broker].name}"):
+            also = ["--volumes"] if volumes else []
+            _run(broker, "down", *also, timeout_s=_DOWN_TIMEOUT_S, **_cluster(broker))
+    return bool(running)
 
 
 def running_broker() -> BrokerName | None:
-    """The broker of the running containers, None when there are none or there is no engine."""
-    if shutil.which("docker") is None or os.environ.get("RUNTIME") == "native" or _compose() is None:
-        return None
-    if not _engine_answers():
-        return None
-    names = {row["Service"] for row in _containers()}
-    if "rabbitmq" in names:
-        return "rabbit"
-    return "kafka" if "kafka" in names else None
+    """The broker of the stack's containers, one node or more; None when there are none or there is no engine."""
+    return broker_of({row["Service"] for row in _containers()}) if _is_there() else None
+
+
+def broker_of(names: Collection[str]) -> BrokerName | None:
+    """The broker among containers that are called so."""
+    for broker in BROKERS:
+        if _nodes(broker, names):
+            return broker
+    return None
+
+
+def clusters() -> dict[BrokerName, list[dict[str, Any]]]:
+    """The containers of the cluster files that run as projects of their own, without services."""
+    if not _is_there():
+        return {}
+    found = {broker: _containers(**_cluster(broker)) for broker in BROKERS}
+    return {broker: rows for broker, rows in found.items() if rows}
 
 
 def status(broker: BrokerName) -> dict[str, Any]:
@@ -92,15 +120,11 @@ def status(broker: BrokerName) -> dict[str, Any]:
             "pids": [pid for row in own for pid in _pids(rows, row.name)],
             "healthy": all(healthy[row.name] for row in own),
         }
-    urls = _server_urls()
     servers = {}
-    for name in (*sorted(servers_for(broker)), "jaeger"):
-        container = rows.get(_SERVER_NAMES.get(name, name), {})
-        servers[name] = {
-            "url": urls[name],
-            "pids": _pids(rows, _SERVER_NAMES.get(name, name)),
-            "healthy": container.get("State") == "running" and container.get("Health", "") in ("", "healthy"),
-        }
+    for name in (*sorted({*servers_for(broker)} - {broker}), "jaeger"):
+        servers[name] = _server(rows, _SERVER_NAMES.get(name, name), _server_urls()[name])
+    for name, url in _broker_urls(broker, rows).items():
+        servers[name] = _server(rows, _SERVER_NAMES.get(name, name), url)
     return {
         "broker": broker,
         "runtime": "docker",
@@ -110,10 +134,23 @@ def status(broker: BrokerName) -> dict[str, Any]:
     }
 
 
+def cluster_status() -> dict[str, Any] | None:
+    """As `status`, of the clusters that run by themselves; None when there are none."""
+    running = clusters()
+    if not running:
+        return None
+    servers: dict[str, Any] = {}
+    for broker, containers in running.items():
+        rows = {row["Service"]: row for row in containers}
+        servers |= {name: _server(rows, name, url) for name, url in _broker_urls(broker, rows).items()}
+    return {"broker": ", ".join(running), "runtime": "docker", "services": {}, "servers": servers}
+
+
 def settings(broker: BrokerName) -> dict[str, str]:
-    """The broker's address as seen from the host, as settings."""
-    urls = _server_urls()
-    return {"rabbit_url": urls["rabbit"]} if broker == "rabbit" else {"kafka_bootstrap": urls["kafka"]}
+    """The broker's address, of every node, as seen from the host, as settings."""
+    rows = {row["Service"]: row for row in _containers()}
+    urls = ",".join(url for url in _broker_urls(broker, rows).values() if url)
+    return {"rabbit_url": urls} if broker == "rabbit" else {"kafka_bootstrap": urls}
 
 
 def logs(names: list[str], *, follow: bool, lines: int) -> int:
@@ -150,10 +187,41 @@ def _server_urls() -> dict[str, str]:
     }
 
 
+def _nodes(broker: BrokerName, names: Collection[str]) -> list[str]:
+    """The containers of a broker: `kafka`, or `kafka-1` to `kafka-3`."""
+    return sorted(name for name in names if re.fullmatch(_SERVER_NAMES.get(broker, broker) + r"(-\d+)?", name))
+
+
+def _broker_urls(broker: BrokerName, rows: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """Address for clients on the host, by name; empty for a node that has none just now."""
+    url = _server_urls()[broker]
+    nodes = [name for name in _nodes(broker, rows) if "-" in name]
+    return {name: _node_url(broker, rows[name], url) for name in nodes} or {broker: url}
+
+
+def _node_url(broker: BrokerName, container: Mapping[str, Any], like: str) -> str:
+    for port in container.get("Publishers") or ():
+        if port["TargetPort"] == _CLIENT_PORTS[broker]:
+            return like.replace(f":{getattr(Ports.default(), broker)}", f":{port['PublishedPort']}")
+    return ""
+
+
+def _server(rows: Mapping[str, dict[str, Any]], name: str, url: str) -> dict[str, Any]:
+    container = rows.get(name, {})
+    healthy = container.get("State") == "running" and container.get("Health", "") in ("", "healthy")
+    return {"url": url, "pids": _pids(rows, name), "healthy": healthy}
+
+
 def _published_ports(broker: BrokerName) -> dict[str, int]:
     ports = Ports.default()
     own = {"RabbitMQ": ports.rabbit} if broker == "rabbit" else {"Kafka": ports.kafka}
     return {"PostgreSQL": ports.postgres, "Redis": ports.redis, "Jaeger": 16686, "SMTP": ports.mail, **own}
+
+
+def _is_there() -> bool:
+    """Whether containers of ours may run at all."""
+    wanted = os.environ.get("RUNTIME") != "native" and shutil.which("docker") is not None
+    return wanted and _compose() is not None and _engine_answers()
 
 
 def _engine_answers() -> bool:
@@ -164,8 +232,13 @@ def _engine_answers() -> bool:
     return done.returncode == 0
 
 
-def _compose() -> list[str] | None:
-    """The command of a Compose that is new enough for our file, or None."""
+def _cluster(broker: BrokerName) -> dict[str, Any]:
+    """The project that a cluster file is by itself."""
+    return {"files": [CLUSTER_FILES[broker]], "project": f"{_PROJECT}-{CLUSTER_FILES[broker].stem}"}
+
+
+def _compose(files: Sequence[Path] = (COMPOSE_FILE,), project: str = _PROJECT) -> list[str] | None:
+    """The command of a Compose that is new enough for our files, or None."""
     for command in (["docker", "compose"], ["docker-compose"]):
         try:
             done = subprocess.run(
@@ -179,7 +252,7 @@ def _compose() -> list[str] | None:
             continue
         numbers = re.match(r"v?(\d+)\.(\d+)", done.stdout.strip())
         if done.returncode == 0 and numbers and (int(numbers[1]), int(numbers[2])) >= _COMPOSE_MIN:
-            return [*command, "-f", str(COMPOSE_FILE), "--project-name", _PROJECT]
+            return [*command, *(word for file in files for word in ("-f", str(file))), "--project-name", project]
     return None
 
 
@@ -187,8 +260,14 @@ def _environment(broker: str) -> dict[str, str]:
     return {**os.environ, "TANDEM_BROKER": broker}
 
 
-def _run(broker: str, *arguments: str, timeout_s: float) -> str:
-    compose = _compose()
+def _run(
+    broker: str,
+    *arguments: str,
+    timeout_s: float,
+    files: Sequence[Path] = (COMPOSE_FILE,),
+    project: str = _PROJECT,
+) -> str:
+    compose = _compose(files, project)
     if compose is None:
         raise DeployError("Docker Compose 2.20 or newer is not installed")
     try:
@@ -208,12 +287,13 @@ def _run(broker: str, *arguments: str, timeout_s: float) -> str:
     return done.stdout
 
 
-def _containers() -> list[dict[str, Any]]:
-    return [row for row in _rows() if row.get("State") in ("running", "restarting")]
+def _containers(**project: Any) -> list[dict[str, Any]]:
+    return [row for row in _rows(**project) if row.get("State") in ("running", "restarting")]
 
 
-def _rows(*options: str) -> list[dict[str, Any]]:
-    text = _run("rabbit", "--profile", "*", "ps", *options, "--format", "json", timeout_s=_QUICK_TIMEOUT_S).strip()
+def _rows(*options: str, **project: Any) -> list[dict[str, Any]]:
+    command = ["--profile", "*", "ps", *options, "--format", "json"]
+    text = _run("rabbit", *command, timeout_s=_QUICK_TIMEOUT_S, **project).strip()
     # Compose prints an array up to 2.20, a line per container since.
     return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
 
@@ -236,7 +316,7 @@ def _last_words() -> str:
     return "\n".join(said)
 
 
-def _pids(rows: dict[str, dict[str, Any]], name: str) -> list[int]:
+def _pids(rows: Mapping[str, dict[str, Any]], name: str) -> list[int]:
     if name not in rows:
         return []
     command = ["docker", "inspect", "--format", "{{.State.Pid}}", rows[name]["ID"]]

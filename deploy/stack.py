@@ -27,7 +27,6 @@ STACK_ROOT = REPOSITORY / ".run" / "stack"
 TELEMETRY = STACK_ROOT / "telemetry"
 _UP_WAIT_MAX_S = 1.0
 _DOWN_WAIT_MAX_S = 30.0  # an `up` that is about to be ready; one that hangs is named, to be killed
-_CLUSTER_FILES = {"rabbit": "deploy/rabbitmq-cluster.yml", "kafka": "deploy/kafka-cluster.yml"}
 _NOTHING: dict[str, Any] = {"broker": None, "runtime": None, "services": {}, "servers": {}}
 
 
@@ -51,7 +50,8 @@ def _up(broker: BrokerName, steps: Steps, nodes: int) -> dict[str, Any]:
     if running is None:
         if containers.is_chosen():
             if nodes > 1:
-                raise DeployError(f"in containers, the cluster has a file of its own: {_CLUSTER_FILES[broker]}")
+                file = containers.CLUSTER_FILES[broker].relative_to(REPOSITORY)
+                raise DeployError(f"in containers, the cluster has a file of its own: {file}")
             containers.up(broker, steps)
         else:
             _up_native(broker, steps, nodes)
@@ -82,7 +82,8 @@ def _down(steps: Steps, *, volumes: bool) -> bool:
     in_containers = containers.running_broker() is not None
     if in_containers or (volumes and containers.is_chosen()):
         containers.down(steps, volumes=volumes)
-    return found or in_containers
+    clusters = containers.down_clusters(steps, volumes=volumes)
+    return found or in_containers or clusters
 
 
 def running_broker() -> BrokerName | None:
@@ -107,7 +108,9 @@ def status() -> dict[str, Any]:
     if native is not None:
         return native_status(native)
     broker = containers.running_broker()
-    return containers.status(broker) if broker is not None else dict(_NOTHING)
+    if broker is not None:
+        return containers.status(broker)
+    return containers.cluster_status() or dict(_NOTHING)
 
 
 def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
