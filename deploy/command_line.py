@@ -31,6 +31,8 @@ from deploy.traces import find_in_files, find_in_jaeger
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it
+        signal.signal(signal.SIGINT, _interrupt)
     # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
     logging.getLogger().addHandler(logging.NullHandler())
     chosen = _parser().parse_args(arguments)
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"tandem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("tandem: interrupted; what this command had started is stopped", file=sys.stderr)
+        end = "`make down` again stops what is left" if chosen.run is _down else _ALL_STOPPED
+        print(f"tandem: interrupted; {end}", file=sys.stderr)
         return 130
     return code
 
@@ -170,8 +173,18 @@ def _stop(chosen: argparse.Namespace) -> int:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # A polite kill takes the same way out as Ctrl-C: what was started is stopped.
+    # A polite kill takes the same way out as Ctrl-C: what was started is stopped. Whoever asks again must not cut
+    # that short; every wait in it has its limit.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _say_patience)
     raise KeyboardInterrupt
+
+
+def _say_patience(_signal: int, _frame: FrameType | None) -> None:
+    os.write(2, b"tandem: still stopping\n")  # not print: the signal may have come in the middle of one
+
+
+_ALL_STOPPED = "what this command had started is stopped"
 
 
 _TRY_IT = """

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ _COMPOSE_MIN = (2, 20)  # `required: false` under depends_on
 _UP_TIMEOUT_S = 1200
 _DOWN_TIMEOUT_S = 300  # the longest TANDEM_SHUTDOWN_GRACE_S of the services, then the servers, and some
 _QUICK_TIMEOUT_S = 30
+_END_TIMEOUT_S = 10
 _SERVER_NAMES = {"rabbit": "rabbitmq"}  # where the Compose file's name differs from ours
 _CLIENT_PORTS = {"rabbit": 5672, "kafka": 9092}  # within the containers
 
@@ -270,21 +273,37 @@ def _run(
     compose = _compose(files, project)
     if compose is None:
         raise DeployError("Docker Compose 2.20 or newer is not installed")
-    try:
-        done = subprocess.run(
-            [*compose, *arguments],
-            env=_environment(broker),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DeployError(f"docker compose {' '.join(arguments)} took longer than {timeout_s:.0f} s") from error
-    if done.returncode != 0:
-        raise DeployError(f"docker compose {' '.join(arguments)} failed:\n{last_lines(done.stderr, 12)}")
-    return done.stdout
+    with subprocess.Popen(
+        [*compose, *arguments],
+        env=_environment(broker),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for us: it must not end the command that cleans up after it
+    ) as process:
+        try:
+            said, complaint = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            _end(process)
+            raise DeployError(
+                f"docker compose {' '.join(arguments)} took longer than {timeout_s:.0f} s"
+            ) from error
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode != 0:
+        raise DeployError(f"docker compose {' '.join(arguments)} failed:\n{last_lines(complaint, 12)}")
+    return said
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """With the plugin that it runs: that one would go on by itself."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_TIMEOUT_S)
 
 
 def _containers(**project: Any) -> list[dict[str, Any]]:

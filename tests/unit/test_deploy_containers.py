@@ -4,6 +4,11 @@ It lists the containers of each project and notes what it was asked; no engine r
 """
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ import pytest
 import yaml
 
 from deploy import containers, stack
+from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
 
 QUIET = Steps(quiet=True)
@@ -23,8 +29,22 @@ project=${*#*--project-name }
 project=$here/${project%% *}.project
 case "$*" in
 "compose version"*) echo 2.29.1 ;;
+*" up "*) exec /bin/sleep 60 ;;
+*" down "*)
+    while [ ! -e "$here/may-end" ]; do /bin/sleep 0.02; done
+    echo "ended" >> "$here/asked"
+    ;;
 *" ps "*) if [ -f "$project" ]; then /bin/cat "$project"; fi ;;
 esac
+"""
+UP_ON_NOBODYS_PORTS = """
+import sys
+from pathlib import Path
+from deploy import containers, stack
+from deploy.command_line import main
+containers.require_free = lambda _: None
+stack.STACK_ROOT = Path(sys.argv[1])
+sys.exit(main(["up", "rabbit"]))
 """
 
 
@@ -51,6 +71,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cal
         command = tmp_path / "docker"
         command.write_text(DOCKER)
         command.chmod(0o755)
+        (tmp_path / "may-end").touch()
         for name, rows in projects.items():
             lines = [json.dumps(values) for values in rows]
             (tmp_path / f"{name}.project").write_text("\n".join(lines))
@@ -148,3 +169,42 @@ def test_nothing_is_up_when_the_engine_runs_nothing_of_ours(
 
     assert stack.status()["broker"] is None
     assert not stack.down(QUIET)
+
+
+def await_line(file: Path, part: str) -> None:
+    """Until the stand-in has noted a line that holds `part`."""
+    deadline = time.monotonic() + 30
+    while not file.exists() or part not in file.read_text():
+        assert time.monotonic() < deadline, f"nobody asked for {part}"
+        time.sleep(0.02)
+
+
+def test_an_interrupted_up_takes_everything_down_however_often_it_is_interrupted(
+    engine: Callable[..., Callable[[], list[str]]], tmp_path: Path
+) -> None:
+    asked = engine()
+    (tmp_path / "may-end").unlink()
+    with subprocess.Popen(
+        [sys.executable, "-c", UP_ON_NOBODYS_PORTS, str(tmp_path / "stack")],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as up:
+        try:
+            await_line(tmp_path / "asked", " up ")
+            up.send_signal(signal.SIGTERM)
+            await_line(tmp_path / "asked", " down ")
+            up.send_signal(signal.SIGTERM)
+            os.killpg(up.pid, signal.SIGINT)  # as a terminal does
+            assert up.stderr is not None
+            while "still stopping" not in up.stderr.readline():
+                assert up.poll() is None
+            (tmp_path / "may-end").touch()
+            _, said = up.communicate(timeout=30)
+        finally:
+            up.kill()
+
+    assert asked()[-1] == "ended"
+    assert said.endswith("interrupted; what this command had started is stopped\n")
+    assert up.returncode == 130
