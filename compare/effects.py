@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from compare.checker import Effect
+from compare.checker import Effect, State
 from compare.figures import Progressed
 from compare.ledger import Entry, Identity, Outcome
 from shared.envelope import Envelope
@@ -90,6 +90,35 @@ class Databases:
         not run."""
         statement = "select body from dead_letter where state <> 'resolved'"
         return identities([row["body"] for row in await self._connections["dead_letter"].fetch(statement)])
+
+    async def state(self) -> State:
+        """What the tables say besides the effects."""
+        owned = [
+            ("order", "select id::text, version from orders"),
+            ("user", "select id::text, version from users"),
+        ]
+        versions: dict[str, int] = {}
+        for service, statement in owned:
+            versions.update(await self._connections[service].fetch(statement))
+        copies = await self._connections["order"].fetch("select user_id::text, version from known_user")
+        return State(versions, dict(copies), await self._failed_identities())
+
+    async def _failed_identities(self) -> set[Identity]:
+        """The events that the subscriber could not take, and that nobody has given back or discarded since."""
+        statement = """
+            select body from dead_letter
+             where subscriber = 'notification' and kind = 'failed' and state in ('pending', 'redriven', 'parked')
+            """
+        return identities([row["body"] for row in await self._connections["dead_letter"].fetch(statement)])
+
+    async def drop_unique_constraint(self) -> None:
+        """Take from the table of effects what would refuse a second one, so that it shows."""
+        connection = self._connections["notification"]
+        name = await connection.fetchval(
+            "select conname from pg_constraint where conrelid = 'notification'::regclass and contype = 'u'"
+        )
+        if name:
+            await connection.execute(f'alter table notification drop constraint "{name}"')
 
     async def resolve(self, entries: Sequence[Entry]) -> None:
         """Find out which order or user an unanswered request became, by its idempotency key.

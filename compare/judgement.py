@@ -79,7 +79,7 @@ def notes(outcome: RunResult) -> list[str]:
 
 def _side_notes(side: Side, verdict: Verdict) -> Iterator[str]:
     if not verdict.sound:
-        yield "events were lost, doubled or left behind: no throughput figure is given."
+        yield "events were lost, doubled or left behind: no figure is given."
     for result in side.steady_results:
         yield from _steady_notes(result)
     for backlog in side.backlog_results:

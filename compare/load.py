@@ -78,18 +78,23 @@ class LoadGenerator:
         self._on_sent = on_sent
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
-    async def run(self, operations: Sequence[Operation], phase: str) -> tuple[list[Entry], LoadReport]:
-        """Send all of `operations`; returns their ledger entries, in the same order, when each has its answer."""
+    async def run(
+        self, operations: Sequence[Operation], phase: str, enough: asyncio.Event | None = None
+    ) -> tuple[list[Entry], LoadReport]:
+        """Send all of `operations`, or those whose time comes before `enough` is set.
+
+        Returns the ledger entries of what was sent, in the same order, when each has its answer.
+        """
         # aiohttp, because the load generator shares the CPUs with what it measures: httpx takes 13 times as much.
         # The slots bound the connections.
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session:
-            return await self._run(session, operations, phase)
+            return await self._run(session, operations, phase, enough or asyncio.Event())
 
     async def _run(
-        self, session: aiohttp.ClientSession, operations: Sequence[Operation], phase: str
+        self, session: aiohttp.ClientSession, operations: Sequence[Operation], phase: str, enough: asyncio.Event
     ) -> tuple[list[Entry], LoadReport]:
-        report = LoadReport(operations=len(operations))
+        report = LoadReport()
         entries: list[Entry] = []
         placed: dict[int, asyncio.Future[str | None]] = {}
         tasks: list[asyncio.Task[None]] = []
@@ -97,13 +102,15 @@ class LoadGenerator:
         try:
             for operation in operations:
                 intended_s = report.started_s + operation.at_s
+                if (wait_s := intended_s - self._clock.now_s()) > 0:
+                    await asyncio.sleep(wait_s)
+                if enough.is_set():
+                    break
                 entry = Entry(phase, EVENT_TYPES[operation.kind], intended_s)
                 entry.idempotency_key = f"{phase}-{operation.number}"
                 entries.append(entry)
                 if operation.kind == "place":
                     placed[operation.number] = asyncio.get_running_loop().create_future()
-                if (wait_s := intended_s - self._clock.now_s()) > 0:
-                    await asyncio.sleep(wait_s)
                 tasks.append(asyncio.create_task(self._perform(session, operation, entry, placed, report)))
                 self._on_sent(len(tasks))
             await asyncio.gather(*tasks)
@@ -111,7 +118,7 @@ class LoadGenerator:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        report.ended_s = self._clock.now_s()
+        report.operations, report.ended_s = len(entries), self._clock.now_s()
         return entries, report
 
     async def _perform(

@@ -73,10 +73,10 @@ def _table(summary: dict[str, Any]) -> Table:
         cells = [_with_range(row, name, show) for row in rows]
         table.add_row(title, *cells, summary["differences"][name])
     table.add_section()
-    for name, title, bad in _COUNTS:
+    for name, title, always in _COUNTS:
         counts = [row[name] for row in rows]
-        if bad or any(counts):
-            table.add_row(title, *(f"[red]{count:,}[/red]" if bad and count else f"{count:,}" for count in counts))
+        if always or any(counts):
+            table.add_row(title, *(_count(count, bad=name not in _NOT_BAD) for count in counts))
     table.add_section()
     for name, title in _COSTS:
         table.add_row(title, *(_plain(row["cost"][name]) for row in rows))
@@ -90,6 +90,10 @@ def _with_range(row: dict[str, Any], name: str, show: Callable[[float], str]) ->
     if low == high:
         return show(row[name])
     return f"{show(row[name])} [dim]({show(low)} to {show(high)})[/dim]"
+
+
+def _count(count: int, *, bad: bool) -> str:
+    return f"[red]{count:,}[/red]" if bad and count else f"{count:,}"
 
 
 def _per_s(value: float) -> str:
@@ -110,17 +114,19 @@ _FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("p50_ms", "p50 ms, request to effect", _ms),
     ("p99_ms", "p99 ms, request to effect", _ms),
 )
-# The last column says whether any is bad; what is not bad is shown only where there is some.
+# The last column says whether it is shown where there is none of it, too.
 _COUNTS: tuple[tuple[str, str, bool], ...] = (
-    ("acknowledged", "events acknowledged", False),
+    ("acknowledged", "events acknowledged", True),
     ("lost", "lost", True),
     ("duplicate_effects", "duplicate effects", True),
     ("reordered", "reordered within a key", True),
     ("stuck", "stuck", True),
     ("dead_lettered", "dead-lettered", True),
+    ("stale", "stale copies of users", False),
     ("unexpected", "effects nobody asked for", True),
     ("indeterminate_recovered", "unanswered, yet done", False),
 )
+_NOT_BAD = frozenset({"acknowledged", "indeterminate_recovered"})
 _COSTS: tuple[tuple[str, str], ...] = (
     ("broker_cpu_s_per_100k_effects", "CPU s/100k drained: broker"),
     ("services_cpu_s_per_100k_effects", "  … services"),

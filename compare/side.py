@@ -82,6 +82,8 @@ class Side:
     backlog_results: list[BacklogResult] = field(default_factory=list)
     given_up: set[Identity | None] = field(default_factory=set)
     """Events that did not arrive in time: no later phase waits for them again."""
+    verdict: Verdict = field(default_factory=Verdict)
+    """What the last `verify` found."""
 
     # -- phases
 
@@ -175,13 +177,26 @@ class Side:
         """
         await self.databases.resolve(self.entries)
         await self.settle()
+        verdict = await self._checked(Remaining())
+        if _open(verdict) > _open(self.verdict):
+            # What nobody was told of may be on its way still, and so may a letter's end.
+            async def closed() -> bool:
+                nonlocal verdict
+                verdict = await self._checked(Remaining())
+                return _open(verdict) <= _open(self.verdict)
+
+            await until(closed, self.workload.settle_timeout_s, _SETTLE_POLL_S)
+        if verdict.lost or verdict.stuck:
+            self.journey.detail("looking for what is missing")
+            verdict = await self._checked(await self._look_for_missing())
+        self.verdict = verdict
+        return verdict
+
+    async def _checked(self, remaining: Remaining) -> Verdict:
+        # The state first: what is committed after it need not have taken effect yet.
+        state = await self.databases.state()
         self.effects = await self.databases.effects()
-        if not checker.missing(self.entries, self.effects):
-            return checker.check(self.entries, self.effects)
-        self.journey.detail("looking for what is missing")
-        remaining = await self._look_for_missing()
-        self.effects = await self.databases.effects()
-        return checker.check(self.entries, self.effects, remaining)
+        return checker.check(self.entries, self.effects, remaining, state)
 
     def committed_s(self) -> dict[Identity, float]:
         """When each effect was committed, as of the last `verify`."""
@@ -201,9 +216,13 @@ class Side:
     async def _usage(self) -> Usage:
         return await asyncio.to_thread(take_usage, self.runtime, self.broker, time.monotonic())
 
-    async def send(self, operations: list[Operation], phase: str) -> tuple[list[Entry], LoadReport]:
-        """Send operations over HTTP; their ledger entries are among `entries` once all are answered."""
+    async def send(
+        self, operations: list[Operation], phase: str, enough: asyncio.Event | None = None
+    ) -> tuple[list[Entry], LoadReport]:
+        """Send operations over HTTP, all or until `enough`; their ledger entries are among `entries` once all are
+        answered."""
         steady = self.workload.steady
+        of_all = "" if enough else f" of {len(operations):,}"
         generator = LoadGenerator(
             self.runtime.service_urls(self.broker),
             self.users,
@@ -211,9 +230,9 @@ class Side:
             in_flight_max=steady.in_flight_max,
             timeout_s=steady.request_timeout_s,
             lines_per_order=steady.lines_per_order,
-            on_sent=lambda count: self.journey.detail(f"{count:,} of {len(operations):,} requests"),
+            on_sent=lambda count: self.journey.detail(f"{count:,}{of_all} requests"),
         )
-        entries, report = await generator.run(operations, phase)
+        entries, report = await generator.run(operations, phase, enough)
         self.entries += entries
         return entries, report
 
@@ -289,3 +308,8 @@ class Side:
             in_queue=await broker_state(self.broker, self.runtime).peek(),
             in_dead_letters=await dead_letter_identities(settings) | await self.databases.kept_identities(),
         )
+
+
+def _open(verdict: Verdict) -> int:
+    """How much of what was found may yet come right."""
+    return len(verdict.lost) + len(verdict.stuck) + len(verdict.dead_lettered) + len(verdict.stale)

@@ -55,22 +55,27 @@ def _broker(side: Side, verdict: Verdict) -> dict[str, Any]:
     for result in side.steady_results:
         together.add(result.latencies)
     per_round = [result.latencies.figures() for result in side.steady_results]
-    effects_per_s = _median(drained)
-    return {
-        # A run that lost or doubled something has no throughput: the work was not done.
-        "effects_per_s": effects_per_s if verdict.sound else None,
+    by_round: dict[str, Sequence[float | None]] = {
+        "effects_per_s": drained,
+        "relay_events_per_s": relayed,
+        "p50_ms": [row["p50_ms"] for row in per_round],
+        "p99_ms": [row["p99_ms"] for row in per_round],
+    }
+    of_all: dict[str, float | None] = {
+        "effects_per_s": _median(drained),
         "p50_ms": together.percentile_ms(50),
         "p99_ms": together.percentile_ms(99),
+        "relay_events_per_s": _median(relayed),
+    }
+    if not verdict.sound:
+        # Work that was not done, or done twice, has neither a speed nor a price. The rounds are kept as evidence.
+        by_round, of_all = dict.fromkeys(by_round, ()), dict.fromkeys(of_all)
+    return {
+        **of_all,
         **verdict.counts(),
-        "relay_events_per_s": _median(relayed) if verdict.sound else None,
-        "range": {
-            "effects_per_s": _range(drained),
-            "relay_events_per_s": _range(relayed),
-            "p50_ms": _range([row["p50_ms"] for row in per_round]),
-            "p99_ms": _range([row["p99_ms"] for row in per_round]),
-        },
-        "latency": together.figures(),
-        "cost": _cost(side),
+        "range": {name: _range(values) for name, values in by_round.items()},
+        "latency": together.figures() if verdict.sound else None,
+        "cost": _cost(side, side.backlog_results if verdict.sound else []),
         "steady_rounds": [_steady(result) for result in side.steady_results],
         "backlog_rounds": [_backlog(result) for result in side.backlog_results],
         "examples": _examples(verdict),
@@ -108,18 +113,18 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
     }
 
 
-def _cost(side: Side) -> dict[str, Any]:
+def _cost(side: Side, results: Sequence[BacklogResult]) -> dict[str, Any]:
     """CPU seconds per 100,000 effects while draining, by who spent them; the broker's memory at its highest."""
     parts = (side.broker, "postgres", "redis", f"{side.broker}_services")
-    effects = sum(result.cpu_effects for result in side.backlog_results)
-    spent = {part: sum(result.cpu_s.get(part, 0.0) for result in side.backlog_results) for part in parts}
+    effects = sum(result.cpu_effects for result in results)
+    spent = {part: sum(result.cpu_s.get(part, 0.0) for result in results) for part in parts}
     names = ("broker", "postgres", "redis", "services")
     per_effect = {
         f"{name}_cpu_s_per_100k_effects": _rounded(spent[part] / effects * 100_000, 1) if effects else None
         for name, part in zip(names, parts, strict=True)
     }
-    memory = max((result.broker_memory_bytes for result in side.backlog_results), default=0)
-    return {**per_effect, "broker_memory_mib": round(memory / 2**20)}
+    memory = max((result.broker_memory_bytes for result in results), default=None)
+    return {**per_effect, "broker_memory_mib": None if memory is None else round(memory / 2**20)}
 
 
 def _examples(verdict: Verdict) -> dict[str, list[str]]:
@@ -127,6 +132,7 @@ def _examples(verdict: Verdict) -> dict[str, list[str]]:
         "lost": verdict.lost,
         "stuck": verdict.stuck,
         "dead_lettered": verdict.dead_lettered,
+        "stale": verdict.stale,
         "duplicate_effects": verdict.duplicate_effects,
         "reordered": verdict.reordered,
         "unexpected": verdict.unexpected,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from compare.side import StalledError
 from deploy.topology import BROKERS, BrokerName, ServerName
 from faults import clock_step, poison, quota
 from faults.scene import Scene
@@ -39,7 +40,8 @@ async def _nothing(_scene: Scene) -> None:
 class Fault:
     """`act` is called when the load has run for a while, `prepare` before the load, `restore` in any case after.
 
-    `load_s` is how long the load lasts: through the fault, and a little into the time after it.
+    `load_s` is how long the load lasts at least: through the fault, and into the time after it until the system is
+    caught up, as a rule.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Fault:
     brokers: tuple[BrokerName, ...] = BROKERS
     nodes: int = 1
     """How many nodes the broker must have."""
+    unnoticed: bool = False
+    """Clients may lose their connection, and must not be answered with an error."""
 
 
 # -- processes
@@ -117,14 +121,14 @@ async def _remove_second_order(scene: Scene) -> None:
 
 async def _scale(scene: Scene) -> None:
     """Two more consumers come; one goes in good order, one is killed."""
-    scene.begin()
+    began_s = scene.side.clock.now_s()
     name = scene.process(CONSUMER)
     second = await scene.call(scene.runtime.start_extra, name, "second")
     third = await scene.call(scene.runtime.start_extra, name, "third")
     await asyncio.sleep(2)
     await scene.call(scene.runtime.stop_extra, second)
-    await scene.call(scene.runtime.kill, third, signal.SIGKILL)
-    scene.end()
+    await scene.kill(third)
+    scene.began_s = began_s
 
 
 async def _remove_consumers(scene: Scene) -> None:
@@ -207,9 +211,12 @@ async def _memory_alarm(scene: Scene) -> None:
     """Every publisher is blocked: RabbitMQ believes that it has used up its memory."""
     scene.begin()
     await scene.call(scene.runtime.rabbitmqctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+    status = json.loads(await scene.call(scene.runtime.rabbitmqctl, "status", "--formatter", "json"))
     await asyncio.sleep(_ALARM_S)
     await _memory_alarm_off(scene)
     scene.end()
+    if not status["alarms"]:
+        raise StalledError("RabbitMQ has raised no alarm, though its limit of memory is 1 MB")
 
 
 async def _memory_alarm_off(scene: Scene) -> None:
@@ -224,9 +231,7 @@ async def _disk_full(scene: Scene) -> None:
 
 async def _node_killed(scene: Scene) -> None:
     """The node that most clients are connected to: the first of the list."""
-    scene.begin()
-    await scene.call(scene.runtime.kill, scene.broker)
-    scene.end()
+    await scene.kill(scene.broker)
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -237,8 +242,8 @@ FAULTS: tuple[Fault, ...] = (
     _armed("relay-before-publish", "relay SIGKILL before publish", failpoints.BEFORE_PUBLISH, ORDER),
     _armed("relay-after-publish", "relay SIGKILL after publish", failpoints.AFTER_PUBLISH, ORDER),
     Fault("consumer-zombie", f"consumer SIGSTOP for {_ZOMBIE_S:g} s", _zombie, 44, _arm_zombie, _bury_zombie),
-    Fault("broker-restart", "broker restart", _broker_restarted, load_s=16),
-    Fault("broker-sigkill", "broker SIGKILL", _broker_killed, load_s=14),
+    Fault("broker-restart", "broker restart", _broker_restarted, load_s=22),
+    Fault("broker-sigkill", "broker SIGKILL", _broker_killed, load_s=26),
     Fault("postgres-restart", "PostgreSQL restart", _restarted("postgres"), load_s=10),
     Fault("redis-flushall", "Redis FLUSHALL", _redis_flushed, load_s=6),
     Fault("redis-down", f"Redis down {_AWAY_S:g} s", _redis_down, load_s=16, restore=_redis_back),
@@ -252,7 +257,7 @@ FAULTS: tuple[Fault, ...] = (
         restore=_memory_alarm_off,
         brokers=("rabbit",),
     ),
-    Fault("disk-full", f"Kafka disk full {_ALARM_S:g} s", _disk_full, load_s=18, brokers=("kafka",)),
+    Fault("disk-full", f"Kafka disk full {_ALARM_S:g} s", _disk_full, load_s=28, brokers=("kafka",)),
     Fault(
         "clock-back",
         "consumer's clock back 1 h",
@@ -271,7 +276,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("two-relays", "two relays, the leader SIGKILL", _two_relays, load_s=14, restore=_remove_second_order),
     Fault("scale-consumers", "consumers added and removed", _scale, load_s=16, restore=_remove_consumers),
-    Fault("rolling-restart", "rolling restart of all services", _rolling_restart, load_s=24),
+    Fault("rolling-restart", "rolling restart of all services", _rolling_restart, 24, unnoticed=True),
     Fault("node-sigkill", "one of three nodes SIGKILL", _node_killed, load_s=25, nodes=3),
 )
 

@@ -5,14 +5,20 @@ Only the wall clock steps; the monotonic clock, which a step leaves alone, goes 
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import httpx
+
+from compare.side import StalledError
 from deploy.errors import DeployError
 from deploy.native.system import apt_install
-from faults.scene import Scene
+from faults.scene import PATIENCE_S, Scene
 
 _CONSUMER = "notification-consumer"
 _PACKAGE = "libfaketime"
+_BACK_S = 3_600
 _LIBRARY = "*-linux-gnu*/faketime/libfaketime.so.1"
 
 
@@ -46,10 +52,16 @@ async def prepare(scene: Scene) -> None:
 
 
 async def step_back(scene: Scene) -> None:
-    """An hour back, and it stays there."""
+    """An hour back, and it stays there. Raises `StalledError` when the process does not see it."""
     scene.begin()
-    _dial(scene).write_text("-3600\n")
+    _dial(scene).write_text(f"-{_BACK_S}\n")
     scene.end()
+    url = scene.runtime.process_urls(scene.broker)[f"{scene.process(_CONSUMER)}-stand-in"]
+    async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
+        answer = await client.get(f"{url}/health/live")
+    behind_s = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
+    if abs(behind_s - _BACK_S) > _BACK_S / 10:
+        raise StalledError(f"the consumer's clock is {behind_s:.0f} s behind, and should be {_BACK_S}")
 
 
 async def restore(scene: Scene) -> None:

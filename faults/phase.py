@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from compare import checker
-from compare.checker import Effect, Verdict
+from compare.checker import Verdict
 from compare.ledger import Entry
 from compare.side import Side
 from faults.catalogue import Fault
 from faults.deliveries import DuplicateCount
-from faults.figures import gap_s, recovered_s
+from faults.figures import gap_s, recovered_s, watched_until_s
 from faults.proxy import Proxies
-from faults.scene import Scene
+from faults.scene import PATIENCE_S, Scene
 
 LEAD_S = 2.0
 """The fault comes so long after the load has begun."""
+TAIL_S = 5.0
+"""The load goes on for so long after the fault, at least."""
 _CONSUMER = "notification-consumer"
 
 
 @dataclass(slots=True)
 class PhaseResult:
-    """What one fault did. The verdict is of this phase alone: what it caused, whichever event it hit."""
+    """What one fault did. The verdict is of what was found since the phase before, whichever event it hit."""
 
     fault: str
     verdict: Verdict
@@ -33,10 +36,19 @@ class PhaseResult:
     recovered_s: float | None
     operations: int
     errors: dict[str, int] = field(default_factory=dict)
+    """By HTTP status, or by what became of the connection."""
+    error_responses_allowed: bool = True
 
     @property
     def sound(self) -> bool:
-        return self.verdict.sound
+        """Whether nothing was lost, doubled or left behind, and everything serves again."""
+        answered = self.error_responses_allowed or not self.error_responses
+        return self.verdict.sound and self.recovered_s is not None and answered
+
+    @property
+    def error_responses(self) -> dict[str, int]:
+        """The errors that have an HTTP status."""
+        return {reason: count for reason, count in self.errors.items() if reason.isdigit()}
 
     def figures(self) -> dict[str, Any]:
         """As in the summary; seconds are rounded to milliseconds."""
@@ -51,6 +63,7 @@ class PhaseResult:
             "recovered_s": None if self.recovered_s is None else round(self.recovered_s, 3),
             "indeterminate_recovered": counts["indeterminate_recovered"],
             "dead_lettered": counts["dead_lettered"],
+            "stale": counts["stale"],
             "unexpected": counts["unexpected"],
             "acknowledged": counts["acknowledged"],
             "operations": self.operations,
@@ -75,29 +88,40 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
         watching = asyncio.create_task(duplicates.watch())
         stack.callback(watching.cancel)
         entries, errors = await _load_with(fault, scene)
+    for row in side.runtime.sets[side.broker].processes:
+        await scene.call(side.runtime.wait_ready, row.name)
     await side.databases.connect()
     await side.settle()
     await duplicates.look()
-    verdict = await side.verify()
-    # It is stopped there if something was missing; where it runs, this changes nothing.
-    await scene.call(side.runtime.start_process, side.process(_CONSUMER))
+    verdict = await verify(side, entries)
     began_s, ended_s = scene.began_s or 0.0, scene.ended_s or 0.0
     committed_s = side.committed_s()
     times = [effect.committed_s for effect in side.effects if effect.position > position]
-    until_s = max((entry.intended_s for entry in entries), default=began_s)
     return PhaseResult(
         fault=fault.name,
-        verdict=of_phase(verdict, fault.name, position, entries, side.effects),
+        verdict=verdict,
         duplicate_deliveries=duplicates.total,
-        gap_s=gap_s(times, began_s, until_s),
+        gap_s=gap_s(times, began_s, watched_until_s(entries, committed_s, times)),
         recovered_s=recovered_s(entries, committed_s, ended_s),
         operations=len(entries),
         errors=errors,
+        error_responses_allowed=not fault.unnoticed,
     )
+
+
+async def verify(side: Side, entries: Sequence[Entry]) -> Verdict:
+    """Check everything; what was found that the check before had not, and the counts of `entries`."""
+    before = side.verdict
+    whole = await side.verify()
+    # It is stopped there if something was missing; where it runs, this changes nothing.
+    await asyncio.to_thread(side.runtime.start_process, side.process(_CONSUMER))
+    return checker.since(whole, before, entries, side.effects)
 
 
 async def _load_with(fault: Fault, scene: Scene) -> tuple[list[Entry], dict[str, int]]:
     side = scene.side
+    enough = asyncio.Event()
+    began = asyncio.get_running_loop().time()
 
     async def strike() -> None:
         await asyncio.sleep(LEAD_S)
@@ -106,8 +130,12 @@ async def _load_with(fault: Fault, scene: Scene) -> tuple[list[Entry], dict[str,
         await fault.act(scene)
         scene.began_s = scene.began_s or began_s
         scene.ended_s = scene.ended_s or side.clock.now_s()
+        passed_s = asyncio.get_running_loop().time() - began
+        await asyncio.sleep(max(TAIL_S, fault.load_s - passed_s))
+        enough.set()
 
-    loading = asyncio.create_task(side.send(side.schedule(fault.name, fault.load_s), fault.name))
+    operations = side.schedule(fault.name, fault.load_s + PATIENCE_S)
+    loading = asyncio.create_task(side.send(operations, fault.name, enough))
     try:
         await strike()
         entries, report = await loading
@@ -126,26 +154,3 @@ def _consumers(side: Side) -> dict[str, str]:
     urls = side.runtime.process_urls(side.broker)
     rows = side.runtime.sets[side.broker].processes
     return {row.name: urls[row.name] for row in rows if row.process.endswith("-consumer")}
-
-
-def of_phase(whole: Verdict, phase: str, position: int, entries: list[Entry], effects: list[Effect]) -> Verdict:
-    """The part of a verdict over everything that belongs to one phase: its events, and effects recorded in it."""
-
-    def own(found: list[Entry]) -> list[Entry]:
-        return [entry for entry in found if entry.phase == phase]
-
-    def recent(found: list[Effect]) -> list[Effect]:
-        return [effect for effect in found if effect.position > position]
-
-    committed = len(entries) - len(checker.missing(entries, effects))
-    return Verdict(
-        acknowledged=sum(entry.acknowledged_s is not None for entry in entries),
-        effects=committed,
-        lost=own(whole.lost),
-        stuck=own(whole.stuck),
-        dead_lettered=own(whole.dead_lettered),
-        duplicate_effects=recent(whole.duplicate_effects),
-        reordered=recent(whole.reordered),
-        indeterminate_recovered=own(whole.indeterminate_recovered),
-        unexpected=recent(whole.unexpected),
-    )

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from compare.checker import Verdict
 from compare.ledger import write_ledger
 from compare.replacement import replaced
 from faults.catalogue import fault_named
@@ -29,15 +30,18 @@ _COLUMNS = (
     "recov-\nered s",
 )
 DEFINITIONS = {
-    "lost": "acknowledged, no effect, and nowhere on the way",
+    "lost": "acknowledged, or committed without the client's hearing of it; no effect, and nowhere on the way",
     "duplicate_deliveries": "deliveries that the consumers' own metrics call duplicate: seen, and without effect",
     "duplicate_effects": "effects of an event after its first",
     "reordered": "effects recorded after one of the same key with a higher sequence",
-    "stuck": "acknowledged, no effect within the time, still in the outbox or the queue",
+    "stuck": "as lost, but still in the outbox or the queue: no effect within the time",
+    "dead_lettered": "among the dead letters that say that an event failed, with or without an effect",
+    "stale": "acknowledged changes of users that have not come to the order service",
     "indeterminate_recovered": "the client never heard of success, and yet there is an effect: allowed",
     "gap_s": "longest time without a committed effect around the fault, beyond the longest before it",
     "recovered_s": "from the end of the fault (a kill: at once) to the last request that failed, or the last "
-    "effect that came more than 1 s after its acknowledgement",
+    "effect that came more than 1 s after its acknowledgement; null, and not sound, when a service acknowledged "
+    "nothing any more",
 }
 
 
@@ -57,6 +61,7 @@ def circumstances(result: RunResult, command: str) -> dict[str, Any]:
         "load": result.workload.steady.model_dump(mode="json"),
         "versions": result.versions,
         "hardware": result.hardware,
+        "afterwards": [{"broker": broker, **verdict.counts()} for broker, verdict in result.afterwards],
         "definitions": DEFINITIONS,
         "faults": {
             phase.fault: fault_named(phase.fault).title for part in result.phases.values() for phase in part
@@ -81,17 +86,25 @@ def print_report(result: RunResult, out: Path, console: Console | None = None) -
     console.print(_table(result))
     for broker, phases in result.phases.items():
         for phase in phases:
-            for kind in ("lost", "stuck", "dead_lettered", "duplicate_effects", "reordered", "unexpected"):
-                rows = getattr(phase.verdict, kind)[:_EXAMPLES_MAX]
-                if rows:
-                    examples = ", ".join(f"{row.event_type} {row.key} {row.sequence}" for row in rows)
-                    console.print(f"[red]{broker} {phase.fault} {kind}:[/red] {examples}", soft_wrap=True)
+            _print_examples(console, f"{broker} {phase.fault}", phase.verdict)
+            if phase.error_responses and not phase.error_responses_allowed:
+                console.print(f"[red]{broker} {phase.fault} error responses:[/red] {phase.error_responses}")
+    for broker, found in result.afterwards:
+        _print_examples(console, f"{broker} after the last fault", found)
     if result.broken:
         console.print(f"[red]ended early:[/red] {result.broken}", soft_wrap=True)
     console.print(f"Figures: {out / 'summary.json'}   Definitions, load, versions: {out / 'run.json'}")
     console.print(f"Every event: {out / 'ledger.jsonl.gz'}")
     verdict = "nothing lost, nothing done twice, nothing stuck" if result.sound else "NOT SOUND"
     console.print(f"{verdict} ({result.took_s:.0f} s)")
+
+
+def _print_examples(console: Console, where: str, verdict: Verdict) -> None:
+    for kind in ("lost", "stuck", "dead_lettered", "stale", "duplicate_effects", "reordered", "unexpected"):
+        rows = getattr(verdict, kind)[:_EXAMPLES_MAX]
+        if rows:
+            examples = ", ".join(f"{row.event_type} {row.key} {row.sequence}" for row in rows)
+            console.print(f"[red]{where} {kind}:[/red] {examples}", soft_wrap=True)
 
 
 def _table(result: RunResult) -> Table:
@@ -112,7 +125,7 @@ def _table(result: RunResult) -> Table:
                 f"{phase.duplicate_deliveries:,}",
                 f"{counts['indeterminate_recovered']:,}",
                 f"{phase.gap_s:.1f}",
-                "never" if phase.recovered_s is None else f"{phase.recovered_s:.1f}",
+                "[red]never[/red]" if phase.recovered_s is None else f"{phase.recovered_s:.1f}",
             )
         table.add_section()
     return table

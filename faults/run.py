@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -10,9 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from compare import facts
+from compare.checker import Verdict
 from compare.clock import Clock
 from compare.interruption import run_until_signal
 from compare.journey import Journey, Leg
@@ -24,7 +25,7 @@ from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
 from deploy.topology import BROKERS, BrokerName, ServerName
 from faults.catalogue import Fault
-from faults.phase import PhaseResult, play
+from faults.phase import PhaseResult, play, verify
 from faults.proxy import Proxies
 
 NAME = "faults"
@@ -32,8 +33,9 @@ LOAD = Path(__file__).parent / "load.yml"
 
 _STARTING = "starting servers and services"
 _USERS = "registering users"
-_BROKEN = (DeployError, StalledError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What ends a run early: what was found until then is reported all the same."""
+_QUIET = "quiet, and the last check"
+_QUIET_S = 10.0
+"""After the last fault: what comes so late is charged to all of them."""
 _SERVICE_SETTINGS = {
     "TANDEM_HANDLER_TIMEOUT_S": "15",  # and with it how long a stopped process may hold locks: see the zombie
 }
@@ -41,11 +43,13 @@ _SERVICE_SETTINGS = {
 
 @dataclass(slots=True)
 class RunResult:
-    """The phases by broker in the order played; `broken` says why the run ended early, if it did."""
+    """The phases by broker in the order played; `afterwards` is what was found in the quiet after the last of a
+    stage; `broken` says why the run ended early, if it did."""
 
     workload: Workload
     started_at: datetime
     phases: dict[BrokerName, list[PhaseResult]] = field(default_factory=dict)
+    afterwards: list[tuple[BrokerName, Verdict]] = field(default_factory=list)
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     committed_s: dict[str, dict[Identity, float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -55,8 +59,9 @@ class RunResult:
 
     @property
     def sound(self) -> bool:
-        """Whether all was played and nothing lost, doubled or left behind."""
-        return self.broken is None and all(phase.sound for part in self.phases.values() for phase in part)
+        """Whether all was played, nothing lost, doubled or left behind, and everything serves again."""
+        played = all(phase.sound for part in self.phases.values() for phase in part)
+        return self.broken is None and played and all(verdict.sound for _, verdict in self.afterwards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class Stage:
             for broker in self.brokers
             if broker in fault.brokers
         ]
-        return legs
+        return [*legs, Leg(_QUIET, _QUIET_S + 2)]
 
 
 def stages(brokers: Sequence[BrokerName], faults: Sequence[Fault]) -> list[Stage]:
@@ -102,8 +107,10 @@ def run(planned: Sequence[Stage], run_root: Path, workload: Workload | None = No
         for stage in planned:
             try:
                 _run_stage(stage, result, run_root, journey)
-            except _BROKEN as error:
-                result.broken = str(error) or type(error).__name__
+            except Exception as error:  # noqa: BLE001  whatever it is: what was found until then must be told
+                result.broken = f"{type(error).__name__}: {error}"
+                if not isinstance(error, DeployError | StalledError):  # those say themselves what is wrong
+                    journey.say(traceback.format_exc())
                 break
     result.took_s = time.monotonic() - began
     return result
@@ -123,7 +130,7 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, journey: Journey
                 start(runtime, stage)
             result.versions = facts.versions(runtime)
             run_until_signal(_drive(stage, result, runtime, proxies, journey))
-        except _BROKEN:
+        except Exception:
             keep_logs(runtime, run_root, NAME, journey)
             raise
         if not result.sound:
@@ -150,11 +157,18 @@ async def _drive(stage: Stage, result: RunResult, runtime: Runtime, proxies: Pro
             databases = await stack.enter_async_context(databases_of(runtime, broker))
             sides[broker] = Side(broker, runtime, result.workload, clock, journey, databases)
             with journey.leg(next(left)):
+                # The inbox alone is to keep effects from being doubled.
+                await databases.drop_unique_constraint()
                 await sides[broker].register_users()
         for fault in stage.faults:
             for broker in (broker for broker in stage.brokers if broker in fault.brokers):
                 with journey.leg(next(left)):
                     await _play(fault, sides[broker], proxies, result)
+        with journey.leg(next(left)):
+            await asyncio.sleep(_QUIET_S)
+            for broker, side in sides.items():
+                await side.databases.connect()
+                result.afterwards.append((broker, await verify(side, [])))
 
 
 async def _play(fault: Fault, side: Side, proxies: Proxies, result: RunResult) -> None:

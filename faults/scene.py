@@ -19,6 +19,8 @@ from faults.proxy import Proxies
 PATIENCE_S = 60.0
 """For anything that must come about while a fault is played, such as the death of an armed process."""
 _POLL_S = 0.05
+_KILLED = -1
+"""What supervisor says of a process that a signal has ended."""
 
 ResultT = TypeVar("ResultT")
 
@@ -59,9 +61,10 @@ class Scene:
     # -- processes and servers
 
     async def kill(self, name: str) -> None:
-        """SIGKILL; supervisor starts the successor at once."""
+        """SIGKILL; supervisor starts the successor at once. Raises `StalledError` when nothing runs."""
         self.begin()
-        await self.call(self.runtime.kill, name)
+        if not await self.call(self.runtime.kill, name):
+            raise StalledError(f"{name} was not running and could not be killed")
         self.end()
 
     async def stand_in(
@@ -84,13 +87,17 @@ class Scene:
                 await self.call(self.runtime.stop_extra, row.name)
 
     async def await_end(self, name: str) -> None:
-        """Wait until a process has ended. Raises `StalledError` when it does not."""
+        """Wait until a signal has ended a process. Raises `StalledError` when it lives on, or ends by itself."""
 
         async def ended() -> bool:
             return not await self.call(self.runtime.pids, name)
 
         if not await until(ended, PATIENCE_S, _POLL_S):
             raise StalledError(f"{name} does not end: its fail point was not reached")
+        rows = {row["name"]: row for row in await self.call(self.runtime.processes)}
+        status = rows[name]["exitstatus"]
+        if status != _KILLED:
+            raise StalledError(f"{name} ended with exit status {status}, and not at its fail point")
 
     async def await_stop(self, name: str) -> None:
         """Wait until a process has stopped itself (SIGSTOP). Raises `StalledError` when it does not."""

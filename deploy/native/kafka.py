@@ -97,15 +97,18 @@ def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Pa
     storage = place / "log"
     settings = place / "server.properties"
     settings.write_text(_settings(site, node, storage))
-    classes = [str(java), "-cp", f"{kafka_lib}/*"]
+    # A node that is killed leaves its unpacked native libraries behind: here, and not in everybody's /tmp.
+    scratch = place / "tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    jvm = [str(java), f"-Djava.io.tmpdir={scratch}", "-XX:-UsePerfData", "-cp", f"{kafka_lib}/*"]
     if not (place / "formatted").exists():
         shutil.rmtree(storage, ignore_errors=True)
-        _format(classes, settings, cluster)
+        _format(jvm, settings, cluster)
         (place / "formatted").touch()
     heap = _HEAP if site.ports.nodes == 1 else _HEAP_IN_CLUSTER
-    options = [f"-Xms{heap}", f"-Xmx{heap}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-    times = "-Dorg.slf4j.simpleLogger.showDateTime=true"
-    command = [str(java), *options, times, *classes[1:], "kafka.Kafka", str(settings)]
+    logging = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
+    command = [*jvm, f"-Xms{heap}", f"-Xmx{heap}", *logging, "kafka.Kafka", str(settings)]
     return Program(name, command, stop_timeout_s=30)
 
 
@@ -149,8 +152,8 @@ def new_cluster_id() -> str:
             return cluster
 
 
-def _format(classes: list[str], settings: Path, cluster: str) -> None:
-    command = [*classes, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+def _format(jvm: list[str], settings: Path, cluster: str) -> None:
+    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
     try:
         done = subprocess.run(
             command,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from compare.checker import Effect, Remaining, Verdict, check, missing
+from compare.checker import Effect, Remaining, State, Verdict, check, missing
 from compare.ledger import Entry, Outcome
 
 ORDERS = ("a", "b", "c")
@@ -148,3 +148,71 @@ def test_an_effect_of_an_order_that_nobody_placed_is_unexpected(
 ) -> None:
     verdict = check(entries, [*effects, effect_of(acknowledged("ghost", 1), 7)])
     assert classes(verdict) == {"unexpected": 1}
+
+
+def versions_of(entries: list[Entry]) -> dict[str, int]:
+    """As in the owners' tables: the highest version of each key."""
+    return {str(entry.key): entry.sequence or 0 for entry in entries}
+
+
+def test_a_change_that_was_committed_and_not_answered_must_take_effect_too(
+    entries: list[Entry], effects: list[Effect]
+) -> None:
+    entries[5].outcome, entries[5].sequence = Outcome.INDETERMINATE, None
+    committed = State(versions=versions_of(entries) | {"c": 2})
+    verdict = check(entries, effects[:5], state=committed)
+    assert classes(verdict) == {"lost": 1}
+    assert verdict.lost == [entries[5]]
+    assert not verdict.sound
+
+
+def test_an_order_that_was_committed_and_not_answered_may_be_on_its_way(
+    entries: list[Entry], effects: list[Effect]
+) -> None:
+    entries[0].outcome = Outcome.INDETERMINATE
+    remaining = Remaining(in_outbox={entries[0].identity})  # type: ignore[arg-type]
+    verdict = check(entries, effects[1:], remaining, State(versions=versions_of(entries)))
+    assert classes(verdict) == {"stuck": 1}
+
+
+def test_a_committed_change_that_nobody_asked_for_and_that_has_no_effect_is_lost(
+    entries: list[Entry], effects: list[Effect]
+) -> None:
+    assert classes(check(entries, effects, state=State(versions=versions_of(entries) | {"c": 3}))) == {"lost": 1}
+
+
+def test_an_acknowledged_event_is_not_counted_again_because_its_version_is_committed(
+    entries: list[Entry], effects: list[Effect]
+) -> None:
+    assert classes(check(entries, effects[:5], state=State(versions=versions_of(entries)))) == {"lost": 1}
+
+
+def test_what_was_committed_and_took_effect_is_no_finding(entries: list[Entry], effects: list[Effect]) -> None:
+    assert classes(check(entries, effects, state=State(versions=versions_of(entries)))) == {}
+
+
+def test_an_event_with_an_effect_and_a_letter_that_it_failed_is_dead_lettered(
+    entries: list[Entry], effects: list[Effect]
+) -> None:
+    """It came again, and only the table's own constraint kept it from a second effect."""
+    verdict = check(entries, effects, state=State(failed={entries[2].identity}))  # type: ignore[arg-type]
+    assert classes(verdict) == {"dead_lettered": 1}
+    assert not verdict.sound
+
+
+def test_a_letter_of_an_event_without_effect_is_counted_once(entries: list[Entry], effects: list[Effect]) -> None:
+    letter = {entries[5].identity}
+    verdict = check(entries, effects[:5], Remaining(in_dead_letters=letter), State(failed=letter))  # type: ignore[arg-type]
+    assert classes(verdict) == {"dead_lettered": 1}
+
+
+@pytest.mark.parametrize(("copy", "found"), [(3, {}), (2, {"stale": 1}), (None, {"stale": 1})])
+def test_a_user_must_come_to_the_order_service_as_last_acknowledged(
+    copy: int | None, found: dict[str, int]
+) -> None:
+    changes = [acknowledged("u", 1, "user.registered")]
+    changes += [acknowledged("u", sequence, "user.profile_updated") for sequence in (2, 3)]
+    effects = [effect_of(entry, position) for position, entry in enumerate(changes, start=1)]
+    verdict = check(changes, effects, state=State(copies={} if copy is None else {"u": copy}))
+    assert classes(verdict) == found
+    assert verdict.sound is not bool(found)

@@ -109,14 +109,17 @@ def test_late_sends_give_no_verdict_on_latency_but_one_on_throughput(tmp_path: P
 
 
 @pytest.mark.parametrize("violated", ["lost", "stuck", "dead_lettered"])
-def test_a_side_that_lost_an_event_has_no_throughput(tmp_path: Path, violated: str) -> None:
+def test_a_side_that_lost_an_event_has_no_figure(tmp_path: Path, violated: str) -> None:
     result = run_result(tmp_path, APART)
     getattr(result.verdicts["kafka"], violated).append(Entry("steady-1", "order.placed", 1.0, key="k", sequence=1))
     assert not result.sound
     summary = summarise(result, "make compare")
-    assert summary["brokers"]["kafka"]["effects_per_s"] is None
-    assert summary["brokers"]["rabbit"]["effects_per_s"] is not None
-    assert summary["differences"]["effects_per_s"] == "no verdict: no figure"
+    for name in ("effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"):
+        assert summary["brokers"]["kafka"][name] is None
+        assert summary["brokers"]["kafka"]["range"][name] == [None, None]
+        assert summary["brokers"]["rabbit"][name] is not None
+        assert summary["differences"][name] == "no verdict: no figure"
+    assert set(summary["brokers"]["kafka"]["cost"].values()) == {None}
 
 
 def test_the_table_shows_both_columns_and_marks_a_violation(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def patient_again(side: Side) -> Iterator[None]:
     yield
     side.workload = WORKLOAD
     side.given_up.clear()
+    side.verdict = Verdict()
 
 
 async def test_nothing_is_found_where_nothing_was_planted(side: Side) -> None:
@@ -169,6 +170,23 @@ async def test_an_effect_of_nothing_is_unexpected(side: Side, notifications: asy
         """
     )
     assert found(await side.verify()) == {"unexpected": 1}
+
+
+async def test_a_change_of_a_user_that_does_not_come_to_the_order_service_leaves_its_copy_stale(
+    side: Side,
+) -> None:
+    impatient(side)
+    orders = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_order"))
+    changed = next(entry.key for entry in side.entries if entry.event_type == "user.profile_updated")
+    statement = "update known_user set version = version + $1 where user_id = $2::uuid"
+    await orders.execute(statement, -1, changed)
+    try:
+        verdict = await side.verify()
+    finally:
+        await orders.execute(statement, 1, changed)
+        await orders.close()
+    assert found(verdict) == {"stale": 1}
+    assert verdict.stale[0].key == changed
 
 
 async def test_events_that_the_relay_does_not_ship_are_stuck_in_the_outbox(side: Side) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from compare.checker import Effect, check
+from compare.checker import Effect, check, since
 from compare.ledger import Entry, Outcome
 from faults.deliveries import DuplicateCount, duplicates_on, started_at
-from faults.figures import gap_s, recovered_s
-from faults.phase import of_phase
+from faults.figures import gap_s, recovered_s, watched_until_s
 
 
 def acknowledged(key: str, at_s: float, phase: str = "p") -> Entry:
@@ -38,9 +37,35 @@ def test_recovery_ends_with_the_last_effect_that_came_late() -> None:
     assert recovered_s(entries, committed, ended_s=11.5) == pytest.approx(2.0)
 
 
+def failed(at_s: float, event_type: str = "order.placed") -> Entry:
+    return Entry("p", event_type, at_s, None, None, at_s, None, Outcome.INDETERMINATE)
+
+
+def test_an_effect_that_was_late_at_the_end_of_the_load_is_waited_for() -> None:
+    entries = [acknowledged("a", 10.0), acknowledged("b", 12.0), acknowledged("c", 14.0)]
+    committed = {("order.placed", "a", 1): 10.1, ("order.placed", "b", 1): 30.0, ("order.placed", "c", 1): 30.1}
+    times = [10.1, 30.0, 30.1]
+    assert watched_until_s(entries, committed, times) == 30.0
+    assert gap_s([9.0, 10.0, *times], 10.2, 30.0) == pytest.approx(30.0 - 10.1 - 1.0), "the whole outage counts"
+
+
+def test_nothing_is_waited_for_when_all_was_in_time() -> None:
+    entries = [acknowledged("a", 10.0), acknowledged("b", 14.0)]
+    committed = {("order.placed", "a", 1): 10.1, ("order.placed", "b", 1): 14.1}
+    assert watched_until_s(entries, committed, [10.1, 14.1]) == 14.0
+
+
 def test_recovery_ends_with_the_last_request_that_failed() -> None:
-    failed = Entry("p", "order.placed", 12.0, None, None, 12.0, None, Outcome.INDETERMINATE)
-    assert recovered_s([failed], {}, ended_s=11.5) == pytest.approx(0.5)
+    entries = [failed(12.0), acknowledged("a", 12.5)]
+    committed = {("order.placed", "a", 1): 12.6}
+    assert recovered_s(entries, committed, ended_s=11.5) == pytest.approx(0.5)
+
+
+def test_a_service_that_acknowledges_nothing_any_more_has_not_recovered() -> None:
+    entries = [acknowledged("a", 10.0), acknowledged("b", 12.5), failed(12.0, "user.profile_updated")]
+    committed = {("order.placed", key, 1): 12.6 for key in "ab"}
+    assert recovered_s([*entries[:2], failed(13.0)], committed, ended_s=11.5) is None
+    assert recovered_s(entries, committed, ended_s=11.5) is None, "the other service serves, this one does not"
 
 
 def test_nothing_late_means_recovered_at_once_and_nothing_at_all_means_never() -> None:
@@ -49,17 +74,19 @@ def test_nothing_late_means_recovered_at_once_and_nothing_at_all_means_never() -
     assert recovered_s([entry], {}, ended_s=11.0) is None
 
 
-def test_a_phase_is_charged_with_its_own_events_and_with_the_effects_recorded_in_it() -> None:
+def test_a_phase_is_charged_with_what_was_found_since_the_one_before() -> None:
     entries = [
         acknowledged("old", 1.0, "before"),
         acknowledged("lost-before", 1.1, "before"),
         acknowledged("x", 5.0),
     ]
     effects = [effect(1, "old", 1.1), effect(2, "x", 5.1), effect(3, "old", 5.2)]
-    own = of_phase(check(entries, effects), "p", 1, entries[2:], effects)
+    before = check(entries[:2], effects[:1])
+    own = since(check(entries, effects), before, entries[2:], effects)
     assert own.lost == [], "that was the phase before"
     assert [found.key for found in own.duplicate_effects] == ["old"], "doubled by this phase"
     assert (own.acknowledged, own.effects) == (1, 1)
+    assert not since(check(entries, effects), check(entries, effects), [], effects).duplicate_effects, "once only"
 
 
 PAGE = """
