@@ -62,8 +62,10 @@ def claim_without_owner() -> None:
 
 
 def mark_before_confirming() -> None:
-    """Rows are deleted as soon as they are read. The relay dies with the HTTP interface, whose clients have no answer
-    then: what was committed is lost all the same."""
+    """Rows are deleted as soon as they are read.
+
+    The relay dies together with the HTTP interface, before clients have their answers: what was committed is lost.
+    """
     publish = Relay._publish
 
     async def marked(self: Relay, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> None:
