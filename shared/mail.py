@@ -93,7 +93,7 @@ class Mailer:
         """Return once the server has taken the mail over.
 
         Raises `MailRefusedError` when it says 5xx to the recipient or the message, `TransientError` when it is
-        away, slow, or says anything else, and `DelayError` while the breaker is open.
+        away, slow, not to be trusted (TLS), or says anything else, and `DelayError` while the breaker is open.
         """
         message = compose(mail, self.sender)
         async with self._breaker.call():
@@ -120,6 +120,9 @@ def _mapped(error: Exception) -> Exception:
         reason = f"recipient refused: {error.recipients[0].code} {error.recipients[0].message}"
     elif isinstance(error, aiosmtplib.SMTPDataError):
         permanent, reason = error.code >= 500, f"message refused: {error.code} {error.message}"
+    elif isinstance(error, OSError):
+        # Of the connection, whatever else it is: a bad certificate is a `ValueError`, too.
+        permanent, reason = False, f"{type(error).__name__}: {error}"
     else:
         permanent = isinstance(error, aiosmtplib.SMTPNotSupported | ValueError)
         reason = f"{type(error).__name__}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email import message_from_bytes
@@ -41,10 +42,13 @@ class Server:
 
 
 @asynccontextmanager
-async def smtp_server() -> AsyncIterator[Server]:
+async def smtp_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    """With `tls`, one that offers STARTTLS."""
     made = Server()
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: SMTP(made, hostname="test", loop=loop), "127.0.0.1", 0)
+    listening = await loop.create_server(
+        lambda: SMTP(made, hostname="test", loop=loop, tls_context=tls), "127.0.0.1", 0
+    )
     made.port = listening.sockets[0].getsockname()[1]
     try:
         yield made

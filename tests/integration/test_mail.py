@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +103,28 @@ async def test_a_server_that_is_away_opens_the_breaker_and_one_that_is_back_clos
     with pytest.raises(DelayError) as refused:
         await sender.send(mail())
     assert 0 < refused.value.delay_s <= 30
+
+
+async def test_a_certificate_that_nobody_trusts_costs_no_mail_and_opens_the_breaker(tmp_path: Path) -> None:
+    async with smtp_server(await untrusted(tmp_path)) as server:
+        sender, breaker = mailer(server.port)
+        for _ in range(10):
+            with pytest.raises(TransientError, match="CERTIFICATE_VERIFY_FAILED"):
+                await sender.send(mail())
+    assert (server.mails, breaker.state) == ([], BreakerState.OPEN)
+
+
+async def untrusted(directory: Path) -> ssl.SSLContext:
+    """A server's TLS with a certificate that it signed itself."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    openssl = await asyncio.create_subprocess_exec(
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
+        "-keyout", key, "-out", certificate, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert await asyncio.wait_for(openssl.wait(), 30) == 0
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 # -- the notification service's own
