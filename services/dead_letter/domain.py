@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -54,16 +55,19 @@ class IllegalStateChangeError(BusinessError):
 @dataclass(frozen=True, slots=True)
 class Policy:
     """When failed letters are given back by themselves: after `backoff_initial_s`, twice as long each time up to
-    `backoff_max_s`, `attempts_max` times. No answer within `answer_timeout_s` (twice as long each time, too)
-    counts like a failure."""
+    `backoff_max_s`, `attempts_max` times. Of each wait the second half is drawn (equal jitter), so that what
+    failed together does not come back together. No answer within `answer_timeout_s` (twice as long each time,
+    too) counts like a failure. `draw` is uniform in [0, 1)."""
 
     attempts_max: int
     backoff_initial_s: float
     backoff_max_s: float
     answer_timeout_s: float
+    draw: Callable[[], float]
 
     def backoff_s(self, tries: int) -> float:
-        return min(self.backoff_initial_s * 2.0 ** min(tries, 60), self.backoff_max_s)
+        longest_s = min(self.backoff_initial_s * 2.0 ** min(tries, 60), self.backoff_max_s)
+        return longest_s * (1 + self.draw()) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,6 +47,7 @@ def policy_of(settings: Settings) -> Policy:
         backoff_initial_s=settings.redrive_backoff_initial_s,
         backoff_max_s=settings.redrive_backoff_max_s,
         answer_timeout_s=settings.redrive_answer_timeout_s,
+        draw=random.random,
     )
 
 

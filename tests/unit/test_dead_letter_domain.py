@@ -20,9 +20,13 @@ from services.dead_letter.domain import (
     State,
     fingerprint,
 )
+from services.dead_letter.handlers import policy_of
+from shared.settings import Settings
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-POLICY = Policy(attempts_max=3, backoff_initial_s=100, backoff_max_s=300, answer_timeout_s=60)
+POLICY = Policy(
+    attempts_max=3, backoff_initial_s=100, backoff_max_s=300, answer_timeout_s=60, draw=lambda: 1.0
+)  # fmt: skip
 ID = UUID("0198c0de-0000-7000-8000-000000000001")
 FAILED = Cause(
     kind=LetterKind.FAILED, error_type="KeyError", error_message="'x'", error_stack="", fingerprint="f",
@@ -46,6 +50,21 @@ def test_a_failed_letter_waits_longer_after_every_redrive_and_is_parked_in_the_e
     assert waits == [100, 200, 300]
     assert (waiting.state, waiting.redrives, waiting.due_at) == (State.PARKED, 3, None)
     assert waiting.cause.attempts == 4
+
+
+def test_what_failed_together_comes_back_in_the_second_half_of_the_wait_each_at_its_own_time() -> None:
+    drawn = iter((0.0, 0.25, 0.5, 1.0))
+    policy = replace(POLICY, draw=lambda: next(drawn))
+    assert [policy.backoff_s(0) for _ in range(4)] == [50, 62.5, 75, 100]
+    by_chance = policy_of(
+        Settings(
+            broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
+            redrive_backoff_initial_s=100, redrive_backoff_max_s=300,
+        )
+    )  # fmt: skip
+    waits = {by_chance.backoff_s(9) for _ in range(50)}
+    assert len(waits) > 1
+    assert 150 <= min(waits) <= max(waits) <= 300
 
 
 def test_a_delayed_letter_is_due_when_it_says_and_uses_up_no_try() -> None:
