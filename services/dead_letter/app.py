@@ -356,12 +356,19 @@ def add_commands(app: FastAPI, process: Process) -> None:
 # -- jobs
 
 
-async def keep(process: Process) -> None:
-    """Consume every dead-letter place. Raises `ConfigurationError` when none is named."""
+async def keep_and_give_back(process: Process) -> None:
+    """Both, with the same alerts. Raises `ConfigurationError` when no place is named."""
     if not process.settings.dead_letter_subscriptions:
         raise ConfigurationError("TANDEM_DEAD_LETTER_SUBSCRIPTIONS must name at least one subscription")
     mailer = Mailer(process.settings, process.circuit_breaker("smtp")) if process.settings.alert_mail_to else None
     alerts = Alerts(process.settings, mailer)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(keep(process, alerts))
+        tasks.create_task(give_back(process, alerts))
+
+
+async def keep(process: Process, alerts: Alerts) -> None:
+    """Consume every dead-letter place."""
     for queue in process.settings.dead_letter_subscriptions:
         subscriber, _, channel = queue.partition(".")
         place = Subscription(
@@ -385,33 +392,39 @@ def letter_handler(process: Process, place: Subscription, alerts: Alerts) -> Bat
         received = [events.read(place, delivery) for delivery in deliveries]
         async with process.units.begin() as uow:
             alarms = await handlers.receive(uow, received, datetime.now(UTC), policy, settings.alert_interval_s)
-        await asyncio.gather(*(alerts.send("dead_letter.alert", alarm) for alarm in alarms))
+        await _raise(alerts, alarms)
 
     return isolating(keep_all)
 
 
-async def give_back(process: Process) -> None:
+async def _raise(alerts: Alerts, alarms: Sequence[handlers.Alarm]) -> None:
+    await asyncio.gather(*(alerts.send("dead_letter.alert", alarm) for alarm in alarms))
+
+
+async def give_back(process: Process, alerts: Alerts) -> None:
     """Give back what is due and what is asked for, as long as the process runs."""
     settings, policy = process.settings, handlers.policy_of(process.settings)
-    publish, failed_ones_at = process.broker.publish_retry, time.monotonic()
+    quiet_s = settings.alert_interval_s
+    publish = handlers.way_back(process.broker, settings.dead_letter_subscriptions)
+    failed_ones_at = time.monotonic()
     while True:
         try:
             delayed_only = time.monotonic() < failed_ones_at
             async with process.units.begin() as uow:
-                busy = await handlers.give_back_asked(uow, publish, datetime.now(UTC), policy)
+                asked = await handlers.give_back_asked(uow, publish, datetime.now(UTC), policy, quiet_s)
+            await _raise(alerts, asked.alarms)
             async with process.units.begin() as uow:
-                number = await handlers.give_back_due(
-                    uow, publish, datetime.now(UTC), policy, delayed_only=delayed_only
+                due = await handlers.give_back_due(
+                    uow, publish, datetime.now(UTC), policy, quiet_s, delayed_only=delayed_only
                 )
-            if number >= handlers.PORTION_MAX:
-                busy = True
-            elif not delayed_only:
+            await _raise(alerts, due.alarms)
+            if not due.more and not delayed_only:
                 failed_ones_at = time.monotonic() + settings.redrive_interval_s
         except TransientError as error:
             _log.warning("dead_letter.waiting", error=str(error))
             await asyncio.sleep(_AWAY_S)
         else:
-            await asyncio.sleep(0 if busy else settings.redrive_poll_interval_s)
+            await asyncio.sleep(0 if asked.more or due.more else settings.redrive_poll_interval_s)
 
 
 async def count(process: Process) -> None:
@@ -434,7 +447,7 @@ async def forget(process: Process) -> None:
         await asyncio.sleep(0 if forgotten else _FORGET_INTERVAL_S)
 
 
-SERVICE = Service(name="dead_letter", jobs=(keep, give_back, count, forget))
+SERVICE = Service(name="dead_letter", jobs=(keep_and_give_back, count, forget))
 
 if __name__ == "__main__":
     raise SystemExit(run(SERVICE, create_app))

@@ -180,6 +180,16 @@ def hold(letter: Letter, now: datetime, wait_s: float) -> Letter:
     return letter if letter.asked else replace(letter, due_at=now + timedelta(seconds=wait_s))
 
 
+def fail_to_route(letter: Letter, now: datetime, policy: Policy) -> Letter:
+    """Its subscriber has no queue: nobody had it, and a moment later that will be no different. It waits, and is
+    parked in the end, as if it had failed again, whether the schedule or somebody wanted it redriven."""
+    tries = 0 if letter.asked else letter.tries + 1
+    unwanted = replace(letter, state=State.PENDING, tries=tries, asked=False, reason=None)
+    if tries >= policy.attempts_max:
+        return park(unwanted, "its subscriber has no queue")
+    return replace(unwanted, due_at=now + timedelta(seconds=policy.backoff_s(tries)))
+
+
 def is_used_up(letter: Letter, policy: Policy) -> bool:
     """Whether the schedule may not give it back once more."""
     counted = letter.state is State.REDRIVEN or _counts(letter)

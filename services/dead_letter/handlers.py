@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +19,8 @@ from services.dead_letter.domain import Letter, LetterNotFoundError, Policy, Red
 from services.dead_letter.events import Received
 from services.dead_letter.store import Filter, Stored
 from shared import dead_letter
-from shared.broker.base import Delivery, Subscription
-from shared.errors import UnavailableError
+from shared.broker.base import Broker, Delivery, Subscription
+from shared.errors import UnavailableError, UnroutableError
 from shared.settings import Settings
 from shared.uow import UnitOfWork
 
@@ -38,7 +39,17 @@ _AWAY_S = 15.0
 """For how long a letter rests that the broker did not take."""
 
 Publish = Callable[[Subscription, Delivery, dict[str, str]], Awaitable[None]]
-"""`Broker.publish_retry`."""
+"""As `Broker.publish_retry`."""
+Alarm = dict[str, str]
+"""What an alert says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """A portion that was given back: `more` may wait behind it, `alarms` are to be raised once it is committed."""
+
+    more: bool
+    alarms: list[Alarm]
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -56,7 +67,7 @@ def policy_of(settings: Settings) -> Policy:
 
 async def receive(
     uow: UnitOfWork, received: Sequence[Received], now: datetime, policy: Policy, alert_interval_s: float
-) -> list[dict[str, str]]:
+) -> list[Alarm]:
     """Keep new letters, and note what became of those that were given back. Nothing comes in here twice with
     effect: messages may be repeated. Returns the alerts to raise, one for each cause that had been quiet."""
     first: dict[UUID, Received] = {}
@@ -66,7 +77,7 @@ async def receive(
     rows = [store.new_row(one, _new(one, now, policy)) for one in first.values()]
     new = await store.insert_new(uow.connection, rows)
     letters = await store.lock_letters(uow.connection, [one.letter_id for one in received])
-    alarms: dict[str, dict[str, str]] = {}
+    alarms: dict[str, Alarm] = {}
     changed: dict[UUID, Letter] = {}
     for one in received:
         before = letters.get(one.letter_id)
@@ -81,9 +92,7 @@ async def receive(
             alarms[letter.cause.fingerprint] = _alarm(letter, one.subscription.queue)
     for letter_id in sorted(changed):
         uow.tell(store.CHANGE_LETTER, store.changed(changed[letter_id]))
-    quiet_since = now - timedelta(seconds=alert_interval_s)
-    raised = await store.raise_alerts(uow.connection, list(alarms), now, quiet_since)
-    return [alarms[fingerprint] for fingerprint in sorted(raised)]
+    return await _raised(uow, alarms, now, alert_interval_s)
 
 
 def _new(one: Received, now: datetime, policy: Policy) -> Letter:
@@ -97,7 +106,16 @@ def _again(letter: Letter, one: Received, now: datetime, policy: Policy) -> Lett
     return domain.fail_again(letter, one.cause, one.redrive, now, policy)
 
 
-def _alarm(letter: Letter, queue: str) -> dict[str, str]:
+async def _raised(
+    uow: UnitOfWork, alarms: Mapping[str, Alarm], now: datetime, alert_interval_s: float
+) -> list[Alarm]:
+    """Those whose cause, by which they are found here, had been quiet for so long."""
+    quiet_since = now - timedelta(seconds=alert_interval_s)
+    raised = await store.raise_alerts(uow.connection, list(alarms), now, quiet_since)
+    return [alarms[fingerprint] for fingerprint in sorted(raised)]
+
+
+def _alarm(letter: Letter, queue: str) -> Alarm:
     return {
         "queue": queue,
         "fingerprint": letter.cause.fingerprint,
@@ -105,6 +123,7 @@ def _alarm(letter: Letter, queue: str) -> dict[str, str]:
         "error": letter.cause.error_message[:500],
         "state": letter.state.value,
         "letter": str(letter.id),
+        **({"reason": letter.reason} if letter.reason is not None else {}),
     }
 
 
@@ -116,65 +135,87 @@ def _is_alarming(letter: Letter) -> bool:
 # -- giving back
 
 
+def way_back(broker: Broker, queues: Collection[str]) -> Publish:
+    """`publish_retry`. On a broker that cannot say that nobody has a queue, those are believed whose letters are
+    kept: any other subscriber's would wait for ever for somebody to be there."""
+
+    async def publish(subscription: Subscription, delivery: Delivery, headers: dict[str, str]) -> None:
+        if not broker.capabilities.unroutable_detected and subscription.queue not in queues:
+            raise UnroutableError(f"nobody keeps the dead letters of {subscription.queue} any more")
+        await broker.publish_retry(subscription, delivery, headers)
+
+    return publish
+
+
 async def give_back_due(
-    uow: UnitOfWork, publish: Publish, now: datetime, policy: Policy, *, delayed_only: bool
-) -> int:
-    """Give back a portion of what is due; returns how many letters there were, so that a full portion means more.
-
-    `delayed_only`: delayed events and overdue answers, not the failed ones, whose turn comes more rarely.
-    """
+    uow: UnitOfWork,
+    publish: Publish,
+    now: datetime,
+    policy: Policy,
+    alert_interval_s: float,
+    *,
+    delayed_only: bool,
+) -> Portion:
+    """Give back a portion of what is due. `delayed_only`: delayed events and overdue answers, not the failed ones,
+    whose turn comes more rarely."""
     due = await store.take_due(uow.connection, now, delayed_only=delayed_only, batch_max=PORTION_MAX)
-    await _give_back(uow, publish, due, now, policy)
-    return len(due)
+    _, alarms = await _give_back(uow, publish, due, now, policy)
+    return Portion(len(due) >= PORTION_MAX, await _raised(uow, alarms, now, alert_interval_s))
 
 
-async def give_back_asked(uow: UnitOfWork, publish: Publish, now: datetime, policy: Policy) -> bool:
-    """The next portion of a redrive that is due; False when none is. The pace is kept in the database, so that it
-    holds for all replicas together."""
+async def give_back_asked(
+    uow: UnitOfWork, publish: Publish, now: datetime, policy: Policy, alert_interval_s: float
+) -> Portion:
+    """The next portion of a redrive, if one is due. The pace is kept in the database, so that it holds for all
+    replicas together."""
     asked_for = await store.take_redrive(uow.connection, now)
     if asked_for is None or asked_for.next_at is None:
-        return False
+        return Portion(more=False, alarms=[])
     portion = max(1, min(PORTION_MAX, math.ceil(asked_for.rate_per_s * _PACE_S)))
     taken = await store.take_asked(uow.connection, asked_for.id, portion)
-    refused = await _give_back(uow, publish, taken, now, policy)
+    letters, alarms = await _give_back(uow, publish, taken, now, policy)
     await uow.flush()
     then = max(asked_for.next_at, now - timedelta(seconds=_LAG_MAX_S))
     then_at: datetime | None = then + timedelta(seconds=max(1, len(taken)) / asked_for.rate_per_s)
-    if refused:
+    if any(letter.asked for letter in letters):  # the broker did not take them
         then_at = now + timedelta(seconds=_AWAY_S)
     elif len(taken) < portion:
         waiting, _ = await store.progress_of(uow.connection, asked_for.id)
         then_at = then_at if waiting else None
     uow.tell(store.NEXT_OF_REDRIVE, {"of_redrive": asked_for.id, "then_at": then_at})
-    return True
+    return Portion(more=True, alarms=await _raised(uow, alarms, now, alert_interval_s))
 
 
 async def _give_back(
     uow: UnitOfWork, publish: Publish, taken: Sequence[Stored], now: datetime, policy: Policy
-) -> int:
-    """Publish them to their subscribers and note it; how many the broker did not take."""
-    sendable: list[Stored] = []
-    for stored in taken:
-        if domain.is_used_up(stored.letter, policy):
-            parked = domain.park(stored.letter, f"no answer to {stored.letter.redrives} redrives")
-            uow.tell(store.CHANGE_LETTER, store.changed(parked))
-        else:
-            sendable.append(stored)
-    results = await asyncio.gather(*(_send(publish, stored) for stored in sendable), return_exceptions=True)
-    refused = 0
-    for stored, error in zip(sendable, results, strict=True):
-        if error is None:
-            letter = domain.redrive(stored.letter, now, policy)
-        elif isinstance(error, UnavailableError):
-            refused += 1
-            letter = domain.hold(stored.letter, now, _AWAY_S)
-            _log.warning("dead_letter.not_given_back", letter=str(letter.id), error=str(error))
-        elif isinstance(error, Exception):
-            letter = domain.park(stored.letter, f"it could not be given back: {error}"[:500])
-        else:
-            raise error
+) -> tuple[list[Letter], dict[str, Alarm]]:
+    """Publish them to their subscribers and note it; what they are now, and the alarms about those that are
+    parked, by their cause."""
+    letters = await asyncio.gather(*(_offered(publish, stored, now, policy) for stored in taken))
+    alarms: dict[str, Alarm] = {}
+    for stored, letter in zip(taken, letters, strict=True):
         uow.tell(store.CHANGE_LETTER, store.changed(letter))
-    return refused
+        if letter.state is State.PARKED:
+            alarm = alarms[letter.cause.fingerprint] = _alarm(letter, f"{stored.subscriber}.{stored.channel}")
+            _log.warning("dead_letter.parked", **alarm)
+    return letters, alarms
+
+
+async def _offered(publish: Publish, stored: Stored, now: datetime, policy: Policy) -> Letter:
+    """The letter as it is after its subscriber was to have it."""
+    letter = stored.letter
+    if domain.is_used_up(letter, policy):
+        return domain.park(letter, f"no answer to {letter.redrives} redrives")
+    try:
+        await _send(publish, stored)
+    except UnavailableError as error:
+        _log.warning("dead_letter.not_given_back", letter=str(letter.id), error=str(error))
+        if isinstance(error, UnroutableError):
+            return domain.fail_to_route(letter, now, policy)
+        return domain.hold(letter, now, _AWAY_S)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the reason, and no other letter's business
+        return domain.park(letter, f"it could not be given back: {error}"[:500])
+    return domain.redrive(letter, now, policy)
 
 
 async def _send(publish: Publish, stored: Stored) -> None:

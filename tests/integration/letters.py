@@ -36,6 +36,14 @@ class Letters:
         finally:
             await connection.close()
 
+    async def execute(self, statement: str) -> None:
+        """What no client could do."""
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
     async def states(self) -> list[str]:
         return sorted(row["state"] for row in await self.rows())
 

@@ -126,6 +126,21 @@ def test_what_somebody_asks_for_begins_anew() -> None:
     assert domain.fail_again(redriven, FAILED, redriven.redrives, NOW, POLICY).state is State.PENDING
 
 
+@pytest.mark.parametrize("cause", [FAILED, DELAYED])
+def test_a_letter_that_nobody_has_a_queue_for_waits_longer_each_time_and_is_parked_in_the_end(
+    cause: Cause,
+) -> None:
+    unwanted, waits = domain.fail_to_route(domain.ask(replace(letter(cause), tries=2)), NOW, POLICY), []
+    while unwanted.state is State.PENDING:
+        assert (unwanted.asked, unwanted.redrives) == (False, 0)
+        assert unwanted.due_at is not None
+        waits.append((unwanted.due_at - NOW).total_seconds())
+        assert not domain.is_used_up(unwanted, POLICY)
+        unwanted = domain.fail_to_route(unwanted, NOW, POLICY)
+    assert waits == [100, 200, 300]
+    assert (unwanted.state, unwanted.due_at) == (State.PARKED, None)
+
+
 @pytest.mark.parametrize("state", [State.REDRIVEN, State.RESOLVED, State.DISCARDED])
 def test_only_what_is_pending_or_parked_can_be_redriven_or_discarded_by_hand(state: State) -> None:
     closed = replace(letter(), state=state)
