@@ -3,15 +3,18 @@
 The dead-letter place carries three kinds, told apart by the header `tandem-kind`:
 
     failed    a permanent error, or the attempts are used up
-    delayed   a transient failure, or nobody's fault (`DelayError`): back not before `tandem-due-at`
+    delayed   a transient failure, or nobody's fault (`DelayError`): back not before `tandem-delay-s` have gone by
     receipt   a letter that was given back has been finished: its effect is recorded
 
 A message keeps `tandem-letter-id` from its first failure on, and `tandem-redrive`, the number of its last redrive.
+How long it waits, and how long ago it failed first, is said in seconds and counted by the clock of one PostgreSQL:
+the clocks of the processes may differ by hours.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,10 +31,16 @@ from shared.settings import Settings
 KIND = "tandem-kind"
 LETTER_ID = "tandem-letter-id"
 REDRIVE = "tandem-redrive"
+DELAY_S = "tandem-delay-s"
 DUE_AT = "tandem-due-at"
+"""When the delay is over by the sender's clock. Believed only where `tandem-delay-s` is missing: earlier versions
+sent this alone, and read nothing else."""
 DELAYS = "tandem-delays"
 """How often a transient failure has delayed the event; those that are nobody's fault are not counted."""
+AGE_S = "tandem-age-s"
+"""How long ago a message that is given back failed first."""
 FIRST_FAILED_AT = "tandem-first-failed-at"
+"""The same as a time; believed only where `tandem-age-s` is missing, as in what an earlier version gave back."""
 SUBSCRIBER = "tandem-subscriber"
 CHANNEL = "tandem-channel"
 ERROR_TYPE = "tandem-error-type"
@@ -45,8 +54,8 @@ HEADERS_LEFT_OUT = "tandem-headers-left-out"
 
 OWN_HEADERS = frozenset(
     {
-        KIND, LETTER_ID, REDRIVE, DUE_AT, DELAYS, FIRST_FAILED_AT, SUBSCRIBER, CHANNEL, ERROR_TYPE, ERROR_MESSAGE,
-        ERROR_STACK, ATTEMPTS, FAILED_AT, POSITION, BODY_CUT_FROM, HEADERS_LEFT_OUT,
+        KIND, LETTER_ID, REDRIVE, DELAY_S, DUE_AT, DELAYS, AGE_S, FIRST_FAILED_AT, SUBSCRIBER, CHANNEL, ERROR_TYPE,
+        ERROR_MESSAGE, ERROR_STACK, ATTEMPTS, FAILED_AT, POSITION, BODY_CUT_FROM, HEADERS_LEFT_OUT,
     }
 )  # fmt: skip
 """What was added on the way; everything else came with the message."""
@@ -56,6 +65,7 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 HEADERS_BYTES_MAX = 48 * 1024
 """Most that a message's own headers may take: with ours they must fit one AMQP frame of 128 KiB."""
 
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _MESSAGE_CHARACTERS_MAX = 1_000
 _STACK_CHARACTERS_MAX = 8_000
 _LETTERS = UUID("5b0c7c55-7a1e-4f0e-9a2e-3f4a5d1e7c11")
@@ -129,8 +139,14 @@ def _count(headers: Mapping[str, str], name: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
+def seconds(headers: Mapping[str, str], name: str) -> float | None:
+    """None where there is nothing, or nothing that can be a time: anybody may have written it."""
+    text = headers.get(name, "")
+    return float(text) if _SECONDS.fullmatch(text) else None
+
+
 class Delays:
-    """Which failures delay an event, and until when.
+    """Which failures delay an event, and for how long.
 
     A transient failure waits `delay_initial_s`, twice as long each time up to `delay_max_s`, with jitter (half to
     all of it); after `delays_max` times, or `delay_total_max_s` after the first failure, it counts as failed. A
@@ -146,9 +162,9 @@ class Delays:
         if isinstance(error, PermanentError) or not isinstance(error, self._transient):
             return {}
         settings, counted = self._settings, not isinstance(error, DelayError)
-        now, delays = datetime.now(UTC), _count(delivery.headers, DELAYS)
+        delays = _count(delivery.headers, DELAYS)
         longest_s = settings.delay_total_max_s if counted else settings.message_ttl_s
-        if (now - _first_failure(delivery, now)).total_seconds() >= longest_s:
+        if _age_s(delivery.headers) >= longest_s:
             return {}
         if counted and delays >= settings.delays_max:
             return {}
@@ -157,16 +173,24 @@ class Delays:
         else:
             longest_wait_s = min(settings.delay_initial_s * 2**delays, settings.delay_max_s)
             wait_s = longest_wait_s * random.uniform(0.5, 1)  # noqa: S311
-        due = now + timedelta(seconds=max(0.0, min(wait_s, longest_s)))
-        return {KIND: Kind.DELAYED.value, DUE_AT: due.isoformat(), DELAYS: str(delays + counted)}
+        wait_s = max(0.0, min(wait_s, longest_s))
+        return {
+            KIND: Kind.DELAYED.value,
+            DELAY_S: f"{wait_s:.3f}",
+            DUE_AT: (datetime.now(UTC) + timedelta(seconds=wait_s)).isoformat(),
+            DELAYS: str(delays + counted),
+        }
 
 
-def _first_failure(delivery: Delivery, now: datetime) -> datetime:
+def _age_s(headers: Mapping[str, str]) -> float:
+    age_s = seconds(headers, AGE_S)
+    if age_s is not None:
+        return age_s
     try:
-        first = datetime.fromisoformat(delivery.headers.get(FIRST_FAILED_AT, ""))
+        first = datetime.fromisoformat(headers.get(FIRST_FAILED_AT, ""))
     except ValueError:
-        return now
-    return first if first.tzinfo is not None else now
+        return 0.0
+    return (datetime.now(UTC) - first).total_seconds() if first.tzinfo is not None else 0.0
 
 
 def bounded(delivery: Delivery) -> Delivery:

@@ -10,7 +10,7 @@ import structlog
 
 from shared.broker.base import Broker, Delivery, Subscription
 from shared.dead_letter import (
-    DUE_AT,
+    DELAY_S,
     LETTER_ID,
     Delays,
     Kind,
@@ -57,7 +57,7 @@ class DeadLetterSender:
             letter=headers[LETTER_ID],
             error_type=type(error).__name__,
             error=str(error)[:500],
-            **({"due_at": delay[DUE_AT]} if delay else {}),
+            **({"delay_s": delay[DELAY_S]} if delay else {}),
         )
         return Kind.DELAYED if delay else Kind.FAILED
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -312,7 +312,7 @@ def add_commands(app: FastAPI, process: Process) -> None:
 
         async def work(uow: UnitOfWork) -> Answer:
             redrive_id, matched, counts = await handlers.redrive_letters(
-                uow, asked.filter.wanted(), asked.rate_per_s, datetime.now(UTC), dry_run=asked.dry_run
+                uow, asked.filter.wanted(), asked.rate_per_s, dry_run=asked.dry_run
             )
             view = RedriveAnswer(id=redrive_id, dry_run=asked.dry_run, matched=matched, **counts)
             where = f"/dead-letters/redrives/{redrive_id}" if redrive_id else None
@@ -330,7 +330,7 @@ def add_commands(app: FastAPI, process: Process) -> None:
         """Give one letter back to its subscriber, now."""
 
         async def work(uow: UnitOfWork) -> Answer:
-            stored = await handlers.redrive_letter(uow, letter_id, datetime.now(UTC))
+            stored = await handlers.redrive_letter(uow, letter_id)
             where = f"/dead-letters/redrives/{stored.redrive_id}"
             return Answer(202, LetterView.of(stored).model_dump_json().encode(), where)
 
@@ -347,7 +347,7 @@ def add_commands(app: FastAPI, process: Process) -> None:
         """Say that a letter need not take effect."""
 
         async def work(uow: UnitOfWork) -> Answer:
-            stored = await handlers.discard_letter(uow, letter_id, discard.reason, datetime.now(UTC))
+            stored = await handlers.discard_letter(uow, letter_id, discard.reason)
             return Answer(200, LetterView.of(stored).model_dump_json().encode())
 
         return await answer_once(units, request, key, work)
@@ -391,7 +391,7 @@ def letter_handler(process: Process, place: Subscription, alerts: Alerts) -> Bat
     async def keep_all(deliveries: Sequence[Delivery]) -> None:
         received = [events.read(place, delivery) for delivery in deliveries]
         async with process.units.begin() as uow:
-            alarms = await handlers.receive(uow, received, datetime.now(UTC), policy, settings.alert_interval_s)
+            alarms = await handlers.receive(uow, received, policy, settings.alert_interval_s)
         await _raise(alerts, alarms)
 
     return isolating(keep_all)
@@ -411,12 +411,10 @@ async def give_back(process: Process, alerts: Alerts) -> None:
         try:
             delayed_only = time.monotonic() < failed_ones_at
             async with process.units.begin() as uow:
-                asked = await handlers.give_back_asked(uow, publish, datetime.now(UTC), policy, quiet_s)
+                asked = await handlers.give_back_asked(uow, publish, policy, quiet_s)
             await _raise(alerts, asked.alarms)
             async with process.units.begin() as uow:
-                due = await handlers.give_back_due(
-                    uow, publish, datetime.now(UTC), policy, quiet_s, delayed_only=delayed_only
-                )
+                due = await handlers.give_back_due(uow, publish, policy, quiet_s, delayed_only=delayed_only)
             await _raise(alerts, due.alarms)
             if not due.more and not delayed_only:
                 failed_ones_at = time.monotonic() + settings.redrive_interval_s
@@ -443,7 +441,7 @@ async def forget(process: Process) -> None:
         forgotten = 0
         with contextlib.suppress(TransientError):
             async with process.units.begin() as uow:
-                forgotten = await handlers.forget_old(uow, datetime.now(UTC), process.settings.dead_letter_ttl_s)
+                forgotten = await handlers.forget_old(uow, process.settings.dead_letter_ttl_s)
         await asyncio.sleep(0 if forgotten else _FORGET_INTERVAL_S)
 
 

@@ -81,7 +81,9 @@ class Cause:
     fingerprint: str
     attempts: int
     due_at: datetime | None
-    """Only of what is delayed."""
+    """Only of what is delayed, by the subscriber's clock: of no account beside `delay_s`."""
+    delay_s: float | None = None
+    """Only of what is delayed, as it comes; None is what an earlier version sends."""
     delays: int
 
 
@@ -226,7 +228,8 @@ def _wait(letter: Letter, cause: Cause, now: datetime, policy: Policy) -> Letter
     if not letter.whole:
         return park(told, "the message was larger than a dead letter can be, and was cut")
     if cause.kind is LetterKind.DELAYED:
-        return replace(told, due_at=cause.due_at or now)
+        due_at = cause.due_at if cause.delay_s is None else now + timedelta(seconds=cause.delay_s)
+        return replace(told, due_at=due_at or now)
     if cause.error_type == KILLER:
         return park(told, "it was taken up as often as it may be, and never finished")
     if letter.tries >= policy.attempts_max:

@@ -82,6 +82,7 @@ def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
         fingerprint=fingerprint(subscription.queue, error_type, message, stack),
         attempts=_number(given.get(dead_letter.ATTEMPTS, "")),
         due_at=_time(given.get(dead_letter.DUE_AT, "")) if delayed else None,
+        delay_s=dead_letter.seconds(given, dead_letter.DELAY_S) if delayed else None,
         delays=_number(given.get(dead_letter.DELAYS, "")),
     )
 

@@ -66,10 +66,11 @@ def policy_of(settings: Settings) -> Policy:
 
 
 async def receive(
-    uow: UnitOfWork, received: Sequence[Received], now: datetime, policy: Policy, alert_interval_s: float
+    uow: UnitOfWork, received: Sequence[Received], policy: Policy, alert_interval_s: float
 ) -> list[Alarm]:
     """Keep new letters, and note what became of those that were given back. Nothing comes in here twice with
     effect: messages may be repeated. Returns the alerts to raise, one for each cause that had been quiet."""
+    now = await store.read_clock(uow.connection)
     first: dict[UUID, Received] = {}
     for one in received:
         if one.cause is not None:
@@ -150,7 +151,6 @@ def way_back(broker: Broker, queues: Collection[str]) -> Publish:
 async def give_back_due(
     uow: UnitOfWork,
     publish: Publish,
-    now: datetime,
     policy: Policy,
     alert_interval_s: float,
     *,
@@ -158,16 +158,16 @@ async def give_back_due(
 ) -> Portion:
     """Give back a portion of what is due. `delayed_only`: delayed events and overdue answers, not the failed ones,
     whose turn comes more rarely."""
+    now = await store.read_clock(uow.connection)
     due = await store.take_due(uow.connection, now, delayed_only=delayed_only, batch_max=PORTION_MAX)
     _, alarms = await _give_back(uow, publish, due, now, policy)
     return Portion(len(due) >= PORTION_MAX, await _raised(uow, alarms, now, alert_interval_s))
 
 
-async def give_back_asked(
-    uow: UnitOfWork, publish: Publish, now: datetime, policy: Policy, alert_interval_s: float
-) -> Portion:
+async def give_back_asked(uow: UnitOfWork, publish: Publish, policy: Policy, alert_interval_s: float) -> Portion:
     """The next portion of a redrive, if one is due. The pace is kept in the database, so that it holds for all
     replicas together."""
+    now = await store.read_clock(uow.connection)
     asked_for = await store.take_redrive(uow.connection, now)
     if asked_for is None or asked_for.next_at is None:
         return Portion(more=False, alarms=[])
@@ -207,7 +207,7 @@ async def _offered(publish: Publish, stored: Stored, now: datetime, policy: Poli
     if domain.is_used_up(letter, policy):
         return domain.park(letter, f"no answer to {letter.redrives} redrives")
     try:
-        await _send(publish, stored)
+        await _send(publish, stored, now)
     except UnavailableError as error:
         _log.warning("dead_letter.not_given_back", letter=str(letter.id), error=str(error))
         if isinstance(error, UnroutableError):
@@ -218,13 +218,14 @@ async def _offered(publish: Publish, stored: Stored, now: datetime, policy: Poli
     return domain.redrive(letter, now, policy)
 
 
-async def _send(publish: Publish, stored: Stored) -> None:
+async def _send(publish: Publish, stored: Stored, now: datetime) -> None:
     letter = stored.letter
     subscription = Subscription(channel=stored.channel, subscriber=stored.subscriber, types=frozenset())
     message = Delivery(stored.body, stored.headers, stored.channel, stored.key, False, "", None)
     added = {dead_letter.LETTER_ID: str(letter.id), dead_letter.REDRIVE: str(letter.redrives + 1)}
     if not letter.asked:  # what somebody asks for begins anew
         added[dead_letter.DELAYS] = str(letter.cause.delays)
+        added[dead_letter.AGE_S] = f"{max(0.0, (now - letter.first_seen_at).total_seconds()):.3f}"
         added[dead_letter.FIRST_FAILED_AT] = letter.first_seen_at.isoformat()
     await publish(subscription, message, added)
 
@@ -232,11 +233,11 @@ async def _send(publish: Publish, stored: Stored) -> None:
 # -- what people ask for
 
 
-async def redrive_letter(uow: UnitOfWork, letter_id: UUID, now: datetime) -> Stored:
+async def redrive_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
     """Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
     stored = await _found(uow, letter_id, lock=True)
     domain.ask(stored.letter)
-    asked_for = _redrive(rate_per_s=1.0, requested=1, now=now)
+    asked_for = _redrive(rate_per_s=1.0, requested=1, now=await store.read_clock(uow.connection))
     uow.tell(store.INSERT_REDRIVE, asked_for)
     uow.tell(store.MARK_ASKED, {"letter_id": letter_id, "for_redrive": asked_for["id"]})
     await uow.flush()
@@ -244,11 +245,11 @@ async def redrive_letter(uow: UnitOfWork, letter_id: UUID, now: datetime) -> Sto
 
 
 async def redrive_letters(
-    uow: UnitOfWork, wanted: Filter, rate_per_s: float, now: datetime, *, dry_run: bool
+    uow: UnitOfWork, wanted: Filter, rate_per_s: float, *, dry_run: bool
 ) -> tuple[UUID | None, int, dict[str, dict[str, int]]]:
     """Have what the filter finds redriven: the redrive's id (None where there is none: a dry run, or nothing was
     found), how many letters, and how many of which state and fingerprint."""
-    asked_for = _redrive(rate_per_s=rate_per_s, requested=0, now=now)
+    asked_for = _redrive(rate_per_s=rate_per_s, requested=0, now=await store.read_clock(uow.connection))
     redrive_id: UUID = asked_for["id"]
     counts = await store.ask(uow.connection, wanted, redrive_id, LETTERS_PER_REDRIVE_MAX, dry_run=dry_run)
     matched = sum(counts["states"].values())
@@ -268,9 +269,10 @@ def _redrive(*, rate_per_s: float, requested: int, now: datetime) -> dict[str, A
     }
 
 
-async def discard_letter(uow: UnitOfWork, letter_id: UUID, reason: str, now: datetime) -> Stored:
+async def discard_letter(uow: UnitOfWork, letter_id: UUID, reason: str) -> Stored:
     """Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
     stored = await _found(uow, letter_id, lock=True)
+    now = await store.read_clock(uow.connection)
     uow.tell(store.CHANGE_LETTER, store.changed(domain.discard(stored.letter, reason, now)))
     await uow.flush()
     return await _found(uow, letter_id)
@@ -321,6 +323,7 @@ async def count_letters(uow: UnitOfWork) -> dict[tuple[str, str], int]:
     }
 
 
-async def forget_old(uow: UnitOfWork, now: datetime, retention_s: float) -> int:
+async def forget_old(uow: UnitOfWork, retention_s: float) -> int:
     """Forget a portion of what was resolved or discarded for so long; returns how many."""
+    now = await store.read_clock(uow.connection)
     return await store.prune(uow.connection, now - timedelta(seconds=retention_s), _FORGOTTEN_MAX)

@@ -159,6 +159,13 @@ class Filter:
         return found
 
 
+async def read_clock(connection: AsyncConnection) -> datetime:
+    """When this transaction began. Every time that is kept is PostgreSQL's: what is due by one process's
+    clock, which may be wrong, is due too early or hours too late for the next one."""
+    now: datetime = (await connection.execute(select(func.now()))).scalar_one()
+    return now
+
+
 # -- letters as they come
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -69,15 +70,23 @@ class Letters:
         return await self.http.post(path, json={} if body is None else body)
 
 
-@asynccontextmanager
-async def letters_of(world: World, replicas: int = 1, **settings: Any) -> AsyncIterator[Letters]:
-    """Run the service for the world's subscription until the block is left; its database is emptied first."""
+async def emptied(world: World) -> str:
+    """The DSN of the service's database, with empty tables."""
     await asyncio.to_thread(world.runtime.ensure_databases, [DATABASE])
     dsn = world.runtime.dsn(DATABASE)
     await migrate("dead_letter", dsn)
     connection = await asyncpg.connect(dsn)
     await connection.execute("truncate dead_letter, redrive, alert, idempotency_key restart identity")
     await connection.close()
+    return dsn
+
+
+@asynccontextmanager
+async def letters_of(
+    world: World, replicas: int = 1, environment: Mapping[str, str] = MappingProxyType({}), **settings: Any
+) -> AsyncIterator[Letters]:
+    """Run the service for the world's subscription until the block is left; its database is emptied first."""
+    dsn = await emptied(world)
     block = Ports.free_block().block
     values = {
         "redrive_poll_interval_s": 0.1,
@@ -90,7 +99,7 @@ async def letters_of(world: World, replicas: int = 1, **settings: Any) -> AsyncI
     async with AsyncExitStack() as stack:
         urls = []
         for port in range(block, block + replicas):
-            await stack.enter_async_context(_replica({**values, "http_port": port}))
+            await stack.enter_async_context(_replica({**values, "http_port": port}, environment))
             urls.append(f"http://127.0.0.1:{port}")
         letters = Letters(urls, dsn)
         stack.push_async_callback(letters.http.aclose)
@@ -117,8 +126,8 @@ async def webhook() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @asynccontextmanager
-async def _replica(values: dict[str, Any]) -> AsyncIterator[None]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
+async def _replica(values: dict[str, Any], more: Mapping[str, str]) -> AsyncIterator[None]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")} | dict(more)
     environment |= {f"TANDEM_{name.upper()}": str(value) for name, value in values.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.dead_letter.app",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.dead_letter import domain
+from services.dead_letter import domain, events
 from services.dead_letter.domain import (
     Cause,
     IllegalStateChangeError,
@@ -21,6 +21,8 @@ from services.dead_letter.domain import (
     fingerprint,
 )
 from services.dead_letter.handlers import policy_of
+from shared import dead_letter
+from shared.broker.base import Delivery, Subscription
 from shared.settings import Settings
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -74,6 +76,34 @@ def test_a_delayed_letter_is_due_when_it_says_and_uses_up_no_try() -> None:
         redriven = domain.redrive(waiting, NOW, POLICY)
         waiting = domain.fail_again(redriven, DELAYED, redriven.redrives, NOW, POLICY)
     assert (waiting.tries, waiting.redrives, waiting.state) == (0, 10, State.PENDING)
+
+
+def test_a_delay_begins_when_the_letter_comes_whatever_the_clock_of_its_sender_says() -> None:
+    for wrong in (timedelta(hours=-1), timedelta(hours=1)):
+        told = replace(DELAYED, due_at=NOW + wrong, delay_s=7.5)
+        assert letter(told).due_at == NOW + timedelta(seconds=7.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "delay_s"),
+    [
+        ("7.5", 7.5),
+        ("0", 0.0),
+        ("", None),
+        ("-1", None),
+        ("1e9", None),
+        ("nan", None),
+        ("9" * 10, None),
+        ("٣", None),
+    ],
+)
+def test_a_delay_that_is_no_number_of_seconds_is_none(text: str, delay_s: float | None) -> None:
+    subscription = Subscription(channel="order", subscriber="mail", types=frozenset())
+    headers = {dead_letter.KIND: "delayed", dead_letter.DELAY_S: text, dead_letter.DUE_AT: NOW.isoformat()}
+    delivery = Delivery(b"", headers, "order", None, False, "order#1", None)
+    cause = events.read(subscription, delivery).cause
+    assert cause is not None
+    assert (cause.delay_s, cause.due_at) == (delay_s, NOW)
 
 
 def test_silence_uses_up_tries_and_the_answer_may_take_longer_each_time() -> None:
