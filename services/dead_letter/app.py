@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from services.dead_letter import domain, events, handlers
 from services.dead_letter.domain import LetterKind, State
-from services.dead_letter.store import Filter, Stored
+from services.dead_letter.store import Filter, Listed, Stored
 from shared import http
 from shared.alerts import Alerts
 from shared.broker.base import BatchHandler, Delivery, Subscription
@@ -139,8 +139,8 @@ class LetterView(BaseModel):
     redrive_id: UUID | None = Field(description="The last redrive that was asked for with it.")
 
     @classmethod
-    def of(cls, stored: Stored) -> LetterView:
-        return cls(**{name: value for name, value in stored.flat().items() if name in cls.model_fields})
+    def of(cls, listed: Listed) -> LetterView:
+        return cls(**{name: value for name, value in listed.flat().items() if name in cls.model_fields})
 
 
 class LetterDetail(LetterView):
@@ -259,7 +259,7 @@ def add_queries(app: FastAPI, process: Process) -> None:
         more = len(found) > query.limit
         items = found[: query.limit]
         return LetterPage(
-            items=[LetterView.of(stored) for stored in items],
+            items=[LetterView.of(listed) for listed in items],
             next_cursor=http.encode_cursor(str(items[-1].sequence)) if more else None,
         )
 

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from services.dead_letter import domain, store
 from services.dead_letter.domain import Letter, LetterNotFoundError, Policy, Redrive, RedriveNotFoundError, State
 from services.dead_letter.events import Received
-from services.dead_letter.store import Filter, Stored
+from services.dead_letter.store import Filter, Listed, Stored
 from shared import dead_letter
 from shared.broker.base import Broker, Delivery, Subscription
 from shared.errors import UnavailableError, UnroutableError
@@ -283,7 +283,7 @@ async def get_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
     return await _found(uow, letter_id)
 
 
-async def list_letters(uow: UnitOfWork, wanted: Filter, before: int | None, page_size: int) -> list[Stored]:
+async def list_letters(uow: UnitOfWork, wanted: Filter, before: int | None, page_size: int) -> list[Listed]:
     """Newest first."""
     return await store.list_letters(uow.connection, wanted, before, page_size)
 

@@ -77,6 +77,7 @@ dead_letter = Table(
     ),
     CheckConstraint("kind in ('failed', 'delayed')", name="dead_letter_kind"),
 )
+_WITHOUT_MESSAGE = [column for column in dead_letter.c if column.name not in ("body", "headers")]
 Index(
     "ix_dead_letter_due_at",
     dead_letter.c.due_at,
@@ -106,15 +107,13 @@ alert = Table(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A letter with everything that was kept of its message."""
+class Listed:
+    """A letter as lists show it: without its message, of which a page could hold gigabytes."""
 
     sequence: int
     letter: Letter
     subscriber: str
     channel: str
-    body: bytes
-    headers: dict[str, str]
     key: str | None
     source: str | None
     event_id: str | None
@@ -125,6 +124,14 @@ class Stored:
         """Everything by its own name, that of the letter and of its cause as well."""
         parts = (self.letter.cause, self.letter, self)
         return {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored(Listed):
+    """A letter with everything that was kept of its message."""
+
+    body: bytes
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +229,8 @@ def _changing(letter: Letter) -> dict[str, Any]:
 
 async def lock_letters(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Letter]:
     """The letters; nobody else changes them until the transaction ends. Locked in the order of their ids."""
-    statement = select(dead_letter).where(dead_letter.c.id.in_(ids)).order_by(dead_letter.c.id).with_for_update()
+    statement = select(*_WITHOUT_MESSAGE).where(dead_letter.c.id.in_(ids)).order_by(dead_letter.c.id)
+    statement = statement.with_for_update()
     return {row["id"]: _letter(row) for row in (await connection.execute(statement)).mappings()}
 
 
@@ -343,13 +351,13 @@ async def progress_of(connection: AsyncConnection, redrive_id: UUID) -> tuple[in
 
 async def list_letters(
     connection: AsyncConnection, wanted: Filter, before: int | None, page_size: int
-) -> list[Stored]:
+) -> list[Listed]:
     """Newest first, beginning after sequence number `before`."""
-    statement = select(dead_letter).where(*wanted.conditions())
+    statement = select(*_WITHOUT_MESSAGE).where(*wanted.conditions())
     if before is not None:
         statement = statement.where(dead_letter.c.sequence < before)
     statement = statement.order_by(dead_letter.c.sequence.desc()).limit(page_size)
-    return [_stored(row) for row in (await connection.execute(statement)).mappings()]
+    return [Listed(**_listed(row)) for row in (await connection.execute(statement)).mappings()]
 
 
 async def list_groups(connection: AsyncConnection, wanted: Filter, groups_max: int) -> list[dict[str, Any]]:
@@ -427,6 +435,10 @@ def _letter(row: Mapping[Any, Any]) -> Letter:
     return Letter(state=State(row["state"]), cause=cause, **{name: row[name] for name in names})
 
 
+def _listed(row: Mapping[Any, Any]) -> dict[str, Any]:
+    names = ("sequence", "subscriber", "channel", "key", "source", "event_id", "type", "redrive_id")
+    return {"letter": _letter(row), **{name: row[name] for name in names}}
+
+
 def _stored(row: Mapping[Any, Any]) -> Stored:
-    names = ("sequence", "subscriber", "channel", "body", "headers", "key", "source", "event_id", "type")
-    return Stored(letter=_letter(row), redrive_id=row["redrive_id"], **{name: row[name] for name in names})
+    return Stored(body=row["body"], headers=row["headers"], **_listed(row))

@@ -1,0 +1,38 @@
+"""What the dead-letter service asks of its database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import event
+
+from services.dead_letter import handlers, store
+from services.dead_letter.events import read
+from shared import dead_letter
+from shared.dead_letter import Kind
+from shared.uow import UnitOfWork
+from tests.integration.letters import emptied
+from tests.integration.world import World, happened
+
+
+async def test_no_message_is_loaded_to_list_letters_or_to_note_what_became_of_them(rabbit_world: World) -> None:
+    database = await rabbit_world.opened_database(postgres_dsn=await emptied(rabbit_world))
+    policy = handlers.policy_of(rabbit_world.settings())
+    [delivery] = rabbit_world.deliver([happened(1)])
+    delivery.headers = {dead_letter.KIND: Kind.FAILED.value}
+    received = read(rabbit_world.subscription, delivery)
+    asked: list[str] = []
+
+    @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    for _ in range(2):
+        async with database.transaction() as connection:
+            uow = UnitOfWork(connection, "dead_letter", rabbit_world.telemetry)
+            await handlers.receive(uow, [received], policy, alert_interval_s=60)
+            [letter] = await handlers.list_letters(uow, store.Filter(), None, 10)
+            await uow.flush()
+    assert (letter.letter.id, letter.type) == (received.letter_id, "thing.happened")
+    assert len([statement for statement in asked if "FROM dead_letter" in statement]) == 4
+    assert [statement for statement in asked if "SELECT" in statement and "dead_letter.body" in statement] == []
