@@ -6,7 +6,7 @@ At most once: what does not get through is logged and not sent again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import make_msgid, parseaddr
 
 import httpx
@@ -33,6 +33,10 @@ class Alerts:
         """`alert` names what it is about, `said` the rest; no payloads in it."""
         _log.error(alert, **said)
         await asyncio.gather(self._post(alert, said), self._mail(alert, said))
+
+    async def send_all(self, alert: str, said: Sequence[Mapping[str, str]]) -> None:
+        """Side by side: one that does not get through holds up no other."""
+        await asyncio.gather(*(self.send(alert, one) for one in said))
 
     async def _post(self, alert: str, said: Mapping[str, str]) -> None:
         if self._webhook_url is None:

@@ -31,7 +31,7 @@ from shared.database import Database
 from shared.dedupe import Claims
 from shared.errors import ConfigurationError, TransientError, UnavailableError
 from shared.event import EventData, Subscriber
-from shared.gauges import Gauges
+from shared.gauges import Ask, Gauges, outbox_of, queues_of
 from shared.pipeline import Pipeline
 from shared.relay import Relay
 from shared.resilience import CircuitBreaker
@@ -185,14 +185,12 @@ class Process:
             _log.info("process.started", process=self.name, roles=sorted(self.settings.roles))
 
     def _gauges(self, subscriptions: list[Subscription]) -> Gauges:
-        relays = "relay" in self.settings.roles and bool(self.service.publishes)
-        return Gauges(
-            self.settings,
-            self.telemetry,
-            outbox_of=self.database if relays else None,
-            broker=self.broker,
-            subscriptions=subscriptions if "consumer" in self.settings.roles else (),
-        )
+        asks: dict[str, Ask] = {}
+        if "relay" in self.settings.roles and self.service.publishes:
+            asks |= outbox_of(self.database)
+        if "consumer" in self.settings.roles and subscriptions:
+            asks |= queues_of(self.broker, self.telemetry, subscriptions)
+        return Gauges(self.settings, self.telemetry, asks)
 
     async def until_available(self, action: Callable[[], Awaitable[Any]]) -> None:
         """Wait for a broker that is not up yet; readiness says so meanwhile."""

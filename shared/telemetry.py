@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.metrics import Histogram
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -42,6 +43,7 @@ from uuid_utils import uuid7
 
 from shared.broker.base import Subscription, destination_name
 from shared.envelope import Envelope
+from shared.measurements import METRICS, Measurements
 from shared.settings import Settings
 
 SEMCONV_SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
@@ -145,16 +147,10 @@ class Telemetry:
             explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_S,
         )
         self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
-        self._dead_letters = meter.create_gauge(
-            "tandem.dead_letters", "{letter}", "Dead letters by state and kind"
-        )
         self._settlement_failures = meter.create_counter("tandem.settlement.failures", "{message}")
-        self._outbox_messages = meter.create_gauge("tandem.outbox.messages", "{message}", "Waiting for the relay")
-        self._outbox_age = meter.create_gauge("tandem.outbox.oldest.age", "s", "Age of the first that waits")
-        self._queue_messages = meter.create_gauge(
-            "tandem.queue.messages", "{message}", "Waiting for the subscriber; on Kafka the group's lag"
-        )
-        self._queue_consumers = meter.create_gauge("tandem.queue.consumers", "{consumer}", "Connected consumers")
+        self.measurements = Measurements()
+        for name, (unit, description) in METRICS.items():
+            meter.create_observable_gauge(name, [partial(self._observe, name)], unit, description)
         self._breaker_state = meter.create_gauge(
             "tandem.breaker.state", "1", "Circuit breaker: 0 closed, 1 half-open, 2 open"
         )
@@ -343,22 +339,10 @@ class Telemetry:
         """Redis is away: so many events go on under the inbox alone."""
         self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": "unavailable"})
 
-    # -- what is asked from time to time
+    # -- what is asked, or changes, from time to time
 
-    def outbox(self, messages: int, oldest_age_s: float) -> None:
-        self._outbox_messages.set(messages)
-        self._outbox_age.set(oldest_age_s)
-
-    def queue(self, subscription: Subscription, messages: int, consumers: int) -> None:
-        """How a subscription's queue, or consumer group, stands."""
-        attributes = {
-            "messaging.system": self.messaging_system,
-            "messaging.destination.name": destination_name(self._broker, subscription.channel),
-            "messaging.consumer.group.name": subscription.subscriber,
-            "tandem.queue": subscription.queue,
-        }
-        self._queue_messages.set(messages, attributes)
-        self._queue_consumers.set(consumers, attributes)
+    def _observe(self, metric: str, _options: CallbackOptions) -> list[Observation]:
+        return [Observation(sample.value, sample.attributes) for sample in self.measurements.of(metric)]
 
     def breaker(self, name: str, state: int) -> None:
         """0 closed, 1 half-open, 2 open."""
@@ -366,11 +350,6 @@ class Telemetry:
 
     def settlement_failed(self, subscription: Subscription, count: int) -> None:
         self._settlement_failures.add(count, {"tandem.queue": subscription.queue})
-
-    def dead_letters(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Say how many dead letters there are, by state and kind."""
-        for (state, kind), count in counts.items():
-            self._dead_letters.set(count, {"tandem.state": state, "tandem.kind": kind})
 
     def shutdown(self) -> None:
         """Flush what is waiting and stop; bounded by the exporters' own timeouts."""

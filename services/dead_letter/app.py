@@ -28,6 +28,7 @@ from shared.alerts import Alerts
 from shared.broker.base import BatchHandler, Delivery, Subscription
 from shared.broker.batches import isolating
 from shared.errors import ConfigurationError, TransientError
+from shared.gauges import Gauges, queues_of
 from shared.http import PAGE_SIZE, PAGE_SIZE_MAX, ProblemKind, problem_responses
 from shared.idempotency import (
     KEY_DESCRIPTION,
@@ -39,6 +40,7 @@ from shared.idempotency import (
     answer_once,
 )
 from shared.mail import Mailer
+from shared.measurements import Sample
 from shared.moments import Moment
 from shared.process import Process, Service, run
 from shared.readable import Readable, readable
@@ -47,10 +49,9 @@ from shared.uow import UnitOfWork
 _log = structlog.get_logger(__name__)
 
 GROUP = "dead_letter"
+ALERT = "dead_letter.alert"
 LETTER_ID = "7b1c2f0e-0000-5000-8000-000000000001"
 REDRIVE_ID = "0198c0de-0000-7000-8000-0000000000d1"
-_BATCH_MAX = 50
-"""Letters in one transaction: each may have 16 MB."""
 _AWAY_S = 5.0
 _FORGET_INTERVAL_S = 3_600.0
 
@@ -369,15 +370,7 @@ async def keep_and_give_back(process: Process) -> None:
 
 async def keep(process: Process, alerts: Alerts) -> None:
     """Consume every dead-letter place."""
-    for queue in process.settings.dead_letter_subscriptions:
-        subscriber, _, channel = queue.partition(".")
-        place = Subscription(
-            channel=channel,
-            subscriber=subscriber,
-            types=frozenset(),
-            batch_max=_BATCH_MAX,
-            in_flight_max=2 * _BATCH_MAX,
-        )
+    for place in events.places(process.settings):
         handler = letter_handler(process, place, alerts)
         await process.until_available(
             lambda p=place, h=handler: process.broker.subscribe_dead_letters(p, GROUP, h)  # type: ignore[misc]
@@ -392,13 +385,9 @@ def letter_handler(process: Process, place: Subscription, alerts: Alerts) -> Bat
         received = [events.read(place, delivery) for delivery in deliveries]
         async with process.units.begin() as uow:
             alarms = await handlers.receive(uow, received, policy, settings.alert_interval_s)
-        await _raise(alerts, alarms)
+        await alerts.send_all(ALERT, alarms)
 
     return isolating(keep_all)
-
-
-async def _raise(alerts: Alerts, alarms: Sequence[handlers.Alarm]) -> None:
-    await asyncio.gather(*(alerts.send("dead_letter.alert", alarm) for alarm in alarms))
 
 
 async def give_back(process: Process, alerts: Alerts) -> None:
@@ -412,10 +401,10 @@ async def give_back(process: Process, alerts: Alerts) -> None:
             delayed_only = time.monotonic() < failed_ones_at
             async with process.units.begin() as uow:
                 asked = await handlers.give_back_asked(uow, publish, policy, quiet_s)
-            await _raise(alerts, asked.alarms)
+            await alerts.send_all(ALERT, asked.alarms)
             async with process.units.begin() as uow:
                 due = await handlers.give_back_due(uow, publish, policy, quiet_s, delayed_only=delayed_only)
-            await _raise(alerts, due.alarms)
+            await alerts.send_all(ALERT, due.alarms)
             if not due.more and not delayed_only:
                 failed_ones_at = time.monotonic() + settings.redrive_interval_s
         except TransientError as error:
@@ -425,14 +414,16 @@ async def give_back(process: Process, alerts: Alerts) -> None:
             await asyncio.sleep(0 if asked.more or due.more else settings.redrive_poll_interval_s)
 
 
-async def count(process: Process) -> None:
-    """Say how many letters there are."""
-    while True:
-        with contextlib.suppress(TransientError):
-            async with process.units.begin() as uow:
-                counts = await handlers.count_letters(uow)
-            process.telemetry.dead_letters(counts)
-        await asyncio.sleep(process.settings.metrics_interval_s)
+async def measure(process: Process) -> None:
+    """Say how many letters there are, and how every subscriber's queue and dead-letter place stands: a subscriber
+    that has stopped cannot say it."""
+
+    async def count() -> list[Sample]:
+        async with process.units.begin() as uow:
+            return await handlers.count_letters(uow)
+
+    places = queues_of(process.broker, process.telemetry, events.places(process.settings), dead_letter_group=GROUP)
+    await Gauges(process.settings, process.telemetry, {"dead_letters": count, **places}).run()
 
 
 async def forget(process: Process) -> None:
@@ -445,7 +436,7 @@ async def forget(process: Process) -> None:
         await asyncio.sleep(0 if forgotten else _FORGET_INTERVAL_S)
 
 
-SERVICE = Service(name="dead_letter", jobs=(keep_and_give_back, count, forget))
+SERVICE = Service(name="dead_letter", jobs=(keep_and_give_back, measure, forget))
 
 if __name__ == "__main__":
     raise SystemExit(run(SERVICE, create_app))

@@ -15,6 +15,7 @@ from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
 from shared import dead_letter
 from shared.broker.base import Delivery, Subscription
 from shared.dead_letter import Kind, letter_id, redrive_number
+from shared.settings import Settings
 
 _DEATHS = "x-death"
 _BY_BROKER = {
@@ -25,6 +26,8 @@ _BY_BROKER = {
 """Why RabbitMQ itself parked a message, by the reason in its `x-death` header."""
 _UNKNOWN = ("UnknownError", "nobody wrote down why it was put aside")
 _ATTRIBUTE_LENGTH_MAX = 255
+_BATCH_MAX = 50
+"""Letters in one transaction: each may have 16 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,20 @@ class Received:
     source: str | None
     event_id: str | None
     type: str | None
+
+
+def places(settings: Settings) -> list[Subscription]:
+    """The subscriptions whose dead letters are kept, as far as they are known here."""
+    return [
+        Subscription(
+            channel=channel,
+            subscriber=subscriber,
+            types=frozenset(),
+            batch_max=_BATCH_MAX,
+            in_flight_max=2 * _BATCH_MAX,
+        )
+        for subscriber, channel in (queue.split(".") for queue in settings.dead_letter_subscriptions)
+    ]
 
 
 def read(subscription: Subscription, delivery: Delivery) -> Received:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from services.dead_letter.store import Filter, Listed, Stored
 from shared import dead_letter
 from shared.broker.base import Broker, Delivery, Subscription
 from shared.errors import UnavailableError, UnroutableError
+from shared.measurements import Sample
 from shared.settings import Settings
 from shared.uow import UnitOfWork
 
@@ -313,14 +315,13 @@ async def _found(uow: UnitOfWork, letter_id: UUID, *, lock: bool = False) -> Sto
 # -- housekeeping
 
 
-async def count_letters(uow: UnitOfWork) -> dict[tuple[str, str], int]:
+async def count_letters(uow: UnitOfWork) -> list[Sample]:
     """By state and kind, all of them, those that there are none of as well."""
     counts = await store.count_letters(uow.connection)
-    return {
-        (state.value, kind.value): counts.get((state.value, kind.value), 0)
-        for state in State
-        for kind in domain.LetterKind
-    }
+    return [
+        Sample("tandem.dead_letters", counts.get((state, kind), 0), {"tandem.state": state, "tandem.kind": kind})
+        for state, kind in product((s.value for s in State), (k.value for k in domain.LetterKind))
+    ]
 
 
 async def forget_old(uow: UnitOfWork, retention_s: float) -> int:

@@ -122,10 +122,13 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """How a subscription stands. `messages` wait for the subscriber: on RabbitMQ those that no consumer holds yet,
-    on Kafka all that are not settled (the group's lag). `consumers` are connected."""
+    """How a subscription, or a dead-letter place, stands. `messages` wait for `group`: on RabbitMQ those that no
+    consumer holds yet, on Kafka all that are not settled (the group's lag). `consumers` are connected.
+    `destination` is where its messages are published."""
 
     queue: str
+    destination: str
+    group: str
     messages: int
     consumers: int
 
@@ -213,7 +216,12 @@ class Broker(Protocol):
         """
 
     async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
-        """Size and consumers of each declared subscription's queue, in order. Raises `UnavailableError`."""
+        """Size and consumers of each subscription's queue, in order, its way back included, without those that are
+        not there. On Kafka a group that has never been there is behind by all of the channel. Raises
+        `UnavailableError`."""
+
+    async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
+        """The same of their dead-letter places, as `group` consumes them (`subscribe_dead_letters`)."""
 
     async def ping(self) -> None:
         """Raises `UnavailableError` when the broker does not answer within a second or two."""

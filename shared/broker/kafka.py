@@ -29,7 +29,7 @@ from shared.broker.base import (
     destination_name,
 )
 from shared.broker.kafka_consumer import LOST, Handover, KafkaConsumer, ended, text_headers
-from shared.broker.kafka_lag import queue_states
+from shared.broker.kafka_lag import Place, queue_states
 from shared.broker.kafka_producer import REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, KafkaProducer, unavailable
 from shared.broker.kafka_topics import (
     create_missing,
@@ -59,6 +59,11 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "fetch_max_bytes": 16 * 1024 * 1024,
         "max_partition_fetch_bytes": 1024 * 1024,
     }
+
+
+def _dead_letter_group(group: str, subscription: Subscription) -> str:
+    """One for each place: members that read different topics would rebalance for each other's sake."""
+    return f"{group}.{subscription.queue}"
 
 
 class KafkaAdapter:
@@ -185,9 +190,8 @@ class KafkaAdapter:
     async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
         await self._create(own_topics(subscription, self._settings))
         self._retry_topics.add(retry_topic(subscription))
-        # A group for each place: members that read different topics would rebalance for each other's sake.
         topic = dead_letter_topic(subscription)
-        await self._consume(subscription, (topic,), f"{group}.{subscription.queue}", handler)
+        await self._consume(subscription, (topic,), _dead_letter_group(group, subscription), handler)
 
     async def _consume(
         self, subscription: Subscription, topics: Sequence[str], group: str, handler: BatchHandler
@@ -234,12 +238,19 @@ class KafkaAdapter:
         return letters
 
     async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        return await self._states([Place(s.queue, s.subscriber, subscribed_topics(s)) for s in subscriptions])
+
+    async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
+        topics = [(dead_letter_topic(s), _dead_letter_group(group, s)) for s in subscriptions]
+        return await self._states([Place(topic, its_group, (topic,)) for topic, its_group in topics])
+
+    async def _states(self, places: Sequence[Place]) -> list[QueueState]:
         admin, onlooker = self._admin(), self._onlooker()
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await admin.start()
                 await onlooker.start()
-                return await queue_states(admin, onlooker, subscriptions)
+                return await queue_states(admin, onlooker, places)
         except LOST as error:
             raise unavailable(error) from error
         finally:

@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 
-from shared.broker.base import QueueState, Subscription, destination_name
+from shared.broker.base import QueueState
 
 _OFFSET_NONE = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a group reads under one name. Its consumers are the members that subscribe to the first topic."""
+
+    queue: str
+    group: str
+    topics: tuple[str, ...]
+
+
 async def queue_states(
-    admin: AIOKafkaAdminClient, offsets: AIOKafkaConsumer, subscriptions: Sequence[Subscription]
+    admin: AIOKafkaAdminClient, offsets: AIOKafkaConsumer, places: Sequence[Place]
 ) -> list[QueueState]:
-    """The state of each; both clients are started, and the caller bounds the time. Raises `KafkaError`."""
-    committed = {
-        group: await admin.list_consumer_group_offsets(group) for group in {s.subscriber for s in subscriptions}
-    }
-    topics = {s.queue: _topics(s, committed[s.subscriber]) for s in subscriptions}
-    described = await admin.describe_topics(sorted(set().union(*topics.values())))
+    """The state of each, without those whose first topic is not there; both clients are started, and the caller
+    bounds the time. Raises `KafkaError`."""
+    # To describe a topic that is missing would create it, where the cluster lets it.
+    known = set(await admin.list_topics())
+    places = [place for place in places if place.topics[0] in known]
+    if not places:
+        return []
+    described = await admin.describe_topics(sorted({t for place in places for t in place.topics} & known))
     partitions = {
         topic["topic"]: [TopicPartition(topic["topic"], p["partition"]) for p in topic["partitions"]]
         for topic in described
     }
     every = [partition for of_topic in partitions.values() for partition in of_topic]
     beginnings, ends = await offsets.beginning_offsets(every), await offsets.end_offsets(every)
-    members = {group: await _members(admin, group) for group in committed}
+    groups = sorted({place.group for place in places})
+    committed = {group: await admin.list_consumer_group_offsets(group) for group in groups}
+    members = {group: await _members(admin, group) for group in groups}
     states = []
-    for subscription in subscriptions:
-        own = [partition for topic in topics[subscription.queue] for partition in partitions.get(topic, ())]
-        done = committed[subscription.subscriber]
+    for place in places:
+        own = [partition for topic in place.topics for partition in partitions.get(topic, ())]
+        done = committed[place.group]
         behind = sum(max(0, ends[p] - _position(done.get(p), beginnings[p])) for p in own)
-        topic = destination_name("kafka", subscription.channel)
-        consumers = sum(topic in subscribed for subscribed in members[subscription.subscriber])
-        states.append(QueueState(subscription.queue, behind, consumers))
+        consumers = sum(place.topics[0] in subscribed for subscribed in members[place.group])
+        states.append(QueueState(place.queue, place.topics[0], place.group, behind, consumers))
     return states
-
-
-def _topics(subscription: Subscription, committed: dict[TopicPartition, Any]) -> set[str]:
-    """The channel's topic, and what the group has read of topics of the subscription's own."""
-    own = {partition.topic for partition in committed if partition.topic.startswith(f"{subscription.queue}.")}
-    return {destination_name("kafka", subscription.channel), *own}
 
 
 def _position(committed: Any, beginning: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 
 import aiormq
 from aio_pika import RobustExchange
-from aio_pika.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError, PublishError
 from aiormq import spec
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
 
@@ -294,14 +294,28 @@ class RabbitAdapter:
         return letters
 
     async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        return await self._states([(s.queue, event_exchange(s.channel).name, s.subscriber) for s in subscriptions])
+
+    async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
+        exchanges = [dead_letter_exchange(s.channel).name for s in subscriptions]
+        queues = [dead_letter_queue_name(s) for s in subscriptions]
+        return await self._states([(q, exchange, group) for q, exchange in zip(queues, exchanges, strict=True)])
+
+    async def _states(self, places: Sequence[tuple[str, str, str]]) -> list[QueueState]:
+        """Of each queue, with the exchange and the group that belong to it."""
         states: list[QueueState] = []
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
-                connection = await self._broker.connect()
-                async with connection.channel(publisher_confirms=False) as channel:
-                    for queue in (subscription.queue for subscription in subscriptions):
-                        counted = (await channel.declare_queue(queue, passive=True)).declaration_result
-                        states.append(QueueState(queue, counted.message_count or 0, counted.consumer_count or 0))
+                channel = await self._open_channel()
+                for queue, exchange, group in places:
+                    try:
+                        counted = await channel.queue_declare(queue, passive=True)
+                    except ChannelNotFoundEntity:  # which closes the channel
+                        channel = await self._open_channel()
+                        continue
+                    messages, consumers = counted.message_count or 0, counted.consumer_count or 0
+                    states.append(QueueState(queue, exchange, group, messages, consumers))
+                await channel.close()
         except LOST as error:
             raise _unavailable(error) from error
         return states

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from uuid import UUID
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 from uuid_utils.compat import uuid7
 
-from shared.broker.base import QueueState
+from shared import dead_letter
+from shared.broker.base import Subscription
+from shared.dead_letter import Kind
+from shared.errors import UnavailableError
 from shared.event import Subscriber
+from shared.gauges import Gauges
+from shared.measurements import Sample
 from shared.outbox import insert_outbox, outbox_row, outbox_state
 from shared.process import Process, Service
-from tests.integration.world import Happened, World, eventually, happened
+from shared.telemetry import prometheus_page
+from tests.integration.letters import letters_of
+from tests.integration.world import SUBSCRIBER, Happened, World, eventually, happened
 
 EVENTS = 20
 
@@ -22,17 +31,92 @@ async def test_a_queue_without_a_consumer_grows_and_one_with_a_consumer_empties(
     broker = await world.publisher()
     await world.publish(*(happened(number, f"k{number % 5}") for number in range(EVENTS)))
 
-    async def is_full() -> bool:
-        return await broker.queue_states([world.subscription]) == [QueueState(world.subscription.queue, EVENTS, 0)]
+    async def stands(messages: int, consumers: int) -> bool:
+        [state] = await broker.queue_states([world.subscription])
+        assert (state.queue, state.group) == (world.subscription.queue, SUBSCRIBER)
+        return (state.messages, state.consumers) == (messages, consumers)
 
-    await eventually(is_full, "every event waits, nobody consumes")
+    await eventually(lambda: stands(EVENTS, 0), "every event waits, nobody consumes")
     async with world.consumer():
         await world.await_effects(EVENTS)
+        await eventually(lambda: stands(0, 1), "nothing waits, one consumer is connected")
 
-        async def is_empty() -> bool:
-            return await broker.queue_states([world.subscription]) == [QueueState(world.subscription.queue, 0, 1)]
 
-        await eventually(is_empty, "nothing waits, one consumer is connected")
+async def test_what_is_given_back_counts_before_anybody_has_read_it(world: World) -> None:
+    broker = await world.publisher()
+    for delivery in world.deliver([happened(1), happened(2)]):
+        await broker.publish_retry(world.subscription, delivery, {})
+
+    async def both() -> bool:
+        return [state.messages for state in await broker.queue_states([world.subscription])] == [2]
+
+    await eventually(both, "both wait for the subscriber")
+
+
+async def test_what_is_not_there_hides_nothing_else(world: World) -> None:
+    broker = await world.publisher()
+    nobody = Subscription(channel=f"{world.channel}x", subscriber="nobody", types=frozenset())
+    for states in (
+        await broker.queue_states([nobody, world.subscription]),
+        await broker.dead_letter_states([nobody, world.subscription], "dead_letter"),
+    ):
+        assert [(state.messages, state.consumers) for state in states] == [(0, 0)]
+
+
+@pytest.mark.timeout(300)
+async def test_the_dead_letter_service_says_how_a_subscriber_stands_that_is_not_running(world: World) -> None:
+    broker = await world.publisher()
+    await world.publish(*(happened(number) for number in range(EVENTS)))
+    for delivery in world.deliver([happened(number) for number in range(3)]):
+        await broker.publish_dead_letter(world.subscription, delivery, {dead_letter.KIND: Kind.FAILED.value})
+
+    async def behind() -> bool:
+        [state] = await broker.dead_letter_states([world.subscription], "dead_letter")
+        return (state.messages, state.consumers) == (3, 0)
+
+    await eventually(behind, "the letters wait for the service")
+    async with letters_of(world, metrics_interval_s=0.2) as letters:
+
+        async def measured() -> bool:
+            page = (await letters.http.get("/metrics")).text
+            queue = f'tandem_queue="{world.subscription.queue}"'
+            place = f'tandem_queue="{world.subscription.queue}.dl'
+            return [
+                (samples(page, "tandem_queue_messages", one), samples(page, "tandem_queue_consumers", one))
+                for one in (queue, place)
+            ] == [([EVENTS], [0]), ([0], [1])] and samples(page, "tandem_measurement_up") == [1, 1, 1]
+
+        await eventually(measured, "its metrics say so of the queue and of the dead-letter place")
+
+
+async def test_what_nobody_answers_any_more_has_no_value(rabbit_world: World) -> None:
+    question, answers = rabbit_world.name, True
+
+    async def ask() -> list[Sample]:
+        if not answers:
+            raise UnavailableError("gone")
+        return [Sample("tandem.queue.messages", 7, {"tandem.queue": question})]
+
+    gauges = Gauges(rabbit_world.settings(metrics_interval_s=0.05), rabbit_world.telemetry, {question: ask})
+    asking = asyncio.create_task(gauges.run())
+
+    def said() -> tuple[list[float], list[float]]:
+        page = prometheus_page()[0].decode()
+        up = samples(page, "tandem_measurement_up", question)
+        return samples(page, "tandem_queue_messages", question), up
+
+    async def says(messages: list[float], up: float) -> bool:
+        return said() == (messages, [up])
+
+    try:
+        await eventually(lambda: says([7], 1), "the answer")
+        answers = False
+        await eventually(lambda: says([], 0), "no value, and that nobody answered")
+        answers = True
+        await eventually(lambda: says([7], 1), "the answer again")
+    finally:
+        asking.cancel()
+        await asyncio.wait([asking], timeout=5)
 
 
 async def test_the_outbox_says_how_much_waits_and_for_how_long(rabbit_world: World) -> None:
@@ -49,11 +133,10 @@ async def test_the_outbox_says_how_much_waits_and_for_how_long(rabbit_world: Wor
         assert (await outbox_state(connection, 2)).messages == 2, "it counts no further than it is told"
 
 
-def gauge(page: str, name: str, label: str = "") -> float:
-    """The one sample of a metric whose labels hold `label`."""
-    samples = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", page, re.MULTILINE)
-    [value] = [value for labels, value in samples if label in labels]
-    return float(value)
+def samples(page: str, name: str, label: str = "") -> list[float]:
+    """Those of a metric whose labels hold `label`."""
+    found = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", page, re.MULTILINE)
+    return [float(value) for labels, value in found if label in labels]
 
 
 async def test_a_process_without_redis_is_ready_and_says_what_it_lacks(rabbit_world: World) -> None:
@@ -88,8 +171,8 @@ async def test_a_process_without_redis_is_ready_and_says_what_it_lacks(rabbit_wo
             without = [float(n) for labels, n in claims if queue in labels and '"unavailable"' in labels]
             return (
                 sum(without) >= EVENTS
-                and gauge(page, "tandem_queue_consumers", queue) == 1
-                and gauge(page, "tandem_queue_messages", queue) == 0
+                and samples(page, "tandem_queue_consumers", queue) == [1]
+                and samples(page, "tandem_queue_messages", queue) == [0]
                 and "tandem_outbox_oldest_age_seconds" in page
             )
 
