@@ -119,14 +119,14 @@ def remove_leftovers(run_root: Path, name: str) -> None:
     """Delete the data of earlier runs of the tool `name` that were killed before they could do it."""
     for place in run_root.glob(f"{name}-[0-9]*"):
         pid = int(place.name.removeprefix(f"{name}-").split("-")[0])
-        if not _belongs_to(pid, place) and read_state(place):
+        if not belongs_to(pid, place) and read_state(place):
             Runtime.attach(place).stop(remove=True)
 
 
-def _belongs_to(pid: int, place: Path) -> bool:
+def belongs_to(pid: int, place: Path) -> bool:
     """Whether a process that runs has made `place`: a number is given again, in a new container soon."""
     try:
-        return pid != os.getpid() and psutil.Process(pid).create_time() <= place.stat().st_ctime + _CLOCK_SLACK_S
+        return pid != os.getpid() and psutil.Process(pid).create_time() <= place.stat().st_mtime + _CLOCK_SLACK_S
     except psutil.NoSuchProcess:
         return False
 

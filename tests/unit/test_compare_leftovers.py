@@ -1,0 +1,29 @@
+"""What a killed run left is told from the data of one that runs, also when its process id is given again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from compare.run import belongs_to
+
+
+def test_data_of_a_process_that_runs_and_was_there_first_is_its_own(tmp_path: Path) -> None:
+    assert belongs_to(os.getppid(), tmp_path)
+
+
+def test_data_that_is_older_than_the_process_of_that_id_is_left_over(tmp_path: Path) -> None:
+    os.utime(tmp_path, (1_000_000_000, 1_000_000_000))
+    assert not belongs_to(os.getppid(), tmp_path)
+
+
+def test_data_of_a_process_that_is_gone_is_left_over(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    assert not belongs_to(process.pid, tmp_path)
+
+
+def test_data_under_our_own_id_is_left_over_by_another_before_us(tmp_path: Path) -> None:
+    assert not belongs_to(os.getpid(), tmp_path)
