@@ -94,6 +94,7 @@ class Process:
         self.units = UnitsOfWork(self.database, service.name, self.telemetry)
         self.claims = Claims(settings)
         self.broker = create_broker(settings, self.name)
+        self.telemetry.settlement_failures_from(lambda: self.broker.settlement_failures)
         self.outbox_gate = OutboxGate(self.database, settings.outbox_rows_max)
         self.failed = False
         self.stop: Callable[[], None] = lambda: None

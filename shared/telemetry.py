@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -147,10 +147,16 @@ class Telemetry:
             explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_S,
         )
         self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
-        self._settlement_failures = meter.create_counter("tandem.settlement.failures", "{message}")
         self.measurements = Measurements()
         for name, (unit, description) in METRICS.items():
             meter.create_observable_gauge(name, [partial(self._observe, name)], unit, description)
+        self._settlement_failures: Callable[[], Mapping[str, int]] = dict
+        meter.create_observable_counter(
+            "tandem.settlement.failures",
+            [self._observe_settlement_failures],
+            "{message}",
+            "Settlements that the broker refused or never got; these messages come again",
+        )
         self._breaker_state = meter.create_gauge(
             "tandem.breaker.state", "1", "Circuit breaker: 0 closed, 1 half-open, 2 open"
         )
@@ -348,8 +354,14 @@ class Telemetry:
         """0 closed, 1 half-open, 2 open."""
         self._breaker_state.set(state, {"tandem.breaker": name})
 
-    def settlement_failed(self, subscription: Subscription, count: int) -> None:
-        self._settlement_failures.add(count, {"tandem.queue": subscription.queue})
+    def settlement_failures_from(self, source: Callable[[], Mapping[str, int]]) -> None:
+        """Where to ask for the settlements that failed since the start, by queue."""
+        self._settlement_failures = source
+
+    def _observe_settlement_failures(self, _options: CallbackOptions) -> list[Observation]:
+        return [
+            Observation(count, {"tandem.queue": queue}) for queue, count in self._settlement_failures().items()
+        ]
 
     def shutdown(self) -> None:
         """Flush what is waiting and stop; bounded by the exporters' own timeouts."""

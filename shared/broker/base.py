@@ -230,8 +230,8 @@ class Broker(Protocol):
         """The AsyncAPI 3 document of these operations, by FastStream's own generator."""
 
     @property
-    def settlement_failures(self) -> int:
-        """How many settlements the broker refused or never got, since the start."""
+    def settlement_failures(self) -> Mapping[str, int]:
+        """How many settlements the broker refused or never got since the start, by the queue consumed."""
 
 
 def destination_name(system: str, channel: str) -> str:

@@ -53,6 +53,7 @@ class KafkaConsumer:
     def __init__(
         self, subscription: Subscription, subscriber: Any, handover: Handover, handler: BatchHandler
     ) -> None:
+        self.queue = subscription.queue
         self._subscription = subscription
         self._subscriber = subscriber
         self._handover = handover
@@ -65,7 +66,7 @@ class KafkaConsumer:
     async def start(self) -> None:
         """Join the group and begin to poll. Raises one of `LOST`."""
         await self._subscriber.start()
-        self._task = asyncio.create_task(self._work(), name=f"work-{self._subscription.queue}")
+        self._task = asyncio.create_task(self._work(), name=f"work-{self.queue}")
 
     async def stop(self, grace_s: float) -> None:
         """Let the running batch commit within `grace_s`, then leave the group."""
@@ -92,7 +93,7 @@ class KafkaConsumer:
             except Exception as error:  # noqa: BLE001  a consumer that dies in silence is the worst of all
                 failures += 1
                 rewound = True
-                _log.warning("kafka.poll_failed", queue=self._subscription.queue, error=repr(error))
+                _log.warning("kafka.poll_failed", queue=self.queue, error=repr(error))
             if rewound:
                 await self._pause()
             if failures >= _FAILED_POLLS_MAX:
@@ -153,7 +154,7 @@ class KafkaConsumer:
             async with asyncio.timeout(_COMMIT_TIMEOUT_S):
                 await self._subscriber.consumer.commit(offsets)
         except (*LOST, IllegalStateError) as error:
-            _log.warning("kafka.settlement_failed", queue=self._subscription.queue, error=repr(error))
+            _log.warning("kafka.settlement_failed", queue=self.queue, error=repr(error))
             return False
         return True
 

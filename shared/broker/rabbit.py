@@ -8,6 +8,7 @@ pipeline nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
@@ -101,8 +102,11 @@ class RabbitAdapter:
         self._tending: asyncio.Task[None] | None = None
 
     @property
-    def settlement_failures(self) -> int:
-        return sum(consumer.settlement_failures for consumer in self._consumers)
+    def settlement_failures(self) -> Mapping[str, int]:
+        failures: Counter[str] = Counter()
+        for consumer in self._consumers:
+            failures[consumer.queue] += consumer.settlement_failures
+        return failures
 
     async def __aenter__(self) -> Self:
         try:

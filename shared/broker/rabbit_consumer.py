@@ -59,7 +59,7 @@ class RabbitConsumer:
     def __init__(self, subscription: Subscription, handler: BatchHandler, queue: str | None = None) -> None:
         """`queue` is where to consume, if not the subscription's own queue."""
         self._subscription = subscription
-        self._name = queue or subscription.queue
+        self.queue = queue or subscription.queue
         self._handler = handler
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
         self._waiting: deque[_Held] = deque()
@@ -67,7 +67,7 @@ class RabbitConsumer:
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
         self._channel: AbstractChannel | None = None
-        self._queue: AbstractQueue | None = None
+        self._source: AbstractQueue | None = None
         self._tag: str | None = None
         self._task: asyncio.Task[None] | None = None
         self.settlement_failures = 0
@@ -76,16 +76,16 @@ class RabbitConsumer:
         """Begin to consume; the queue exists. Raises one of `LOST`."""
         self._channel = await connection.channel(publisher_confirms=False)
         await self._channel.set_qos(prefetch_count=self._subscription.in_flight_max)
-        self._queue = await self._channel.declare_queue(self._name, passive=True)
-        self._task = asyncio.create_task(self._work(), name=f"work-{self._name}")
-        self._tag = await self._queue.consume(self._arrive, no_ack=False)
+        self._source = await self._channel.declare_queue(self.queue, passive=True)
+        self._task = asyncio.create_task(self._work(), name=f"work-{self.queue}")
+        self._tag = await self._source.consume(self._arrive, no_ack=False)
 
     async def stop(self, grace_s: float) -> None:
         """Stop pulling, let the running batch settle within `grace_s`, give back what waits."""
         self._stopping.set()
         self._arrived.set()
-        if self._queue is not None and self._tag is not None:
-            await _bounded(self._queue.cancel(self._tag))
+        if self._source is not None and self._tag is not None:
+            await _bounded(self._source.cancel(self._tag))
         if self._task is not None:
             await asyncio.wait([self._task], timeout=grace_s)
             self._task.cancel()
@@ -115,7 +115,7 @@ class RabbitConsumer:
                 last_count = len(batch)
                 kept = await self._work_off(batch) if batch and not self._stopping.is_set() else False
             except Exception:  # noqa: BLE001  a consumer that dies in silence is the worst of all
-                _log.exception("rabbit.consumer_failed", queue=self._name)
+                _log.exception("rabbit.consumer_failed", queue=self.queue)
                 kept = True
             if kept:
                 with contextlib.suppress(TimeoutError):
@@ -138,7 +138,7 @@ class RabbitConsumer:
 
     async def _work_off(self, batch: list[_Held]) -> bool:
         """Hand a batch over and settle it; True when something is to be retried after a pause."""
-        deliveries = [_delivery(held.raw, self._subscription.channel, self._name) for held in batch]
+        deliveries = [_delivery(held.raw, self._subscription.channel, self.queue) for held in batch]
         settlements = await settle_as_retry(self._handler, deliveries)
         kept = [held for held, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
         failed = 0
@@ -153,7 +153,7 @@ class RabbitConsumer:
         self._unsettled = []
         if failed:
             self.settlement_failures += failed
-            _log.warning("rabbit.settlement_failed", queue=self._name, count=failed)
+            _log.warning("rabbit.settlement_failed", queue=self.queue, count=failed)
         return bool(kept)
 
 

@@ -88,7 +88,7 @@ class Sound:
         return self.real.asyncapi(title, version, operations)
 
     @property
-    def settlement_failures(self) -> int:
+    def settlement_failures(self) -> Mapping[str, int]:
         return self.real.settlement_failures
 
 

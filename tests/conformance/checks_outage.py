@@ -115,7 +115,7 @@ async def _publish_until_confirmed(broker: Broker, messages: list[Message], dead
 
 
 async def _failed(broker: Broker) -> bool:
-    return broker.settlement_failures > 0
+    return sum(broker.settlement_failures.values()) > 0
 
 
 async def _answers(broker: Broker) -> bool:

@@ -173,6 +173,7 @@ async def test_a_process_without_redis_is_ready_and_says_what_it_lacks(rabbit_wo
                 sum(without) >= EVENTS
                 and samples(page, "tandem_queue_consumers", queue) == [1]
                 and samples(page, "tandem_queue_messages", queue) == [0]
+                and samples(page, "tandem_settlement_failures_total", queue) == [0]
                 and "tandem_outbox_oldest_age_seconds" in page
             )
 
