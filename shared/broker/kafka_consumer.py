@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import structlog
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
+from shared.broker.kafka_unreadable import Record, TolerantReader, committed_positions, content_is_to_blame
 
 _log = structlog.get_logger(__name__)
 
@@ -27,8 +28,8 @@ _COMMIT_TIMEOUT_S = 5.0
 _RETRY_PAUSE_S = 1.0
 _FAILED_POLLS_MAX = 5
 _GOODBYE_S = 3.0
-
-Record: TypeAlias = "ConsumerRecord[Any, Any]"
+_REJOIN_TIMEOUT_S = 20.0
+_RECOVERY_TIMEOUT_S = 10.0
 
 
 class Handover(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -37,14 +38,19 @@ class Handover(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self, wait_max_s: float) -> None:
         self.idle = asyncio.Event()
         self.idle.set()
+        self.rebalances: int | None = None
+        """How many there were; None during one, when nothing may be taken up."""
+        self._count = 0
         self._wait_max_s = wait_max_s
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.rebalances = None
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.idle.wait(), self._wait_max_s)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        return
+        self._count += 1
+        self.rebalances = self._count
 
 
 class KafkaConsumer:
@@ -59,6 +65,7 @@ class KafkaConsumer:
         self._handover = handover
         self._handler = handler
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
+        self._tolerant = TolerantReader(subscription)
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.settlement_failures = 0
@@ -85,16 +92,23 @@ class KafkaConsumer:
 
     async def _work(self) -> None:
         failures = 0
+        trouble: Exception | None = None
         while not self._stopping.is_set():
             try:
-                records = await self._next_batch()
-                rewound = await self._work_off(records) if records else False
-                failures = 0
+                # A poll that failed may have dropped records that it had moved past already: what follows them
+                # must not be committed, so the next one begins where the group stands.
+                records = await self._next_batch(self._poll() if trouble is None else self._recover())
+                pause = trouble is not None and not records
+                if trouble is None or (records and content_is_to_blame(trouble)):
+                    failures = 0
+                trouble = None
+                pause |= await self._work_off(records) if records else False
             except Exception as error:  # noqa: BLE001  a consumer that dies in silence is the worst of all
                 failures += 1
-                rewound = True
+                trouble = error
+                pause = failures > 1
                 _log.warning("kafka.poll_failed", queue=self.queue, error=repr(error))
-            if rewound:
+            if pause:
                 await self._pause()
             if failures >= _FAILED_POLLS_MAX:
                 await self._rejoin()
@@ -108,9 +122,9 @@ class KafkaConsumer:
         finally:
             self._handover.idle.set()
 
-    async def _next_batch(self) -> Sequence[Record]:
-        """The next poll's records; nothing when it is time to stop."""
-        poll = asyncio.create_task(self._poll())
+    async def _next_batch(self, source: Coroutine[Any, Any, Sequence[Record]]) -> Sequence[Record]:
+        """The next records; nothing when it is time to stop."""
+        poll = asyncio.create_task(source)
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({poll, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,6 +138,22 @@ class KafkaConsumer:
         polled = await self._subscriber.consumer.getmany(timeout_ms=_POLL_MS, max_records=self._batch_max)
         records = [record for partition in polled.values() for record in partition]
         if records:  # in this very step, or a rebalance could find us idle with records in hand
+            self._handover.idle.clear()
+        return records
+
+    async def _recover(self) -> Sequence[Record]:
+        """Go back to what is committed, and read on from there past what the client cannot read."""
+        consumer, rebalances = self._subscriber.consumer, self._handover.rebalances
+        async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
+            positions = await committed_positions(consumer)
+            for partition, offset in positions.items():
+                consumer.seek(partition, offset)
+            records = await self._tolerant.read(consumer, positions, self._batch_max)
+        if rebalances is None or rebalances != self._handover.rebalances:
+            return ()  # not ours any more, or ours again from another offset
+        for record in records:
+            consumer.seek(TopicPartition(record.topic, record.partition), record.offset + 1)
+        if records:
             self._handover.idle.clear()
         return records
 
@@ -162,7 +192,8 @@ class KafkaConsumer:
         """A consumer whose background tasks have ended never polls again: replace it."""
         await self._leave(_GOODBYE_S)
         with contextlib.suppress(*LOST):
-            await self._subscriber.start()
+            async with asyncio.timeout(_REJOIN_TIMEOUT_S):
+                await self._subscriber.start()
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):

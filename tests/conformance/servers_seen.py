@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,13 @@ from urllib.parse import quote, urlsplit
 
 import aio_pika
 import httpx
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import for_code
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from deploy.native import Runtime
 from shared.broker.base import Subscription
@@ -41,6 +46,42 @@ async def publish_kafka(
             await producer.send_and_wait(topic, value, key=key, headers=list(headers))
     finally:
         await producer.stop()
+
+
+class BadName(str):
+    """Text that goes out as bytes which are not UTF-8: no client library for Python would send such."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\xfe" + super().encode()
+
+
+def kafka_batch(records: Sequence[tuple[bytes | None, bytes, Sequence[tuple[str, bytes]]]]) -> bytes:
+    """One batch as it goes over the wire, of (key, value, headers)."""
+    batch = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1_000_000)
+    for offset, (key, value, headers) in enumerate(records):
+        batch.append(offset, int(time.time() * 1_000), key, value, list(headers))
+    return bytes(batch.build())
+
+
+async def publish_kafka_batches(
+    runtime: Runtime, topic: str, batches: Sequence[tuple[int, bytes]], timeout_ms: int = 10_000
+) -> None:
+    """(partition, batch) as they are, past every client's checks."""
+    client = AIOKafkaClient(bootstrap_servers=runtime.server_urls()["kafka"], request_timeout_ms=timeout_ms)
+    await client.bootstrap()
+    try:
+        await client.set_topics([topic])
+        for partition, batch in batches:
+            leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+            answer = await client.send(
+                leader, ProduceRequest(None, -1, timeout_ms, [(topic, [(partition, batch)])])
+            )
+            ((_, ((_, error_code, *_rest),)),) = answer.topics
+            assert error_code == 0, for_code(error_code)
+    finally:
+        await client.close()
 
 
 async def reject_until_gone(runtime: Runtime, queue: str, times_max: int) -> int:

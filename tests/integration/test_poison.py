@@ -6,7 +6,13 @@ import orjson
 import pytest
 
 from shared.dead_letter import ERROR_TYPE
-from tests.conformance.servers_seen import publish_amqp, publish_kafka
+from tests.conformance.servers_seen import (
+    BadName,
+    kafka_batch,
+    publish_amqp,
+    publish_kafka,
+    publish_kafka_batches,
+)
 from tests.integration.world import TYPE, World, happened
 
 BEGIN = b'{"specversion":"1.0","id":"1","source":"/x","type":"thing.happened","data":'
@@ -48,3 +54,31 @@ async def test_what_foreign_clients_may_send_is_put_aside_and_stops_nobody(world
     assert len(letters) == expected
     assert {letter.headers[ERROR_TYPE] for letter in letters} <= {"UndecodableError", "SchemaViolationError"}
     assert {letter.body for letter in letters} == set(POISON.values())
+
+
+@pytest.mark.timeout(120)
+async def test_a_header_name_that_is_not_utf8_costs_no_partition_an_event(kafka_world: World) -> None:
+    """aiokafka's consumer fails the whole poll for one, and had moved past what it took from other partitions."""
+    await kafka_world.publisher()
+    bad_name = [(BadName("name"), b"value")]
+    event = iter(range(1_000))
+
+    def good(*headers: tuple[str, bytes]) -> tuple[bytes, bytes, tuple[tuple[str, bytes], ...]]:
+        number = next(event)
+        return b"k", happened(number, key=f"k{number}").encode(), headers
+
+    batches = []
+    for _ in range(3):
+        batches += [(partition, kafka_batch([good(), good(), good()])) for partition in range(3)]
+        batches += [(0, kafka_batch([good(), (b"k", b"no event", bad_name), good(*bad_name), good()]))]
+    batches += [(partition, kafka_batch([good()])) for partition in range(3)]
+    await publish_kafka_batches(kafka_world.runtime, f"{kafka_world.channel}-events", batches)
+    count = next(event)
+    async with kafka_world.consumer(batch_max=10):
+        assert sorted(await kafka_world.await_effects(count)) == list(range(count))
+        letters = await kafka_world.await_dead_letters(3)
+    assert [letter.body for letter in letters] == [b"no event"] * 3
+    assert {letter.headers["\\xff\\xfename"] for letter in letters} == {"value"}
+    async with kafka_world.consumer():  # nothing was left uncommitted
+        await kafka_world.drained()
+    assert sorted(await kafka_world.real_numbers()) == list(range(count))

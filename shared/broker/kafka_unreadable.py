@@ -1,0 +1,202 @@
+"""Reads what aiokafka's consumer fails on: header names that are not UTF-8, batches that are damaged.
+
+aiokafka fails the whole poll for one such record, for ever, and what it had taken from other partitions is gone.
+Here the same bytes are fetched through its client and read by the Python half of its parser: names are decoded
+tolerantly, and a batch that stays unreadable becomes one record with the batch's bytes, which goes the way of
+everything that is no event: to the dead letters.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from random import sample
+from typing import Any, SupportsIndex, TypeAlias, overload
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.util import decode_varint_py
+
+from shared.broker.base import Subscription
+
+_log = structlog.get_logger(__name__)
+
+Record: TypeAlias = "ConsumerRecord[Any, Any]"
+
+UNREADABLE = "tandem-unreadable"
+"""Header of a record that stands for a batch which could not be read: its offsets and why."""
+
+READS_MAX = 3
+"""How often a damaged batch is read before it is given up: bytes damaged on their way come whole the next time."""
+
+_FETCH_WAIT_MS = 100
+_FETCH_BYTES_MAX = 16 * 1024 * 1024
+_PARTITION_BYTES_MAX = 1024 * 1024
+_READ_UNCOMMITTED = 0
+_MAGIC = 2
+_BATCH_START = struct.Struct(">qiib")  # base offset, length of what follows it, leader epoch, magic
+_BEFORE_LENGTH_COUNTS = 12
+
+
+def content_is_to_blame(error: Exception) -> bool:
+    """Whether a poll failed for what it read; else the cluster, or the consumer, is in trouble."""
+    return isinstance(error, ValueError | AssertionError | CorruptRecordException | UnsupportedCodecError)
+
+
+async def committed_positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    """Where the group stands in each assigned partition; the caller bounds the time."""
+    committed = {partition: await consumer.committed(partition) for partition in consumer.assignment()}
+    new = [partition for partition, offset in committed.items() if offset is None]
+    return {**committed, **(await consumer.beginning_offsets(new) if new else {})}
+
+
+class TolerantReader:
+    """One subscription's. Remembers how often each partition's next batch could not be read."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._queue = subscription.queue
+        self._refused: dict[TopicPartition, tuple[int, int]] = {}  # offset, how often
+
+    async def read(
+        self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], records_max: int
+    ) -> list[Record]:
+        """Up to `records_max` records from these positions on, as many of each partition; the caller bounds the
+        time."""
+        fetched = await _fetched(consumer, positions)
+        share = max(1, records_max // max(1, len(fetched)))
+        records: list[Record] = []
+        for partition, (data, high_water) in fetched.items():
+            records += islice(self.records(partition, positions[partition], data, high_water), share)
+        return records[:records_max]
+
+    def records(self, partition: TopicPartition, position: int, data: bytes, high_water: int) -> Iterator[Record]:
+        batches = list(_batches(data))
+        next_offsets = [_BATCH_START.unpack_from(raw)[0] for raw in batches[1:]] + [high_water]
+        for raw, next_offset in zip(batches, next_offsets, strict=False):
+            try:
+                for record in _batch_records(partition, raw):
+                    if record.offset >= position:
+                        position = record.offset + 1
+                        yield record
+            except Exception as error:  # noqa: BLE001  damaged bytes fail in every way there is
+                if not self._given_up(partition, position):
+                    _log.warning("kafka.unreadable", queue=self._queue, partition=partition, error=repr(error))
+                    return
+                stand_in = _stand_in(partition, position, raw, next_offset, error)
+                _log.error(
+                    "kafka.given_up",
+                    queue=self._queue,
+                    partition=partition,
+                    first_offset=position,
+                    last_offset=stand_in.offset,
+                    error=repr(error),
+                )
+                position = stand_in.offset + 1
+                yield stand_in
+
+    def _given_up(self, partition: TopicPartition, position: int) -> bool:
+        offset, times = self._refused.get(partition, (position, 0))
+        times = times + 1 if offset == position else 1
+        self._refused[partition] = (position, times)
+        return times >= READS_MAX
+
+
+async def _fetched(
+    consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, tuple[bytes, int]]:
+    """The batches as they are stored, and the high watermark, of the partitions whose leaders have some."""
+    client = consumer._client
+    asked: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for partition in sample(list(positions), len(positions)):  # the answer may hold the first ones only
+        leader = client.cluster.leader_for_partition(partition)
+        if leader is not None and leader >= 0:
+            place = (partition.partition, positions[partition], _PARTITION_BYTES_MAX)
+            asked[leader][partition.topic].append(place)
+    fetched: dict[TopicPartition, tuple[bytes, int]] = {}
+    for leader, topics in asked.items():
+        request = FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES_MAX, _READ_UNCOMMITTED, list(topics.items()))
+        response = await client.send(leader, request)
+        for topic, partitions in response.topics:
+            for number, error_code, high_water, *_, data in partitions:
+                if not error_code and data:
+                    fetched[TopicPartition(topic, number)] = data, high_water
+    return fetched
+
+
+def _batches(data: bytes) -> Iterator[bytes]:
+    """The whole batches of an answer; the last one may have been cut off."""
+    start = 0
+    while start + _BATCH_START.size <= len(data):
+        _base, length, _epoch, _magic = _BATCH_START.unpack_from(data, start)
+        end = start + _BEFORE_LENGTH_COUNTS + length
+        if length <= 0 or end > len(data):
+            return
+        yield data[start:end]
+        start = end
+
+
+def _batch_records(partition: TopicPartition, raw: bytes) -> Iterator[Record]:
+    """Raises whatever damaged bytes lead to."""
+    if _BATCH_START.unpack_from(raw)[3] != _MAGIC:
+        raise CorruptRecordException("not a batch of the format that Kafka 4 writes")
+    batch = _DefaultRecordBatchPy(raw)
+    if not batch.validate_crc():
+        raise CorruptRecordException("wrong checksum")
+    if batch.is_control_batch:
+        return
+    iter(batch)  # decompresses
+    batch._buffer = _Tolerant(batch._buffer)
+    for _ in range(batch._num_records):
+        record = batch._read_msg(decode_varint_py)
+        yield _record(partition, record.offset, record.key, record.value, tuple(record.headers))
+
+
+def _stand_in(partition: TopicPartition, position: int, raw: bytes, next_offset: int, error: Exception) -> Record:
+    """One record for a batch that cannot be read, at the batch's last offset. Its own word for that may be what is
+    damaged: what comes next, or the log's end, bounds it, and it never stands still."""
+    batch = _DefaultRecordBatchPy(raw.ljust(_DefaultRecordBatchPy.HEADER_STRUCT.size, b"\0"))
+    last = max(position, min(batch.next_offset, next_offset) - 1)
+    reason = f"offsets {position} to {last}: {error!r}"
+    return _record(partition, last, None, raw, ((UNREADABLE, reason.encode("utf-8", "backslashreplace")),))
+
+
+def _record(
+    partition: TopicPartition,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: tuple[tuple[str, bytes | None], ...],
+) -> Record:
+    return ConsumerRecord(
+        topic=partition.topic,
+        partition=partition.partition,
+        offset=offset,
+        timestamp=0,  # nobody here asks when a record was written
+        timestamp_type=0,
+        key=key,
+        value=value,
+        checksum=None,
+        serialized_key_size=-1 if key is None else len(key),
+        serialized_value_size=-1 if value is None else len(value),
+        headers=headers,
+    )
+
+
+class _Tolerant(bytearray):
+    """Bytes whose parts, too, decode with what is not UTF-8 escaped, whatever the parser asks for."""
+
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice[Any, Any, Any], /) -> bytearray: ...
+    def __getitem__(self, key: Any, /) -> Any:
+        part = super().__getitem__(key)
+        return part if isinstance(part, int) else _Tolerant(part)
+
+    def decode(self, encoding: str = "utf-8", _errors: str = "strict") -> str:
+        return super().decode(encoding, "backslashreplace")
