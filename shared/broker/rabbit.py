@@ -8,6 +8,7 @@ pipeline nothing.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
@@ -40,8 +41,9 @@ from shared.broker.rabbit_topology import (
     event_exchange,
     subscriber_queue,
 )
+from shared.broker.rabbit_unreadable import read_what_is_not_utf8
 from shared.envelope import CONTENT_TYPE
-from shared.errors import ConfigurationError, UnavailableError, UnroutableError
+from shared.errors import ConfigurationError, PermanentError, UnavailableError, UnroutableError
 from shared.settings import Settings
 
 _HEARTBEAT_S = 10
@@ -50,6 +52,10 @@ _PUBLISHES_IN_FLIGHT_MAX = 500
 _PING_TIMEOUT_S = 1.5
 _PERSISTENT = 2
 _BROKERS_OWN_HEADERS = ("x-death", "x-first-death-", "x-last-death-")
+_ROUTING_HEADERS = {"CC": "original-cc", "BCC": "original-bcc"}
+"""RabbitMQ routes by these, and closes the channel when they are not arrays; here every header is text."""
+_SHORT_STRING_BYTES_MAX = 255
+_NOT_ENCODABLE = (TypeError, ValueError, struct.error)
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -82,6 +88,7 @@ class RabbitAdapter:
 
     def __init__(self, settings: Settings, client_name: str) -> None:
         self._settings = settings
+        read_what_is_not_utf8()
         nodes = node_urls(settings.rabbit_url or "", name=client_name, heartbeat=_HEARTBEAT_S)
         self._broker = RabbitBroker(
             str(nodes[0]),
@@ -195,7 +202,8 @@ class RabbitAdapter:
     async def _confirmed(
         self, exchange: RobustExchange, routing_key: str, body: bytes, headers: Mapping[str, str]
     ) -> None:
-        """Publish and wait for the confirmation. Raises `UnavailableError` or one of `LOST`."""
+        """Publish and wait for the confirmation. Raises `UnavailableError`, `PermanentError` for what AMQP cannot
+        express, or one of `LOST`."""
         try:
             # The channel below aio-pika's: `wait=False` leaves out a wait for the socket before the wait for
             # the confirmation, which would let only one publish at a time into the channel.
@@ -205,7 +213,7 @@ class RabbitAdapter:
                 exchange=exchange.name,
                 routing_key=routing_key,
                 properties=spec.Basic.Properties(
-                    content_type=headers.get("content-type", CONTENT_TYPE),
+                    content_type=_content_type(headers),
                     delivery_mode=_PERSISTENT,
                     headers=dict(headers),
                 ),
@@ -216,6 +224,8 @@ class RabbitAdapter:
             raise UnroutableError(f"RabbitMQ has no queue for {routing_key} on {exchange.name}") from error
         except DeliveryError as error:
             raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange.name}") from error
+        except _NOT_ENCODABLE as error:
+            raise PermanentError(f"RabbitMQ: {error!r}") from error
 
     async def publish_dead_letter(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
@@ -244,7 +254,11 @@ class RabbitAdapter:
         headers: Mapping[str, str],
     ) -> None:
         """A delivery once more, under its subscription's queue name, without what the broker had added to it."""
-        sent = {n: v for n, v in delivery.headers.items() if not n.startswith(_BROKERS_OWN_HEADERS)}
+        sent = {
+            _ROUTING_HEADERS.get(name, name): value
+            for name, value in delivery.headers.items()
+            if not name.startswith(_BROKERS_OWN_HEADERS)
+        }
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s):
                 await self._confirmed(exchange, subscription.queue, delivery.body, {**sent, **headers})
@@ -360,6 +374,12 @@ class RabbitAdapter:
                 )
                 add_handler(broker.subscriber(queue, exchange, title=operation.event_type), operation)
         return asyncapi_document(broker, title, version)
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    """The property: ours in place of one that does not fit; the header keeps it whole."""
+    given = headers.get("content-type", CONTENT_TYPE)
+    return given if len(given.encode("utf-8", "surrogatepass")) <= _SHORT_STRING_BYTES_MAX else CONTENT_TYPE
 
 
 def _differs(error: Exception) -> ConfigurationError:

@@ -17,6 +17,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import for_code
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiormq import spec
 
 from deploy.native import Runtime
 from shared.broker.base import Subscription
@@ -31,6 +32,27 @@ async def publish_amqp(
         target = await channel.get_exchange(exchange)
         message = aio_pika.Message(body, headers=headers, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await target.publish(message, routing_key)
+
+
+async def publish_amqp_properties(
+    runtime: Runtime, exchange: str, routing_key: str, messages: Sequence[tuple[bytes, spec.Basic.Properties]]
+) -> None:
+    """Bodies with properties that no client library would let pass; each is confirmed."""
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        channel: Any = await (await connection.channel()).get_underlay_channel()
+        for body, properties in messages:
+            await channel.basic_publish(body, exchange=exchange, routing_key=routing_key, properties=properties)
+
+
+class RawProperties(spec.Basic.Properties):
+    """Properties as the bytes they are on the wire: the one named, and nothing else."""
+
+    def __init__(self, name: str, value: bytes) -> None:
+        super().__init__()
+        self._raw = self.flags[name].to_bytes(2, "big") + value
+
+    def marshal(self) -> bytes:
+        return self._raw
 
 
 async def publish_kafka(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from aiormq import spec
 
 from shared.dead_letter import ERROR_TYPE
 from tests.conformance.servers_seen import (
     BadName,
+    RawProperties,
     kafka_batch,
     publish_amqp,
+    publish_amqp_properties,
     publish_kafka,
     publish_kafka_batches,
 )
@@ -54,6 +57,50 @@ async def test_what_foreign_clients_may_send_is_put_aside_and_stops_nobody(world
     assert len(letters) == expected
     assert {letter.headers[ERROR_TYPE] for letter in letters} <= {"UndecodableError", "SchemaViolationError"}
     assert {letter.body for letter in letters} == set(POISON.values())
+
+
+def nested(depth: int) -> bytes:
+    """A table of headers with one array in another."""
+    value = b""
+    for _ in range(depth):
+        value = b"A" + len(value).to_bytes(4, "big") + value
+    table = b"\x04deep" + value
+    return len(table).to_bytes(4, "big") + table
+
+
+PROPERTIES: dict[str, spec.Basic.Properties] = {
+    "a content type that does not fit once it is escaped": spec.Basic.Properties(
+        headers={"content-type": bytearray(b"\xff" * 64)}
+    ),
+    "more recipients": spec.Basic.Properties(headers={"CC": ["nobody"], "BCC": ["nobody"]}),
+    "a header name that is not UTF-8": spec.Basic.Properties(headers={BadName("name"): "value", "more": "x"}),
+    "a header name that does not fit once it is escaped": RawProperties(
+        "headers", (69).to_bytes(4, "big") + b"\x40" + b"\xff" * 64 + b"V" + b"\x01aV"
+    ),
+    "a property that is not UTF-8": spec.Basic.Properties(app_id=BadName("app")),
+    "a time that no calendar has": RawProperties("timestamp", b"\x7f" * 8),
+    "headers nested deeply": RawProperties("headers", nested(5_000)),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("what", PROPERTIES)
+async def test_properties_of_foreign_clients_stop_nobody(rabbit_world: World, what: str) -> None:
+    """Good events take effect whatever is written on them; what is no event gets to the dead letters."""
+    properties = PROPERTIES[what]
+    messages = [(happened(0).encode(), None), (happened(1).encode(), properties), (b"no event", properties)]
+    await rabbit_world.publisher()
+    await publish_amqp_properties(
+        rabbit_world.runtime,
+        f"{rabbit_world.channel}.events",
+        TYPE,
+        [(body, given or spec.Basic.Properties()) for body, given in [*messages, (happened(2).encode(), None)]],
+    )
+    async with rabbit_world.consumer():
+        assert await rabbit_world.await_effects(3, 20) == [0, 1, 2]
+        (letter,) = await rabbit_world.await_dead_letters(1, 20)
+    assert letter.body == b"no event"
+    assert letter.headers[ERROR_TYPE] == "UndecodableError"
 
 
 @pytest.mark.timeout(120)

@@ -1,0 +1,70 @@
+"""Lets the AMQP codec read what RabbitMQ accepts and the codec refuses: short strings and header names that are
+not UTF-8, times beyond year 9999, tables nested too deeply.
+
+For one of these pamqp fails the frame, aiormq drops the connection, and RabbitMQ delivers the message again to the
+next connection: until the delivery limit puts it aside, together with whatever else was in flight. There is no
+setting for it, so four of the codec's decoders are replaced; what they could read they read as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, SupportsIndex, overload
+
+from pamqp import decode
+
+UNREADABLE = "tandem-unreadable"
+"""Header in place of all others when a message's table of headers cannot be read: why."""
+
+_Decoder = Callable[[bytes], tuple[int, Any]]
+_TIMESTAMP_BYTES = 8
+_LENGTH_BYTES = 4
+
+
+def read_what_is_not_utf8() -> None:
+    """Replace the decoders, for the whole process; once is enough, and twice does no harm."""
+    for name, decoder in (("shortstr", _short_string), ("table", _table), ("timestamp", _time)):
+        decode.METHODS[name] = decoder
+    decode.TABLE_MAPPING[b"T"] = _time
+
+
+def _tolerantly(decoder: _Decoder, value: bytes) -> tuple[int, Any]:
+    try:
+        return decoder(value)
+    except UnicodeDecodeError:
+        return decoder(_Tolerant(value))
+
+
+def _short_string(value: bytes) -> tuple[int, Any]:
+    return _tolerantly(decode.short_str, value)
+
+
+def _table(value: bytes) -> tuple[int, Any]:
+    try:
+        return _tolerantly(decode.field_table, value)
+    except (ValueError, RecursionError, ArithmeticError) as error:
+        # Its length is known whatever is in it, and nothing that handles an event rests on its headers.
+        end = _LENGTH_BYTES + int.from_bytes(value[:_LENGTH_BYTES], "big")
+        return end, {UNREADABLE: f"{type(error).__name__}: {error}"}
+
+
+def _time(value: bytes) -> tuple[int, Any]:
+    try:
+        return decode.timestamp(value)
+    except (ValueError, OverflowError, OSError):
+        return _TIMESTAMP_BYTES, None
+
+
+class _Tolerant(bytes):
+    """Bytes whose parts, too, decode with what is not UTF-8 escaped."""
+
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice[Any, Any, Any], /) -> bytes: ...
+    def __getitem__(self, key: Any, /) -> Any:
+        part = super().__getitem__(key)
+        return part if isinstance(part, int) else _Tolerant(part)
+
+    def decode(self, encoding: str = "utf-8", _errors: str = "strict") -> str:
+        return super().decode(encoding, "backslashreplace")
