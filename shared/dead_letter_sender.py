@@ -10,7 +10,9 @@ import structlog
 
 from shared.broker.base import Broker, Delivery, Subscription
 from shared.dead_letter import (
+    BODY_CUT_FROM,
     DELAY_S,
+    HEADERS_LEFT_OUT,
     LETTER_ID,
     Delays,
     Kind,
@@ -22,6 +24,10 @@ from shared.errors import UnavailableError
 from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
+
+KEY_LEFT_OUT = "tandem-key-left-out"
+KEY_BYTES_MAX = 64 * 1024
+"""Longest key that goes with a letter: with body and headers it must fit a record of the dead-letter topic."""
 
 Patiently = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs an action, waiting for a broker that is away; raises `UnavailableError` when it stays away."""
@@ -47,7 +53,7 @@ class DeadLetterSender:
         """Send it as failed or delayed, whichever the error says; None if the broker did not confirm it."""
         delay = self._delays.headers(delivery, error)
         headers = dead_letter_headers(self._subscription, delivery, error, attempts) | delay
-        if not await self._confirmed(bounded(delivery), headers):
+        if not await self._confirmed(_fitting(delivery), headers):
             return None
         _log.log(
             logging.WARNING if delay else logging.ERROR,
@@ -68,8 +74,37 @@ class DeadLetterSender:
 
     async def _confirmed(self, delivery: Delivery, headers: Mapping[str, str]) -> bool:
         try:
-            await self._patiently(lambda: self._broker.publish_dead_letter(self._subscription, delivery, headers))
+            try:
+                await self._publish(delivery, headers)
+            except UnavailableError:
+                raise
+            except Exception:  # noqa: BLE001 - however a client refuses it: what cannot be put aside comes for ever
+                _log.exception("pipeline.dead_letter_stripped", position=delivery.position)
+                await self._publish(_bare(delivery), _encodable(headers))
         except UnavailableError as error:
             _log.warning("pipeline.dead_letter_failed", position=delivery.position, error=str(error))
             return False
         return True
+
+    async def _publish(self, delivery: Delivery, headers: Mapping[str, str]) -> None:
+        await self._patiently(lambda: self._broker.publish_dead_letter(self._subscription, delivery, headers))
+
+
+def _fitting(delivery: Delivery) -> Delivery:
+    """`bounded`, and with no key that takes the room of the rest."""
+    letter = bounded(delivery)
+    key_bytes = len((delivery.key or "").encode("utf-8", "surrogatepass"))
+    if key_bytes <= KEY_BYTES_MAX:
+        return letter
+    return replace(letter, key=None, headers={**letter.headers, KEY_LEFT_OUT: str(key_bytes)})
+
+
+def _bare(delivery: Delivery) -> Delivery:
+    """The body alone."""
+    kept = {name: delivery.headers[name] for name in (BODY_CUT_FROM,) if name in delivery.headers}
+    return replace(delivery, key=None, headers={**kept, HEADERS_LEFT_OUT: str(len(delivery.headers))})
+
+
+def _encodable(headers: Mapping[str, str]) -> dict[str, str]:
+    """An exception's text may hold lone surrogates, which no encoding takes."""
+    return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in headers.items()}

@@ -179,7 +179,8 @@ class Broker(Protocol):
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
     ) -> None:
         """Put the delivery's bytes and headers, with `headers` added, in the subscriber's dead-letter
-        queue or topic; return once confirmed. Raises `UnavailableError`."""
+        queue or topic; return once confirmed. Raises `UnavailableError`, or a `PermanentError` when the
+        broker can never take it like that."""
 
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         """Start to deliver, from the oldest message that the subscriber has not settled.

@@ -27,7 +27,7 @@ from shared.broker.base import Message, PublishFailure, destination_name
 from shared.broker.kafka_consumer import LOST, ended
 from shared.broker.kafka_topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
-from shared.errors import EventTooLargeError, TandemError, UnavailableError
+from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
 
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 250
@@ -151,6 +151,8 @@ class KafkaProducer:
             )
         except TimeoutError:
             raise
+        except UnicodeError as error:
+            return PermanentError(f"Kafka: {error!r}")
         except Exception as error:  # noqa: BLE001  whatever it is: not sent
             return self._reason(error)
         confirmation.add_done_callback(_look_at)

@@ -10,6 +10,7 @@ from typing import Any
 from shared import dead_letter
 from shared.broker.base import DeadLetter, Delivery, Settlement
 from shared.dead_letter import Kind
+from shared.dead_letter_sender import KEY_BYTES_MAX, KEY_LEFT_OUT
 from shared.envelope import Envelope
 from shared.errors import BusinessError, DelayError, TransientError
 from shared.event import Event
@@ -146,3 +147,27 @@ async def test_a_letter_has_the_same_id_whenever_its_event_fails(rabbit_world: W
     letters = await rabbit_world.await_dead_letters(3)
     ids = [letter.headers[dead_letter.LETTER_ID] for letter in letters]
     assert ids[0] == ids[1] != ids[2]
+
+
+async def test_a_letter_that_no_broker_can_encode_goes_with_its_body_alone(world: World) -> None:
+    """It would come again for ever, and with it everything behind it."""
+    unspeakable = "no encoding takes \ud800"
+    pipeline = await world.pipeline(raising(BusinessError(unspeakable), 1))
+    event = happened(1)
+    assert await pipeline([given_back(world, event, {"their-own": "x"})]) == [ACK]
+    (letter,) = await world.await_dead_letters(1)
+    assert letter.body == event.encode()
+    assert letter.headers[dead_letter.ERROR_MESSAGE] == unspeakable.replace("\ud800", "\\ud800")
+    assert letter.headers[dead_letter.HEADERS_LEFT_OUT] == "1"
+    assert "their-own" not in letter.headers
+
+
+async def test_a_key_that_leaves_no_room_for_the_rest_stays_behind(kafka_world: World) -> None:
+    pipeline = await kafka_world.pipeline()
+    body = b"x" * dead_letter.BODY_BYTES_MAX
+    for size in (KEY_BYTES_MAX, 2 * 1024 * 1024):
+        assert await pipeline([replace(given_back(kafka_world, body), key="k" * size)]) == [ACK]
+    letters = await kafka_world.await_dead_letters(2)
+    assert [len(letter.body) for letter in letters] == [len(body)] * 2
+    assert {letter.headers.get(KEY_LEFT_OUT) for letter in letters} == {None, str(2 * 1024 * 1024)}
+    assert dead_letter.HEADERS_LEFT_OUT not in {name for letter in letters for name in letter.headers}
