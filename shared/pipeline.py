@@ -85,7 +85,7 @@ class _Work:
 class _Batch:
     works: dict[tuple[str, str], _Work] = field(default_factory=dict)
     statuses: dict[int, Status] = field(default_factory=dict)  # by `id` of the delivery
-    rejected: list[tuple[Delivery, PermanentError]] = field(default_factory=list)
+    rejected: list[tuple[Delivery, Exception]] = field(default_factory=list)
 
     def open(self) -> list[_Work]:
         return [work for work in self.works.values() if work.status is None]
@@ -158,10 +158,10 @@ class Pipeline:
                     batch.statuses[id(delivery)] = Status.IGNORED
                     continue
                 if handler is None:
-                    raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")
+                    raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")  # noqa: TRY301
                 work = _Work(envelope, handler.read(envelope), handler, [delivery])
                 batch.works[envelope.source, envelope.id] = work
-            except PermanentError as error:
+            except Exception as error:  # noqa: BLE001 - a model's own code may raise anything: this event's fault
                 batch.rejected.append((delivery, error))
         return batch
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
 from shared import dead_letter
 from shared import pipeline as pipeline_module
@@ -132,6 +133,25 @@ async def test_a_permanent_failure_after_a_flush_leaves_nothing_either(rabbit_wo
     assert await rabbit_world.numbers() == [0, 2]
     [letter] = await rabbit_world.await_dead_letters(1)
     assert letter.headers[dead_letter.ERROR_TYPE] == "BusinessError"
+
+
+@pytest.mark.parametrize("error", [KeyError("missing"), TypeError("planted"), TransientError("planted")])
+async def test_a_model_that_raises_what_it_should_not_costs_its_event_only(
+    rabbit_world: World, error: Exception
+) -> None:
+    def odd_numbers_raise(number: int) -> int:
+        if number % 2:
+            raise error
+        return number
+
+    checked = Annotated[int, AfterValidator(odd_numbers_raise)]
+    names = {"channel": rabbit_world.channel, "__module__": __name__, "__annotations__": {"number": checked}}
+    rabbit_world.data = type("Happened", (Happened,), names)
+    pipeline = await rabbit_world.pipeline()
+    assert await pipeline(rabbit_world.deliver([happened(number) for number in range(4)])) == [ACK] * 4
+    assert await rabbit_world.numbers() == [0, 2]
+    letters = await rabbit_world.await_dead_letters(2)
+    assert {letter.headers[dead_letter.ERROR_TYPE] for letter in letters} == {type(error).__name__}
 
 
 async def test_an_unknown_exception_is_retried_within_bounds_and_dead_lettered(world: World) -> None:
