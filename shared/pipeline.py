@@ -77,6 +77,7 @@ class _Work:
     runs: int = 0
     status: Status | None = None
     error: Exception | None = None
+    claims_counted: set[ClaimState] = field(default_factory=set)
     finished: bool = False
     """The dead letter is confirmed, or the claim marked or given back."""
 
@@ -192,14 +193,17 @@ class Pipeline:
             self._telemetry.without_claims(self.subscription, len(works))
             return []
         busy: list[_Work] = []
+        outcomes: Counter[StrEnum] = Counter()
         for work, claim in zip(works, claims, strict=True):
+            outcomes[claim.state] += claim.state not in work.claims_counted  # what is busy is asked for repeatedly
+            work.claims_counted.add(claim.state)
             if claim.state is ClaimState.DONE:
                 work.status = Status.DUPLICATE
             elif claim.state is ClaimState.BUSY:
                 busy.append(work)
             else:
                 work.attempt = claim.attempt
-        self._telemetry.claimed(self.subscription, Counter(claim.state for claim in claims))
+        self._telemetry.claimed(self.subscription, outcomes)
         return busy
 
     def _redis_lost(self, error: UnavailableError) -> None:

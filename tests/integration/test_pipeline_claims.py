@@ -13,6 +13,7 @@ from shared.broker.base import Settlement
 from shared.dedupe import Claim, Claims, ClaimState
 from shared.envelope import Envelope
 from shared.event import Event
+from shared.telemetry import prometheus_page
 from shared.uow import UnitOfWork
 from tests.integration.world import Happened, World, happened, take_effect
 
@@ -33,6 +34,20 @@ async def test_what_a_living_process_holds_goes_back_with_what_follows_it_under_
     await other.release("tester", [events[2]])
     assert await pipeline(rabbit_world.deliver([events[2], events[4]])) == [ACK, ACK]
     assert await rabbit_world.numbers() == [1, 2, 4, 3, 5]
+
+
+async def test_an_event_is_counted_once_however_often_it_is_asked_for(rabbit_world: World) -> None:
+    other = await rabbit_world.claims(**QUICK)
+    pipeline = await rabbit_world.pipeline(**QUICK)
+    events = [happened(1, "a"), happened(2, "b")]
+    await other.claim("tester", [events[1]])
+    assert await pipeline(rabbit_world.deliver(events)) == [ACK, RETRY]
+    queue = f'tandem_queue="{pipeline.subscription.queue}"'
+    lines = [line for line in prometheus_page()[0].decode().splitlines() if queue in line]
+    counted = {
+        line.split('outcome="')[1].split('"')[0]: line.split()[-1] for line in lines if "claims_total" in line
+    }
+    assert counted == {"new": "1.0", "busy": "1.0"}
 
 
 class SleepwalkingClaims(Claims):
