@@ -215,6 +215,9 @@ class KafkaAdapter:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await consumer.start()
         except LOST as error:
+            # Half started it may yet join, and hold its partitions without ever polling.
+            self._consumers.remove(consumer)
+            await consumer.stop(_GOODBYE_S)
             raise unavailable(error) from error
 
     # -- looking
