@@ -48,6 +48,15 @@ _PING_TIMEOUT_S = 1.5
 _GOODBYE_S = 3.0
 
 
+def handover_wait_s(settings: Settings) -> float:
+    """How long a rebalance waits for the batch that runs: as long as its handlers and their retries may take.
+
+    The whole group stands still meanwhile, also when a member hangs. A batch that takes longer, since a server is
+    away, is not waited for: it comes again elsewhere, where claims and inbox keep its effects single.
+    """
+    return settings.handler_timeout_s + settings.handler_retry_max_s
+
+
 def consumer_options(settings: Settings) -> dict[str, Any]:
     """What every consumer gets. Offsets are committed by hand."""
     session_ms = int(settings.kafka_session_timeout_s * 1_000)
@@ -56,6 +65,9 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "max_poll_interval_ms": int(settings.kafka_max_poll_interval_s * 1_000),
         "session_timeout_ms": session_ms,
         "heartbeat_interval_ms": session_ms // 3,
+        # A member hears of a rebalance by a heartbeat, hands over, and joins: unset, it had the session's time for
+        # all of it, and whoever took longer was put out with its batch still running.
+        "rebalance_timeout_ms": int(handover_wait_s(settings) * 1_000) + session_ms,
         "fetch_max_wait_ms": 500,
         "fetch_max_bytes": 16 * 1024 * 1024,
         "max_partition_fetch_bytes": 1024 * 1024,
@@ -200,7 +212,7 @@ class KafkaAdapter:
     async def _consume(
         self, subscription: Subscription, topics: Sequence[str], group: str, handler: BatchHandler
     ) -> None:
-        handover = Handover(self._settings.kafka_max_poll_interval_s)
+        handover = Handover(handover_wait_s(self._settings))
         subscriber = self._broker.subscriber(
             *topics,
             group_id=group,

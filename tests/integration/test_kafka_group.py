@@ -1,9 +1,11 @@
-"""A subscription among its group's members: it reads every partition that it holds."""
+"""A subscription among its group's members: joining late, leaving, and handing over while a batch runs."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -45,3 +47,32 @@ async def test_a_consumer_that_started_too_slowly_holds_no_partition(
         return seen == {event.encode() for event in events}
 
     await eventually(all_there, "every partition is read")
+
+
+async def test_a_member_that_joins_waits_for_the_batch_that_runs(kafka_world: World) -> None:
+    """For longer than a session lasts (6 s), and than the client waits for one answer (10 s)."""
+    runs: Counter[bytes] = Counter()
+    running, enough = asyncio.Event(), asyncio.Event()
+
+    async def handle(deliveries: Sequence[Delivery]) -> list[Settlement]:
+        runs.update(delivery.body for delivery in deliveries)
+        running.set()
+        await asyncio.wait_for(enough.wait(), 60)
+        return [Settlement.ACK] * len(deliveries)
+
+    settings: dict[str, Any] = {"connect_timeout_s": 60.0}
+    await kafka_world.publish(*(happened(number, f"k{number}") for number in range(EVENTS)))
+    first, second = await kafka_world.broker(**settings), await kafka_world.broker(**settings)
+    await first.subscribe(kafka_world.subscription, handle)
+    await asyncio.wait_for(running.wait(), 60)
+    joining = asyncio.create_task(second.subscribe(kafka_world.subscription, handle))
+    asyncio.get_running_loop().call_later(13, enough.set)
+    await joining
+    await kafka_world.publish(happened(EVENTS))
+    await eventually(lambda: _true(len(runs) == EVENTS + 1), "everything is handled")
+    assert set(runs.values()) == {1}
+    assert not any((*first.settlement_failures.values(), *second.settlement_failures.values()))
+
+
+async def _true(condition: bool) -> bool:
+    return condition
