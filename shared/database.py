@@ -21,7 +21,8 @@ _UNAVAILABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.InterfaceError,
+    asyncpg.DiskFullError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a server that protects what is left of its disk
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
     ConnectionError,
@@ -67,18 +68,25 @@ def database_errors() -> Iterator[None]:
         if isinstance(cause, _TRANSIENT):
             raise TransientError(f"PostgreSQL: {cause}") from error
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        unreachable = isinstance(error, PoolTimeoutError | OperationalError | InterfaceError)
-        if lost or unreachable or isinstance(cause, _UNAVAILABLE):
+        unreachable = isinstance(error, PoolTimeoutError | OperationalError)
+        if lost or unreachable or isinstance(cause, _UNAVAILABLE) or _is_closed(cause):
             raise UnavailableError(f"PostgreSQL: {cause}") from error
         raise
 
 
+def _is_closed(cause: BaseException) -> bool:
+    """Whether the driver's own complaint is about its connection; else it is about how it was used, and the same
+    statement will never pass: one with too many parameters."""
+    return isinstance(cause, asyncpg.InterfaceError) and "closed" in str(cause)
+
+
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Maps refused connections and time-outs while connecting, which the driver raises bare."""
+    """Maps what the driver raises while connecting: no event is to blame for that. Refused connections and
+    time-outs it raises bare."""
     try:
         yield
-    except OSError as error:  # TimeoutError and ConnectionError among them
+    except (OSError, asyncpg.InterfaceError, InterfaceError) as error:  # TimeoutError is an OSError
         raise UnavailableError(_sentence(error)) from error
 
 
