@@ -24,6 +24,12 @@ Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
 Rate = Annotated[float, Field(ge=1)]
 
 
+_SEGMENT_MAX_S = 43_200.0
+_OUTLIVES_MIN_S = 3_600.0
+"""By how much the inbox must outlive events: Kafka fills a segment in half of it (`kafka_segment_s`), and looks
+for what to delete every five minutes."""
+
+
 def _split(value: object) -> object:
     return _parts(value) if isinstance(value, str) else value
 
@@ -135,6 +141,12 @@ class Settings(BaseSettings):
     failpoints: Annotated[str, AfterValidator(_known_fail_points)] = ""
     """Where this process is to break, for tests and trials: see `failpoints.py`."""
 
+    @property
+    def kafka_segment_s(self) -> float:
+        """How long Kafka adds to one segment. It deletes whole segments, so that an event outlives
+        `message_ttl_s` by up to this; the inbox must know it for longer."""
+        return min(_SEGMENT_MAX_S, (self.inbox_retention_s - self.message_ttl_s) / 2)
+
     @classmethod
     def from_environment(cls, **overrides: object) -> Self:
         """Raises `ConfigurationError` with one sentence that names every bad setting."""
@@ -171,9 +183,8 @@ class Settings(BaseSettings):
                 self.redrive_backoff_initial_s <= self.redrive_backoff_max_s
             ),
             "TANDEM_DELAY_INITIAL_S must not exceed TANDEM_DELAY_MAX_S": self.delay_initial_s <= self.delay_max_s,
-            "TANDEM_INBOX_RETENTION_S must exceed TANDEM_MESSAGE_TTL_S, or an old redelivery takes effect twice": (
-                self.inbox_retention_s > self.message_ttl_s
-            ),
+            "TANDEM_INBOX_RETENTION_S must exceed TANDEM_MESSAGE_TTL_S by an hour, as Kafka deletes late, or an "
+            "old redelivery takes effect twice": self.inbox_retention_s >= self.message_ttl_s + _OUTLIVES_MIN_S,
             "TANDEM_KAFKA_MIN_INSYNC_REPLICAS must not exceed TANDEM_KAFKA_REPLICATION_FACTOR": (
                 self.kafka_min_insync_replicas <= self.kafka_replication_factor
             ),

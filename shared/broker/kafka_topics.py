@@ -72,6 +72,7 @@ def _topic(name: str, retention_s: float, bytes_max: int, settings: Settings) ->
         topic_configs={
             "cleanup.policy": "delete",
             "retention.ms": str(int(retention_s * 1_000)),
+            "segment.ms": str(int(settings.kafka_segment_s * 1_000)),
             "min.insync.replicas": str(settings.kafka_min_insync_replicas),
             "max.message.bytes": str(bytes_max),
             "compression.type": "producer",

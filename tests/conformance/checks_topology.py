@@ -67,6 +67,7 @@ async def check_kafka_topology_is_as_designed(harness: Harness) -> None:
         assert partitions == 12
         assert options["retention.ms"] == str(days * DAY_MS)
         assert options["cleanup.policy"] == "delete"
+        assert int(options["segment.ms"]) <= DAY_MS / 2
         assert options["min.insync.replicas"] == "1"
         assert int(options["max.message.bytes"]) > 1_048_576
 

@@ -75,7 +75,7 @@ def test_nothing_set_names_everything_that_is_missing() -> None:
         ({"claim_lock_s": 30}, "TANDEM_CLAIM_LOCK_S"),
         ({"heartbeat_ttl_s": 2}, "TANDEM_HEARTBEAT_TTL_S"),
         ({"outage_hold_s": 250}, "TANDEM_OUTAGE_HOLD_S"),
-        ({"inbox_retention_s": 7 * 86_400}, "TANDEM_INBOX_RETENTION_S"),
+        ({"inbox_retention_s": 7 * 86_400 + 3_599}, "TANDEM_INBOX_RETENTION_S"),
         ({"kafka_min_insync_replicas": 2}, "TANDEM_KAFKA_MIN_INSYNC_REPLICAS"),
         ({"shutdown_grace_s": 121}, "TANDEM_SHUTDOWN_GRACE_S"),
         ({"metrics_interval_s": 31}, "TANDEM_METRICS_INTERVAL_S"),
@@ -103,12 +103,21 @@ def test_several_contradictions_are_told_at_once() -> None:
     [
         {"claim_lock_s": 31, "handler_timeout_s": 30},
         {"heartbeat_ttl_s": 3, "heartbeat_interval_s": 1},
+        {"inbox_retention_s": 7 * 86_400 + 3_600},
         {"kafka_replication_factor": 3, "kafka_min_insync_replicas": 2},
         {"broker": "kafka", "kafka_bootstrap": "127.0.0.1:9092", "rabbit_url": None},
     ],
 )
 def test_what_just_fits_is_accepted(changes: dict[str, Any]) -> None:
     Settings.from_environment(**{**GOOD, **changes})
+
+
+def test_the_inbox_knows_an_event_for_longer_than_kafka_can_keep_it() -> None:
+    kafka_looks_every_s = 300  # log.retention.check.interval.ms
+    for retention_s in (7 * 86_400 + 3_600, 8 * 86_400, 60 * 86_400):
+        settings = Settings.from_environment(**GOOD, inbox_retention_s=retention_s)
+        kept_s = settings.message_ttl_s + settings.kafka_segment_s + kafka_looks_every_s
+        assert kept_s < settings.inbox_retention_s
 
 
 def test_passwords_do_not_reach_the_sentence() -> None:
