@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS
 from shared.errors import ConfigurationError
 from shared.settings import Settings
 
@@ -17,6 +19,7 @@ GOOD: dict[str, Any] = {
     "redis_url": "redis://127.0.0.1/0",
     "rabbit_url": "amqp://127.0.0.1/",
 }
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "example.env"
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +138,14 @@ def test_a_rate_is_a_number_for_a_queue(monkeypatch: pytest.MonkeyPatch, limits:
     assert "TANDEM_RATE_LIMIT_PER_S" in refused()
     monkeypatch.setenv("TANDEM_RATE_LIMIT_PER_S", "mail.order=50, mail.user=2.5")
     assert Settings.from_environment(**GOOD).rate_limit_per_s == {"mail.order": 50, "mail.user": 2.5}
+
+
+def test_the_example_names_settings_and_subscriptions_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert {f"TANDEM_{name.upper()}" for name in Settings.model_fields} >= values.keys()
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.from_environment(**GOOD)
+    assert settings.rate_limit_per_s["mail.order"] == 50
+    assert set(settings.rate_limit_per_s) <= set(DEAD_LETTER_SUBSCRIPTIONS.split(","))
