@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 import pytest
 from aiormq import spec
 
-from shared.dead_letter import ERROR_TYPE
+from shared.broker.kafka_unreadable import UNREADABLE
+from shared.dead_letter import ERROR_TYPE, POSITION
 from tests.conformance.servers_seen import (
     BadName,
     RawProperties,
@@ -129,3 +132,28 @@ async def test_a_header_name_that_is_not_utf8_costs_no_partition_an_event(kafka_
     async with kafka_world.consumer():  # nothing was left uncommitted
         await kafka_world.drained()
     assert sorted(await kafka_world.real_numbers()) == list(range(count))
+
+
+@pytest.mark.timeout(180)
+async def test_a_batch_damaged_on_the_brokers_disk_is_put_aside_whole_and_stops_nobody(kafka_world: World) -> None:
+    topic, runtime = f"{kafka_world.channel}-events", kafka_world.runtime
+    await kafka_world.publisher()
+    lost = happened(99).encode()
+    batches = [(partition, kafka_batch([(b"k", happened(partition).encode(), ())])) for partition in range(3)]
+    batches += [(0, kafka_batch([(b"k", lost, ()), (b"k", b"more of it", ())]))]
+    batches += [(partition, kafka_batch([(b"k", happened(3 + partition).encode(), ())])) for partition in range(3)]
+    await publish_kafka_batches(runtime, topic, batches)
+    (segment,) = (runtime.site.data("kafka")).rglob(f"{topic}-0/00000000000000000000.log")
+    await asyncio.to_thread(runtime.stop_process, "kafka")
+    try:
+        assert segment.read_bytes().count(lost) == 1
+        segment.write_bytes(segment.read_bytes().replace(lost, lost.swapcase()))
+    finally:
+        await asyncio.to_thread(runtime.start_process, "kafka")
+    async with kafka_world.consumer():
+        assert sorted(await kafka_world.await_effects(6)) == list(range(6))
+        (letter,) = await kafka_world.await_dead_letters(1)
+    assert lost.swapcase() in letter.body
+    assert b"more of it" in letter.body
+    assert "offsets 1 to 2" in letter.headers[UNREADABLE]
+    assert letter.headers[POSITION] == f"{topic}/0@2"
