@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 from pydantic import AfterValidator
+from sqlalchemy import select
 
 from shared import dead_letter
 from shared import pipeline as pipeline_module
@@ -17,7 +18,7 @@ from shared.envelope import Envelope
 from shared.errors import BusinessError, TransientError, UnavailableError
 from shared.event import Event
 from shared.uow import UnitOfWork
-from tests.integration.world import INSERT_EFFECT, Happened, World, happened, on_happened, take_effect
+from tests.integration.world import INSERT_EFFECT, Happened, World, effect, happened, on_happened, take_effect
 
 ACK, RETRY = Settlement.ACK, Settlement.RETRY
 FIRST = Claim(ClaimState.NEW, 1)
@@ -195,6 +196,19 @@ async def test_rows_that_postgresql_refuses_cost_their_event_only(rabbit_world: 
     assert await pipeline(rabbit_world.deliver([happened(n) for n in range(3)])) == [ACK] * 3
     assert await rabbit_world.numbers() == [0, 2]
     assert len(await rabbit_world.await_dead_letters(1)) == 1
+
+
+async def test_a_statement_that_no_server_can_take_costs_its_event_only(rabbit_world: World) -> None:
+    async def handle(event: Event[Happened], uow: UnitOfWork) -> None:
+        if event.data.number == 1:  # the protocol numbers parameters in 15 bits
+            await uow.connection.execute(select(effect).where(effect.c.number.in_(range(40_000))))
+        take_effect(event, uow)
+
+    pipeline = await rabbit_world.pipeline(handle)
+    assert await pipeline(rabbit_world.deliver([happened(number) for number in range(3)])) == [ACK] * 3
+    assert await rabbit_world.numbers() == [0, 2]
+    (letter,) = await rabbit_world.await_dead_letters(1)
+    assert "query arguments" in letter.headers[dead_letter.ERROR_MESSAGE]
 
 
 async def test_a_handler_that_hangs_is_stopped_and_dead_lettered(rabbit_world: World) -> None:
