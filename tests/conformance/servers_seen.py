@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import for_code
+from aiokafka.errors import NoError, NotLeaderForPartitionError, for_code
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiormq import spec
@@ -96,14 +97,21 @@ async def publish_kafka_batches(
     try:
         await client.set_topics([topic])
         for partition, batch in batches:
-            leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
-            answer = await client.send(
-                leader, ProduceRequest(None, -1, timeout_ms, [(topic, [(partition, batch)])])
-            )
-            ((_, ((_, error_code, *_rest),)),) = answer.topics
-            assert error_code == 0, for_code(error_code)
+            async with asyncio.timeout(timeout_ms / 1_000):
+                error = await _send_batch(client, topic, partition, batch)
+                while error is NotLeaderForPartitionError:  # its leader may not know yet that it is one
+                    await asyncio.sleep(0.1)
+                    error = await _send_batch(client, topic, partition, batch)
+            assert error is NoError
     finally:
         await client.close()
+
+
+async def _send_batch(client: AIOKafkaClient, topic: str, partition: int, batch: bytes) -> Any:
+    leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+    answer = await client.send(leader, ProduceRequest(None, -1, 10_000, [(topic, [(partition, batch)])]))
+    ((_, ((_, error_code, *_rest),)),) = answer.topics
+    return for_code(error_code)
 
 
 async def reject_until_gone(runtime: Runtime, queue: str, times_max: int) -> int:
