@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from random import sample
-from typing import Any, SupportsIndex, TypeAlias, overload
+from typing import Any, TypeAlias
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -23,13 +23,11 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.util import decode_varint_py
 
 from shared.broker.base import Subscription
+from shared.broker.unreadable import UNREADABLE, TolerantBytes
 
 _log = structlog.get_logger(__name__)
 
 Record: TypeAlias = "ConsumerRecord[Any, Any]"
-
-UNREADABLE = "tandem-unreadable"
-"""Header of a record that stands for a batch which could not be read: its offsets and why."""
 
 READS_MAX = 3
 """How often a damaged batch is read before it is given up: bytes damaged on their way come whole the next time."""
@@ -150,7 +148,7 @@ def _batch_records(partition: TopicPartition, raw: bytes) -> Iterator[Record]:
     if batch.is_control_batch:
         return
     iter(batch)  # decompresses
-    batch._buffer = _Tolerant(batch._buffer)
+    batch._buffer = TolerantBytes(batch._buffer)
     for _ in range(batch._num_records):
         record = batch._read_msg(decode_varint_py)
         yield _record(partition, record.offset, record.key, record.value, tuple(record.headers))
@@ -185,18 +183,3 @@ def _record(
         serialized_value_size=-1 if value is None else len(value),
         headers=headers,
     )
-
-
-class _Tolerant(bytearray):
-    """Bytes whose parts, too, decode with what is not UTF-8 escaped, whatever the parser asks for."""
-
-    @overload
-    def __getitem__(self, key: SupportsIndex, /) -> int: ...
-    @overload
-    def __getitem__(self, key: slice[Any, Any, Any], /) -> bytearray: ...
-    def __getitem__(self, key: Any, /) -> Any:
-        part = super().__getitem__(key)
-        return part if isinstance(part, int) else _Tolerant(part)
-
-    def decode(self, encoding: str = "utf-8", _errors: str = "strict") -> str:
-        return super().decode(encoding, "backslashreplace")

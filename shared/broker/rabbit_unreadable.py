@@ -9,12 +9,11 @@ setting for it, so four of the codec's decoders are replaced; what they could re
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, SupportsIndex, overload
+from typing import Any
 
 from pamqp import decode
 
-UNREADABLE = "tandem-unreadable"
-"""Header in place of all others when a message's table of headers cannot be read: why."""
+from shared.broker.unreadable import UNREADABLE, TolerantBytes
 
 _Decoder = Callable[[bytes], tuple[int, Any]]
 _TIMESTAMP_BYTES = 8
@@ -32,7 +31,7 @@ def _tolerantly(decoder: _Decoder, value: bytes) -> tuple[int, Any]:
     try:
         return decoder(value)
     except UnicodeDecodeError:
-        return decoder(_Tolerant(value))
+        return decoder(TolerantBytes(value))
 
 
 def _short_string(value: bytes) -> tuple[int, Any]:
@@ -53,18 +52,3 @@ def _time(value: bytes) -> tuple[int, Any]:
         return decode.timestamp(value)
     except (ValueError, OverflowError, OSError):
         return _TIMESTAMP_BYTES, None
-
-
-class _Tolerant(bytes):
-    """Bytes whose parts, too, decode with what is not UTF-8 escaped."""
-
-    @overload
-    def __getitem__(self, key: SupportsIndex, /) -> int: ...
-    @overload
-    def __getitem__(self, key: slice[Any, Any, Any], /) -> bytes: ...
-    def __getitem__(self, key: Any, /) -> Any:
-        part = super().__getitem__(key)
-        return part if isinstance(part, int) else _Tolerant(part)
-
-    def decode(self, encoding: str = "utf-8", _errors: str = "strict") -> str:
-        return super().decode(encoding, "backslashreplace")

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from aiormq import spec
 
-from shared.broker.kafka_unreadable import UNREADABLE
+from shared.broker.unreadable import UNREADABLE
 from shared.dead_letter import ERROR_TYPE, POSITION
 from tests.conformance.servers_seen import (
     BadName,
