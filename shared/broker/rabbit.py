@@ -31,7 +31,7 @@ from shared.broker.base import (
     QueueState,
     Subscription,
 )
-from shared.broker.rabbit_consumer import LOST, RabbitConsumer, text_headers
+from shared.broker.rabbit_consumer import LOST, RabbitConsumer, say_goodbye, text_headers
 from shared.broker.rabbit_nodes import connection_class, node_urls
 from shared.broker.rabbit_redeclare import keep_declared
 from shared.broker.rabbit_topology import (
@@ -325,15 +325,17 @@ class RabbitAdapter:
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 channel = await self._open_channel()
-                for queue, exchange, group in places:
-                    try:
-                        counted = await channel.queue_declare(queue, passive=True)
-                    except ChannelNotFoundEntity:  # which closes the channel
-                        channel = await self._open_channel()
-                        continue
-                    messages, consumers = counted.message_count or 0, counted.consumer_count or 0
-                    states.append(QueueState(queue, exchange, group, messages, consumers))
-                await channel.close()
+                try:
+                    for queue, exchange, group in places:
+                        try:
+                            counted = await channel.queue_declare(queue, passive=True)
+                        except ChannelNotFoundEntity:  # which closes the channel
+                            channel = await self._open_channel()
+                            continue
+                        messages, consumers = counted.message_count or 0, counted.consumer_count or 0
+                        states.append(QueueState(queue, exchange, group, messages, consumers))
+                finally:
+                    await say_goodbye(channel.close())
         except LOST as error:
             raise _unavailable(error) from error
         return states

@@ -85,21 +85,21 @@ class RabbitConsumer:
         self._stopping.set()
         self._arrived.set()
         if self._source is not None and self._tag is not None:
-            await _bounded(self._source.cancel(self._tag))
+            await say_goodbye(self._source.cancel(self._tag))
         if self._task is not None:
             await asyncio.wait([self._task], timeout=grace_s)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._give_back()
         if self._channel is not None:
-            await _bounded(self._channel.close())
+            await say_goodbye(self._channel.close())
 
     async def _give_back(self) -> None:
         """Return what is unsettled with a nack: closing the channel alone would count as a failed delivery."""
         unsettled = [held.raw for held in (*self._unsettled, *self._waiting) if not held.stale]
         if unsettled:
             newest = max(unsettled, key=lambda raw: raw.delivery_tag or 0)
-            await _bounded(newest.nack(multiple=True, requeue=True))
+            await say_goodbye(newest.nack(multiple=True, requeue=True))
         self._unsettled.clear()
         self._waiting.clear()
 
@@ -180,7 +180,7 @@ def _acknowledgements(
     return [(raw, True, count) for raw, count in covering.values()] + [(raw, False, 1) for raw in single]
 
 
-async def _bounded(frame: Any) -> None:
+async def say_goodbye(frame: Any) -> None:
     """Await one frame of a good-bye; a broker that is away gets none."""
     with contextlib.suppress(*LOST):
         async with asyncio.timeout(_GOODBYE_S):
