@@ -14,7 +14,7 @@ from bench.contenders import celery_app
 from bench.events import OrderPlaced, WireEvent
 from shared.broker.base import Message, Subscription
 from shared.broker.connect import create_broker
-from shared.broker.kafka_topics import subscribed_topics
+from shared.broker.kafka.topics import subscribed_topics
 from shared.errors import UnavailableError
 from shared.settings import Settings
 

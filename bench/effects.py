@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from bench.errors import BenchError
 from bench.events import WireEvent
-from shared import inbox
+from shared.consuming import inbox
 
 metadata = MetaData()
 

@@ -3,7 +3,7 @@
 import sys
 
 from compare.command_line import main
-from compare.interruption import raise_on_first_signal
+from experiment.signals import raise_on_first_signal
 
 raise_on_first_signal()
 sys.exit(main(sys.argv[1:]))

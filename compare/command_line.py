@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from compare.interruption import Interrupted
 from compare.report import print_report, write_report
 from compare.run import run
-from compare.side import StalledError
 from compare.summary import summarise
-from compare.workload import DEFAULT_WORKLOAD, WorkloadError, load_workload
 from deploy.errors import DeployError
 from deploy.native.supervision import REPOSITORY
+from experiment.atomic_directory import require_place
+from experiment.side import StalledError
+from experiment.signals import Interrupted
+from experiment.workload import DEFAULT_WORKLOAD, WorkloadError, load_workload
 from shared.errors import TandemError
 
 _DEFAULT_OUT = Path("reports/latest")
@@ -74,12 +75,6 @@ def _rounds(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds from 1 to 100")
     return int(text)
-
-
-def require_place(out: Path) -> None:
-    """Refuse to replace a directory that holds something else than a report."""
-    if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise WorkloadError(f"{out} exists and is no report: it will not be replaced")
 
 
 def _command(chosen: argparse.Namespace) -> str:

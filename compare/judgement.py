@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from compare import facts
-from compare.checker import Verdict
 from compare.run import RunResult
-from compare.side import BacklogResult, Side, SteadyResult
-from compare.usage import GENERATOR, OTHERS
 from deploy.native import BrokerName
+from experiment import facts
+from experiment.checker import Verdict
+from experiment.side import BacklogResult, Side, SteadyResult
+from experiment.usage import GENERATOR, OTHERS
 
 _COMPARED = {"effects_per_s": "higher", "relay_events_per_s": "higher", "p50_ms": "lower", "p99_ms": "lower"}
 _LATENCIES = frozenset({"p50_ms", "p99_ms"})

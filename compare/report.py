@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from compare.figures import Latencies, write_histogram_log
-from compare.ledger import write_ledger
-from compare.replacement import replaced
 from compare.run import RunResult
+from experiment.atomic_directory import replaced
+from experiment.figures import Latencies, write_histogram_log
+from experiment.ledger import write_ledger
 
 _TITLES = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 _PIPE_WIDTH = 118

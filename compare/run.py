@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Collection, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from compare import facts
-from compare.broker_state import topology
-from compare.checker import Verdict
-from compare.clock import Clock
-from compare.effects import Databases
-from compare.interruption import run_until_signal
-from compare.journey import Journey, Leg
-from compare.schedule import turns
-from compare.side import Side
-from compare.workload import Workload
-from deploy.native import Ports, Runtime
-from deploy.native.site import read_state
-from deploy.topology import BROKERS, SERVICES, BrokerName, ServerName
+from deploy.native import Runtime
+from deploy.topology import BROKERS, BrokerName
+from experiment import facts
+from experiment.broker_state import topology
+from experiment.checker import Verdict
+from experiment.clock import Clock
+from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
+from experiment.progress_bar import Journey, Leg
+from experiment.schedule import turns
+from experiment.side import Side
+from experiment.signals import run_until_signal
+from experiment.workload import Workload
 
 STARTING = "starting the servers"
 SERVICES_LEG = "starting the services"
@@ -37,8 +31,6 @@ BACKLOG = "backlog"
 CHECK = "checking every event"
 
 _NAME = "compare"
-_CLOCK_SLACK_S = 5.0
-"""The start of a process is known to the second, and the clock may have been set since."""
 
 
 @dataclass(slots=True)
@@ -111,26 +103,6 @@ def start_both_sets(runtime: Runtime) -> None:
             runtime.wait_ready(f"{broker}-{name}")
 
 
-def databases_of(runtime: Runtime, broker: BrokerName) -> Databases:
-    return Databases({service: runtime.dsn(runtime.sets[broker].database(service)) for service in SERVICES})
-
-
-def remove_leftovers(run_root: Path, name: str) -> None:
-    """Delete the data of earlier runs of the tool `name` that were killed before they could do it."""
-    for place in run_root.glob(f"{name}-[0-9]*"):
-        pid = int(place.name.removeprefix(f"{name}-").split("-")[0])
-        if not belongs_to(pid, place) and read_state(place):
-            Runtime.attach(place).stop(remove=True)
-
-
-def belongs_to(pid: int, place: Path) -> bool:
-    """Whether a process that runs has made `place`: a number is given again, in a new container soon."""
-    try:
-        return pid != os.getpid() and psutil.Process(pid).create_time() <= place.stat().st_mtime + _CLOCK_SLACK_S
-    except psutil.NoSuchProcess:
-        return False
-
-
 async def _drive(outcome: RunResult, runtime: Runtime, journey: Journey, legs: list[Leg]) -> None:
     clock = Clock()
     async with AsyncExitStack() as stack:
@@ -156,33 +128,3 @@ async def _go(leg: Leg, outcome: RunResult, side: Side) -> None:
         await side.run_backlog(phase)
     else:
         outcome.verdicts[side.broker] = await side.verify()
-
-
-@contextmanager
-def instance(
-    run_root: Path,
-    name: str,
-    journey: Journey,
-    *,
-    ports: Ports | None = None,
-    servers: Collection[ServerName] = ("postgres", "redis", *BROKERS),  # no mail is sent while we measure
-) -> Iterator[Runtime]:
-    """An instance for the tool `name` that is stopped, and its data removed, on the way out.
-
-    Should this process be killed outright, the instance's own watch ends its processes.
-    """
-    root = run_root / f"{name}-{os.getpid()}"
-    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=journey)
-    try:
-        yield runtime
-    finally:
-        journey.detail("stopping everything")
-        runtime.stop(remove=True)
-
-
-def keep_logs(runtime: Runtime, run_root: Path, name: str, journey: Journey) -> None:
-    """Keep the logs of a run that found something, and say where."""
-    kept = run_root / f"{name}-failed-logs"
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(runtime.site.logs, kept)
-    journey.say(f"the logs of this run are kept in {kept}")

@@ -7,11 +7,12 @@ from datetime import UTC
 from statistics import median
 from typing import Any
 
-from compare import figures, judgement
-from compare.checker import Verdict
-from compare.figures import Latencies
+from compare import judgement
 from compare.run import RunResult
-from compare.side import BacklogResult, Side, SteadyResult
+from experiment import figures
+from experiment.checker import Verdict
+from experiment.figures import Latencies
+from experiment.side import BacklogResult, Side, SteadyResult
 
 DISCLAIMER = (
     "Absolute numbers belong to this machine, on which brokers, database, services and load generator share the "

@@ -15,17 +15,18 @@ from types import FrameType
 
 from rich.console import Console
 
-from deploy import containers, stack
-from deploy.dead_letters import print_dead_letters
 from deploy.errors import DeployError
-from deploy.log_follow import print_logs
 from deploy.native import Ports, Runtime
 from deploy.native.ports import NODES
 from deploy.native.site import read_state
 from deploy.progress import Steps
+from deploy.show.dead_letters import print_dead_letters
+from deploy.show.log_follow import print_logs
+from deploy.show.trace_tree import draw
+from deploy.show.traces import find_in_files, find_in_jaeger
+from deploy.stack import choice as stack
+from deploy.stack import compose as containers
 from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES
-from deploy.trace_tree import draw
-from deploy.traces import find_in_files, find_in_jaeger
 
 
 def main(arguments: Sequence[str]) -> int:

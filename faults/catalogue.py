@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from compare.side import StalledError
 from deploy.topology import BROKERS, BrokerName, ServerName
+from experiment.side import StalledError
 from faults import clock_step, poison, quota
 from faults.scene import Scene
 from shared import failpoints

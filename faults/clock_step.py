@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from compare.clock import until
-from compare.side import StalledError
 from deploy.errors import DeployError
-from deploy.native.system import apt_install
+from deploy.native.install.system import apt_install
+from experiment.clock import until
+from experiment.side import StalledError
 from faults.scene import PATIENCE_S, Scene
 
 _CONSUMER = "notification-consumer"

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from compare.command_line import require_place
-from compare.interruption import Interrupted
-from compare.workload import WorkloadError
 from deploy.errors import DeployError
 from deploy.native.supervision import REPOSITORY
 from deploy.topology import BROKERS
+from experiment.atomic_directory import require_place
+from experiment.signals import Interrupted
+from experiment.workload import WorkloadError
 from faults.catalogue import FAULTS
 from faults.report import print_report, write_report
 from faults.run import run, stages

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from compare.ledger import Entry, Identity, Outcome
+from experiment.ledger import Entry, Identity, Outcome
 
 LATE_S = 1.0
 """An effect that is committed this long after its event was acknowledged came late."""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from compare import checker
-from compare.checker import Verdict
-from compare.ledger import Entry
-from compare.side import Side
+from experiment import checker
+from experiment.checker import Verdict
+from experiment.ledger import Entry
+from experiment.side import Side
 from faults.catalogue import Fault
 from faults.deliveries import DuplicateCount
 from faults.figures import gap_s, recovered_s, watched_until_s

@@ -6,8 +6,8 @@ import asyncio
 
 import httpx
 
-from compare.clock import until
-from compare.side import StalledError
+from experiment.clock import until
+from experiment.side import StalledError
 from faults.scene import PATIENCE_S, Scene
 
 _CONSUMER = "notification-consumer"

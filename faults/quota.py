@@ -12,7 +12,7 @@ import resource
 
 import psutil
 
-from compare.side import StalledError
+from experiment.side import StalledError
 from faults.scene import Scene
 
 _POLL_S = 0.1

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from compare.checker import Verdict
-from compare.ledger import write_ledger
-from compare.replacement import replaced
+from experiment.atomic_directory import replaced
+from experiment.checker import Verdict
+from experiment.ledger import write_ledger
 from faults.catalogue import fault_named
 from faults.run import RunResult
 

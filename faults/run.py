@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from compare import facts
-from compare.checker import Verdict
-from compare.clock import Clock
-from compare.interruption import run_until_signal
-from compare.journey import Journey, Leg
-from compare.ledger import Entry, Identity
-from compare.run import databases_of, instance, keep_logs, remove_leftovers
-from compare.side import Side, StalledError
-from compare.workload import Workload, load_workload
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
 from deploy.topology import BROKERS, BrokerName, ServerName
+from experiment import facts
+from experiment.checker import Verdict
+from experiment.clock import Clock
+from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
+from experiment.ledger import Entry, Identity
+from experiment.progress_bar import Journey, Leg
+from experiment.side import Side, StalledError
+from experiment.signals import run_until_signal
+from experiment.workload import Workload, load_workload
 from faults.catalogue import Fault
 from faults.phase import PhaseResult, play, verify
 from faults.proxy import Proxies

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import psutil
 
-from compare.clock import until
-from compare.side import Side, StalledError
 from deploy.native import BrokerName, Runtime
+from experiment.clock import until
+from experiment.side import Side, StalledError
 from faults.proxy import Proxies
 
 PATIENCE_S = 60.0

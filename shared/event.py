@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from shared.envelope import Envelope, schema_uri
-from shared.errors import SchemaViolationError, UnknownSchemaError
 
 if TYPE_CHECKING:
-    from shared.uow import UnitOfWork
+    pass
 
 
 class EventData(BaseModel):
@@ -51,55 +49,3 @@ class Event(Generic[DataT]):
     @property
     def id(self) -> str:
         return self.envelope.id
-
-
-EventHandler = Callable[[Any, "UnitOfWork"], Awaitable[None]]
-"""`async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None`"""
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """Which model an event type is read with and who handles it."""
-
-    model: type[EventData]
-    handle: EventHandler
-
-    def read(self, envelope: Envelope) -> Event[Any]:
-        """Raises `UnknownSchemaError` for another schema version, `SchemaViolationError` for bad data.
-
-        An event without `dataschema` is read as the version that this handler knows.
-        """
-        if envelope.dataschema is not None and envelope.dataschema != self.model.schema_uri():
-            raise UnknownSchemaError(f"{envelope.type} with schema {envelope.dataschema!r}")
-        try:
-            return Event(envelope, self.model.model_validate(envelope.data))
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}"
-                for item in error.errors()[:5]
-            )
-            raise SchemaViolationError(f"{envelope.type}: {problems}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Subscriber:
-    """What a service consumes of one channel.
-
-    `ignores` are types that it knows of and does not want; any other type without a handler is unknown
-    and goes to the dead letters. `transient` are exceptions, besides `TransientError`, that may pass: after the
-    short retries the event waits and comes again, where any other exception makes it a dead letter.
-    `outside_effects`: the handlers do something outside the database (send a mail), so each event has a
-    transaction of its own; `concurrency` of them run at once, those of one key in order.
-    """
-
-    channel: str
-    name: str
-    handlers: tuple[Handler, ...]
-    ignores: frozenset[str] = frozenset()
-    transient: tuple[type[Exception], ...] = ()
-    outside_effects: bool = False
-    concurrency: int = 1
-
-    @property
-    def types(self) -> frozenset[str]:
-        return frozenset(handler.model.event_type for handler in self.handlers)

@@ -7,9 +7,10 @@ from typing import Any
 
 from bench.effects import INSERT_EFFECT
 from bench.events import OrderPlaced
-from shared.event import Event, Handler, Subscriber
-from shared.process import Process, Service, run
-from shared.uow import UnitOfWork
+from shared.consuming.subscriber import Handler, Subscriber
+from shared.event import Event
+from shared.process.process import Process, Service, run
+from shared.publishing.uow import UnitOfWork
 
 
 async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from deploy.errors import StartError
+from deploy.native.install.system import last_lines
 from deploy.native.supervision import Supervisor
-from deploy.native.system import last_lines
 
 _POLL_S = 0.1
 _STARTS_MAX = 3  # one may be that of a process that was just killed

@@ -15,11 +15,13 @@ from typing import Any, Self
 import psutil
 
 from deploy.errors import DeployError
-from deploy.native import mail, postgres, rabbit, servers, services
-from deploy.native.install import Installed, ensure_installed, versions
+from deploy.native import service_set as services
+from deploy.native.install.install import Installed, ensure_installed, versions
 from deploy.native.ports import Ports, require_free
 from deploy.native.readiness import Probe, await_ready, http_probe
-from deploy.native.services import RunningProcess, ServiceSet
+from deploy.native.servers import mail, postgres, rabbit
+from deploy.native.servers import server as servers
+from deploy.native.service_set import RunningProcess, ServiceSet
 from deploy.native.site import Site, read_state, write_state
 from deploy.native.supervision import Supervisor
 from deploy.progress import Steps

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.native.install.system import is_root
 from deploy.native.ports import Ports
-from deploy.native.system import is_root
 
 # Unix socket addresses end at 107 bytes; supervisor adds a suffix while it creates its own.
 _SOCKET_PATH_MAX = 90

@@ -20,8 +20,8 @@ import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from deploy.errors import StartError
+from deploy.native.install.system import is_root
 from deploy.native.site import Site
-from deploy.native.system import is_root
 
 REPOSITORY = Path(__file__).resolve().parents[2]  # `python -m services.…` is found from here
 INSTANCE_VARIABLE = "TANDEM_INSTANCE_ROOT"  # marks every process of ours, to find what got away

@@ -23,14 +23,11 @@ from starlette.responses import Response
 from services.dead_letter import domain, events, handlers
 from services.dead_letter.domain import LetterKind, State
 from services.dead_letter.store import Filter, Listed, Stored
-from shared import http
-from shared.alerts import Alerts
 from shared.broker.base import BatchHandler, Delivery, Subscription
 from shared.broker.batches import isolating
 from shared.errors import ConfigurationError, TransientError
-from shared.gauges import Gauges, queues_of
-from shared.http import PAGE_SIZE, PAGE_SIZE_MAX, ProblemKind, problem_responses
-from shared.idempotency import (
+from shared.http import application, openapi, pages, problems
+from shared.http.idempotency import (
     KEY_DESCRIPTION,
     KEY_LENGTH_MAX,
     KEY_PATTERN,
@@ -39,12 +36,17 @@ from shared.idempotency import (
     KeyReusedError,
     answer_once,
 )
-from shared.mail import Mailer
-from shared.measurements import Sample
-from shared.moments import Moment
-from shared.process import Process, Service, run
-from shared.readable import Readable, readable
-from shared.uow import UnitOfWork
+from shared.http.openapi import problem_responses
+from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
+from shared.http.problems import ProblemKind
+from shared.http.readable import Readable, readable
+from shared.http.timestamps import Moment
+from shared.outside.alerts import Alerts
+from shared.outside.mail import Mailer
+from shared.process.process import Process, Service, run
+from shared.publishing.uow import UnitOfWork
+from shared.telemetry.gauges import Gauges, queues_of
+from shared.telemetry.measurements import Sample
 
 _log = structlog.get_logger(__name__)
 
@@ -156,7 +158,7 @@ class LetterPage(BaseModel):
     """Dead letters, newest first; `next_cursor` continues the list, null at its end."""
 
     items: list[LetterView]
-    next_cursor: str | None = Field(examples=[http.encode_cursor("4711")])
+    next_cursor: str | None = Field(examples=[pages.encode_cursor("4711")])
 
 
 class GroupView(BaseModel):
@@ -238,14 +240,14 @@ def create_app(process: Process) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
-            http.TOO_LARGE, http.UNSUPPORTED, http.INVALID, http.UNEXPECTED, http.UNAVAILABLE
+            problems.TOO_LARGE, problems.UNSUPPORTED, problems.INVALID, problems.UNEXPECTED, problems.UNAVAILABLE
         ),
     )
-    http.install(app, RequestValidationError, PROBLEMS)
+    application.install(app, RequestValidationError, PROBLEMS)
     add_queries(app, process)
     add_commands(app, process)
     app.router.routes.extend(process.routes())
-    http.add_problem_schema(app.openapi())
+    openapi.add_problem_schema(app.openapi())
     process.telemetry.instrument_http(app)
     return app
 
@@ -254,14 +256,14 @@ def add_queries(app: FastAPI, process: Process) -> None:
     @app.get("/dead-letters")
     async def list_dead_letters(query: Annotated[LetterQuery, Query()]) -> LetterPage:
         """The dead letters that the filter finds, newest first."""
-        before = http.decode_sequence(query.cursor) if query.cursor else None
+        before = pages.decode_sequence(query.cursor) if query.cursor else None
         async with process.units.begin() as uow:
             found = await handlers.list_letters(uow, query.wanted(), before, query.limit + 1)
         more = len(found) > query.limit
         items = found[: query.limit]
         return LetterPage(
             items=[LetterView.of(listed) for listed in items],
-            next_cursor=http.encode_cursor(str(items[-1].sequence)) if more else None,
+            next_cursor=pages.encode_cursor(str(items[-1].sequence)) if more else None,
         )
 
     @app.get("/dead-letters/groups")

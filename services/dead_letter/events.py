@@ -12,9 +12,9 @@ from uuid import UUID
 import orjson
 
 from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
-from shared import dead_letter
 from shared.broker.base import Delivery, Subscription
-from shared.dead_letter import Kind, letter_id, redrive_number
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import Kind, letter_id, redrive_number
 from shared.settings import Settings
 
 _DEATHS = "x-death"

@@ -11,11 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from services.notification import handlers
-from shared import http
-from shared.event import Subscriber
-from shared.http import PAGE_SIZE, PAGE_SIZE_MAX, InvalidRequestError, problem_responses
-from shared.mail import Mailer
-from shared.process import Process, Service, run
+from shared.consuming.subscriber import Subscriber
+from shared.http import application, openapi, pages, problems
+from shared.http.openapi import problem_responses
+from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
+from shared.http.problems import InvalidRequestError
+from shared.outside.mail import Mailer
+from shared.process.process import Process, Service, run
 
 
 def mail_subscribers(process: Process) -> tuple[Subscriber, ...]:
@@ -55,7 +57,7 @@ class NotificationPage(BaseModel):
     """Notifications, newest first; `next_cursor` continues the list, null at its end."""
 
     items: list[NotificationView]
-    next_cursor: str | None = Field(examples=[http.encode_cursor("4711")])
+    next_cursor: str | None = Field(examples=[pages.encode_cursor("4711")])
 
 
 def create_app(process: Process) -> FastAPI:
@@ -67,12 +69,12 @@ def create_app(process: Process) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        responses=problem_responses(http.INVALID, http.UNEXPECTED, http.UNAVAILABLE),
+        responses=problem_responses(problems.INVALID, problems.UNEXPECTED, problems.UNAVAILABLE),
     )
-    http.install(app, RequestValidationError, {})
+    application.install(app, RequestValidationError, {})
     add_routes(app, process)
     app.router.routes.extend(process.routes())
-    http.add_problem_schema(app.openapi())
+    openapi.add_problem_schema(app.openapi())
     process.telemetry.instrument_http(app)
     return app
 
@@ -88,13 +90,13 @@ def add_routes(app: FastAPI, process: Process) -> None:
         """The notifications of a user, of an order, or of both together, newest first."""
         if user_id is None and order_id is None:
             raise InvalidRequestError(["query"], "give a user_id or an order_id")
-        before = http.decode_sequence(cursor) if cursor else None
+        before = pages.decode_sequence(cursor) if cursor else None
         async with process.units.begin() as uow:
             found = await handlers.list_notifications(uow, user_id, order_id, before, limit + 1)
         items = [NotificationView.model_validate(notification) for notification in found[:limit]]
         more = len(found) > limit
         return NotificationPage(
-            items=items, next_cursor=http.encode_cursor(str(found[limit - 1].sequence)) if more else None
+            items=items, next_cursor=pages.encode_cursor(str(found[limit - 1].sequence)) if more else None
         )
 
 

@@ -15,10 +15,9 @@ from starlette.responses import Response
 
 from services.order import domain, events, handlers
 from services.order.domain import Line, Order, OrderStatus
-from shared import http
-from shared.backpressure import Backpressure
-from shared.http import PAGE_SIZE, PAGE_SIZE_MAX, ProblemKind, problem_responses
-from shared.idempotency import (
+from shared.http import application, openapi, pages, problems
+from shared.http.backpressure import Backpressure
+from shared.http.idempotency import (
     KEY_DESCRIPTION,
     KEY_LENGTH_MAX,
     KEY_PATTERN,
@@ -27,8 +26,11 @@ from shared.idempotency import (
     KeyReusedError,
     answer_once,
 )
-from shared.process import Process, Service, run
-from shared.uow import UnitOfWork
+from shared.http.openapi import problem_responses
+from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
+from shared.http.problems import ProblemKind
+from shared.process.process import Process, Service, run
+from shared.publishing.uow import UnitOfWork
 
 SERVICE = Service(name="order", publishes=events.PUBLISHED, subscribers=handlers.SUBSCRIBERS)
 
@@ -156,7 +158,7 @@ class OrderPage(BaseModel):
     """Orders, newest first; `next_cursor` continues the list, null at its end."""
 
     items: list[OrderView]
-    next_cursor: str | None = Field(examples=[http.encode_cursor(ORDER_ID)])
+    next_cursor: str | None = Field(examples=[pages.encode_cursor(ORDER_ID)])
 
 
 def answer(status: int, order: Order, *, created: bool = False) -> Answer:
@@ -174,20 +176,20 @@ def create_app(process: Process) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
-            http.TOO_LARGE,
-            http.UNSUPPORTED,
-            http.INVALID,
-            http.UNEXPECTED,
-            http.UNAVAILABLE,
-            http.OUTBOX_FULL,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNEXPECTED,
+            problems.UNAVAILABLE,
+            problems.OUTBOX_FULL,
         ),
     )
-    http.install(app, RequestValidationError, PROBLEMS)
+    application.install(app, RequestValidationError, PROBLEMS)
     app.add_middleware(Backpressure, gate=process.outbox_gate)
     add_queries(app, process)
     add_commands(app, process)
     app.router.routes.extend(process.routes())
-    http.add_problem_schema(app.openapi())
+    openapi.add_problem_schema(app.openapi())
     process.telemetry.instrument_http(app)
     return app
 
@@ -210,14 +212,14 @@ def add_queries(app: FastAPI, process: Process) -> None:
             found = await handlers.list_orders(uow, user_id, before, limit + 1)
         more = len(found) > limit
         items = [OrderView.model_validate(order) for order in found[:limit]]
-        return OrderPage(items=items, next_cursor=http.encode_cursor(str(items[-1].id)) if more else None)
+        return OrderPage(items=items, next_cursor=pages.encode_cursor(str(items[-1].id)) if more else None)
 
 
 def _position(cursor: str) -> UUID:
     try:
-        return UUID(http.decode_cursor(cursor))
+        return UUID(pages.decode_cursor(cursor))
     except ValueError:
-        raise http.bad_cursor() from None
+        raise pages.bad_cursor() from None
 
 
 def add_commands(app: FastAPI, process: Process) -> None:

@@ -19,8 +19,9 @@ from services.order.events import (
     UserProfileUpdated,
     UserRegistered,
 )
-from shared.event import Event, Handler, Subscriber
-from shared.uow import UnitOfWork
+from shared.consuming.subscriber import Handler, Subscriber
+from shared.event import Event
+from shared.publishing.uow import UnitOfWork
 
 # -- use cases
 

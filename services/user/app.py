@@ -14,10 +14,9 @@ from starlette.responses import Response
 
 from services.user import domain, events, handlers
 from services.user.domain import User, UserStatus
-from shared import http
-from shared.backpressure import Backpressure
-from shared.http import ProblemKind, problem_responses
-from shared.idempotency import (
+from shared.http import application, openapi, problems
+from shared.http.backpressure import Backpressure
+from shared.http.idempotency import (
     KEY_DESCRIPTION,
     KEY_LENGTH_MAX,
     KEY_PATTERN,
@@ -26,8 +25,10 @@ from shared.idempotency import (
     KeyReusedError,
     answer_once,
 )
-from shared.process import Process, Service, run
-from shared.uow import UnitOfWork
+from shared.http.openapi import problem_responses
+from shared.http.problems import ProblemKind
+from shared.process.process import Process, Service, run
+from shared.publishing.uow import UnitOfWork
 
 SERVICE = Service(name="user", publishes=events.PUBLISHED)
 
@@ -134,19 +135,19 @@ def create_app(process: Process) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(
-            http.TOO_LARGE,
-            http.UNSUPPORTED,
-            http.INVALID,
-            http.UNEXPECTED,
-            http.UNAVAILABLE,
-            http.OUTBOX_FULL,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNEXPECTED,
+            problems.UNAVAILABLE,
+            problems.OUTBOX_FULL,
         ),
     )
-    http.install(app, RequestValidationError, PROBLEMS)
+    application.install(app, RequestValidationError, PROBLEMS)
     app.add_middleware(Backpressure, gate=process.outbox_gate)
     add_routes(app, process)
     app.router.routes.extend(process.routes())
-    http.add_problem_schema(app.openapi())
+    openapi.add_problem_schema(app.openapi())
     process.telemetry.instrument_http(app)
     return app
 

@@ -238,3 +238,11 @@ class Broker(Protocol):
 def destination_name(system: str, channel: str) -> str:
     """The name of a channel's exchange (`order.events`) or topic (`order-events`) on `rabbit` or `kafka`."""
     return f"{channel}.events" if system == "rabbit" else f"{channel}-events"
+
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+"""Largest body of a dead letter: RabbitMQ's own limit, and as much as fits a dead-letter topic."""
+
+
+HEADERS_BYTES_MAX = 48 * 1024
+"""Most that a message's own headers may take: with ours they must fit one AMQP frame of 128 KiB."""

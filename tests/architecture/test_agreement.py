@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SERVICES, SUBSCRIPTIONS
 from services.notification.handlers import mail_subscribers
 from shared.database import Database
-from shared.mail import Mailer
-from shared.resilience import CircuitBreaker
+from shared.outside.circuit_breaker import CircuitBreaker
+from shared.outside.mail import Mailer
 from shared.settings import Settings
-from shared.telemetry import Telemetry
+from shared.telemetry.telemetry import Telemetry
 from tests.architecture.source import REPOSITORY, modules, relative, tree
 
 LIVING = (AsyncEngine, Database, Redis, Settings, Telemetry)
@@ -73,7 +73,7 @@ def test_only_the_unit_of_work_begins_and_ends_transactions(part: str) -> None:
 
 
 def test_telemetry_only_sets_the_one_switch_that_its_library_has() -> None:
-    telemetry = tree(REPOSITORY / "shared" / "telemetry.py")
+    telemetry = tree(REPOSITORY / "shared" / "telemetry" / "telemetry.py")
     uses = [node for node in ast.walk(telemetry) if isinstance(node, ast.Attribute) and node.attr == "environ"]
     calls = [
         node.func.attr

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import containers
-from deploy.native import kafka, postgres, rabbit, redis
 from deploy.native.ports import Ports
-from deploy.native.services import RUNTIME_SETTINGS, RunningProcess, program
+from deploy.native.servers import kafka, postgres, rabbit, redis
+from deploy.native.service_set import RUNTIME_SETTINGS, RunningProcess, program
+from deploy.stack import compose as containers
 from deploy.topology import BROKERS, DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, ServiceProcess
-from shared.process import _GOODBYES_S as GOODBYES_S
+from shared.process.process import _GOODBYES_S as GOODBYES_S
 from shared.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -74,7 +74,7 @@ def test_an_image_is_pinned_to_a_patch_release_of_the_default_registry(image: st
 
 
 def test_the_servers_are_of_the_native_versions() -> None:
-    jars = (DEPLOY / "native" / "kafka-pom.xml").read_text()
+    jars = (DEPLOY / "native" / "install" / "kafka-pom.xml").read_text()
     assert STACK["kafka"]["image"] == CLUSTER["kafka-1"]["image"]
     assert STACK["rabbitmq"]["image"] == RABBIT_CLUSTER["rabbitmq-1"]["image"]
     assert f"<version>{STACK['kafka']['image'].partition(':')[2]}</version>" in jars

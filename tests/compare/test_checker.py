@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from compare.checker import Effect, Remaining, State, Verdict, check, missing
-from compare.ledger import Entry, Outcome
+from experiment.checker import Effect, Remaining, State, Verdict, check, missing
+from experiment.ledger import Entry, Outcome
 
 ORDERS = ("a", "b", "c")
 

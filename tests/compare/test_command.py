@@ -15,8 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from compare.run import remove_leftovers
 from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY
+from experiment.instance import remove_leftovers
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hdrh.log import HistogramLogReader
 
-from compare.figures import Latencies, Progressed, cumulative, rate, write_histogram_log
+from experiment.figures import Latencies, Progressed, cumulative, rate, write_histogram_log
 
 
 def test_the_running_total_has_one_mark_for_each_commit() -> None:

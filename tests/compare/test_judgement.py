@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compare.checker import Verdict
-from compare.clock import Clock
-from compare.effects import Databases
-from compare.figures import Latencies, RateFigure
-from compare.journey import Journey
-from compare.ledger import Entry
-from compare.load import LoadReport
 from compare.report import print_report
 from compare.run import RunResult
-from compare.side import BacklogResult, Side, SteadyResult
 from compare.summary import summarise
-from compare.usage import OTHERS
-from compare.workload import DEFAULT_WORKLOAD, load_workload
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.topology import BROKERS
+from experiment.checker import Verdict
+from experiment.clock import Clock
+from experiment.effects import Databases
+from experiment.figures import Latencies, RateFigure
+from experiment.ledger import Entry
+from experiment.load import LoadReport
+from experiment.progress_bar import Journey
+from experiment.side import BacklogResult, Side, SteadyResult
+from experiment.usage import OTHERS
+from experiment.workload import DEFAULT_WORKLOAD, load_workload
 
 WORKLOAD = load_workload(DEFAULT_WORKLOAD, rounds=2)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from compare.clock import Clock
-from compare.ledger import Outcome
-from compare.load import LoadGenerator
-from compare.schedule import Operation
+from experiment.clock import Clock
+from experiment.ledger import Outcome
+from experiment.load import LoadGenerator
+from experiment.schedule import Operation
 
 UPDATES = [Operation(at_s=0.0, kind="update", number=number, user=0) for number in range(3)]
 

@@ -11,14 +11,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from compare.backlog import settings_from, write_backlog
-from compare.checker import Verdict
-from compare.clock import Clock, until
-from compare.journey import Journey
-from compare.run import databases_of, start_both_sets
-from compare.side import Side
-from compare.workload import Workload
+from compare.run import start_both_sets
 from deploy.native import BrokerName, Ports, Runtime
+from experiment.backlog import settings_from, write_backlog
+from experiment.checker import Verdict
+from experiment.clock import Clock, until
+from experiment.instance import databases_of
+from experiment.progress_bar import Journey
+from experiment.side import Side
+from experiment.workload import Workload
 
 pytestmark = pytest.mark.timeout(600)
 

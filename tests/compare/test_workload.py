@@ -9,9 +9,9 @@ import yaml
 
 from compare.command_line import main
 from compare.run import BACKLOG, STEADY, plan
-from compare.schedule import plan_steady, turns
-from compare.workload import DEFAULT_WORKLOAD, Workload, WorkloadError, load_workload
 from deploy.topology import BROKERS
+from experiment.schedule import plan_steady, turns
+from experiment.workload import DEFAULT_WORKLOAD, Workload, WorkloadError, load_workload
 
 DOCUMENT = yaml.safe_load(DEFAULT_WORKLOAD.read_text())
 

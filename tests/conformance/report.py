@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 import pytest
 
 from shared.broker.base import Capabilities
-from shared.broker.kafka import KafkaAdapter
-from shared.broker.rabbit import RabbitAdapter
+from shared.broker.kafka.adapter import KafkaAdapter
+from shared.broker.rabbit.adapter import RabbitAdapter
 
 _CAPABILITIES = {"rabbit": RabbitAdapter.capabilities, "kafka": KafkaAdapter.capabilities}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiokafka import TopicPartition
 
 from deploy.native import Runtime
-from shared.broker.kafka_producer import KafkaProducer
+from shared.broker.kafka.producer import KafkaProducer
 from tests.conformance.harness import Harness, eventually, publish_all
 
 

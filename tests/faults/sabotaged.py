@@ -13,11 +13,13 @@ from typing import Any
 
 import asyncpg
 
-from shared import failpoints, inbox, process
+from shared import failpoints
 from shared.broker.base import BatchHandler, Delivery, Settlement
-from shared.dedupe import Claim, Claims, ClaimState
+from shared.consuming import inbox
+from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.envelope import Envelope
-from shared.relay import Relay
+from shared.process import process
+from shared.publishing.relay import Relay
 from tests.conformance.broken import AcknowledgesFirst
 
 _AFTER_THE_ACK_S = 0.3

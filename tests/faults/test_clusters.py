@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from compare.backlog import settings_from
-from compare.clock import until
 from deploy.native import BrokerName, Ports, Runtime
+from experiment.backlog import settings_from
+from experiment.clock import until
 from shared.broker.base import Delivery, Message, Settlement, Subscription
 from shared.broker.connect import create_broker
 

@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from compare.clock import Clock
-from compare.journey import Journey
-from compare.run import databases_of
-from compare.side import Side
-from compare.workload import load_workload
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.topology import BROKERS
+from experiment.clock import Clock
+from experiment.instance import databases_of
+from experiment.progress_bar import Journey
+from experiment.side import Side
+from experiment.workload import load_workload
 from faults.catalogue import CONSUMER, ORDER, Fault
 from faults.phase import PhaseResult, play
 from faults.proxy import Proxies

@@ -13,13 +13,14 @@ import sys
 import orjson
 
 from shared.broker.connect import create_broker
+from shared.consuming.claims import Claims
+from shared.consuming.pipeline import Pipeline
+from shared.consuming.subscriber import Handler, Subscriber
 from shared.database import Database
-from shared.dedupe import Claims
-from shared.event import Event, Handler, Subscriber
-from shared.pipeline import Pipeline
+from shared.event import Event
+from shared.publishing.uow import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry import Telemetry
-from shared.uow import UnitOfWork, UnitsOfWork
+from shared.telemetry.telemetry import Telemetry
 from tests.integration.world import SUBSCRIBER, Happened, take_effect
 
 KILLER = -1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from shared.alerts import Alerts
-from shared.mail import Mailer
-from shared.resilience import CircuitBreaker
+from shared.outside.alerts import Alerts
+from shared.outside.circuit_breaker import CircuitBreaker
+from shared.outside.mail import Mailer
 from shared.settings import Settings
 from tests.integration.letters import webhook
 from tests.integration.smtp import smtp_server

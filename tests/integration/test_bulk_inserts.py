@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
-from shared.bulk import insert_of_arrays
+from shared.publishing.bulk import insert_of_arrays
 from tests.integration.world import World
 
 _metadata = MetaData()

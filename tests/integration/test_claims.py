@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.dedupe import Claim, Claims, ClaimState
+from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.envelope import Envelope
 from shared.errors import UnavailableError
 from tests.integration.world import World, eventually, happened

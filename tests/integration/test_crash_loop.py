@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from shared import dead_letter
+from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
 from tests.integration.dying import KILLER
 from tests.integration.world import World, happened, keys_of

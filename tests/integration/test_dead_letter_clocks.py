@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from faults.clock_step import library
-from shared import dead_letter
-from shared.dead_letter import Kind
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import Kind
 from shared.errors import DelayError
 from shared.event import Event
-from shared.uow import UnitOfWork
+from shared.publishing.uow import UnitOfWork
 from tests.integration.letters import letters_of
 from tests.integration.world import Happened, World, happened, take_effect
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from shared import dead_letter
-from shared.dead_letter import Kind
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import Kind
 from tests.integration.letters import Letters, letters_of
 from tests.integration.world import World, eventually, happened
 

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from shared import dead_letter
-from shared.dead_letter import Kind
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import Kind
 from shared.errors import BusinessError
 from shared.event import Event
-from shared.uow import UnitOfWork
+from shared.publishing.uow import UnitOfWork
 from tests.integration.letters import letters_of, webhook
 from tests.integration.world import Happened, World, eventually, happened, take_effect
 

@@ -8,9 +8,9 @@ from sqlalchemy import event
 
 from services.dead_letter import handlers, store
 from services.dead_letter.events import read
-from shared import dead_letter
-from shared.dead_letter import Kind
-from shared.uow import UnitOfWork
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import Kind
+from shared.publishing.uow import UnitOfWork
 from tests.integration.letters import emptied
 from tests.integration.world import World, happened
 

@@ -11,12 +11,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
-from shared import dead_letter
 from shared.broker.base import Message
+from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
 from shared.errors import BusinessError
 from shared.event import Event
-from shared.uow import UnitOfWork, UnitsOfWork
+from shared.publishing.uow import UnitOfWork, UnitsOfWork
 from tests.integration.world import TYPE, Happened, World, eventually, happened, keys_of, take_effect
 
 CLOUDEVENT = {"specversion": "1.0", "id": "1", "source": "/tests", "type": TYPE, "data": {"number": 1}}

@@ -11,16 +11,16 @@ import pytest
 from starlette.applications import Starlette
 from uuid_utils.compat import uuid7
 
-from shared import dead_letter
 from shared.broker.base import Subscription
-from shared.dead_letter import Kind
+from shared.consuming.subscriber import Subscriber
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import Kind
 from shared.errors import UnavailableError
-from shared.event import Subscriber
-from shared.gauges import Gauges
-from shared.measurements import Sample
-from shared.outbox import insert_outbox, outbox_row, outbox_state
-from shared.process import Process, Service
-from shared.telemetry import prometheus_page
+from shared.process.process import Process, Service
+from shared.publishing.outbox import insert_outbox, outbox_row, outbox_state
+from shared.telemetry.gauges import Gauges
+from shared.telemetry.measurements import Sample
+from shared.telemetry.telemetry import prometheus_page
 from tests.integration.letters import letters_of
 from tests.integration.world import SUBSCRIBER, Happened, World, eventually, happened
 

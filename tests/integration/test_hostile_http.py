@@ -23,9 +23,9 @@ from services.dead_letter import app as dead_letter_app
 from services.notification import app as notification_app
 from services.order import app as order_app
 from services.user import app as user_app
-from shared.http import BODY_BYTES_MAX
+from shared.http.bodies import BODY_BYTES_MAX
 from shared.migrate import migrate
-from shared.process import Process, Service
+from shared.process.process import Process, Service
 from shared.settings import Settings
 
 APPS: dict[str, tuple[Service, Callable[[Process], Any]]] = {

@@ -6,7 +6,7 @@ import asyncio
 
 from sqlalchemy import text
 
-from shared import inbox
+from shared.consuming import inbox
 from tests.integration.world import World, eventually, happened
 
 _WAITING = text(

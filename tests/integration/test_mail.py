@@ -14,10 +14,10 @@ from services.notification.store import RECORD_RECIPIENT
 from services.notification.store import metadata as tables
 from shared import envelope
 from shared.errors import DelayError, TransientError
-from shared.mail import Mail, Mailer, MailRefusedError, message_id
-from shared.resilience import BreakerState, CircuitBreaker
+from shared.outside.circuit_breaker import BreakerState, CircuitBreaker
+from shared.outside.mail import Mail, Mailer, MailRefusedError, message_id
+from shared.publishing.uow import UnitOfWork
 from shared.settings import Settings
-from shared.uow import UnitOfWork
 from tests.integration.smtp import Server, smtp_server
 from tests.integration.world import World
 

@@ -23,10 +23,10 @@ from services.dead_letter.store import metadata as dead_letter_metadata
 from services.notification.store import metadata as notification_metadata
 from services.order.store import metadata as order_metadata
 from services.user.store import metadata as user_metadata
-from shared.idempotency import metadata as idempotency_metadata
-from shared.inbox import metadata as inbox_metadata
+from shared.consuming.inbox import metadata as inbox_metadata
+from shared.http.idempotency import metadata as idempotency_metadata
 from shared.migrate import configuration, migrate
-from shared.outbox import metadata as outbox_metadata
+from shared.publishing.outbox import metadata as outbox_metadata
 
 T = TypeVar("T")
 

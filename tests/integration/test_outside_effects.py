@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from shared.broker.base import Settlement
+from shared.consuming.intake import OUTSIDE_EFFECTS_IN_FLIGHT_MAX
 from shared.errors import BusinessError, UnavailableError
 from shared.event import Event
-from shared.intake import OUTSIDE_EFFECTS_IN_FLIGHT_MAX
-from shared.uow import UnitOfWork
+from shared.publishing.uow import UnitOfWork
 from tests.integration.world import Happened, World, happened, keys_of, take_effect
 
 ACK, RETRY = Settlement.ACK, Settlement.RETRY

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from shared import dead_letter
 from shared.broker.base import Settlement
-from shared.dedupe import Claim, Claims, ClaimState
+from shared.consuming.claims import Claim, Claims, ClaimState
+from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
 from shared.event import Event
-from shared.telemetry import prometheus_page
-from shared.uow import UnitOfWork
+from shared.publishing.uow import UnitOfWork
+from shared.telemetry.telemetry import prometheus_page
 from tests.integration.world import Happened, World, happened, take_effect
 
 ACK, RETRY = Settlement.ACK, Settlement.RETRY

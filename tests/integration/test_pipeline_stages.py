@@ -10,14 +10,14 @@ import pytest
 from pydantic import AfterValidator
 from sqlalchemy import select
 
-from shared import dead_letter
-from shared import pipeline as pipeline_module
 from shared.broker.base import Broker, Settlement
-from shared.dedupe import Claim, Claims, ClaimState
+from shared.consuming import pipeline as pipeline_module
+from shared.consuming.claims import Claim, Claims, ClaimState
+from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
 from shared.errors import BusinessError, TransientError, UnavailableError
 from shared.event import Event
-from shared.uow import UnitOfWork
+from shared.publishing.uow import UnitOfWork
 from tests.integration.world import INSERT_EFFECT, Happened, World, effect, happened, on_happened, take_effect
 
 ACK, RETRY = Settlement.ACK, Settlement.RETRY

@@ -9,7 +9,7 @@ import pytest
 from aiormq import spec
 
 from shared.broker.unreadable import UNREADABLE
-from shared.dead_letter import ERROR_TYPE, POSITION
+from shared.dead_letter.headers import ERROR_TYPE, POSITION
 from tests.conformance.servers_seen import (
     BadName,
     RawProperties,

@@ -7,14 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shared import dead_letter
-from shared.broker.base import DeadLetter, Delivery, Settlement
-from shared.dead_letter import Kind
-from shared.dead_letter_sender import KEY_BYTES_MAX, KEY_LEFT_OUT
+from shared.broker.base import BODY_BYTES_MAX, DeadLetter, Delivery, Settlement
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import KEY_BYTES_MAX, KEY_LEFT_OUT, Kind
 from shared.envelope import Envelope
 from shared.errors import BusinessError, DelayError, TransientError
 from shared.event import Event
-from shared.uow import UnitOfWork
+from shared.publishing.uow import UnitOfWork
 from tests.integration.world import HandlerFunction, Happened, World, happened, take_effect
 
 ACK = Settlement.ACK
@@ -164,7 +163,7 @@ async def test_a_letter_that_no_broker_can_encode_goes_with_its_body_alone(world
 
 async def test_a_key_that_leaves_no_room_for_the_rest_stays_behind(kafka_world: World) -> None:
     pipeline = await kafka_world.pipeline()
-    body = b"x" * dead_letter.BODY_BYTES_MAX
+    body = b"x" * BODY_BYTES_MAX
     for size in (KEY_BYTES_MAX, 2 * 1024 * 1024):
         assert await pipeline([replace(given_back(kafka_world, body), key="k" * size)]) == [ACK]
     letters = await kafka_world.await_dead_letters(2)

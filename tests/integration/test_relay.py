@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from shared.broker.base import Broker, Message, PublishFailure
-from shared.outbox import insert_outbox, outbox_row
-from shared.relay import Relay
+from shared.publishing.outbox import insert_outbox, outbox_row
+from shared.publishing.relay import Relay
 from tests.integration.world import Happened, World, eventually, happened, keys_of
 
 NEVER_S = 3_600.0

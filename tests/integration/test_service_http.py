@@ -18,11 +18,11 @@ from services.order import app as order_app
 from services.order.domain import Line
 from services.order.handlers import place_order
 from services.user import app as user_app
-from shared import idempotency
 from shared.envelope import Envelope
 from shared.errors import TransientError
+from shared.http import idempotency
 from shared.migrate import migrate
-from shared.process import Process, Service
+from shared.process.process import Process, Service
 from shared.settings import Settings
 
 LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]

@@ -14,10 +14,10 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from shared import inbox
+from shared.consuming import inbox
 from shared.envelope import Envelope
 from shared.errors import EventTooLargeError, TransientError, UnavailableError
-from shared.outbox import NOTIFY_CHANNEL
+from shared.publishing.outbox import NOTIFY_CHANNEL
 from tests.integration.world import INSERT_EFFECT, World, happened
 
 

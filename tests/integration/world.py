@@ -17,17 +17,19 @@ from uuid import uuid4
 from sqlalchemy import BigInteger, Column, Identity, Integer, MetaData, Table, Text, insert, text
 
 from deploy.native import BrokerName, Runtime
-from shared import inbox, outbox
 from shared.broker.base import Broker, DeadLetter, Delivery, Message, Subscription
 from shared.broker.connect import create_broker
+from shared.consuming import inbox
+from shared.consuming.claims import Claims
+from shared.consuming.pipeline import Pipeline
+from shared.consuming.subscriber import Handler, Subscriber
 from shared.database import Database
-from shared.dedupe import Claims
 from shared.envelope import Envelope
-from shared.event import Event, EventData, Handler, Subscriber
-from shared.pipeline import Pipeline
+from shared.event import Event, EventData
+from shared.publishing import outbox
+from shared.publishing.uow import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry import Telemetry
-from shared.uow import UnitOfWork, UnitsOfWork
+from shared.telemetry.telemetry import Telemetry
 
 DATABASE = "integration"
 TYPE = "thing.happened"

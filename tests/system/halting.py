@@ -18,8 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared import process
-from shared.process import Process, Service
+from shared.process import process
+from shared.process.process import Process, Service
 from shared.settings import Settings
 
 POINTS = ("claimed", "committed", "marked", "published")

@@ -21,7 +21,7 @@ from deploy.native import BrokerName, Runtime
 from deploy.native.supervision import REPOSITORY
 from shared.broker.base import Broker, DeadLetter
 from shared.broker.connect import create_broker
-from shared.dead_letter import ERROR_TYPE
+from shared.dead_letter.headers import ERROR_TYPE
 from shared.settings import Settings
 
 DEADLINE_S = 120.0

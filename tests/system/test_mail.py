@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from shared.envelope import Envelope
-from shared.mail import message_id
+from shared.outside.mail import message_id
 from shared.settings import Settings
 from tests.system.running_system import RunningSystem, eventually
 

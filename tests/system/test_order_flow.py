@@ -13,9 +13,9 @@ import pytest
 from deploy.errors import DeployError
 from deploy.native import Runtime
 from deploy.native.supervision import REPOSITORY
-from deploy.traces import Found, Span, find_in_files
+from deploy.show.traces import Found, Span, find_in_files
 from shared.broker.base import Message
-from shared.dead_letter import ERROR_TYPE
+from shared.dead_letter.headers import ERROR_TYPE
 from shared.envelope import Envelope
 from tests.system.running_system import LINES, RunningSystem, eventually
 

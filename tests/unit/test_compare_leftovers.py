@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compare.run import belongs_to
+from experiment.instance import belongs_to
 
 
 def test_data_of_a_process_that_runs_and_was_there_first_is_its_own(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from services.dead_letter.domain import (
     fingerprint,
 )
 from services.dead_letter.handlers import policy_of
-from shared import dead_letter
 from shared.broker.base import Delivery, Subscription
+from shared.dead_letter import headers as dead_letter
 from shared.settings import Settings
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

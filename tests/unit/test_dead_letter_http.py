@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.dead_letter.app import SERVICE, create_app
-from shared import http
-from shared.readable import readable
+from shared.http import pages
+from shared.http.readable import readable
 from tests.unit.unserved import unserved
 
 
@@ -33,7 +33,7 @@ def client() -> httpx.AsyncClient:
         "from=2026-11-22T12:00:00",
         "to=0001-01-01T00:00:00Z",
         "cursor=garbage",
-        f"cursor={http.encode_cursor('0')}",
+        f"cursor={pages.encode_cursor('0')}",
         "limit=501",
     ],
 )

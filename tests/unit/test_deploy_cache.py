@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.native.cache import cache_root, cached
+from deploy.native.install.cache import cache_root, cached
 
 
 @pytest.fixture(autouse=True)

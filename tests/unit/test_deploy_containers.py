@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import containers, stack
 from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
+from deploy.stack import choice as stack
+from deploy.stack import compose as containers
 
 QUIET = Steps(quiet=True)
 DOCKER = """\
@@ -40,7 +41,7 @@ esac
 UP_ON_NOBODYS_PORTS = """
 import sys
 from pathlib import Path
-from deploy import containers, stack
+from deploy.stack import choice as stack, compose as containers
 from deploy.command_line import main
 containers.require_free = lambda _: None
 stack.STACK_ROOT = Path(sys.argv[1])

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import log_follow
-from deploy.log_follow import print_logs
+from deploy.show import log_follow
+from deploy.show.log_follow import print_logs
 
 
 def test_the_end_of_each_log_is_printed_with_its_name(tmp_path: Path) -> None:

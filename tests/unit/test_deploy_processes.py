@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from deploy.errors import StartError
-from deploy.native.kafka import new_cluster_id
 from deploy.native.ports import Ports
-from deploy.native.services import RUNTIME_SETTINGS, environment_of, lay_out, programs
+from deploy.native.servers.kafka import new_cluster_id
+from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, programs
 from deploy.native.site import Site
 from deploy.native.supervision import REPOSITORY, Program, group_config, shutdown_timeout_s
 from deploy.topology import PROCESSES, SERVICES, SUBSCRIPTIONS

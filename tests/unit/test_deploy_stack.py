@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from deploy import stack
 from deploy.errors import DeployError
 from deploy.native import Ports
 from deploy.native.site import write_state
 from deploy.native.supervision import REPOSITORY
 from deploy.progress import Steps
+from deploy.stack import choice as stack
 
 QUIET = Steps(quiet=True)
 HOLD_AND_TELL = """
 import sys
 from pathlib import Path
 from deploy.progress import Steps
-from deploy.stack_lock import alone
+from deploy.stack.lock import alone
 with alone(Path(sys.argv[1]), "up rabbit", Steps(), wait_max_s=10):
     print("held", flush=True)
     sys.stdin.read()

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import InstallError
-from deploy.native import rabbit, system
-from deploy.native.install import RabbitInstall
+from deploy.native.install import system
+from deploy.native.install.install import RabbitInstall
 from deploy.native.ports import Ports
+from deploy.native.servers import rabbit
 from deploy.native.site import Site
 
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from deploy.errors import DeployError
-from deploy.trace_tree import draw
-from deploy.traces import find_in_files, parse_jaeger, parse_line
+from deploy.show.trace_tree import draw
+from deploy.show.traces import find_in_files, parse_jaeger, parse_line
 
 ORDER_TRACE = "a" * 32
 BATCH_TRACE = "b" * 32

@@ -22,9 +22,10 @@ from services.order import events as order_events
 from services.order.handlers import SUBSCRIBERS as ORDER_SUBSCRIBERS
 from services.user import domain as user_domain
 from services.user import events as user_events
+from shared.consuming.subscriber import Subscriber
 from shared.envelope import Envelope
 from shared.errors import SchemaViolationError, UnknownSchemaError
-from shared.event import EventData, Subscriber
+from shared.event import EventData
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compare.checker import Effect, check, since
-from compare.ledger import Entry, Outcome
+from experiment.checker import Effect, check, since
+from experiment.ledger import Entry, Outcome
 from faults.deliveries import DuplicateCount, duplicates_on, started_at
 from faults.figures import gap_s, recovered_s, watched_until_s
 

@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from shared import http
 from shared.errors import BusinessError, TransientError, UnavailableError
-from shared.http import InvalidRequestError, ProblemKind
+from shared.http import openapi, pages, problems
+from shared.http.application import install
+from shared.http.problems import InvalidRequestError, ProblemKind
 
 
 class TooLateError(BusinessError):
@@ -76,7 +77,7 @@ def client() -> httpx.AsyncClient:
             Route("/two", fine, methods=["POST"]),
         ]
     )
-    http.install(app, InvalidError, {TooLateError: ProblemKind(409, "too-late", "Too late", retry_after_s=3)})
+    install(app, InvalidError, {TooLateError: ProblemKind(409, "too-late", "Too late", retry_after_s=3)})
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -86,7 +87,7 @@ async def problem(client: httpx.AsyncClient, how: str) -> tuple[httpx.Response, 
     document = response.json()
     assert document["status"] == response.status_code
     assert document["instance"] == f"/fail/{how}"
-    http.ProblemDocument.model_validate(document)
+    problems.ProblemDocument.model_validate(document)
     return response, document
 
 
@@ -157,24 +158,24 @@ async def test_a_wrong_method_is_told_all_that_the_path_takes(client: httpx.Asyn
 
 @pytest.mark.parametrize("position", ["", "4711", "0198c0de-0000-7000-8000-000000000001"])
 def test_a_cursor_gives_back_its_position(position: str) -> None:
-    assert http.decode_cursor(http.encode_cursor(position)) == position
+    assert pages.decode_cursor(pages.encode_cursor(position)) == position
 
 
 @pytest.mark.parametrize("cursor", ["!", "a b", "\x00", "é", "\ud800", "gA", "A" * 65, "A", "/w+="])
 def test_a_cursor_that_nobody_gave_out_is_invalid(cursor: str) -> None:
     with pytest.raises(InvalidRequestError):
-        http.decode_cursor(cursor)
+        pages.decode_cursor(cursor)
 
 
 def test_openapi_examples_are_problem_documents() -> None:
     one = ProblemKind(409, "one", "One", example="first")
     two = ProblemKind(409, "two", "Two", retry_after_s=1, example="second")
-    responses = http.problem_responses(one, two)
+    responses = openapi.problem_responses(one, two)
     assert "Retry-After" in responses[409]["headers"]
     examples = responses[409]["content"]["application/problem+json"]["examples"]
     assert set(examples) == {"one", "two"}
     for example in examples.values():
-        http.ProblemDocument.model_validate(example["value"])
+        problems.ProblemDocument.model_validate(example["value"])
 
 
 def test_pydantic_errors_have_the_shape_that_install_expects() -> None:

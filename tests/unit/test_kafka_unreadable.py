@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 from aiokafka.record.memory_records import MemoryRecords
 
 from shared.broker.base import Subscription
-from shared.broker.kafka_unreadable import READS_MAX, Record, TolerantReader
+from shared.broker.kafka.unreadable import READS_MAX, Record, TolerantReader
 from shared.broker.unreadable import UNREADABLE
 from tests.conformance.servers_seen import BadName, kafka_batch
 

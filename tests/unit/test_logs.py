@@ -9,7 +9,7 @@ import orjson
 
 PROGRAM = """
 import logging, sys, structlog
-from shared import logs
+from shared.telemetry import logs
 early = logging.getLogger("early")
 early.addHandler(logging.StreamHandler(sys.stdout))
 logs.configure("INFO", "order")

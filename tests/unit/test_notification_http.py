@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from services.notification.app import SERVICE, create_app
-from shared import http
+from shared.http import pages
 from tests.unit.unserved import unserved
 
 
@@ -25,9 +25,9 @@ def client() -> httpx.AsyncClient:
         "user_id=&order_id=",
         "user_id=ada",
         f"user_id={uuid4()}&cursor=garbage",
-        f"user_id={uuid4()}&cursor={http.encode_cursor('0')}",
-        f"user_id={uuid4()}&cursor={http.encode_cursor('-1')}",
-        f"user_id={uuid4()}&cursor={http.encode_cursor(str(2**63))}",
+        f"user_id={uuid4()}&cursor={pages.encode_cursor('0')}",
+        f"user_id={uuid4()}&cursor={pages.encode_cursor('-1')}",
+        f"user_id={uuid4()}&cursor={pages.encode_cursor(str(2**63))}",
         f"user_id={uuid4()}&limit=501",
     ],
 )

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aio_pika.exceptions import AMQPConnectionError
 
-from shared.broker.rabbit_nodes import connection_class, node_urls
+from shared.broker.rabbit.nodes import connection_class, node_urls
 
 
 def test_the_setting_names_the_nodes_and_options_reach_each_of_them() -> None:

@@ -10,7 +10,7 @@ from pamqp import frame
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from shared.broker.rabbit_unreadable import read_what_is_not_utf8
+from shared.broker.rabbit.unreadable import read_what_is_not_utf8
 from shared.broker.unreadable import UNREADABLE
 from tests.conformance.servers_seen import BadName, RawProperties
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from shared.errors import DelayError, PermanentError, TransientError
-from shared.resilience import BreakerState, CircuitBreaker
+from shared.outside.circuit_breaker import BreakerState, CircuitBreaker
 
 
 class Bench:

@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import dead_letter, errors, telemetry
-from shared.broker.base import Delivery, Subscription, destination_name
-from shared.dead_letter import bounded, dead_letter_headers
+from shared import errors
+from shared.broker.base import BODY_BYTES_MAX, Delivery, Subscription, destination_name
+from shared.consuming.subscriber import Handler, Subscriber
+from shared.dead_letter import headers as dead_letter
+from shared.dead_letter.headers import bounded, dead_letter_headers
 from shared.envelope import Envelope
 from shared.errors import PermanentError, SchemaViolationError, TransientError, UnknownSchemaError
-from shared.event import Event, EventData, Handler, Subscriber
-from shared.outbox import VIRTUAL_SHARDS, outbox_row, shard_of
-from shared.uow import UnitOfWork
+from shared.event import Event, EventData
+from shared.publishing.outbox import VIRTUAL_SHARDS, outbox_row, shard_of
+from shared.publishing.uow import UnitOfWork
+from shared.telemetry import telemetry
 
 # -- errors
 
@@ -151,9 +154,9 @@ def test_a_letter_of_usual_size_stays_as_it_is() -> None:
 
 
 def test_what_exceeds_every_limit_is_cut_and_says_so() -> None:
-    cut = bounded(delivery(b"x" * (dead_letter.BODY_BYTES_MAX + 1)))
-    assert len(cut.body) == dead_letter.BODY_BYTES_MAX
-    assert cut.headers == {"own": "kept", dead_letter.BODY_CUT_FROM: str(dead_letter.BODY_BYTES_MAX + 1)}
+    cut = bounded(delivery(b"x" * (BODY_BYTES_MAX + 1)))
+    assert len(cut.body) == BODY_BYTES_MAX
+    assert cut.headers == {"own": "kept", dead_letter.BODY_CUT_FROM: str(BODY_BYTES_MAX + 1)}
     bare = bounded(delivery(headers={f"h{n}": "ä" * 1_000 for n in range(30)}))
     assert bare.headers == {dead_letter.HEADERS_LEFT_OUT: "30"}
     assert bare.body == b"{}"

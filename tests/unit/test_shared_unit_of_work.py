@@ -13,10 +13,10 @@ from sqlalchemy import Executable, text
 
 from shared.envelope import Envelope
 from shared.event import EventData
-from shared.outbox import NOTIFY_CHANNEL
+from shared.publishing.outbox import NOTIFY_CHANNEL
+from shared.publishing.uow import UnitOfWork
 from shared.settings import Settings
-from shared.telemetry import Telemetry
-from shared.uow import UnitOfWork
+from shared.telemetry.telemetry import Telemetry
 
 A, B, C = (text(f"select '{name}'") for name in "abc")
 STATEMENTS = (A, B, C)

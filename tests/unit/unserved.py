@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.topology import BrokerName
-from shared.process import Process, Service
+from shared.process.process import Process, Service
 from shared.settings import Settings
 
 

@@ -1,0 +1,242 @@
+"""Installs the servers that are missing: system packages through apt, RabbitMQ 4.x and Kafka into the cache.
+
+Debian's stable release carries a RabbitMQ of 2022; comparing that with a current Kafka would convince nobody.
+So, unless the system's own package is recent enough, a current RabbitMQ with its own Erlang is laid out in a
+directory of the cache (a minimal Debian testing) and run from there; the system is not touched.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import InstallError
+from deploy.native.install.cache import cache_root, cached
+from deploy.native.install.system import (
+    apt_install,
+    as_root,
+    find_program,
+    package_candidate,
+    package_version,
+    require_namespaces,
+    require_program,
+    run,
+)
+from deploy.progress import Steps
+from deploy.topology import ServerName
+
+KAFKA_VERSION = "4.3.0"
+_JAVA_MAJOR_MIN = 17
+_RABBIT_MIN = (4, 1)
+_MAVEN_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+_DOWNLOAD_TIMEOUT_S = 900
+
+
+@dataclass(frozen=True)
+class RabbitInstall:
+    """A RabbitMQ: `chroot` is the directory it must be run in, None when it is the system's own."""
+
+    chroot: Path | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Where the servers are. What was not asked for may be None."""
+
+    postgres_bin: Path | None = None
+    redis_server: Path | None = None
+    rabbit: RabbitInstall | None = None
+    kafka_lib: Path | None = None
+    java: Path | None = None
+
+
+def ensure_installed(servers: Collection[ServerName], steps: Steps) -> Installed:
+    """Install what is missing for `servers` and say where everything is.
+
+    Takes milliseconds when nothing is missing. Raises InstallError naming what failed.
+    """
+    packages = _missing_packages(servers)
+    if packages:
+        with steps.step(f"installing {' '.join(packages)}"):
+            apt_install(packages)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        rabbit = pool.submit(_ensure_rabbit, steps) if "rabbit" in servers else None
+        kafka = pool.submit(_ensure_kafka, steps) if "kafka" in servers else None
+        return Installed(
+            postgres_bin=_require_postgres() if "postgres" in servers else None,
+            redis_server=require_program("redis-server", "redis-server") if "redis" in servers else None,
+            rabbit=rabbit.result() if rabbit else None,
+            kafka_lib=kafka.result() if kafka else None,
+            java=find_java() if kafka else None,
+        )
+
+
+def versions(installed: Installed) -> dict[str, str]:
+    """The versions of the installed servers, as they report them, for reports."""
+    found: dict[str, str] = {}
+    if installed.postgres_bin:
+        found["postgres"] = _first_version([str(installed.postgres_bin / "postgres"), "--version"])
+    if installed.redis_server:
+        found["redis"] = _first_version([str(installed.redis_server), "--version"])
+    if installed.rabbit:
+        found["rabbit"] = installed.rabbit.version
+    if installed.kafka_lib:
+        found["kafka"] = KAFKA_VERSION
+    return found
+
+
+def find_postgres_bin() -> Path | None:
+    """The directory of initdb and postgres, of the newest version installed."""
+    places = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if places:
+        return max(places, key=lambda place: float(place.parent.name))
+    server = find_program("postgres")
+    if server and (server.parent / "initdb").exists():
+        return server.parent
+    return None
+
+
+def find_java() -> Path | None:
+    """A Java that can run Kafka."""
+    candidates = [Path(os.environ["JAVA_HOME"]) / "bin/java"] if os.environ.get("JAVA_HOME") else []
+    on_path = find_program("java")
+    if on_path:
+        candidates.append(on_path)
+    candidates += sorted(Path("/usr/lib/jvm").glob("*/bin/java"))
+    return next((java for java in candidates if _java_major(java) >= _JAVA_MAJOR_MIN), None)
+
+
+def _missing_packages(servers: Collection[ServerName]) -> list[str]:
+    packages: list[str] = []
+    if "postgres" in servers and find_postgres_bin() is None:
+        packages.append("postgresql")
+    if "redis" in servers and find_program("redis-server") is None:
+        packages.append("redis-server")
+    if "kafka" in servers:
+        if find_java() is None:
+            packages.append("default-jre-headless")
+        if find_program("mvn") is None and not (cache_root() / _kafka_entry()).is_dir():
+            packages.append("maven")
+    if "rabbit" in servers and not _is_recent(package_version("rabbitmq-server")):
+        if _is_recent(package_candidate("rabbitmq-server")):
+            packages.append("rabbitmq-server")
+        elif not (cache_root() / _RABBIT_ENTRY).is_dir() and find_program("debootstrap") is None:
+            packages.append("debootstrap")
+    return packages
+
+
+def _require_postgres() -> Path:
+    place = find_postgres_bin()
+    if place is None:
+        raise InstallError("PostgreSQL's initdb was not found although the package postgresql is installed")
+    return place
+
+
+def _ensure_kafka(steps: Steps) -> Path:
+    if find_java() is None:
+        raise InstallError(f"Kafka needs Java {_JAVA_MAJOR_MIN} or newer, and none was found")
+
+    def build(directory: Path) -> None:
+        pom = Path(__file__).with_name("kafka-pom.xml")
+        command = ["mvn", "-B", "-q", "-C", "-f", str(pom), _MAVEN_GOAL, f"-DoutputDirectory={directory}"]
+        with steps.step(f"downloading Kafka {KAFKA_VERSION} (43 MB, once)"):
+            run(command, what="downloading Kafka with Maven", timeout_s=_DOWNLOAD_TIMEOUT_S)
+        if not (directory / f"kafka_2.13-{KAFKA_VERSION}.jar").exists():
+            raise InstallError(f"Maven finished but did not bring kafka_2.13-{KAFKA_VERSION}.jar")
+
+    return cached(_kafka_entry(), build)
+
+
+def _kafka_entry() -> str:
+    return f"kafka-{KAFKA_VERSION}"
+
+
+_RABBIT_ENTRY = "rabbitmq-debian-testing"
+
+
+def _ensure_rabbit(steps: Steps) -> RabbitInstall:
+    own = package_version("rabbitmq-server")
+    if own is not None and _is_recent(own):
+        return RabbitInstall(chroot=None, version=own.split("-")[0])
+    require_namespaces("RabbitMQ")
+
+    def build(directory: Path) -> None:
+        with steps.step("installing a current RabbitMQ beside the system (390 MB, about 40 s, once)"):
+            _debootstrap(directory)
+
+    chroot = cached(_RABBIT_ENTRY, build)
+    return RabbitInstall(chroot=chroot, version=_version_in(chroot))
+
+
+def _debootstrap(directory: Path) -> None:
+    log = cache_root() / "rabbitmq-install.log"
+    # In a mount namespace of its own, so that what debootstrap mounts is gone however it ends.
+    command = [
+        "unshare",
+        "--mount",
+        "debootstrap",
+        "--variant=minbase",
+        "--include=rabbitmq-server",
+        "testing",
+    ]
+    run(
+        as_root([*command, str(directory), *_debian_mirror()]),
+        what=f"installing RabbitMQ with debootstrap (its log is {log})",
+        timeout_s=_DOWNLOAD_TIMEOUT_S,
+        log=log,
+    )
+    # Erlang resolves `localhost`; debootstrap makes no hosts file, and the port mapper would not be found.
+    finish = 'cd "$1" && echo "127.0.0.1 localhost" > etc/hosts && rm -rf var/cache/apt/* var/lib/apt/lists/*'
+    run(as_root(["sh", "-c", finish, "sh", str(directory)]), what="finishing RabbitMQ's directory", timeout_s=60)
+    if not _is_recent(_version_in(directory)):
+        raise InstallError(f"Debian testing brought RabbitMQ {_version_in(directory)}, which is too old")
+
+
+def _debian_mirror() -> list[str]:
+    """The mirror that this machine's apt already uses, if it is one of Debian; else debootstrap's default."""
+    try:
+        done = subprocess.run(
+            ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return []
+    for line in done.stdout.splitlines():
+        origin, label, uri = line.split("|", 2)
+        # A snapshot has only the releases of its day; debootstrap's own default is right then.
+        if origin == "Debian" and label == "Debian" and "snapshot" not in uri:
+            return [uri]
+    return []
+
+
+def _version_in(chroot: Path) -> str:
+    places = sorted((chroot / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
+    if not places:
+        raise InstallError(f"there is no RabbitMQ in {chroot}; remove that directory and try again")
+    return places[-1].name.removeprefix("rabbitmq_server-")
+
+
+def _is_recent(version: str | None) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", version or "")
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _RABBIT_MIN
+
+
+def _java_major(java: Path) -> int:
+    try:
+        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return 0
+    found = re.search(r'version "(\d+)', done.stderr + done.stdout)
+    return int(found[1]) if found else 0
+
+
+def _first_version(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"\d+(\.\d+)+", done.stdout)
+    return found[0] if found else "unknown"

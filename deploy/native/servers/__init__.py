@@ -1,0 +1,1 @@
+"""The servers: PostgreSQL, Redis, RabbitMQ, Kafka, mail."""

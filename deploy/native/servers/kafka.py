@@ -1,0 +1,170 @@
+"""Kafka: one node, or three, each of them broker and controller (KRaft), from the jars of Maven Central."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError
+
+from deploy.errors import StartError
+from deploy.native.install.system import last_lines
+from deploy.native.site import Site
+from deploy.native.supervision import Program
+
+_HEAP = "512m"
+_HEAP_IN_CLUSTER = "384m"
+_FORMAT_TIMEOUT_S = 60
+_READY_TOPIC = "tandem-ready"
+
+# Every option that the comparison depends on is explicit. One node: the internal topics cannot have more replicas.
+# Of two equal names the last counts: what a cluster or a proxy needs is appended.
+_SETTINGS = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={directory}
+num.partitions=12
+default.replication.factor=1
+min.insync.replicas=1
+auto.create.topics.enable=false
+offsets.topic.num.partitions=12
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.retention.hours=168
+message.max.bytes=1048588
+"""
+
+_CLUSTER = """\
+node.id={node}
+controller.quorum.voters={voters}
+default.replication.factor=3
+min.insync.replicas=2
+unclean.leader.election.enable=false
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+"""
+
+# Kafka tells its clients where to come back to. One that came through a proxy must be told the proxy's address.
+_BEHIND_PROXY = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+"""
+
+
+def bootstrap(site: Site) -> str:
+    """host:port for clients, of every node, separated by commas."""
+    return ",".join(address(site, node) for node in range(1, site.ports.nodes + 1))
+
+
+def address(site: Site, node: int = 1) -> str:
+    """host:port of one node."""
+    return f"127.0.0.1:{site.ports.kafka_node(node)[0]}"
+
+
+def prepare(site: Site, kafka_lib: Path, java: Path) -> list[Program]:
+    """Format the storage if there is none yet, write the settings and say how to run it, each node.
+
+    Raises StartError when formatting fails.
+    """
+    cluster = new_cluster_id()
+    return [_prepare_node(site, node, cluster, kafka_lib, java) for node in range(1, site.ports.nodes + 1)]
+
+
+def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Path) -> Program:
+    name = "kafka" if node == 1 else f"kafka-{node}"
+    place = site.data(name)
+    storage = place / "log"
+    settings = place / "server.properties"
+    settings.write_text(_settings(site, node, storage))
+    # A node that is killed leaves its unpacked native libraries behind: here, and not in everybody's /tmp.
+    scratch = place / "tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    jvm = [str(java), f"-Djava.io.tmpdir={scratch}", "-XX:-UsePerfData", "-cp", f"{kafka_lib}/*"]
+    if not (place / "formatted").exists():
+        shutil.rmtree(storage, ignore_errors=True)
+        _format(jvm, settings, cluster)
+        (place / "formatted").touch()
+    heap = _HEAP if site.ports.nodes == 1 else _HEAP_IN_CLUSTER
+    logging = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
+    command = [*jvm, f"-Xms{heap}", f"-Xmx{heap}", *logging, "kafka.Kafka", str(settings)]
+    return Program(name, command, stop_timeout_s=30)
+
+
+async def probe(site: Site, node: int = 1) -> None:
+    """Raise unless a record is stored and the group coordinator answers (it makes its topic at the first call)."""
+    bootstrap_servers, nodes = address(site, node), site.ports.nodes
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
+    await admin.start()
+    try:
+        with contextlib.suppress(TopicAlreadyExistsError):
+            await admin.create_topics([NewTopic(_READY_TOPIC, num_partitions=1, replication_factor=nodes)])
+        await admin.find_coordinator("tandem-ready")
+    finally:
+        await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", request_timeout_ms=5000)
+    await producer.start()
+    try:
+        await asyncio.wait_for(producer.send_and_wait(_READY_TOPIC, b"ready"), timeout=10)
+    finally:
+        await producer.stop()
+
+
+def _settings(site: Site, node: int, storage: Path) -> str:
+    nodes = range(1, site.ports.nodes + 1)
+    port, controller = site.ports.kafka_node(node)
+    text = _SETTINGS.format(port=port, controller=controller, directory=storage)
+    if len(nodes) > 1:
+        voters = ",".join(f"{other}@127.0.0.1:{site.ports.kafka_node(other)[1]}" for other in nodes)
+        text += _CLUSTER.format(node=node, voters=voters)
+    if site.ports.proxied:
+        proxy, behind = site.ports.proxies["kafka"]
+        text += _BEHIND_PROXY.format(port=port, controller=controller, proxy=proxy, behind=behind)
+    return text
+
+
+def new_cluster_id() -> str:
+    """A random id as Kafka makes them: never with a leading dash, which would read as an option."""
+    while True:
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not cluster.startswith("-"):
+            return cluster
+
+
+def _format(jvm: list[str], settings: Path, cluster: str) -> None:
+    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=_FORMAT_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StartError(f"formatting Kafka's storage took longer than {_FORMAT_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        raise StartError(f"formatting Kafka's storage failed:\n{last_lines(done.stdout)}")

@@ -1,0 +1,142 @@
+"""PostgreSQL: one server, a database per service, durable commits."""
+
+import os
+import pwd
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+from deploy.errors import StartError
+from deploy.native.install.system import is_root, last_lines
+from deploy.native.site import Site
+from deploy.native.supervision import Program
+
+ROLE = "tandem"
+_INITDB_TIMEOUT_S = 60
+
+# Durable first: a commit is on disk when it returns. The rest fits a small machine and tables that are filled and
+# emptied all the time (outbox, inbox).
+_SETTINGS = """\
+listen_addresses = '127.0.0.1'
+port = {port}
+unix_socket_directories = ''
+max_connections = 200
+password_encryption = 'scram-sha-256'
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+track_commit_timestamp = on
+shared_buffers = 256MB
+max_wal_size = 2GB
+checkpoint_timeout = 10min
+autovacuum = on
+autovacuum_naptime = 10s
+autovacuum_vacuum_scale_factor = 0.05
+autovacuum_analyze_scale_factor = 0.05
+timezone = 'UTC'
+log_timezone = 'UTC'
+logging_collector = off
+log_destination = 'stderr'
+log_line_prefix = '%m [%p] %d '
+"""
+
+
+def dsn(site: Site, database: str) -> str:
+    """A postgresql:// URL with the password."""
+    return f"postgresql://{ROLE}:{quote(site.password)}@127.0.0.1:{site.ports.postgres}/{database}"
+
+
+def prepare(site: Site, postgres_bin: Path) -> list[Program]:
+    """Make the cluster if there is none yet, write its settings and say how to run it.
+
+    Raises StartError when initdb fails or the data is of another major version.
+    """
+    account = "postgres" if is_root() else None
+    cluster = site.data("postgres", owner=account) / "cluster"
+    if not cluster.exists():
+        _initdb(cluster, site, postgres_bin, account)
+    _check_version(cluster, postgres_bin)
+    settings = cluster / "postgresql.conf"
+    settings.write_text(_SETTINGS.format(port=site.ports.postgres))
+    _give(settings, account)
+    # Leftover of a killed server; supervision has made sure that it is gone.
+    (cluster / "postmaster.pid").unlink(missing_ok=True)
+    return [
+        Program(
+            "postgres",
+            [str(postgres_bin / "postgres"), "-D", str(cluster)],
+            user=account,
+            stop_signal="INT",  # the "fast" shutdown: ends sessions, then writes a checkpoint
+            stop_timeout_s=90,  # killed in its checkpoint it would leave children that hold off its successor
+            die_with_supervisor="INT",
+        )
+    ]
+
+
+async def probe(site: Site) -> None:
+    """Raise unless a query is answered."""
+    connection = await asyncpg.connect(dsn(site, "postgres"), timeout=5)
+    try:
+        await connection.fetchval("SELECT 1", timeout=5)
+    finally:
+        await connection.close(timeout=5)
+
+
+async def create_database(site: Site, name: str) -> None:
+    """Create a database unless it exists."""
+    connection = await asyncpg.connect(dsn(site, "postgres"), timeout=10)
+    try:
+        if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name) is None:
+            quoted = '"' + name.replace('"', '""') + '"'
+            await connection.execute(f"CREATE DATABASE {quoted}", timeout=60)
+    except asyncpg.DuplicateDatabaseError:
+        return
+    finally:
+        await connection.close(timeout=5)
+
+
+def _initdb(cluster: Path, site: Site, postgres_bin: Path, account: str | None) -> None:
+    fresh = cluster.with_name("cluster.new")
+    as_account = ["runuser", "-u", account, "--"] if account else []
+    subprocess.run([*as_account, "rm", "-rf", str(fresh)], check=False)
+    password = cluster.with_name("password")  # initdb takes it from a file only
+    password.touch(mode=0o600)
+    password.write_text(site.password + "\n")
+    _give(password, account)
+    options = ["--username", ROLE, "--pwfile", str(password), "--auth", "scram-sha-256", "--encoding", "UTF8"]
+    try:
+        done = subprocess.run(
+            [*as_account, str(postgres_bin / "initdb"), "-D", str(fresh), *options, "--locale", "C.UTF-8"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=_INITDB_TIMEOUT_S,
+            cwd="/",
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StartError(f"PostgreSQL's initdb took longer than {_INITDB_TIMEOUT_S} s") from error
+    finally:
+        password.unlink()
+    if done.returncode != 0:
+        raise StartError(f"PostgreSQL's initdb failed in {fresh}:\n{last_lines(done.stdout)}")
+    fresh.rename(cluster)  # only a whole cluster gets the name that the next start looks for
+
+
+def _give(path: Path, account: str | None) -> None:
+    if account:
+        owner = pwd.getpwnam(account)
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def _check_version(cluster: Path, postgres_bin: Path) -> None:
+    have = (cluster / "PG_VERSION").read_text().strip()
+    done = subprocess.run(
+        [str(postgres_bin / "postgres"), "--version"], capture_output=True, text=True, check=True
+    )
+    runs = done.stdout.split()[2].split(".")[0]
+    if have != runs:
+        raise StartError(f"the data in {cluster} is of PostgreSQL {have}, but {runs} is installed: remove it")

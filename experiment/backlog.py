@@ -1,0 +1,105 @@
+"""Writes a backlog: orders placed and paid through the order service's own domain, tables and outbox.
+
+Not over HTTP, which would take minutes. State rows and outbox rows are exactly those of a request; what is left
+out is reading the user before and the answer after. All in one transaction, so that the relay finds the
+whole backlog at one moment and its rate can be told.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from experiment.clock import Clock
+from experiment.ledger import Entry, Outcome
+from experiment.workload import Backlog
+from services.order import domain, store
+from services.order.domain import KnownUser, Line, Order
+from services.order.events import OrderPaid, OrderPlaced
+from shared.database import Database
+from shared.publishing.uow import UnitOfWork, UnitsOfWork
+from shared.settings import Settings
+from shared.telemetry.telemetry import Telemetry
+
+_ORDERS_PER_FLUSH = 500
+_NAME = "compare-backlog"
+# One statement inserts a part of the backlog; on a busy machine that may take longer than a request ever would.
+_POSTGRES_TIMEOUT_S = 120.0
+
+
+def settings_from(environment: Mapping[str, str]) -> Settings:
+    """The settings of a service process, for using its code here; traces are not written."""
+    fields = {name.removeprefix("TANDEM_").lower(): value for name, value in environment.items()}
+    known = {name: value for name, value in fields.items() if name in Settings.model_fields}
+    changed = {"otlp_dir": None, "postgres_timeout_s": _POSTGRES_TIMEOUT_S}
+    return Settings.model_validate({**known, **changed})
+
+
+async def write_backlog(
+    settings: Settings, users: Sequence[str], backlog: Backlog, *, events: int, phase: str, seed: str, clock: Clock
+) -> list[Entry]:
+    """Write `events` events and commit; returns their ledger entries, acknowledged at the time of the commit."""
+    telemetry = Telemetry(settings, "order", _NAME)
+    database = Database(settings, _NAME)
+    writer = _Writer([UUID(user) for user in users], backlog, phase, random.Random(seed), clock)  # noqa: S311
+    try:
+        async with UnitsOfWork(database, "order", telemetry).begin() as uow:
+            while len(writer.entries) < events:
+                writer.write_part(uow, events)
+                await uow.flush()
+    finally:
+        await database.close()
+        telemetry.shutdown()
+    committed_s = clock.now_s()
+    for entry in writer.entries:
+        entry.acknowledged_s = committed_s
+        entry.outcome = Outcome.ACKNOWLEDGED
+    return writer.entries
+
+
+class _Writer:
+    def __init__(
+        self, users: Sequence[UUID], backlog: Backlog, phase: str, rng: random.Random, clock: Clock
+    ) -> None:
+        self.entries: list[Entry] = []
+        self._users = [KnownUser(user, active=True, traceparent=None) for user in users]
+        self._lines = [Line(f"SKU-{n:04d}", n + 1, 1_250) for n in range(backlog.lines_per_order)]
+        self._closed_share = backlog.closed_share
+        self._phase = phase
+        self._rng = rng
+        self._clock = clock
+
+    def write_part(self, uow: UnitOfWork, events: int) -> None:
+        """Place some orders, then pay a share of them, until there are `events` entries in all."""
+        now = datetime.now(UTC)
+        placed: list[Order] = []
+        while len(self.entries) < events and len(placed) < _ORDERS_PER_FLUSH:
+            order = domain.place(uuid7(), self._rng.choice(self._users), "EUR", self._lines, now)
+            uow.tell(store.INSERT_ORDER, store.inserted(order))
+            event = uow.publish(OrderPlaced.of(order), subject=str(order.id))
+            self._enter(OrderPlaced.event_type, order, event.id)
+            placed.append(order)
+        for order in placed:
+            if len(self.entries) < events and self._rng.random() < self._closed_share:
+                paid = domain.pay(order, now)
+                uow.tell(store.UPDATE_ORDER, store.changed(paid))
+                event = uow.publish(OrderPaid.of(paid), subject=str(paid.id))
+                self._enter(OrderPaid.event_type, paid, event.id)
+
+    def _enter(self, event_type: str, order: Order, event_id: str) -> None:
+        now_s = self._clock.now_s()
+        self.entries.append(
+            Entry(
+                self._phase,
+                event_type,
+                now_s,
+                key=str(order.id),
+                sequence=order.version,
+                sent_s=now_s,
+                event_id=event_id,
+            )
+        )

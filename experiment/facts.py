@@ -1,0 +1,161 @@
+"""What a figure depends on: versions, hardware, and every setting that is not the default."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.native import Runtime
+from deploy.native.supervision import REPOSITORY
+from deploy.topology import BROKERS, PROCESSES
+from experiment.backlog import settings_from
+from shared.broker.kafka import adapter as kafka
+from shared.broker.kafka import producer as kafka_producer
+from shared.broker.rabbit import adapter as rabbit
+
+TRACE_RATIO = 0.01
+MEASURED = tuple(row for row in PROCESSES if row.service != "dead_letter")
+"""The processes that take part. Without the dead-letter service: it would take the dead letters, which the check
+counts, out of their places, and has nothing to do when all goes well."""
+PROFILE = (
+    "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect. Unequal in"
+    " one respect: RabbitMQ's quorum queue confirms what is synced to disk, Kafka what is in the page cache "
+    "(its durability is replication), so a power cut could cost Kafka the last moments."
+)
+_PACKAGES = (
+    "faststream",
+    "aio-pika",
+    "aiokafka",
+    "asyncpg",
+    "sqlalchemy",
+    "redis",
+    "fastapi",
+    "uvicorn",
+    "pydantic",
+)
+_SECRET = "***"  # noqa: S105 - what is shown instead of one
+# Where something lives and what it is called; different in every run and without influence.
+_PLACES = ("url", "dsn", "bootstrap", "port", "dir", "host")
+
+
+def services_environment() -> dict[str, str]:
+    """What the comparison sets for both sets of services, besides which broker they use."""
+    return {"TANDEM_TRACE_RATIO": str(TRACE_RATIO)}
+
+
+def versions(runtime: Runtime) -> dict[str, str]:
+    packages = {name: version(name) for name in _PACKAGES}
+    return {
+        **runtime.versions(),
+        "python": platform.python_version(),
+        "tandem": _revision(),
+        **packages,
+    }
+
+
+def hardware(busy_percent: float) -> dict[str, Any]:
+    """The machine. `busy_percent` is what other programs used of its CPUs just before the run."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": psutil.cpu_count(logical=True),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": platform.release(),
+        "disk": _disk(),
+        "busy_before_percent": round(busy_percent, 1),
+    }
+
+
+def busy_percent(seconds: float = 1.0) -> float:
+    """How busy all CPUs are during the next `seconds`. Blocks."""
+    psutil.cpu_percent()
+    time.sleep(seconds)
+    return float(psutil.cpu_percent())
+
+
+def settings(runtime: Runtime) -> dict[str, Any]:
+    """Every setting that the run made of its own: the servers' configuration files and the services' settings.
+
+    What a server's file does not name has that server's default. Passwords and addresses are left out.
+    """
+    data = runtime.root / "data"
+    files = {
+        "rabbit": data / "rabbit" / "rabbitmq.conf",
+        "kafka": data / "kafka" / "server.properties",
+        "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
+        "redis": data / "redis" / "redis.conf",
+    }
+    shared = settings_from(runtime.service_env("notification-consumer", "kafka", "kafka"))
+    return {
+        "profile": PROFILE,
+        "processes": {row.name: row.roles for row in MEASURED},
+        "services": _service_settings(runtime),
+        "services_environment": services_environment(),
+        "clients": {
+            "rabbit": rabbit.client_options(shared),
+            "kafka_producer": dict(kafka_producer.PRODUCER_OPTIONS),
+            "kafka_consumer": kafka.consumer_options(shared),
+        },
+        "servers": {name: _read_settings(path, runtime) for name, path in files.items()},
+    }
+
+
+def _service_settings(runtime: Runtime) -> dict[str, Any]:
+    """The settings of the services that both sets share; the broker is the only difference."""
+    shown: list[dict[str, Any]] = []
+    for broker in BROKERS:
+        made = settings_from(runtime.service_env("notification-consumer", broker, broker)).model_dump(mode="json")
+        shown.append(
+            {
+                name: value
+                for name, value in made.items()
+                if name not in {"broker", "roles", "process"} and not name.endswith(_PLACES)
+            }
+        )
+    assert shown[0] == shown[1], "the two sets of services must differ in nothing but their broker"
+    return {name: value for name, value in shown[0].items() if name != "postgres_timeout_s"}
+
+
+def _read_settings(path: Path, runtime: Runtime) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        separator = "=" if "=" in line else " "
+        name, _, value = (part.strip() for part in line.partition(separator))
+        if not name or name.startswith("#"):
+            continue
+        if name.rsplit(".", 1)[-1] in {"port", "listeners", "dir", "dirs"} or "127.0.0.1" in value:
+            continue
+        found[name] = _SECRET if runtime.site.password in value else value.strip("'\"")
+    return found
+
+
+def _revision() -> str:
+    done = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--tags"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+
+
+def _disk() -> str:
+    """The file system that holds the data: what a durable commit costs depends on it."""
+    here = str(REPOSITORY)
+    mounts = [part for part in psutil.disk_partitions(all=True) if here.startswith(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"

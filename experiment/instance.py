@@ -1,0 +1,70 @@
+"""Servers of its own for an experiment, and nothing left of them afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from deploy.native import Ports, Runtime
+from deploy.native.site import read_state
+from deploy.topology import BROKERS, SERVICES, BrokerName, ServerName
+from experiment.effects import Databases
+from experiment.progress_bar import Journey
+
+_CLOCK_SLACK_S = 5.0
+"""The start of a process is known to the second, and the clock may have been set since."""
+
+
+def databases_of(runtime: Runtime, broker: BrokerName) -> Databases:
+    return Databases({service: runtime.dsn(runtime.sets[broker].database(service)) for service in SERVICES})
+
+
+def remove_leftovers(run_root: Path, name: str) -> None:
+    """Delete the data of earlier runs of the tool `name` that were killed before they could do it."""
+    for place in run_root.glob(f"{name}-[0-9]*"):
+        pid = int(place.name.removeprefix(f"{name}-").split("-")[0])
+        if not belongs_to(pid, place) and read_state(place):
+            Runtime.attach(place).stop(remove=True)
+
+
+def belongs_to(pid: int, place: Path) -> bool:
+    """Whether a process that runs has made `place`: a number is given again, in a new container soon."""
+    try:
+        return pid != os.getpid() and psutil.Process(pid).create_time() <= place.stat().st_mtime + _CLOCK_SLACK_S
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def instance(
+    run_root: Path,
+    name: str,
+    journey: Journey,
+    *,
+    ports: Ports | None = None,
+    servers: Collection[ServerName] = ("postgres", "redis", *BROKERS),  # no mail is sent while we measure
+) -> Iterator[Runtime]:
+    """An instance for the tool `name` that is stopped, and its data removed, on the way out.
+
+    Should this process be killed outright, the instance's own watch ends its processes.
+    """
+    root = run_root / f"{name}-{os.getpid()}"
+    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=journey)
+    try:
+        yield runtime
+    finally:
+        journey.detail("stopping everything")
+        runtime.stop(remove=True)
+
+
+def keep_logs(runtime: Runtime, run_root: Path, name: str, journey: Journey) -> None:
+    """Keep the logs of a run that found something, and say where."""
+    kept = run_root / f"{name}-failed-logs"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(runtime.site.logs, kept)
+    journey.say(f"the logs of this run are kept in {kept}")

@@ -1,0 +1,76 @@
+"""What is done when: the steady load as a list of operations, and who is first. Pure; equal for equal seeds."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from deploy.topology import BROKERS, BrokerName
+from experiment.workload import Steady
+
+Kind = Literal["register", "place", "pay", "cancel", "update"]
+EVENT_TYPES: dict[Kind, str] = {
+    "register": "user.registered",
+    "place": "order.placed",
+    "pay": "order.paid",
+    "cancel": "order.cancelled",
+    "update": "user.profile_updated",
+}
+_REGISTRATIONS_PER_S = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One request. `at_s` counts from the start of the schedule; `user` is an index into the users;
+    `order` is, for `pay` and `cancel`, the number of the operation that places the order."""
+
+    number: int
+    kind: Kind
+    at_s: float
+    user: int
+    order: int | None = None
+
+
+def plan_registrations(users: int) -> list[Operation]:
+    return [Operation(number, "register", number / _REGISTRATIONS_PER_S, number) for number in range(users)]
+
+
+def plan_steady(steady: Steady, users: int, duration_s: float, seed: str) -> list[Operation]:
+    """`duration_s` of load in the order of time. Follow-ups of the last orders come after the end."""
+    rng = random.Random(seed)  # noqa: S311 - load, not secrets
+    planned: list[tuple[float, Kind, int, int | None]] = []
+    orders = round(steady.orders_per_s * duration_s)
+    for order in range(orders):
+        at_s = order / steady.orders_per_s
+        planned.append((at_s, "place", rng.randrange(users), order))
+        draw = rng.random()
+        if draw < steady.pay_share + steady.cancel_share:
+            kind: Kind = "pay" if draw < steady.pay_share else "cancel"
+            planned.append((at_s + steady.follow_up_after_s, kind, planned[-1][2], order))
+    if steady.profile_updates_per_s:
+        updates = round(steady.profile_updates_per_s * duration_s)
+        hot = rng.choices(range(users), cum_weights=_zipf(users, steady.key_skew), k=updates)
+        planned += [((i + 0.5) / steady.profile_updates_per_s, "update", user, None) for i, user in enumerate(hot)]
+    planned.sort(key=lambda row: row[0])
+    number_of = {order: number for number, (_, kind, _, order) in enumerate(planned) if kind == "place"}
+    return [
+        Operation(number, kind, at_s, user, None if order is None or kind == "place" else number_of[order])
+        for number, (at_s, kind, user, order) in enumerate(planned)
+    ]
+
+
+def _zipf(count: int, exponent: float) -> list[float]:
+    return list(accumulate(1 / rank**exponent for rank in range(1, count + 1)))
+
+
+def turns(seed: int, round_number: int) -> tuple[BrokerName, ...]:
+    """Who is first in a round's steady phase: by lot in every odd round, the other one in the round after it.
+
+    The backlog phase of the round goes in the reverse order, so neither is always the first or the second.
+    """
+    pair = (round_number - 1) // 2
+    order = list(BROKERS)
+    random.Random(f"{seed}-turns-{pair}").shuffle(order)  # noqa: S311
+    return tuple(order if round_number % 2 else reversed(order))

@@ -1,0 +1,112 @@
+"""The workload file: what load both brokers get. Read once, checked whole, never changed after that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+DEFAULT_WORKLOAD = Path(__file__).resolve().parent.parent / "compare" / "workloads" / "default.yml"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=5_000)]
+Lines = Annotated[int, Field(ge=1, le=100)]
+
+
+class WorkloadError(Exception):
+    """The workload file cannot be used; the message is one sentence that names the file and the field."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WarmUp(_Part):
+    """Run on each broker before the first round. Checked like everything else, measured not at all."""
+
+    steady_s: Annotated[float, Field(ge=0, le=600)] = 3.0
+    backlog_events: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
+
+
+class Steady(_Part):
+    """Load over HTTP at a fixed rate, open loop: the schedule never waits for the system.
+
+    An order is paid or cancelled (or neither) `follow_up_after_s` after its intended time: two events in a row
+    of one key. Profile updates go to users drawn by a Zipf law with exponent `key_skew` (0: all alike), so that
+    hot keys have many events in a row. At most `in_flight_max` requests are under way at once.
+    """
+
+    duration_s: Annotated[float, Field(gt=0, le=3_600)]
+    orders_per_s: Rate
+    pay_share: Share = 0.35
+    cancel_share: Share = 0.15
+    follow_up_after_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    profile_updates_per_s: Annotated[float, Field(ge=0, le=5_000)] = 0.0
+    key_skew: Annotated[float, Field(ge=0, le=3)] = 1.0
+    lines_per_order: Lines = 3
+    in_flight_max: Annotated[int, Field(ge=1, le=1_000)] = 100
+    request_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.pay_share + self.cancel_share > 1:
+            raise ValueError("pay_share and cancel_share together must not exceed 1: an order is closed once")
+        return self
+
+    @property
+    def events_per_s(self) -> float:
+        """How many events a second this load causes."""
+        return self.orders_per_s * (1 + self.pay_share + self.cancel_share) + self.profile_updates_per_s
+
+
+class Backlog(_Part):
+    """Events that wait in the broker while the consumer is down, and are then drained.
+
+    `closed_share` of the orders are paid as well: two events of one key.
+    """
+
+    events: Annotated[int, Field(ge=100, le=1_000_000)]
+    closed_share: Share = 0.5
+    lines_per_order: Lines = 3
+
+
+class Workload(_Part):
+    """All of it. `settle_timeout_s`: how long an acknowledged event may take before it counts as not arrived."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    seed: int
+    rounds: Annotated[int, Field(ge=1, le=100)] = 2
+    users: Annotated[int, Field(ge=1, le=10_000)]
+    warm_up: WarmUp = WarmUp()
+    steady: Steady
+    backlog: Backlog
+    settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+
+
+def load_workload(path: Path, rounds: int | None = None) -> Workload:
+    """Read and check a workload file; `rounds` replaces its own number. Raises `WorkloadError`."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkloadError(
+            f"workload {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    except yaml.YAMLError as error:
+        raise WorkloadError(f"workload {path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise WorkloadError(
+            f"workload {path} must be a mapping with the fields name, seed, users, steady, backlog"
+        )
+    if rounds is not None:
+        document = {**document, "rounds": rounds}
+    try:
+        return Workload.model_validate(document)
+    except ValidationError as error:
+        raise WorkloadError(f"workload {path}: {'; '.join(_problem(item) for item in error.errors())}") from None
+
+
+def _problem(item: Any) -> str:
+    field = ".".join(str(part) for part in item["loc"]) or "workload"
+    return f"{field}: {item['msg'].removeprefix('Value error, ')}"

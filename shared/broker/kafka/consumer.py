@@ -1,0 +1,230 @@
+"""Consumes one Kafka subscription: one poll is one batch, one commit closes it.
+
+A RETRY reads the partition again from there: what follows it in the partition is delivered once more too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
+from shared.broker.batches import settle_as_retry
+from shared.broker.kafka.unreadable import Record, TolerantReader, committed_positions, content_is_to_blame
+
+_log = structlog.get_logger(__name__)
+
+LOST = (KafkaError, ConnectionError, OSError, TimeoutError)
+"""What aiokafka raises when the cluster is away or refuses."""
+
+_POLL_MS = 500
+_COMMIT_TIMEOUT_S = 5.0
+_RETRY_PAUSE_S = 1.0
+_FAILED_POLLS_MAX = 5
+_GOODBYE_S = 3.0
+_REJOIN_TIMEOUT_S = 20.0
+_RECOVERY_TIMEOUT_S = 10.0
+
+
+class Handover(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Gives partitions away only when the running batch is settled, so that no other consumer repeats it."""
+
+    def __init__(self, wait_max_s: float) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.rebalances: int | None = None
+        """How many there were; None during one, when nothing may be taken up."""
+        self._count = 0
+        self._wait_max_s = wait_max_s
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.rebalances = None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.idle.wait(), self._wait_max_s)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._count += 1
+        self.rebalances = self._count
+
+
+class KafkaConsumer:
+    """One subscription's deliveries, pulled from the consumer of a FastStream subscriber without handlers."""
+
+    def __init__(
+        self, subscription: Subscription, subscriber: Any, handover: Handover, handler: BatchHandler
+    ) -> None:
+        self.queue = subscription.queue
+        self._subscription = subscription
+        self._subscriber = subscriber
+        self._handover = handover
+        self._handler = handler
+        self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
+        self._tolerant = TolerantReader(subscription)
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.settlement_failures = 0
+
+    async def start(self) -> None:
+        """Join the group and begin to poll. Raises one of `LOST`."""
+        await self._subscriber.start()
+        self._task = asyncio.create_task(self._work(), name=f"work-{self.queue}")
+
+    async def stop(self, grace_s: float) -> None:
+        """Let the running batch commit within `grace_s`, then leave the group."""
+        self._stopping.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=grace_s)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._handover.idle.set()
+        await self._leave(grace_s)
+
+    async def _leave(self, grace_s: float) -> None:
+        consumer = self._subscriber.consumer
+        if not await ended(self._subscriber.stop(), grace_s) and consumer is not None:
+            await ended(consumer._client.close(), grace_s)
+
+    async def _work(self) -> None:
+        failures = 0
+        trouble: Exception | None = None
+        while not self._stopping.is_set():
+            try:
+                # A poll that failed may have dropped records that it had moved past already: what follows them
+                # must not be committed, so the next one begins where the group stands.
+                records = await self._next_batch(self._poll() if trouble is None else self._recover())
+                pause = trouble is not None and not records
+                if trouble is None or (records and content_is_to_blame(trouble)):
+                    failures = 0
+                trouble = None
+                pause |= await self._work_off(records) if records else False
+            except Exception as error:  # noqa: BLE001  a consumer that dies in silence is the worst of all
+                failures += 1
+                trouble = error
+                pause = failures > 1
+                _log.warning("kafka.poll_failed", queue=self.queue, error=repr(error))
+            if pause:
+                await self._pause()
+            if failures >= _FAILED_POLLS_MAX:
+                await self._rejoin()
+
+    async def _work_off(self, records: Sequence[Record]) -> bool:
+        """Hand a batch over and settle it; True when something is to be retried after a pause."""
+        try:
+            deliveries = [_delivery(record, self._subscription) for record in records]
+            settlements = await settle_as_retry(self._handler, deliveries)
+            return await self._settle(records, settlements)
+        finally:
+            self._handover.idle.set()
+
+    async def _next_batch(self, source: Coroutine[Any, Any, Sequence[Record]]) -> Sequence[Record]:
+        """The next records; nothing when it is time to stop."""
+        poll = asyncio.create_task(source)
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({poll, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return await poll if poll.done() else ()
+        finally:
+            stop.cancel()
+            poll.cancel()
+            await asyncio.gather(stop, poll, return_exceptions=True)
+
+    async def _poll(self) -> Sequence[Record]:
+        polled = await self._subscriber.consumer.getmany(timeout_ms=_POLL_MS, max_records=self._batch_max)
+        records = [record for partition in polled.values() for record in partition]
+        if records:  # in this very step, or a rebalance could find us idle with records in hand
+            self._handover.idle.clear()
+        return records
+
+    async def _recover(self) -> Sequence[Record]:
+        """Go back to what is committed, and read on from there past what the client cannot read."""
+        consumer, rebalances = self._subscriber.consumer, self._handover.rebalances
+        async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
+            positions = await committed_positions(consumer)
+            for partition, offset in positions.items():
+                consumer.seek(partition, offset)
+            records = await self._tolerant.read(consumer, positions, self._batch_max)
+        if rebalances is None or rebalances != self._handover.rebalances:
+            return ()  # not ours any more, or ours again from another offset
+        for record in records:
+            consumer.seek(TopicPartition(record.topic, record.partition), record.offset + 1)
+        if records:
+            self._handover.idle.clear()
+        return records
+
+    async def _settle(self, records: Sequence[Record], settlements: Sequence[Settlement]) -> bool:
+        """Commit each partition up to its first RETRY and read on from there; True when one is read again."""
+        commits: dict[TopicPartition, int] = {}
+        rewinds: dict[TopicPartition, int] = {}
+        starts: dict[TopicPartition, int] = {}
+        for record, settlement in zip(records, settlements, strict=True):
+            partition = TopicPartition(record.topic, record.partition)
+            starts.setdefault(partition, record.offset)
+            if partition in rewinds:
+                continue
+            if settlement is Settlement.ACK:
+                commits[partition] = record.offset + 1
+            else:
+                rewinds[partition] = record.offset
+        if commits and not await self._commit(commits):
+            self.settlement_failures += len(records)
+            rewinds = starts
+        for partition, offset in rewinds.items():
+            with contextlib.suppress(IllegalStateError):  # not ours any more: the next owner reads it
+                self._subscriber.consumer.seek(partition, offset)
+        return bool(rewinds)
+
+    async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
+        try:
+            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
+                await self._subscriber.consumer.commit(offsets)
+        except (*LOST, IllegalStateError) as error:
+            _log.warning("kafka.settlement_failed", queue=self.queue, error=repr(error))
+            return False
+        return True
+
+    async def _rejoin(self) -> None:
+        """A consumer whose background tasks have ended never polls again: replace it."""
+        await self._leave(_GOODBYE_S)
+        with contextlib.suppress(*LOST):
+            async with asyncio.timeout(_REJOIN_TIMEOUT_S):
+                await self._subscriber.start()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
+
+
+async def ended(good_bye: Coroutine[Any, Any, Any], grace_s: float) -> bool:
+    """Run a client's `stop` or `close` within `grace_s`; whether it came to its end.
+
+    In a task of its own: when the cluster is away, aiokafka lets the cancellation of its own tasks escape,
+    and here it would pass for ours.
+    """
+    task = asyncio.create_task(good_bye)
+    await asyncio.wait({task}, timeout=grace_s)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return not task.cancelled() and task.exception() is None
+
+
+def text_headers(record: Record) -> dict[str, str]:
+    """The headers as text; bytes that are not UTF-8 are escaped."""
+    return {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in record.headers}
+
+
+def _delivery(record: Record, subscription: Subscription) -> Delivery:
+    return Delivery(
+        body=record.value or b"",
+        headers=text_headers(record),
+        channel=subscription.channel,
+        key=None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
+        redelivered=False,
+        position=f"{record.topic}/{record.partition}@{record.offset}",
+        token=record,
+    )

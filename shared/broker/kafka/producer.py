@@ -1,0 +1,215 @@
+"""Publishes to Kafka with an idempotent producer, and replaces the producer when it can never send again.
+
+aiokafka's producer is used beside FastStream, whose publish adds a header of its own to every message and more
+work than the sending itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+)
+
+from shared.broker.base import Message, PublishFailure, destination_name
+from shared.broker.kafka.consumer import LOST, ended
+from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
+from shared.envelope import CONTENT_TYPE
+from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
+
+REQUEST_TIMEOUT_MS = 10_000
+RETRY_BACKOFF_MS = 250
+"""aiokafka logs every attempt while the cluster is away: its default of 100 ms fills the log."""
+PRODUCER_OPTIONS: Mapping[str, Any] = {
+    "request_timeout_ms": REQUEST_TIMEOUT_MS,
+    "retry_backoff_ms": RETRY_BACKOFF_MS,
+    "acks": "all",
+    "enable_idempotence": True,
+    "linger_ms": 5,
+    "compression_type": "lz4",
+    "max_batch_size": 256 * 1024,
+    "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
+}
+_RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
+_GOODBYE_S = 3.0
+
+_PRODUCER_LOST = (
+    OutOfOrderSequenceNumber,
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    ProducerFenced,
+    ProducerClosed,
+)
+"""After these, and after a plain `KafkaError` (its sender died), an idempotent producer refuses for ever."""
+
+_Sent = asyncio.Future[Any] | Exception
+"""The confirmation to come, or why the message was not even sent."""
+
+
+def unavailable(error: BaseException) -> UnavailableError:
+    """Our error for the client's, naming it."""
+    return UnavailableError(f"Kafka: {error!r}")
+
+
+class KafkaProducer:
+    """Confirmed publishing, in order per key, at most `publish_timeout_s` long."""
+
+    def __init__(self, servers: Sequence[str], client_name: str, publish_timeout_s: float) -> None:
+        self._servers = list(servers)
+        self._client_name = client_name
+        self._publish_timeout_s = publish_timeout_s
+        self.channels: set[str] = set()
+        """What may be published to: for a topic that is not there, aiokafka would make all behind it wait."""
+        self._producer: AIOKafkaProducer | None = None
+        self._lost = False
+        self._renewal = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connect and get a producer id. Raises one of `LOST`; the caller bounds the time."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._servers, client_id=self._client_name, **PRODUCER_OPTIONS
+        )
+        self._producer = producer
+        await producer.start()
+        self._lost = False
+
+    async def stop(self, grace_s: float) -> None:
+        """Send what is under way within `grace_s`, then disconnect."""
+        if self._producer is not None:
+            await _end(self._producer, grace_s)
+            self._producer = None
+
+    async def ping(self) -> None:
+        """Ask the cluster for its state. Raises `UnavailableError`; the caller bounds the time."""
+        if self._producer is None or not await self._producer.client.force_metadata_update():
+            raise UnavailableError("Kafka: no answer")
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        """As `Broker.publish`.
+
+        Everything is under way at once: the idempotent producer keeps the order of a partition by itself.
+        """
+        results: list[_Sent] = []
+        stopped_keys: set[str] = set()
+        with contextlib.suppress(TimeoutError):  # what is not confirmed by then failed; it may still arrive
+            async with asyncio.timeout(self._publish_timeout_s):
+                for message in messages:
+                    result = await self._send_event(message, stopped_keys)
+                    if isinstance(result, Exception):
+                        stopped_keys.add(message.key)
+                    results.append(result)
+                pending = [result for result in results if isinstance(result, asyncio.Future)]
+                if pending:
+                    await asyncio.wait(pending)
+        return self._failures(messages, results)
+
+    async def publish_one(self, topic: str, key: bytes | None, body: bytes, headers: Mapping[str, str]) -> None:
+        """Publish and wait for the confirmation. Raises a `TandemError`."""
+        try:
+            async with asyncio.timeout(self._publish_timeout_s):
+                sent = await self._send(topic, key, body, headers)
+                if isinstance(sent, Exception):
+                    raise sent
+                await asyncio.shield(sent)
+        except LOST as error:
+            raise self._reason(error) from error
+
+    async def _send_event(self, message: Message, stopped_keys: set[str]) -> _Sent:
+        if message.key in stopped_keys:
+            return UnavailableError("an earlier event of its key was not sent")
+        if message.channel not in self.channels:
+            return UnavailableError(f"channel {message.channel} was not declared")
+        topic = destination_name("kafka", message.channel)
+        headers = {"type": message.type, **message.headers}
+        size = len(message.body) + len(message.key.encode())
+        size += sum(len(name) + len(value.encode()) for name, value in headers.items())
+        if size + _RECORD_OVERHEAD_BYTES > RECORD_BYTES_MAX:
+            return EventTooLargeError(
+                f"Kafka: {size} bytes with key and headers, over the {RECORD_BYTES_MAX} allowed"
+            )
+        return await self._send(topic, message.key.encode(), message.body, headers)
+
+    async def _send(self, topic: str, key: bytes | None, body: bytes, headers: Mapping[str, str]) -> _Sent:
+        """Hand over to the producer, which batches by itself."""
+        wire_headers = {"content-type": CONTENT_TYPE, **headers}
+        try:
+            producer = await self._living_producer()
+            confirmation: asyncio.Future[Any] = await producer.send(
+                topic, body, key=key, headers=[(name, value.encode()) for name, value in wire_headers.items()]
+            )
+        except TimeoutError:
+            raise
+        except UnicodeError as error:
+            return PermanentError(f"Kafka: {error!r}")
+        except Exception as error:  # noqa: BLE001  whatever it is: not sent
+            return self._reason(error)
+        confirmation.add_done_callback(_look_at)
+        return confirmation
+
+    async def _living_producer(self) -> AIOKafkaProducer:
+        """The producer; a new one in place of one that the cluster has fenced. Raises one of `LOST`."""
+        if self._producer is None or self._lost:
+            async with self._renewal:
+                if self._producer is None or self._lost:
+                    if self._producer is not None:
+                        await _end(self._producer, _GOODBYE_S)
+                    await self.start()
+        return self._producer
+
+    def _failures(self, messages: Sequence[Message], results: Sequence[_Sent]) -> list[PublishFailure]:
+        failures: list[PublishFailure] = []
+        failed_keys: set[str] = set()
+        for message, result in zip_longest(messages, results):
+            error = self._error_of(result)
+            if error is None and message.key in failed_keys:
+                error = UnavailableError("an earlier event of its key was not confirmed")
+            if error is not None:
+                failed_keys.add(message.key)
+                failures.append(PublishFailure(message, error))
+        return failures
+
+    def _error_of(self, result: _Sent | None) -> Exception | None:
+        if result is None:
+            return UnavailableError("Kafka: not sent in time")
+        if isinstance(result, Exception):
+            return result
+        if not result.done() or result.cancelled():
+            return UnavailableError("Kafka: not confirmed in time")
+        error = result.exception()
+        return None if error is None else self._reason(error)
+
+    def _reason(self, error: BaseException) -> TandemError:
+        """Our error for the client's; notes when it says that the producer is of no use any more."""
+        if isinstance(error, MessageSizeTooLargeError):
+            return EventTooLargeError(f"Kafka: {error!r}")
+        if isinstance(error, _PRODUCER_LOST) or type(error) is KafkaError:
+            self._lost = True
+        return unavailable(error)
+
+
+async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:
+    if await ended(producer.stop(), grace_s):
+        return
+    # The cluster is away. Nobody waits for the rest any more, yet its sender would try for ever.
+    sender_task = producer._sender.sender_task
+    if sender_task is not None:
+        sender_task.cancel()
+    await ended(producer.client.close(), _GOODBYE_S)
+
+
+def _look_at(confirmation: asyncio.Future[Any]) -> None:
+    """Mark a late failure as seen: its message has long been reported as not confirmed."""
+    if not confirmation.cancelled():
+        confirmation.exception()

@@ -1,0 +1,124 @@
+"""What a channel, a dead-letter place and the way back from it are on Kafka: topics and all their options."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from shared.broker.base import BODY_BYTES_MAX, Subscription, destination_name
+from shared.errors import ConfigurationError
+from shared.settings import Settings
+
+RECORD_BYTES_MAX = 1_048_576
+"""Largest event, in bytes before compression, that is published: with generous headers."""
+
+_BATCH_BYTES_MAX = RECORD_BYTES_MAX + 64 * 1_024
+"""What the topic takes. More than the producer sends, however badly it compresses: a batch that the broker
+refuses would break the sequence of the idempotent producer."""
+
+DEAD_LETTER_BYTES_MAX = BODY_BYTES_MAX + 256 * 1_024
+"""The same for a dead letter: the topic's limit is on what is compressed, so that a foreign client's record may
+be far larger when it is unpacked, and it has our headers on top."""
+
+_LEADER_POLL_S = 0.05
+
+
+def dead_letter_topic(subscription: Subscription) -> str:
+    """`notification.order.dlt`."""
+    return f"{subscription.queue}.dlt"
+
+
+def retry_topic(subscription: Subscription) -> str:
+    """`notification.order.retry`: what comes back to this subscriber alone; its group reads it beside the
+    channel's topic."""
+    return f"{subscription.queue}.retry"
+
+
+def subscribed_topics(subscription: Subscription) -> tuple[str, str]:
+    """All that the subscriber's group reads."""
+    return destination_name("kafka", subscription.channel), retry_topic(subscription)
+
+
+def topics_for(
+    channels: Sequence[str], subscriptions: Sequence[Subscription], settings: Settings
+) -> list[NewTopic]:
+    """The topics of these channels, and those of the subscriptions' dead letters and retries."""
+    names = sorted({*channels, *(subscription.channel for subscription in subscriptions)})
+    events = [
+        _topic(destination_name("kafka", name), settings.message_ttl_s, _BATCH_BYTES_MAX, settings)
+        for name in names
+    ]
+    return events + [topic for subscription in subscriptions for topic in own_topics(subscription, settings)]
+
+
+def own_topics(subscription: Subscription, settings: Settings) -> list[NewTopic]:
+    """The topics that belong to one subscriber. What fits the one for dead letters fits the way back, too."""
+    return [
+        _topic(dead_letter_topic(subscription), settings.dead_letter_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
+        _topic(retry_topic(subscription), settings.message_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
+    ]
+
+
+def _topic(name: str, retention_s: float, bytes_max: int, settings: Settings) -> NewTopic:
+    return NewTopic(
+        name,
+        num_partitions=settings.kafka_partitions,
+        replication_factor=settings.kafka_replication_factor,
+        topic_configs={
+            "cleanup.policy": "delete",
+            "retention.ms": str(int(retention_s * 1_000)),
+            "segment.ms": str(int(settings.kafka_segment_s * 1_000)),
+            "min.insync.replicas": str(settings.kafka_min_insync_replicas),
+            "max.message.bytes": str(bytes_max),
+            "compression.type": "producer",
+        },
+    )
+
+
+async def create_missing(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:
+    """Create what is not there and wait until every partition has a leader; the caller bounds the time.
+
+    Raises `ConfigurationError` when a topic is there with other options, `KafkaError` when it cannot be made.
+    """
+    response = await admin.create_topics(list(topics))
+    existing: list[NewTopic] = []
+    for topic, topic_error in zip(topics, response.topic_errors, strict=True):
+        name, code, *message = topic_error
+        if for_code(code) is TopicAlreadyExistsError:
+            existing.append(topic)
+        elif code:
+            raise for_code(code)(f"topic {name}: {' '.join(str(part) for part in message if part)}")
+    described = await _with_leaders(admin, [topic.name for topic in topics])
+    for topic in existing:
+        await _require_same(admin, topic, described[topic.name])
+
+
+async def _with_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    """Partition counts, once all have leaders: a creation is answered a little before that."""
+    while True:
+        described = await admin.describe_topics(names)
+        if all(
+            not topic["error_code"] and all(p["leader"] >= 0 for p in topic["partitions"]) for topic in described
+        ):
+            return {topic["topic"]: len(topic["partitions"]) for topic in described}
+        await asyncio.sleep(_LEADER_POLL_S)
+
+
+async def _require_same(admin: AIOKafkaAdminClient, topic: NewTopic, partitions: int) -> None:
+    if partitions != topic.num_partitions:
+        raise ConfigurationError(
+            f"Kafka's topic {topic.name} has {partitions} partitions, the settings say {topic.num_partitions}"
+        )
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name, dict(topic.topic_configs))
+    (response,) = await admin.describe_configs([resource])
+    for _error, _message, _type, _name, entries in response.resources:
+        for option, value, *_ in entries:
+            wanted = topic.topic_configs.get(option, value)
+            if value != wanted:
+                raise ConfigurationError(
+                    f"Kafka's topic {topic.name} has {option}={value}, the settings say {wanted}"
+                )

@@ -1,0 +1,1 @@
+"""From a batch of deliveries to recorded effects: claims, inbox, attempts, transaction, settlement."""

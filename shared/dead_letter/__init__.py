@@ -1,0 +1,1 @@
+"""The words of dead letters, and how they are sent."""

@@ -1,0 +1,60 @@
+"""How long a failed event waits before it comes again, told in its headers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from shared.broker.base import Delivery
+from shared.dead_letter.headers import AGE_S, DELAY_S, DELAYS, DUE_AT, FIRST_FAILED_AT, KIND, Kind, _count, seconds
+from shared.errors import DelayError, PermanentError, TransientError
+from shared.settings import Settings
+
+
+class Delays:
+    """Which failures delay an event, and for how long.
+
+    A transient failure waits `delay_initial_s`, twice as long each time up to `delay_max_s`, with jitter (half to
+    all of it); after `delays_max` times, or `delay_total_max_s` after the first failure, it counts as failed. A
+    `DelayError` waits as long as it says and is not counted, but no longer than events live (`message_ttl_s`).
+    """
+
+    def __init__(self, settings: Settings, transient: tuple[type[Exception], ...]) -> None:
+        self._settings = settings
+        self._transient: tuple[type[Exception], ...] = (TransientError, *transient)
+
+    def headers(self, delivery: Delivery, error: Exception) -> dict[str, str]:
+        """What makes a dead letter a delayed one; nothing if it has failed."""
+        if isinstance(error, PermanentError) or not isinstance(error, self._transient):
+            return {}
+        settings, counted = self._settings, not isinstance(error, DelayError)
+        delays = _count(delivery.headers, DELAYS)
+        longest_s = settings.delay_total_max_s if counted else settings.message_ttl_s
+        if _age_s(delivery.headers) >= longest_s:
+            return {}
+        if counted and delays >= settings.delays_max:
+            return {}
+        if isinstance(error, DelayError):
+            wait_s = error.delay_s
+        else:
+            longest_wait_s = min(settings.delay_initial_s * 2**delays, settings.delay_max_s)
+            wait_s = longest_wait_s * random.uniform(0.5, 1)  # noqa: S311
+        wait_s = max(0.0, min(wait_s, longest_s))
+        return {
+            KIND: Kind.DELAYED.value,
+            DELAY_S: f"{wait_s:.3f}",
+            DUE_AT: (datetime.now(UTC) + timedelta(seconds=wait_s)).isoformat(),
+            DELAYS: str(delays + counted),
+        }
+
+
+def _age_s(headers: Mapping[str, str]) -> float:
+    age_s = seconds(headers, AGE_S)
+    if age_s is not None:
+        return age_s
+    try:
+        first = datetime.fromisoformat(headers.get(FIRST_FAILED_AT, ""))
+    except ValueError:
+        return 0.0
+    return (datetime.now(UTC) - first).total_seconds() if first.tzinfo is not None else 0.0

@@ -1,0 +1,1 @@
+"""What every HTTP API has: problem documents, checked bodies, pages, idempotency keys."""

@@ -1,0 +1,1 @@
+"""What lies outside the system: mail, alerts, and the circuit breaker round them."""

@@ -1,0 +1,129 @@
+"""Mail over SMTP (RFC 5321), through a circuit breaker; what the server refuses for good is told from the rest.
+
+At-least-once, as everything here: a process killed between the server's "250" and its own commit sends the mail
+again, with the same Message-ID, by which mail systems know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, parseaddr
+from urllib.parse import unquote, urlsplit
+from uuid import NAMESPACE_URL, uuid5
+
+import aiosmtplib
+
+from shared.envelope import Envelope
+from shared.errors import PermanentError, TransientError
+from shared.outside.circuit_breaker import CircuitBreaker
+from shared.settings import Settings
+
+_PORTS = {"smtp": 25, "smtps": 465}
+
+
+class MailRefusedError(PermanentError):
+    """The server will never take this mail, or it cannot be written at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """One mail to one recipient. `message_id` is what `message_id` makes; `name` may hold anything."""
+
+    message_id: str
+    address: str
+    name: str
+    subject: str
+    text: str
+    html: str | None = None
+
+
+def message_id(event: Envelope, sender: str) -> str:
+    """The Message-ID of the one mail that tells of `event`: the same however often it is sent."""
+    return f"<{uuid5(NAMESPACE_URL, event.identity)}@{domain_of(sender)}>"
+
+
+def domain_of(sender: str) -> str:
+    """What follows the `@` of an address, with or without a name before it."""
+    return parseaddr(sender)[1].partition("@")[2]
+
+
+def compose(mail: Mail, sender: str) -> EmailMessage:
+    """The message with its bodies. Raises `MailRefusedError` for an address that is none."""
+    message = EmailMessage(policy=SMTP)
+    try:
+        message["From"] = sender
+        message["To"] = Address(_one_line(mail.name), addr_spec=mail.address)
+        message["Subject"] = _one_line(mail.subject)
+    except (MessageError, ValueError, IndexError) as error:
+        raise MailRefusedError(f"the mail cannot be addressed: {type(error).__name__}") from error
+    message["Date"] = formatdate()
+    message["Message-ID"] = mail.message_id
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's out-of-office should answer
+    message.set_content(mail.text)
+    if mail.html is not None:
+        message.add_alternative(mail.html, subtype="html")
+    return message
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and control characters: a header has none, and nobody may smuggle one in."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+class Mailer:
+    """Sends over a connection per mail to the server of `smtp_url`, which must be set."""
+
+    def __init__(self, settings: Settings, breaker: CircuitBreaker) -> None:
+        url = urlsplit(settings.smtp_url or "")
+        self.sender = settings.mail_from
+        self._breaker = breaker
+        self._host = url.hostname
+        self._port = url.port or _PORTS[url.scheme]
+        self._tls = url.scheme == "smtps"
+        self._username = unquote(url.username) if url.username else None
+        self._password = unquote(url.password) if url.password else None
+        self._timeout_s = settings.smtp_timeout_s
+
+    async def send(self, mail: Mail) -> None:
+        """Return once the server has taken the mail over.
+
+        Raises `MailRefusedError` when it says 5xx to the recipient or the message, `TransientError` when it is
+        away, slow, not to be trusted (TLS), or says anything else, and `DelayError` while the breaker is open.
+        """
+        message = compose(mail, self.sender)
+        async with self._breaker.call():
+            try:
+                async with asyncio.timeout(self._timeout_s):  # the client's own is for each command
+                    await aiosmtplib.send(
+                        message,
+                        hostname=self._host,
+                        port=self._port,
+                        username=self._username,
+                        password=self._password,
+                        use_tls=self._tls,
+                        timeout=self._timeout_s,
+                    )
+            except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
+                raise _mapped(error) from error
+
+
+def _mapped(error: Exception) -> Exception:
+    """The server's refusal as one of our errors; its own words are kept, they hold no more than the address."""
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        codes = [refused.code for refused in error.recipients]
+        permanent = all(code >= 500 for code in codes)
+        reason = f"recipient refused: {error.recipients[0].code} {error.recipients[0].message}"
+    elif isinstance(error, aiosmtplib.SMTPDataError):
+        permanent, reason = error.code >= 500, f"message refused: {error.code} {error.message}"
+    elif isinstance(error, OSError):
+        # Of the connection, whatever else it is: a bad certificate is a `ValueError`, too.
+        permanent, reason = False, f"{type(error).__name__}: {error}"
+    else:
+        permanent = isinstance(error, aiosmtplib.SMTPNotSupported | ValueError)
+        reason = f"{type(error).__name__}: {error}"
+    return MailRefusedError(reason) if permanent else TransientError(f"SMTP: {reason}")

@@ -1,0 +1,1 @@
+"""From a unit of work over the outbox to the broker."""

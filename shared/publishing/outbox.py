@@ -1,0 +1,105 @@
+"""Transactional Outbox: events wait here, in the transaction that changed the state, until the relay sent them.
+
+Rows hold the final wire bytes, so that what is published is what was committed. Confirmed rows are deleted:
+the table's length is the backlog. The relay is woken by `NOTIFY tandem_outbox` in the same transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from uuid import UUID
+from zlib import crc32
+
+from sqlalchemy import BigInteger, Column, Identity, LargeBinary, MetaData, SmallInteger, Table, Text, insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.database import Database
+from shared.envelope import Envelope
+from shared.telemetry.gauges import Ask
+from shared.telemetry.measurements import Sample
+
+NOTIFY_CHANNEL = "tandem_outbox"
+VIRTUAL_SHARDS = 16
+"""Keys are spread over this many shards for good; a relay serves a whole number of them. A constant, because
+changing it while rows wait would break the order per key."""
+
+metadata = MetaData()
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("position", BigInteger, Identity(), primary_key=True),
+    Column("shard", SmallInteger, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("traceparent", Text),
+    Column("body", LargeBinary, nullable=False),
+)
+
+insert_outbox = insert(outbox)
+
+
+def shard_of(key: str) -> int:
+    """0 to 15, the same for equal keys in every process and version."""
+    return crc32(key.encode()) % VIRTUAL_SHARDS
+
+
+def outbox_row(channel: str, event: Envelope) -> dict[str, object]:
+    """The row for `insert_outbox`. Raises `EventTooLargeError`."""
+    return {
+        "shard": shard_of(event.key),
+        "channel": channel,
+        "type": event.type,
+        "key": event.key,
+        "event_id": event.id,
+        "traceparent": event.traceparent,
+        "body": event.encode(),
+    }
+
+
+_STATE = text(
+    """
+    select (select count(*) from (select from outbox limit :count_max) as counted) as messages,
+           (select event_id from outbox order by position limit 1) as oldest
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """`messages` wait to be published, the first of them for `oldest_age_s` (0 when none waits)."""
+
+    messages: int
+    oldest_age_s: float
+
+
+async def outbox_state(connection: AsyncConnection, count_max: int) -> OutboxState:
+    """How far the relay is behind. At most `count_max` rows are counted, so that a long outbox costs no more."""
+    row = (await connection.execute(_STATE, {"count_max": count_max})).one()
+    return OutboxState(row.messages, 0.0 if row.oldest is None else _age_s(row.oldest))
+
+
+def _age_s(event_id: str) -> float:
+    """From the time that is in a UUID of version 7 (RFC 9562), as our events have it: no column, no index."""
+    created = UUID(event_id)
+    return max(0.0, time.time() - (created.int >> 80) / 1_000)
+
+
+_OUTBOX_COUNT_MAX = 1_000_000
+
+
+def outbox_of(database: Database) -> dict[str, Ask]:
+    """How much waits in it, and for how long."""
+
+    async def ask() -> list[Sample]:
+        async with database.transaction() as connection:
+            state = await outbox_state(connection, _OUTBOX_COUNT_MAX)
+        return [
+            Sample("tandem.outbox.messages", state.messages),
+            Sample("tandem.outbox.oldest.age", state.oldest_age_s),
+        ]
+
+    return {"outbox": ask}

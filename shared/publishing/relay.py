@@ -1,0 +1,158 @@
+"""Message Relay: moves outbox rows to the broker, confirmed, in order per key, and deletes what was confirmed.
+
+One relay is active per shard however many replicas run: it holds a PostgreSQL advisory lock on the very
+connection that it reads and deletes with, so that losing the one is losing the other. Killed between publish
+and delete, its successor publishes again; consumers drop the duplicate. Woken by `NOTIFY`, with polling as the
+fallback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import structlog
+
+from shared import failpoints
+from shared.broker.base import Broker, Message, PublishFailure
+from shared.database import LOST_PEER
+from shared.errors import PermanentError, UnavailableError, UnroutableError
+from shared.publishing.outbox import NOTIFY_CHANNEL
+from shared.settings import Settings
+from shared.telemetry.telemetry import Telemetry
+
+_log = structlog.get_logger(__name__)
+
+_LOCK_CLASS = 0x7A4D  # the first key of our advisory locks; the second is the shard
+_WAIT_INITIAL_S = 0.1
+_WAIT_MAX_S = 2.0
+_HELD_KEYS_MAX = 10_000
+_UNWANTED_HOLD_S = 5.0
+"""For how long the key of a message waits that the broker, though there, does not take."""
+
+_FETCH = """
+select position, channel, type, key, event_id, traceparent, body
+  from outbox
+ where shard % $1 = $2 and key <> all($3::text[])
+ order by position
+ limit $4
+"""
+_DELETE = "delete from outbox where position = any($1::bigint[])"
+
+_TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
+
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+class Relay:
+    """One shard's relay. `run` never returns by itself; cancel it to stop."""
+
+    def __init__(self, settings: Settings, broker: Broker, telemetry: Telemetry, shard: int = 0) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._telemetry = telemetry
+        self._shard = shard
+        self._woken = asyncio.Event()
+        self._held: dict[str, float] = {}
+        self._failures_in_a_row = 0
+        self._fail_points = failpoints.FailPoints.told(settings.failpoints)
+
+    async def run(self) -> None:
+        """Lead whenever the lock is free; survive the loss of PostgreSQL and of the broker."""
+        while True:
+            try:
+                connection = await asyncpg.connect(
+                    self._settings.postgres_dsn,
+                    timeout=self._settings.postgres_timeout_s,
+                    command_timeout=self._settings.postgres_timeout_s,
+                    server_settings={"application_name": f"relay-{self._shard}", "jit": "off", **LOST_PEER},
+                )
+                try:
+                    await self._wait_for_lead(connection)
+                    await self._lead(connection)
+                finally:
+                    connection.terminate()  # releases the lock at once, also when the connection hangs
+            except _LOST as error:
+                _log.warning("relay.database_lost", shard=self._shard, error=str(error) or type(error).__name__)
+                await asyncio.sleep(self._settings.relay_poll_interval_s)
+
+    async def _wait_for_lead(self, connection: asyncpg.Connection[Any]) -> None:
+        # Polled: a session that dies gives its lock up without telling anyone.
+        while not await connection.fetchval(_TRY_LOCK, _LOCK_CLASS, self._shard):  # noqa: ASYNC110
+            await asyncio.sleep(self._settings.relay_poll_interval_s)
+        _log.info("relay.leads", shard=self._shard)
+
+    async def _lead(self, connection: asyncpg.Connection[Any]) -> None:
+        await connection.add_listener(NOTIFY_CHANNEL, lambda *_: self._woken.set())
+        while True:
+            self._woken.clear()
+            rows = await self._fetch(connection)
+            if rows:
+                await self._publish(connection, rows)
+            else:
+                await self._wait(self._settings.relay_poll_interval_s)
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+
+    async def _fetch(self, connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
+        now = time.monotonic()
+        self._held = {key: until for key, until in self._held.items() if until > now}
+        rows: list[asyncpg.Record] = await connection.fetch(
+            _FETCH, self._settings.relay_shards, self._shard, list(self._held), self._settings.relay_batch_max
+        )
+        return rows
+
+    async def _publish(self, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> None:
+        started_ns = time.time_ns()
+        messages = [Message(row["channel"], row["type"], row["key"], row["body"]) for row in rows]
+        if self._fail_points is not None:
+            self._fail_points.reach(failpoints.BEFORE_PUBLISH)
+        try:
+            failures = await self._broker.publish(messages)
+        except UnavailableError as error:
+            failures = [PublishFailure(message, error) for message in messages]
+        if self._fail_points is not None:
+            self._fail_points.reach(failpoints.AFTER_PUBLISH)
+        failed = {id(failure.message) for failure in failures}
+        confirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) not in failed]
+        unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]
+        if confirmed:
+            await connection.execute(_DELETE, [row["position"] for row in confirmed])
+        self._record(rows, frozenset(row["event_id"] for row in unconfirmed), started_ns)
+        if failures:
+            await self._back_off(failures, everything=not confirmed)
+        else:
+            self._failures_in_a_row = 0
+
+    def _record(self, rows: Sequence[asyncpg.Record], failed: frozenset[str], started_ns: int) -> None:
+        for channel in sorted({row["channel"] for row in rows}):
+            events = [(r["event_id"], r["type"], r["traceparent"]) for r in rows if r["channel"] == channel]
+            self._telemetry.sent(channel, events, started_ns, failed & {event_id for event_id, _, _ in events})
+
+    async def _back_off(self, failures: Sequence[PublishFailure], *, everything: bool) -> None:
+        """Hold back the keys that failed, so that they stay in order and the others go on; when the broker is
+        away, there are no others: wait."""
+        _log.warning("relay.not_confirmed", shard=self._shard, count=len(failures), error=str(failures[0].error))
+        unwanted = {f.message.key for f in failures if isinstance(f.error, UnroutableError | PermanentError)}
+        others = {failure.message.key for failure in failures} - unwanted
+        now = time.monotonic()
+        self._held.update((key, now + _jittered(_UNWANTED_HOLD_S)) for key in unwanted)
+        if not others and len(self._held) <= _HELD_KEYS_MAX:
+            return
+        self._failures_in_a_row += 1
+        wait_s = _jittered(min(_WAIT_INITIAL_S * 2 ** min(self._failures_in_a_row, 10), _WAIT_MAX_S))
+        if everything or len(self._held) > _HELD_KEYS_MAX:
+            await asyncio.sleep(wait_s)
+        else:
+            self._held.update((key, now + wait_s) for key in others)
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1)  # noqa: S311
