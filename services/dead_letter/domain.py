@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID, uuid5
 
+from shared.backoff import backoff_s
 from shared.errors import BusinessError
 
 KILLER: Final = "AttemptsExhaustedError"
@@ -66,8 +67,7 @@ class Policy:
     draw: Callable[[], float]
 
     def backoff_s(self, tries: int) -> float:
-        longest_s = min(self.backoff_initial_s * 2.0 ** min(tries, 60), self.backoff_max_s)
-        return longest_s * (1 + self.draw()) / 2
+        return backoff_s(tries, self.backoff_initial_s, self.backoff_max_s, self.draw)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from shared.backoff import backoff_s
 from shared.broker.base import Delivery
 from shared.dead_letter.headers import AGE_S, DELAY_S, DELAYS, DUE_AT, FIRST_FAILED_AT, KIND, Kind, _count, seconds
 from shared.errors import DelayError, PermanentError, TransientError
@@ -38,8 +39,7 @@ class Delays:
         if isinstance(error, DelayError):
             wait_s = error.delay_s
         else:
-            longest_wait_s = min(settings.delay_initial_s * 2**delays, settings.delay_max_s)
-            wait_s = longest_wait_s * random.uniform(0.5, 1)  # noqa: S311
+            wait_s = backoff_s(delays, settings.delay_initial_s, settings.delay_max_s, random.random)
         wait_s = max(0.0, min(wait_s, longest_s))
         return {
             KIND: Kind.DELAYED.value,

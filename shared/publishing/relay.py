@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from shared import failpoints
+from shared.backoff import backoff_s, jittered_s
 from shared.broker.base import Broker, Message, PublishFailure
 from shared.database import LOST_PEER
 from shared.errors import PermanentError, UnavailableError, UnroutableError
@@ -143,16 +144,12 @@ class Relay:
         unwanted = {f.message.key for f in failures if isinstance(f.error, UnroutableError | PermanentError)}
         others = {failure.message.key for failure in failures} - unwanted
         now = time.monotonic()
-        self._held.update((key, now + _jittered(_UNWANTED_HOLD_S)) for key in unwanted)
+        self._held.update((key, now + jittered_s(_UNWANTED_HOLD_S, random.random)) for key in unwanted)
         if not others and len(self._held) <= _HELD_KEYS_MAX:
             return
         self._failures_in_a_row += 1
-        wait_s = _jittered(min(_WAIT_INITIAL_S * 2 ** min(self._failures_in_a_row, 10), _WAIT_MAX_S))
+        wait_s = backoff_s(self._failures_in_a_row, _WAIT_INITIAL_S, _WAIT_MAX_S, random.random)
         if everything or len(self._held) > _HELD_KEYS_MAX:
             await asyncio.sleep(wait_s)
         else:
             self._held.update((key, now + wait_s) for key in others)
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.5, 1)  # noqa: S311
