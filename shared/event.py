@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from shared.envelope import Envelope, schema_uri
-
-if TYPE_CHECKING:
-    pass
 
 
 class EventData(BaseModel):

@@ -16,19 +16,20 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import structlog
 
 from shared import failpoints
+from shared.backoff import jittered_s, longest_wait_s
 from shared.broker.base import Broker, Delivery, Settlement
 from shared.consuming import inbox
+from shared.consuming.batch import PUT_ASIDE, RECORDED, Batch, Status, Work, retry_later, retry_with_followers
 from shared.consuming.claims import Claims, ClaimState
 from shared.consuming.intake import Intake
 from shared.consuming.key_order import run_in_key_order
-from shared.consuming.subscriber import Handler, Subscriber
+from shared.consuming.subscriber import Subscriber
 from shared.dead_letter.headers import LETTER_ID, Kind, redrive_number
 from shared.dead_letter.sender import DeadLetterSender
 from shared.envelope import Envelope
@@ -40,7 +41,6 @@ from shared.errors import (
     UnavailableError,
     UnknownEventTypeError,
 )
-from shared.event import Event
 from shared.publishing.uow import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
 from shared.telemetry.telemetry import Telemetry
@@ -51,47 +51,7 @@ _BUSY_POLL_S = 0.1
 _REDIS_PAUSE_S = 1.0
 
 
-class Status(StrEnum):
-    """What became of a delivery; the `tandem.status` of the metrics."""
-
-    DONE = "done"
-    DUPLICATE = "duplicate"
-    IGNORED = "ignored"
-    DEAD_LETTERED = "dead_lettered"
-    DELAYED = "delayed"
-    RETRIED = "retried"
-
-
-_RECORDED = (Status.DONE, Status.DUPLICATE)
-_PUT_ASIDE = (Status.DEAD_LETTERED, Status.DELAYED)
 _STATUS_OF = {Kind.FAILED: Status.DEAD_LETTERED, Kind.DELAYED: Status.DELAYED}
-
-
-@dataclass(slots=True)
-class _Work:
-    """One distinct event of a batch, with every delivery of it."""
-
-    envelope: Envelope
-    event: Event[Any]
-    handler: Handler
-    deliveries: list[Delivery]
-    attempt: int = 1
-    runs: int = 0
-    status: Status | None = None
-    error: Exception | None = None
-    claims_counted: set[ClaimState] = field(default_factory=set)
-    finished: bool = False
-    """The dead letter is confirmed, or the claim marked or given back."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    works: dict[tuple[str, str], _Work] = field(default_factory=dict)
-    statuses: dict[int, Status] = field(default_factory=dict)  # by `id` of the delivery
-    rejected: list[tuple[Delivery, Exception]] = field(default_factory=list)
-
-    def open(self) -> list[_Work]:
-        return [work for work in self.works.values() if work.status is None]
 
 
 class Pipeline:
@@ -147,8 +107,8 @@ class Pipeline:
 
     # -- decode
 
-    def _decode(self, deliveries: Sequence[Delivery]) -> _Batch:
-        batch = _Batch()
+    def _decode(self, deliveries: Sequence[Delivery]) -> Batch:
+        batch = Batch()
         for delivery in deliveries:
             try:
                 envelope = Envelope.decode(delivery.body)
@@ -162,7 +122,7 @@ class Pipeline:
                     continue
                 if handler is None:
                     raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")  # noqa: TRY301
-                work = _Work(envelope, handler.read(envelope), handler, [delivery])
+                work = Work(envelope, handler.read(envelope), handler, [delivery])
                 batch.works[envelope.source, envelope.id] = work
             except Exception as error:  # noqa: BLE001 - a model's own code may raise anything: this event's fault
                 batch.rejected.append((delivery, error))
@@ -170,7 +130,7 @@ class Pipeline:
 
     # -- claim
 
-    async def _claim(self, batch: _Batch) -> None:
+    async def _claim(self, batch: Batch) -> None:
         """Claim what is open; wait, bounded, for what a living process holds, so that order is kept."""
         pending = batch.open()
         # A dead holder's heartbeat runs out within its TTL; twice that, and the holder lives.
@@ -178,12 +138,12 @@ class Pipeline:
         while pending:
             pending = await self._claim_once(pending)
             if pending and time.monotonic() > deadline:
-                _retry_with_followers(pending, batch.open())
+                retry_with_followers(pending, batch.open())
                 return
             if pending:
                 await asyncio.sleep(_BUSY_POLL_S)
 
-    async def _claim_once(self, works: list[_Work]) -> list[_Work]:
+    async def _claim_once(self, works: list[Work]) -> list[Work]:
         """Returns those that are busy."""
         if time.monotonic() < self._redis_away_until:
             self._telemetry.without_claims(self.subscription, len(works))
@@ -194,7 +154,7 @@ class Pipeline:
             self._redis_lost(error)
             self._telemetry.without_claims(self.subscription, len(works))
             return []
-        busy: list[_Work] = []
+        busy: list[Work] = []
         outcomes: Counter[StrEnum] = Counter()
         for work, claim in zip(works, claims, strict=True):
             outcomes[claim.state] += claim.state not in work.claims_counted  # what is busy is asked for repeatedly
@@ -216,7 +176,7 @@ class Pipeline:
 
     # -- process
 
-    async def _process(self, batch: _Batch) -> None:
+    async def _process(self, batch: Batch) -> None:
         works = batch.open()
         if any(work.attempt > 1 for work in works):
             await self._process_suspects(works)
@@ -228,58 +188,58 @@ class Pipeline:
             try:
                 await self._patiently(lambda: self._run(works))
             except UnavailableError as error:
-                _retry_later(works, error)
+                retry_later(works, error)
             except Exception as error:  # noqa: BLE001 - isolated below, one by one
                 _log.info("pipeline.isolating", queue=self.subscription.queue, count=len(works), error=repr(error))
                 for work in works:
                     work.status = work.error = None
                 await self._run_each(works)
 
-    async def _process_suspects(self, works: list[_Work]) -> None:
+    async def _process_suspects(self, works: list[Work]) -> None:
         """Some of these were in the hands of a process that died. Claim, run and finish them one at a time, so
         that an event that kills its consumer is counted alone."""
         await self._give_back(works)
         for index, work in enumerate(works):
             if work.status is None and await self._claim_once([work]):
-                _retry_with_followers([work], works[index:])
+                retry_with_followers([work], works[index:])
             elif work.status is None and work.attempt > self._settings.deliveries_max:
                 work.status = Status.DEAD_LETTERED
                 work.error = AttemptsExhaustedError(f"taken up {work.attempt - 1} times and never finished")
             elif work.status is None:
                 await self._run_each(works[index : index + 1])
                 if isinstance(work.error, UnavailableError):  # then the rest need not wait for it, too
-                    _retry_later(works[index:], work.error)
+                    retry_later(works[index:], work.error)
             await self._finish([work])
 
-    async def _run_each(self, works: Sequence[_Work]) -> None:
+    async def _run_each(self, works: Sequence[Work]) -> None:
         for index, work in enumerate(works):
             try:
                 await self._run_alone(work)
             except UnavailableError as error:
-                _retry_later(works[index:], error)
+                retry_later(works[index:], error)
                 return
 
-    async def _run_apart(self, works: Sequence[_Work]) -> None:
+    async def _run_apart(self, works: Sequence[Work]) -> None:
         """Effects outside the database: a transaction per event, `concurrency` at once, those of one key in order.
         What has not begun when a server is lost, or in good time, goes back to the broker."""
         deadline = time.monotonic() + self._settings.outage_hold_s
 
-        async def run(chain: list[_Work]) -> None:
+        async def run(chain: list[Work]) -> None:
             nonlocal deadline
             for index, work in enumerate(chain):
                 if time.monotonic() > deadline:
-                    _retry_later(chain[index:], UnavailableError("the batch takes too long"))
+                    retry_later(chain[index:], UnavailableError("the batch takes too long"))
                     return
                 try:
                     await self._run_alone(work)
                 except UnavailableError as error:
                     deadline = 0.0
-                    _retry_later(chain[index:], error)
+                    retry_later(chain[index:], error)
                     return
 
         await run_in_key_order(works, lambda work: work.envelope.key, run, self._subscriber.concurrency)
 
-    async def _run_alone(self, work: _Work) -> None:
+    async def _run_alone(self, work: Work) -> None:
         """Retries with backoff and jitter, bounded in number and time; what still fails is put aside."""
         deadline = time.monotonic() + self._settings.handler_retry_max_s
         for attempt in range(1, self._settings.handler_attempts_max + 1):
@@ -292,10 +252,7 @@ class Pipeline:
                 break
             except Exception as error:  # noqa: BLE001 - unknown ones are retried like transient ones
                 work.error = error
-                longest_s = min(
-                    self._settings.retry_wait_initial_s * 2 ** (attempt - 1), self._settings.retry_wait_max_s
-                )
-                wait_s = longest_s * random.uniform(0.5, 1)  # noqa: S311
+                wait_s = jittered_s(self._retry_wait_s(attempt - 1), random.random)
                 if attempt == self._settings.handler_attempts_max or time.monotonic() + wait_s > deadline:
                     break
                 await asyncio.sleep(wait_s)
@@ -306,20 +263,24 @@ class Pipeline:
     async def _patiently(self, action: Callable[[], Awaitable[None]]) -> None:
         """Run `action`, waiting up to `outage_hold_s` for a server that is away."""
         deadline = time.monotonic() + self._settings.outage_hold_s
-        wait_s = self._settings.retry_wait_initial_s
+        waits = 0
         while True:
             try:
                 return await action()
             except UnavailableError as error:
+                wait_s = self._retry_wait_s(waits)
                 if time.monotonic() + wait_s > deadline:
                     raise
                 _log.warning("pipeline.waiting", queue=self.subscription.queue, error=str(error))
             await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, self._settings.retry_wait_max_s)
+            waits += 1
 
-    async def _run(self, works: Sequence[_Work]) -> None:
+    def _retry_wait_s(self, earlier_waits: int) -> float:
+        return longest_wait_s(earlier_waits, self._settings.retry_wait_initial_s, self._settings.retry_wait_max_s)
+
+    async def _run(self, works: Sequence[Work]) -> None:
         """One transaction: inbox rows, then each fresh event's handler, then everything they told."""
-        spans: list[tuple[Any, _Work]] = []
+        spans: list[tuple[Any, Work]] = []
         failure: BaseException | None = None
         events = [work.envelope for work in works]
         if self._fail_points is not None:
@@ -338,7 +299,7 @@ class Pipeline:
                             spans.append((span, work))
                         with nullcontext() if span is None else self._telemetry.inside(span):
                             await self._handle(work, uow, alone=len(works) == 1)
-                    aside = [work.envelope for work in works if work.status in _PUT_ASIDE]
+                    aside = [work.envelope for work in works if work.status in PUT_ASIDE]
                     if aside:
                         await inbox.forget(uow.connection, self.subscription.subscriber, aside)
                     if self._fail_points is not None:
@@ -359,7 +320,7 @@ class Pipeline:
                     status = Status.DEAD_LETTERED.value if isinstance(failure, PermanentError) else "rolled_back"
                 self._telemetry.end_process(span, status, failure or work.error)
 
-    async def _handle(self, work: _Work, uow: UnitOfWork, *, alone: bool) -> None:
+    async def _handle(self, work: Work, uow: UnitOfWork, *, alone: bool) -> None:
         """What no retry will change undoes this event alone, where that can be done; else it fails the
         transaction."""
         work.runs += 1
@@ -379,16 +340,16 @@ class Pipeline:
 
     # -- afterwards
 
-    async def _reject(self, batch: _Batch) -> None:
+    async def _reject(self, batch: Batch) -> None:
         """Dead-letter what could not even be read."""
         letters = [(delivery, reason, 1) for delivery, reason in batch.rejected]
         for (delivery, _), status in zip(batch.rejected, await self._put_aside(letters), strict=True):
             batch.statuses[id(delivery)] = status
 
-    async def _finish(self, works: Sequence[_Work]) -> None:
+    async def _finish(self, works: Sequence[Work]) -> None:
         """Put aside what failed, mark what is done, give back what is to be retried."""
         works = [work for work in works if work.status is not None and not work.finished]
-        aside = [work for work in works if work.status in _PUT_ASIDE]
+        aside = [work for work in works if work.status in PUT_ASIDE]
         if aside:
             exhausted = AttemptsExhaustedError("no reason recorded")
             # The delivery that was given back last: its letter waits for this answer.
@@ -401,9 +362,9 @@ class Pipeline:
                 work.status = status
         if self._fail_points is not None and any(work.status is Status.DONE for work in works):
             self._fail_points.reach(failpoints.AFTER_COMMIT)
-        await self._mark_done([work for work in works if work.status in _RECORDED])
+        await self._mark_done([work for work in works if work.status in RECORDED])
         await self._give_back([work for work in works if work.status is Status.RETRIED])
-        await self._give_back([work for work in works if work.status in _PUT_ASIDE], forget=True)
+        await self._give_back([work for work in works if work.status in PUT_ASIDE], forget=True)
         for work in works:
             work.finished = True
 
@@ -412,9 +373,9 @@ class Pipeline:
         kinds = await asyncio.gather(*(self._letters.put_aside(*letter) for letter in letters))
         return [Status.RETRIED if kind is None else _STATUS_OF[kind] for kind in kinds]
 
-    async def _answer(self, batch: _Batch, given_back: Sequence[Delivery]) -> None:
+    async def _answer(self, batch: Batch, given_back: Sequence[Delivery]) -> None:
         """Send a receipt for each letter whose effect is recorded, before it is settled."""
-        recorded = {id(d) for work in batch.works.values() if work.status in _RECORDED for d in work.deliveries}
+        recorded = {id(d) for work in batch.works.values() if work.status in RECORDED for d in work.deliveries}
         recorded |= {key for key, status in batch.statuses.items() if status is Status.IGNORED}
         answered = [delivery for delivery in given_back if id(delivery) in recorded]
         sent = await asyncio.gather(*(self._letters.send_receipt(delivery) for delivery in answered))
@@ -422,31 +383,17 @@ class Pipeline:
             if not confirmed:
                 batch.statuses[id(delivery)] = Status.RETRIED
 
-    async def _mark_done(self, works: Sequence[_Work]) -> None:
+    async def _mark_done(self, works: Sequence[Work]) -> None:
         if works and time.monotonic() >= self._redis_away_until:
             try:
                 await self._claims.done(self.subscription.subscriber, [work.envelope for work in works])
             except UnavailableError as error:
                 self._redis_lost(error)
 
-    async def _give_back(self, works: Sequence[_Work], *, forget: bool = False) -> None:
+    async def _give_back(self, works: Sequence[Work], *, forget: bool = False) -> None:
         if works and time.monotonic() >= self._redis_away_until:
             events = [work.envelope for work in works]
             try:
                 await self._claims.release(self.subscription.subscriber, events, forget=forget)
             except UnavailableError as error:
                 self._redis_lost(error)
-
-
-def _retry_later(works: Sequence[_Work], error: UnavailableError) -> None:
-    for work in works:
-        work.status, work.error = Status.RETRIED, error
-
-
-def _retry_with_followers(held: Sequence[_Work], works: Sequence[_Work]) -> None:
-    """Retry `held`, and with them what comes after them in `works` under the same key, so that order is kept."""
-    keys: set[str] = set()
-    for work in works:
-        if any(work is one for one in held) or (work.status is None and work.envelope.key in keys):
-            work.status = Status.RETRIED
-            keys.add(work.envelope.key)

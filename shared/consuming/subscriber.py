@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from shared.envelope import Envelope
 from shared.errors import SchemaViolationError, UnknownSchemaError
-
-if TYPE_CHECKING:
-    from shared.publishing.uow import UnitOfWork
-
 from shared.event import Event, EventData
+from shared.publishing.uow import UnitOfWork
 
-EventHandler = Callable[[Any, "UnitOfWork"], Awaitable[None]]
+EventHandler = Callable[[Any, UnitOfWork], Awaitable[None]]
 """`async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None`"""
 
 
