@@ -1,6 +1,6 @@
 """Settings: frozen, read once from the environment (prefix `TANDEM_`), and the relations between them.
 
-Built in a service's `app.py`; nothing else reads the environment.
+A process reads them once, as it starts; nothing else reads the environment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ Role = Literal["api", "relay", "consumer"]
 Seconds = Annotated[float, Field(gt=0)]
 Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
 Rate = Annotated[float, Field(ge=1)]
-
 
 _SEGMENT_MAX_S = 43_200.0
 _OUTLIVES_MIN_S = 3_600.0
@@ -51,95 +50,163 @@ def _known_fail_points(text: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Everything that a process can be told. Times are in the unit that ends the name."""
+    """Everything that a process can be told, each by `TANDEM_` and its name in capitals.
 
-    model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, extra="forbid")
+    Times are in the unit that ends the name. The sentence under each is its line in the reference of settings. The
+    class is as long as the list: one place, so that relations between any two can be checked.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TANDEM_", frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     broker: Literal["rabbit", "kafka"]
+    """The broker that events go through."""
     roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
+    """What this process does, separated by commas: `api` serves the service's HTTP, `relay` publishes its outbox,
+    `consumer` runs its subscriptions."""
     process: str | None = None
-    """What this process is called in telemetry and to the servers; default: service and roles."""
+    """What this process is called in telemetry and to the servers; unset, the service's name and its roles."""
     http_host: str = "127.0.0.1"
+    """The address on which HTTP is served: the probes and metrics of every process, and the API of one with the
+    role `api`."""
     http_port: Annotated[int, Field(ge=1, le=65_535)]
+    """The port on which HTTP is served."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe lines that are logged."""
 
     postgres_dsn: str
+    """The service's own database, as `postgresql://user:password@host:port/database`."""
     postgres_pool_max: Annotated[int, Field(ge=1, le=100)] = 10
+    """The most connections to PostgreSQL in this process's pool; each relay shard has one besides."""
     postgres_timeout_s: Seconds = 10.0
+    """Seconds that connecting to PostgreSQL, a statement, or the wait for a free connection may take."""
     redis_url: str
+    """The Redis that holds the claims, as `redis://host:port/database`."""
     redis_timeout_s: Seconds = 2.0
+    """Seconds that connecting to Redis or a command may take."""
     rabbit_url: str | None = None
-    """Of one node, or of several separated by commas: the next is tried when one is gone."""
+    """RabbitMQ, as `amqp://user:password@host:port/`: of one node, or of several separated by commas, of which the
+    next is tried when one is gone."""
     kafka_bootstrap: str | None = None
+    """Kafka's brokers, as `host:port` separated by commas."""
     kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
+    """How many of Kafka's brokers hold a copy of each topic that is created."""
     kafka_min_insync_replicas: Annotated[int, Field(ge=1)] = 1
+    """How many of those copies must have an event before it counts as published."""
 
     connect_timeout_s: Seconds = 20.0
+    """Seconds that connecting to the broker, declaring, or subscribing may take before it is tried again."""
     publish_timeout_s: Seconds = 15.0
+    """Seconds after which events that the broker has not confirmed count as unpublished and are sent again."""
     shutdown_grace_s: Annotated[float, Field(gt=0, le=120)] = 20.0
+    """Seconds that a process which was told to stop has for what is in flight."""
 
     rate_limit_per_s: Annotated[Mapping[str, Rate], NoDecode, BeforeValidator(_pairs)] = {}
-    """Most events per second of a subscription, such as `mail.order=50`; without one it takes what it can."""
+    """The most events per second that a subscription takes, such as `mail.order=50,mail.user=20`; one that is not
+    named takes what it can."""
     batch_max: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """The most deliveries that a subscription handles in one transaction."""
     handler_timeout_s: Seconds = 30.0
+    """Seconds that a batch's transaction, with all its handlers, may take."""
     handler_attempts_max: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often an event is tried, with short waits between, before it is delayed or put aside."""
     deliveries_max: Annotated[int, Field(ge=1, le=100)] = 5
+    """How often an event may be delivered without ever being finished; then it counts as what ends its consumer,
+    and is put aside."""
     retry_wait_initial_s: Seconds = 0.05
+    """Seconds, at most, before the first short retry; twice as many before each further one."""
     retry_wait_max_s: Seconds = 1.0
+    """The most seconds between two short retries."""
     handler_retry_max_s: Seconds = 10.0
-    """No short retry of an event begins later than this after its first failure."""
+    """Seconds after an event was first tried, later than which no short retry of it begins."""
     delay_initial_s: Seconds = 2.0
+    """Seconds, at most, that an event waits which failed but may pass later; twice as many each further time."""
     delay_max_s: Seconds = 60.0
+    """The most seconds of one such wait."""
     delays_max: Annotated[int, Field(ge=0, le=100)] = 10
+    """How often an event may wait like this before it counts as failed."""
     delay_total_max_s: Seconds = 3_600.0
+    """Seconds from an event's first failure after which it waits no more and counts as failed."""
     outage_hold_s: Seconds = 60.0
-    """How long a batch waits for a server that is away before it goes back to the broker."""
+    """Seconds that a batch waits for a server that is away before it goes back to the broker."""
 
     dead_letter_subscriptions: Annotated[tuple[Queue, ...], NoDecode, BeforeValidator(_split)] = ()
-    """Whose dead letters the dead-letter service keeps: `notification.order,…` (subscriber and channel)."""
+    """Whose dead letters the dead-letter service keeps, as `subscriber.channel` separated by commas."""
     redrive_interval_s: Seconds = 300.0
+    """Seconds between two looks for failed letters that are due to be given back."""
     redrive_poll_interval_s: Seconds = 0.5
-    """How often it looks for delayed events that are due, and for redrives that somebody asked for."""
+    """Seconds between two looks for delayed events that are due, and for redrives that somebody asked for."""
     redrive_attempts_max: Annotated[int, Field(ge=0, le=100)] = 5
+    """How often the schedule gives a letter back before it is parked."""
     redrive_backoff_initial_s: Seconds = 300.0
+    """Seconds, at most, before a failed letter is first given back; twice as many before each further time."""
     redrive_backoff_max_s: Seconds = 6 * 3_600.0
+    """The most seconds before a failed letter is given back again."""
     redrive_answer_timeout_s: Seconds = 600.0
+    """Seconds without word of a letter that was given back after which that counts as a failure; twice as many
+    each further time."""
     alert_interval_s: Seconds = 3_600.0
+    """Seconds after an alert in which the same cause raises none."""
     alert_webhook_url: str | None = None
+    """Where each alert is posted to, as JSON."""
     alert_mail_to: str = ""
+    """The address that each alert is mailed to."""
 
     claim_lock_s: Seconds = 300.0
+    """Seconds after which a claim ends whose owner says nothing."""
     claim_done_s: Seconds = 86_400.0
+    """Seconds that Redis remembers an event as done; after that, the inbox alone does."""
     heartbeat_interval_s: Seconds = 1.0
+    """Seconds between two heartbeats of a process."""
     heartbeat_ttl_s: Seconds = 4.0
+    """Seconds without a heartbeat after which another process may take over the claims."""
 
     message_ttl_s: Seconds = 7 * 86_400.0
+    """Seconds that the broker keeps an event: on RabbitMQ one that waits, on Kafka every one."""
     dead_letter_ttl_s: Seconds = 30 * 86_400.0
+    """Seconds that the broker keeps a dead letter, and the dead-letter service one that is finished."""
     inbox_retention_s: Seconds = 8 * 86_400.0
+    """Seconds that the inbox remembers an event's effect."""
     kafka_partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
+    """The partitions of each topic that is created: so many processes can share a subscription."""
     kafka_max_poll_interval_s: Seconds = 300.0
+    """Seconds that a consumer may work on what it fetched before Kafka gives its partitions to another."""
     kafka_session_timeout_s: Annotated[float, Field(ge=6)] = 6.0
+    """Seconds without a sign of a consumer after which Kafka gives its partitions to another."""
 
     relay_batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
+    """The most events that the relay publishes at once."""
     relay_poll_interval_s: Seconds = 1.0
+    """Seconds between two looks of the relay at the outbox, where no notification wakes it."""
     outbox_rows_max: Annotated[int, Field(ge=1)] = 100_000
-    """With so many events waiting for the relay, requests that change state are turned away (503)."""
+    """So many events waiting for the relay make the API turn away requests that change state (503)."""
     relay_shards: Literal[1, 2, 4, 8, 16] = 1
+    """Into how many parts an outbox is divided, by key, each with one relay at work; the same for every process of
+    a service."""
 
     smtp_url: str = ""
-    """`smtp://[user:password@]host:port`, or `smtps://` for TLS from the start; without one no mail is sent."""
+    """The mail server, as `smtp://[user:password@]host:port`, or `smtps://` for TLS from the start; without one no
+    mail is sent."""
     smtp_timeout_s: Seconds = 10.0
+    """Seconds that handing one mail to the server may take."""
     breaker_open_s: Seconds = 30.0
+    """Seconds that a circuit breaker refuses calls before it tries again."""
     mail_from: str = "Tandem <tandem@localhost>"
+    """The sender of every mail."""
 
     otlp_dir: Path | None = None
+    """The directory to which spans and metrics are written as OTLP JSON lines; unset, they are not written."""
     otlp_endpoint: str | None = None
+    """The OTLP/HTTP endpoint to which spans are sent, such as `http://127.0.0.1:4318`; unset, to none."""
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The share of traces that is recorded, from 0 to 1; whoever is called follows the caller's choice."""
     metrics_interval_s: Annotated[float, Field(gt=0, le=30)] = 15.0
-    """How often metrics are written, and what is only known by asking (queues, outbox) is asked."""
+    """Seconds between two times that metrics are written, and that what is only known by asking (queues, outbox)
+    is asked."""
 
     failpoints: Annotated[str, AfterValidator(_known_fail_points)] = ""
-    """Where this process is to break, for tests and trials: see `failpoints.py`."""
+    """Where this process is to break, for tests and trials: see `shared/failpoints.py`."""
 
     @property
     def kafka_segment_s(self) -> float:
@@ -163,45 +230,55 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _relations_hold(self) -> Self:
-        broker_url = "rabbit_url" if self.broker == "rabbit" else "kafka_bootstrap"
-        rules = {
-            f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {self.broker}": getattr(
-                self, broker_url
-            ),
-            "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (
-                self.claim_lock_s > self.handler_timeout_s
-            ),
-            "TANDEM_HEARTBEAT_TTL_S must be at least three times TANDEM_HEARTBEAT_INTERVAL_S": (
-                self.heartbeat_ttl_s >= 3 * self.heartbeat_interval_s
-            ),
-            "TANDEM_OUTAGE_HOLD_S plus TANDEM_HANDLER_RETRY_MAX_S plus twice TANDEM_HANDLER_TIMEOUT_S must stay "
-            "under TANDEM_KAFKA_MAX_POLL_INTERVAL_S, or Kafka gives the batch to someone else": (
-                self.outage_hold_s + self.handler_retry_max_s + 2 * self.handler_timeout_s
-                < self.kafka_max_poll_interval_s
-            ),
-            "TANDEM_REDRIVE_BACKOFF_INITIAL_S must not exceed TANDEM_REDRIVE_BACKOFF_MAX_S": (
-                self.redrive_backoff_initial_s <= self.redrive_backoff_max_s
-            ),
-            "TANDEM_DELAY_INITIAL_S must not exceed TANDEM_DELAY_MAX_S": self.delay_initial_s <= self.delay_max_s,
-            "TANDEM_INBOX_RETENTION_S must exceed TANDEM_MESSAGE_TTL_S by an hour, as Kafka deletes late, or an "
-            "old redelivery takes effect twice": self.inbox_retention_s >= self.message_ttl_s + _OUTLIVES_MIN_S,
-            "TANDEM_KAFKA_MIN_INSYNC_REPLICAS must not exceed TANDEM_KAFKA_REPLICATION_FACTOR": (
-                self.kafka_min_insync_replicas <= self.kafka_replication_factor
-            ),
-            "TANDEM_SMTP_URL must be smtp://host:port or smtps://host:port": (
-                not self.smtp_url or re.match(r"smtps?://([^/@]*@)?[^/@:]+(:\d+)?/?$", self.smtp_url)
-            ),
-            "TANDEM_SMTP_TIMEOUT_S must stay under TANDEM_HANDLER_TIMEOUT_S and TANDEM_SHUTDOWN_GRACE_S, or mails "
-            "are cut short and sent again": (
-                not self.smtp_url or self.smtp_timeout_s < min(self.handler_timeout_s, self.shutdown_grace_s)
-            ),
-            "TANDEM_MAIL_FROM must be an address": "@" in parseaddr(self.mail_from)[1],
-            "TANDEM_ALERT_MAIL_TO must be an address, and TANDEM_SMTP_URL must be set with it": (
-                not self.alert_mail_to or ("@" in parseaddr(self.alert_mail_to)[1] and self.smtp_url)
-            ),
-            "TANDEM_ROLES must name at least one role": self.roles,
-        }
-        broken = [rule for rule, holds in rules.items() if not holds]
+        broken = [rule for rule, holds in _relations(self).items() if not holds]
         if broken:
             raise ValueError("; ".join(broken))
         return self
+
+
+def _relations(settings: Settings) -> dict[str, object]:
+    """What must hold between settings: each rule as the sentence that names it, true while it is kept."""
+    broker_url = "rabbit_url" if settings.broker == "rabbit" else "kafka_bootstrap"
+    mail_to, mail_from = parseaddr(settings.alert_mail_to)[1], parseaddr(settings.mail_from)[1]
+    return {
+        f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {settings.broker}": (
+            getattr(settings, broker_url)
+        ),
+        "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (
+            settings.claim_lock_s > settings.handler_timeout_s
+        ),
+        "TANDEM_HEARTBEAT_TTL_S must be at least three times TANDEM_HEARTBEAT_INTERVAL_S": (
+            settings.heartbeat_ttl_s >= 3 * settings.heartbeat_interval_s
+        ),
+        "TANDEM_OUTAGE_HOLD_S plus TANDEM_HANDLER_RETRY_MAX_S plus twice TANDEM_HANDLER_TIMEOUT_S must stay "
+        "under TANDEM_KAFKA_MAX_POLL_INTERVAL_S, or Kafka gives the batch to someone else": (
+            settings.outage_hold_s + settings.handler_retry_max_s + 2 * settings.handler_timeout_s
+            < settings.kafka_max_poll_interval_s
+        ),
+        "TANDEM_REDRIVE_BACKOFF_INITIAL_S must not exceed TANDEM_REDRIVE_BACKOFF_MAX_S": (
+            settings.redrive_backoff_initial_s <= settings.redrive_backoff_max_s
+        ),
+        "TANDEM_DELAY_INITIAL_S must not exceed TANDEM_DELAY_MAX_S": (
+            settings.delay_initial_s <= settings.delay_max_s
+        ),
+        "TANDEM_INBOX_RETENTION_S must exceed TANDEM_MESSAGE_TTL_S by an hour, as Kafka deletes late, or an "
+        "old redelivery takes effect twice": (
+            settings.inbox_retention_s >= settings.message_ttl_s + _OUTLIVES_MIN_S
+        ),
+        "TANDEM_KAFKA_MIN_INSYNC_REPLICAS must not exceed TANDEM_KAFKA_REPLICATION_FACTOR": (
+            settings.kafka_min_insync_replicas <= settings.kafka_replication_factor
+        ),
+        "TANDEM_SMTP_URL must be smtp://host:port or smtps://host:port": (
+            not settings.smtp_url or re.match(r"smtps?://([^/@]*@)?[^/@:]+(:\d+)?/?$", settings.smtp_url)
+        ),
+        "TANDEM_SMTP_TIMEOUT_S must stay under TANDEM_HANDLER_TIMEOUT_S and TANDEM_SHUTDOWN_GRACE_S, or mails "
+        "are cut short and sent again": (
+            not settings.smtp_url
+            or settings.smtp_timeout_s < min(settings.handler_timeout_s, settings.shutdown_grace_s)
+        ),
+        "TANDEM_MAIL_FROM must be an address": "@" in mail_from,
+        "TANDEM_ALERT_MAIL_TO must be an address, and TANDEM_SMTP_URL must be set with it": (
+            not settings.alert_mail_to or ("@" in mail_to and settings.smtp_url)
+        ),
+        "TANDEM_ROLES must name at least one role": settings.roles,
+    }

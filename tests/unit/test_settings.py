@@ -39,6 +39,16 @@ def test_the_defaults_hold_together() -> None:
     assert settings.roles == {"api", "relay", "consumer"}
 
 
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_each_is_described_in_a_sentence_that_names_its_unit(name: str) -> None:
+    said = Settings.model_fields[name].description
+    assert said is not None
+    assert said.endswith(".")
+    assert ". " not in " ".join(said.split()), "more than one sentence"
+    if name.endswith("_s"):
+        assert "second" in said.lower()
+
+
 def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in GOOD.items():
         monkeypatch.setenv(f"TANDEM_{name.upper()}", str(value))
