@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from bench.effects import INSERT_EFFECT
 from bench.events import OrderPlaced
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.event import Event
-from shared.process.process import Process, Service, run
+from shared.process.process import Service, run
 from shared.publishing.uow import UnitOfWork
 
 
@@ -27,11 +26,7 @@ async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None:
     )
 
 
-def _no_api(_process: Process) -> Any:
-    raise NotImplementedError("a consumer serves its probes only")
-
-
 if __name__ == "__main__":
     channel, subscriber = sys.argv[1:]
     handlers = (Handler(OrderPlaced, on_order_placed),)
-    sys.exit(run(Service("bench", subscribers=(Subscriber(channel, subscriber, handlers),)), _no_api))
+    sys.exit(run(Service("bench", subscribers=(Subscriber(channel, subscriber, handlers),))))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from shared.broker.base import Operation, Subscription
 from shared.broker.connect import create_broker
@@ -69,6 +71,9 @@ class Service:
     """What a process with the role `consumer` does besides, from when the broker is connected until it stops."""
     more_subscribers: Callable[[Process], tuple[Subscriber, ...]] = lambda _process: ()
     """Those that depend on the settings, or need something that is built from them."""
+    application: str | None = None
+    """Where its HTTP is built, as `package.module:function`, a function from the process to an ASGI application.
+    Only a process with the role `api` imports it; without one, that role serves the probes alone."""
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -87,7 +92,7 @@ class Service:
 
 
 class Process:
-    """One running process of a service. Built by `run`; handed to the service's `create_app`."""
+    """One running process of a service. Built by `run`; handed to what builds the service's HTTP."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self.service = service
@@ -290,7 +295,16 @@ async def _within(check: Awaitable[None]) -> str | None:
     return None
 
 
-def run(service: Service, create_app: Callable[[Process], Any]) -> int:
+def application_of(process: Process) -> ASGIApp:
+    """The service's own HTTP in a process with the role `api`, else the probes alone."""
+    where = process.service.application
+    if where is None or "api" not in process.settings.roles:
+        return Starlette(routes=process.routes(), lifespan=process.lifespan)
+    application: ASGIApp = resolve_name(where)(process)
+    return application
+
+
+def run(service: Service) -> int:
     """Run one process of `service` until it is told to stop; the exit code. Bad settings: one sentence, 78."""
     try:
         settings = Settings.from_environment()
@@ -299,13 +313,9 @@ def run(service: Service, create_app: Callable[[Process], Any]) -> int:
         return 78  # EX_CONFIG of sysexits.h
     logs.configure(settings.log_level, service.name)
     process = Process(service, settings)
-    if "api" in settings.roles:
-        app = create_app(process)
-    else:
-        app = Starlette(routes=process.routes(), lifespan=process.lifespan)
     server = _Server(
         uvicorn.Config(
-            app,
+            application_of(process),
             host=settings.http_host,
             port=settings.http_port,
             log_config=None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
+from pkgutil import resolve_name
 
 import pytest
 
@@ -22,6 +24,7 @@ from tests.architecture.source import (
 SERVICES = sorted(path.name for path in (REPOSITORY / "services").iterdir() if (path / "app.py").is_file())
 TOOLS = ("deploy", "compare", "bench", "faults", "tests")
 FIVE_FILES = {"app.py", "domain.py", "events.py", "handlers.py", "store.py"}
+AND_PERHAPS = {"http.py", "background.py"}
 
 
 def offenders(*packages: str, allowed: tuple[str, ...], roots: tuple[str, ...]) -> list[str]:
@@ -45,9 +48,19 @@ def test_a_service_never_imports_another(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_has_the_same_five_files(service: str) -> None:
-    names = {path.name for path in (REPOSITORY / "services" / service).glob("*.py")}
-    assert names - {"__init__.py"} == FIVE_FILES
+def test_a_service_has_the_same_five_files_and_perhaps_http_and_background(service: str) -> None:
+    names = {path.name for path in (REPOSITORY / "services" / service).glob("*.py")} - {"__init__.py"}
+    assert names >= FIVE_FILES
+    assert names <= FIVE_FILES | AND_PERHAPS
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_http_is_built_in_http_py(service: str) -> None:
+    """It is imported by name, for the role `api` alone."""
+    where = import_module(f"services.{service}.app").SERVICE.application
+    there = (REPOSITORY / "services" / service / "http.py").is_file()
+    assert where == (f"services.{service}.http:create_app" if there else None)
+    assert where is None or callable(resolve_name(where))
 
 
 def test_shared_knows_no_service_and_no_tool() -> None:
@@ -69,9 +82,15 @@ def test_each_adapter_imports_its_own_client_only() -> None:
     assert offenders("shared", allowed=("shared/broker/rabbit",), roots=rabbit) == []
 
 
-def test_only_app_py_imports_fastapi() -> None:
-    allowed = tuple(f"services/{service}/app.py" for service in SERVICES)
+def test_only_http_imports_fastapi() -> None:
+    allowed = ("shared/http/", *(f"services/{service}/http.py" for service in SERVICES))
     assert offenders(*PACKAGES, allowed=allowed, roots=("fastapi",)) == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_file_of_a_service_imports_its_http(service: str) -> None:
+    own = [path for path in modules("services") if path.parent.name == service]
+    assert [relative(path) for path in own if imports_any(path, f"services.{service}.http")] == []
 
 
 def test_only_telemetry_imports_opentelemetry() -> None:

@@ -97,7 +97,7 @@ ARMED = {
 def main(sabotage: str, service: str) -> int:
     SABOTAGES[sabotage]()
     app = import_module(f"services.{service}.app")
-    return process.run(app.SERVICE, app.create_app)
+    return process.run(app.SERVICE)
 
 
 if __name__ == "__main__":

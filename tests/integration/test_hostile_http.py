@@ -7,10 +7,9 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -25,14 +24,12 @@ from services.order import app as order_app
 from services.user import app as user_app
 from shared.http.bodies import BODY_BYTES_MAX
 from shared.migrate import migrate
-from shared.process.process import Process, Service
+from shared.process.process import Process, Service, application_of
 from shared.settings import Settings
 
-APPS: dict[str, tuple[Service, Callable[[Process], Any]]] = {
-    "user": (user_app.SERVICE, user_app.create_app),
-    "order": (order_app.SERVICE, order_app.create_app),
-    "notification": (notification_app.SERVICE, notification_app.create_app),
-    "dead_letter": (dead_letter_app.SERVICE, dead_letter_app.create_app),
+SERVICES: dict[str, Service] = {
+    service.name: service
+    for service in (user_app.SERVICE, order_app.SERVICE, notification_app.SERVICE, dead_letter_app.SERVICE)
 }
 START_S = 60.0
 ANSWER_S = 30.0
@@ -49,7 +46,7 @@ class Served:
     port: int
 
 
-@pytest.fixture(params=sorted(APPS), scope="module")
+@pytest.fixture(params=sorted(SERVICES), scope="module")
 def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]:
     name = f"{request.param}_{uuid4().hex[:10]}"
     servers.ensure_databases([name])
@@ -65,8 +62,7 @@ def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]
             rabbit_url=urls["rabbit"],
         )
         asyncio.run(migrate(request.param, settings.postgres_dsn))
-        service, create_app = APPS[request.param]
-        app = create_app(Process(service, settings))
+        app = application_of(Process(SERVICES[request.param], settings))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

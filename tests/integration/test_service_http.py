@@ -22,7 +22,7 @@ from shared.envelope import Envelope
 from shared.errors import TransientError
 from shared.http import idempotency
 from shared.migrate import migrate
-from shared.process.process import Process, Service
+from shared.process.process import Process, Service, application_of
 from shared.settings import Settings
 
 LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]
@@ -66,7 +66,7 @@ Start = Callable[..., Any]
 async def start(servers: Runtime) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def started(service: Service, create_app: Callable[[Process], Any], **overrides: Any) -> Running:
+        async def started(service: Service, **overrides: Any) -> Running:
             database = f"{service.name}_{uuid4().hex[:10]}"
             await asyncio.to_thread(servers.ensure_databases, [database])
             settings = Settings(
@@ -80,7 +80,7 @@ async def start(servers: Runtime) -> AsyncIterator[Start]:
             await migrate(service.name, settings.postgres_dsn)
             process = Process(service, settings)
             stack.push_async_callback(process.database.close)
-            running = Running(process, create_app(process))
+            running = Running(process, application_of(process))
             stack.push_async_callback(running.http.aclose)
             return running
 
@@ -89,19 +89,19 @@ async def start(servers: Runtime) -> AsyncIterator[Start]:
 
 @pytest.fixture
 async def user(start: Start) -> Running:
-    running: Running = await start(user_app.SERVICE, user_app.create_app)
+    running: Running = await start(user_app.SERVICE)
     return running
 
 
 @pytest.fixture
 async def order(start: Start) -> Running:
-    running: Running = await start(order_app.SERVICE, order_app.create_app)
+    running: Running = await start(order_app.SERVICE)
     return running
 
 
 @pytest.fixture
 async def notification(start: Start) -> Running:
-    running: Running = await start(notification_app.SERVICE, notification_app.create_app)
+    running: Running = await start(notification_app.SERVICE)
     return running
 
 
@@ -250,7 +250,7 @@ async def test_of_many_who_pay_and_cancel_at_once_one_succeeds(order: Running) -
 
 
 async def test_while_the_outbox_is_full_nothing_can_be_changed_and_everything_can_be_read(start: Start) -> None:
-    order = await start(order_app.SERVICE, order_app.create_app, outbox_rows_max=3)
+    order = await start(order_app.SERVICE, outbox_rows_max=3)
     body = new_order(await known_user(order))
     placed = [await order.http.post("/orders", json=body) for _ in range(3)]
     assert [answer.status_code for answer in placed] == [201] * 3

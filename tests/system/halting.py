@@ -62,7 +62,7 @@ def halting_process(point: str, reached: Path) -> type[Process]:
 def main(service: str, point: str, reached: str) -> int:
     app = import_module(f"services.{service}.app")
     process.Process = halting_process(point, Path(reached))  # type: ignore[misc]
-    return process.run(app.SERVICE, app.create_app)
+    return process.run(app.SERVICE)
 
 
 if __name__ == "__main__":

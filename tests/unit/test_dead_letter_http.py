@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.dead_letter.app import SERVICE, create_app
+from services.dead_letter.app import SERVICE
+from services.dead_letter.http import create_app
 from shared.http import pages
 from shared.http.readable import readable
 from tests.unit.unserved import unserved

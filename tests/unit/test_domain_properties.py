@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.notification import domain as notification
 from services.order import domain as order
-from services.order.app import CURRENCIES
+from services.order.http import CURRENCIES
 from services.user import domain as user
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from services.notification import domain
-from services.order.app import CURRENCIES
+from services.order.http import CURRENCIES
 
 ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from services.notification.app import SERVICE, create_app
+from services.notification.app import SERVICE
+from services.notification.http import create_app
 from shared.http import pages
 from tests.unit.unserved import unserved
 

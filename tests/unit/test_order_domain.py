@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from services.order import domain
-from services.order.app import CURRENCIES
 from services.order.domain import KnownUser, Line, Order, OrderStatus
+from services.order.http import CURRENCIES
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.order.app import SERVICE, NewOrder, OrderView, create_app
+from services.order.app import SERVICE
+from services.order.http import NewOrder, OrderView, create_app
 from tests.unit.unserved import unserved
 
 LINE = {"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}

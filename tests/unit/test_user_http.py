@@ -9,7 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.user.app import SERVICE, NewUser, create_app
+from services.user.app import SERVICE
+from services.user.http import NewUser, create_app
 from tests.unit.unserved import unserved
 
 USER = {"email": "ada@example.org", "name": "Ada Lovelace"}

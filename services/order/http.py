@@ -1,0 +1,261 @@
+"""The HTTP of the order service: what it accepts, shows and answers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import FastAPI, Header, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_extra_types.currency_code import Currency as Iso4217  # without bonds, metals and test codes
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.order import domain, handlers
+from services.order.domain import Line, Order, OrderStatus
+from shared.http import application, openapi, pages, problems
+from shared.http.backpressure import Backpressure
+from shared.http.idempotency import (
+    KEY_DESCRIPTION,
+    KEY_LENGTH_MAX,
+    KEY_PATTERN,
+    KEY_REUSED,
+    Answer,
+    KeyReusedError,
+    answer_once,
+)
+from shared.http.openapi import problem_responses
+from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
+from shared.http.problems import ProblemKind
+from shared.process.process import Process
+from shared.publishing.uow import UnitOfWork
+
+ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
+USER_ID = "0198c0de-0000-7000-8000-00000000000a"
+USER_NOT_KNOWN_RETRY_S = 1
+"""An event is here in well under a second when everything runs."""
+
+NOT_FOUND = ProblemKind(404, "order-not-found", "No such order", example=f"order {ORDER_ID} does not exist")
+ILLEGAL = ProblemKind(
+    409,
+    "illegal-state-change",
+    "The order's state does not allow this",
+    example=f"order {ORDER_ID} is paid and cannot become cancelled",
+)
+USER_NOT_KNOWN = ProblemKind(
+    409,
+    "user-not-known",
+    "The user is not known, or not yet",
+    USER_NOT_KNOWN_RETRY_S,
+    example=f"user {USER_ID} is not known here, or not yet",
+)
+USER_DEACTIVATED = ProblemKind(
+    409, "user-deactivated", "The user is deactivated", example=f"user {USER_ID} is deactivated"
+)
+PROBLEMS: dict[type[Exception], ProblemKind] = {
+    domain.OrderNotFoundError: NOT_FOUND,
+    domain.IllegalStateChangeError: ILLEGAL,
+    domain.UserNotKnownError: USER_NOT_KNOWN,
+    domain.UserDeactivatedError: USER_DEACTIVATED,
+    KeyReusedError: KEY_REUSED,
+}
+
+
+# ISO 4217 also has codes for funds and units of account, in which nobody pays.
+FUNDS = frozenset({"BOV", "CHE", "CHW", "CLF", "COU", "MXV", "USN", "UYI", "UYW", "XAD", "XSU", "XUA"})
+CURRENCIES = frozenset(Iso4217.allowed_currencies) - FUNDS
+
+
+def _payable(code: str) -> str:
+    if code not in CURRENCIES:
+        raise ValueError("not a currency of ISO 4217")
+    return code
+
+
+Currency = Annotated[
+    str,
+    AfterValidator(_payable),
+    Field(
+        description="A currency code of ISO 4217.",
+        examples=["EUR"],
+        json_schema_extra={"enum": sorted(CURRENCIES)},
+    ),
+]
+# No control characters: PostgreSQL takes no NUL, and no article number has the others.
+Sku = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=domain.SKU_LENGTH_MAX, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    Field(examples=["TEA-250"]),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_LENGTH_MAX,
+        pattern=KEY_PATTERN,
+        description=KEY_DESCRIPTION,
+    ),
+]
+
+
+class NewLine(BaseModel):
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    sku: Sku
+    quantity: int = Field(strict=True, ge=1, le=domain.QUANTITY_MAX, examples=[2])
+    unit_amount: int = Field(
+        strict=True,
+        ge=0,
+        le=domain.UNIT_AMOUNT_MAX,
+        description="In the currency's minor unit (cents for EUR).",
+        examples=[1250],
+    )
+
+
+class NewOrder(BaseModel):
+    """What somebody wants to buy."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_id": USER_ID,
+                    "currency": "EUR",
+                    "lines": [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}],
+                }
+            ]
+        },
+    )
+
+    user_id: UUID = Field(examples=[USER_ID])
+    currency: Currency
+    lines: list[NewLine] = Field(min_length=1, max_length=domain.LINES_MAX)
+
+
+class OrderView(BaseModel):
+    """An order as the API shows it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID = Field(examples=[ORDER_ID])
+    user_id: UUID = Field(examples=[USER_ID])
+    status: OrderStatus
+    currency: str = Field(examples=["EUR"])
+    total_amount: int = Field(description="In the currency's minor unit.", examples=[2500])
+    lines: list[NewLine]
+    version: int = Field(description="1 when placed, 1 more with every change.", examples=[1])
+    placed_at: datetime
+    updated_at: datetime
+
+
+class OrderPage(BaseModel):
+    """Orders, newest first; `next_cursor` continues the list, null at its end."""
+
+    items: list[OrderView]
+    next_cursor: str | None = Field(examples=[pages.encode_cursor(ORDER_ID)])
+
+
+def answer(status: int, order: Order, *, created: bool = False) -> Answer:
+    body = OrderView.model_validate(order).model_dump_json().encode()
+    return Answer(status, body, f"/orders/{order.id}" if created else None)
+
+
+def create_app(process: Process) -> FastAPI:
+    app = FastAPI(
+        title="Tandem order service",
+        version="1.0.0",
+        description="Takes orders of known users and tells the other services about them.",
+        lifespan=process.lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses=problem_responses(
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNEXPECTED,
+            problems.UNAVAILABLE,
+            problems.OUTBOX_FULL,
+        ),
+    )
+    application.install(app, RequestValidationError, PROBLEMS)
+    app.add_middleware(Backpressure, gate=process.outbox_gate)
+    add_queries(app, process)
+    add_commands(app, process)
+    app.router.routes.extend(process.routes())
+    openapi.add_problem_schema(app.openapi())
+    process.telemetry.instrument_http(app)
+    return app
+
+
+def add_queries(app: FastAPI, process: Process) -> None:
+    @app.get("/orders/{order_id}", responses=problem_responses(NOT_FOUND))
+    async def get_order(order_id: UUID) -> OrderView:
+        async with process.units.begin() as uow:
+            return OrderView.model_validate(await handlers.get_order(uow, order_id))
+
+    @app.get("/orders")
+    async def list_orders(
+        user_id: UUID,
+        cursor: Annotated[str, Query(description="`next_cursor` of the page before.")] = "",
+        limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+    ) -> OrderPage:
+        """A user's orders, newest first."""
+        before = _position(cursor) if cursor else None
+        async with process.units.begin() as uow:
+            found = await handlers.list_orders(uow, user_id, before, limit + 1)
+        more = len(found) > limit
+        items = [OrderView.model_validate(order) for order in found[:limit]]
+        return OrderPage(items=items, next_cursor=pages.encode_cursor(str(items[-1].id)) if more else None)
+
+
+def _position(cursor: str) -> UUID:
+    try:
+        return UUID(pages.decode_cursor(cursor))
+    except ValueError:
+        raise pages.bad_cursor() from None
+
+
+def add_commands(app: FastAPI, process: Process) -> None:
+    units = process.units
+    change: dict[str, Any] = {
+        "response_model": OrderView,
+        "responses": problem_responses(NOT_FOUND, ILLEGAL, KEY_REUSED),
+    }
+
+    @app.post(
+        "/orders",
+        status_code=201,
+        response_model=OrderView,
+        responses=problem_responses(USER_NOT_KNOWN, USER_DEACTIVATED, KEY_REUSED),
+    )
+    async def place_order(new: NewOrder, request: Request, key: IdempotencyKey = None) -> Response:
+        """Place an order; publishes `order.placed`."""
+        lines = [Line(line.sku, line.quantity, line.unit_amount) for line in new.lines]
+
+        async def work(uow: UnitOfWork) -> Answer:
+            return answer(201, await handlers.place_order(uow, new.user_id, new.currency, lines), created=True)
+
+        return await answer_once(units, request, key, work)
+
+    @app.post("/orders/{order_id}/pay", **change)
+    async def pay_order(order_id: UUID, request: Request, key: IdempotencyKey = None) -> Response:
+        """Pay an order that is placed; publishes `order.paid`."""
+
+        async def work(uow: UnitOfWork) -> Answer:
+            return answer(200, await handlers.pay_order(uow, order_id))
+
+        return await answer_once(units, request, key, work)
+
+    @app.post("/orders/{order_id}/cancel", **change)
+    async def cancel_order(order_id: UUID, request: Request, key: IdempotencyKey = None) -> Response:
+        """Cancel an order that is placed; publishes `order.cancelled`."""
+
+        async def work(uow: UnitOfWork) -> Answer:
+            return answer(200, await handlers.cancel_order(uow, order_id))
+
+        return await answer_once(units, request, key, work)

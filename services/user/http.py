@@ -1,0 +1,189 @@
+"""The HTTP of the user service: what it accepts, shows and answers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi import FastAPI, Header
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.user import domain, handlers
+from services.user.domain import User, UserStatus
+from shared.http import application, openapi, problems
+from shared.http.backpressure import Backpressure
+from shared.http.idempotency import (
+    KEY_DESCRIPTION,
+    KEY_LENGTH_MAX,
+    KEY_PATTERN,
+    KEY_REUSED,
+    Answer,
+    KeyReusedError,
+    answer_once,
+)
+from shared.http.openapi import problem_responses
+from shared.http.problems import ProblemKind
+from shared.process.process import Process
+from shared.publishing.uow import UnitOfWork
+
+USER_ID = "0198c0de-0000-7000-8000-00000000000a"
+
+NOT_FOUND = ProblemKind(404, "user-not-found", "No such user", example=f"user {USER_ID} does not exist")
+ILLEGAL = ProblemKind(
+    409,
+    "illegal-state-change",
+    "The user's state does not allow this",
+    example=f"user {USER_ID} is deactivated and cannot be changed",
+)
+PROBLEMS: dict[type[Exception], ProblemKind] = {
+    domain.UserNotFoundError: NOT_FOUND,
+    domain.IllegalStateChangeError: ILLEGAL,
+    KeyReusedError: KEY_REUSED,
+}
+
+Email = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        max_length=domain.EMAIL_LENGTH_MAX,
+        pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+$",
+    ),
+    Field(description="As the HTML standard writes it, with a dot in the domain.", examples=["ada@example.org"]),
+]
+# No control characters: PostgreSQL takes no NUL, and nobody is called by the others.
+Name = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=domain.NAME_LENGTH_MAX, pattern=r"^[^\x00-\x1f\x7f]+$"
+    ),
+    Field(examples=["Ada Lovelace"]),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_LENGTH_MAX,
+        pattern=KEY_PATTERN,
+        description=KEY_DESCRIPTION,
+    ),
+]
+
+
+class NewUser(BaseModel):
+    """Who registers. Two users may have the same address."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"email": "ada@example.org", "name": "Ada Lovelace"}]}
+    )
+
+    email: Email
+    name: Name
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]  # stands for "absent"; a client cannot send it
+
+
+class ProfileChange(BaseModel):
+    """What changes; what is absent stays."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+
+    email: Email = Field(default="", json_schema_extra=_without_default)
+    name: Name = Field(default="", json_schema_extra=_without_default)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("give an email or a name")
+        return self
+
+
+class UserView(BaseModel):
+    """A user as the API shows it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID = Field(examples=[USER_ID])
+    email: Email
+    name: Name
+    status: UserStatus
+    version: int = Field(description="1 at registration, 1 more with every change.", examples=[1])
+    registered_at: datetime
+    updated_at: datetime
+
+
+def answer(status: int, user: User, *, created: bool = False) -> Answer:
+    body = UserView.model_validate(user).model_dump_json().encode()
+    return Answer(status, body, f"/users/{user.id}" if created else None)
+
+
+def create_app(process: Process) -> FastAPI:
+    app = FastAPI(
+        title="Tandem user service",
+        version="1.0.0",
+        description="Registers users and tells the other services about them.",
+        lifespan=process.lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses=problem_responses(
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNEXPECTED,
+            problems.UNAVAILABLE,
+            problems.OUTBOX_FULL,
+        ),
+    )
+    application.install(app, RequestValidationError, PROBLEMS)
+    app.add_middleware(Backpressure, gate=process.outbox_gate)
+    add_routes(app, process)
+    app.router.routes.extend(process.routes())
+    openapi.add_problem_schema(app.openapi())
+    process.telemetry.instrument_http(app)
+    return app
+
+
+def add_routes(app: FastAPI, process: Process) -> None:
+    units = process.units
+    created: dict[str, Any] = {"status_code": 201, "response_model": UserView}
+
+    @app.post("/users", **created, responses=problem_responses(KEY_REUSED))
+    async def register_user(new: NewUser, request: Request, key: IdempotencyKey = None) -> Response:
+        """Register a user; publishes `user.registered`."""
+
+        async def work(uow: UnitOfWork) -> Answer:
+            return answer(201, await handlers.register_user(uow, new.email, new.name), created=True)
+
+        return await answer_once(units, request, key, work)
+
+    @app.get("/users/{user_id}", responses=problem_responses(NOT_FOUND))
+    async def get_user(user_id: UUID) -> UserView:
+        async with units.begin() as uow:
+            return UserView.model_validate(await handlers.get_user(uow, user_id))
+
+    @app.patch("/users/{user_id}", responses=problem_responses(NOT_FOUND, ILLEGAL))
+    async def update_profile(user_id: UUID, change: ProfileChange) -> UserView:
+        """Change the profile; publishes `user.profile_updated` if that changes anything."""
+        async with units.begin() as uow:
+            user = await handlers.update_profile(uow, user_id, change.email or None, change.name or None)
+        return UserView.model_validate(user)
+
+    @app.post(
+        "/users/{user_id}/deactivate",
+        response_model=UserView,
+        responses=problem_responses(NOT_FOUND, ILLEGAL, KEY_REUSED),
+    )
+    async def deactivate_user(user_id: UUID, request: Request, key: IdempotencyKey = None) -> Response:
+        """Deactivate the user, for good; publishes `user.deactivated`."""
+
+        async def work(uow: UnitOfWork) -> Answer:
+            return answer(200, await handlers.deactivate_user(uow, user_id))
+
+        return await answer_once(units, request, key, work)
