@@ -12,12 +12,11 @@ from uuid import UUID
 import orjson
 
 from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
-from shared.broker.base import Delivery, Subscription
+from shared.broker.base import DEATH, Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
-from shared.dead_letter.headers import Kind, letter_id, redrive_number
+from shared.dead_letter.headers import NOTES, Kind, count, is_own, letter_id, redrive_number
 from shared.settings import Settings
 
-_DEATHS = "x-death"
 _BY_BROKER = {
     "delivery_limit": (KILLER, "RabbitMQ delivered it as often as the queue allows"),
     "expired": ("MessageExpiredError", "it waited in its queue for longer than the queue keeps messages"),
@@ -34,8 +33,8 @@ _BATCH_MAX = 50
 class Received:
     """One message from a dead-letter place. `cause` is None for a receipt.
 
-    `headers` are those that it had when it was published; `source`, `event_id` and `type` are None where the
-    bytes cannot be read.
+    `headers` are those that it had when it was published, and what is to be known of it (`NOTES`); `source`,
+    `event_id` and `type` are None where the bytes cannot be read.
     """
 
     letter_id: UUID
@@ -75,7 +74,9 @@ def read(subscription: Subscription, delivery: Delivery) -> Received:
         cause=None if given.get(dead_letter.KIND) == Kind.RECEIPT else _cause(subscription, delivery),
         subscription=subscription,
         body=delivery.body,
-        headers={_storable(name): _storable(text) for name, text in given.items() if _is_its_own(name)},
+        headers={
+            _storable(name): _storable(text) for name, text in given.items() if name in NOTES or not is_own(name)
+        },
         key=_storable(delivery.key or attributes.get("partitionkey") or attributes.get("subject") or "") or None,
         whole=dead_letter.BODY_CUT_FROM not in given and dead_letter.HEADERS_LEFT_OUT not in given,
         source=attributes.get("source"),
@@ -86,7 +87,7 @@ def read(subscription: Subscription, delivery: Delivery) -> Received:
 
 def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
     given = delivery.headers
-    error_type, message = _BY_BROKER.get(_reason(given.get(_DEATHS, "")), _UNKNOWN)
+    error_type, message = _BY_BROKER.get(_reason(given.get(DEATH, "")), _UNKNOWN)
     error_type = _storable(given.get(dead_letter.ERROR_TYPE, error_type))
     message = _storable(given.get(dead_letter.ERROR_MESSAGE, message))
     stack = _storable(given.get(dead_letter.ERROR_STACK, ""))
@@ -97,10 +98,10 @@ def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
         error_message=message,
         error_stack=stack,
         fingerprint=fingerprint(subscription.queue, error_type, message, stack),
-        attempts=_number(given.get(dead_letter.ATTEMPTS, "")),
+        attempts=count(given, dead_letter.ATTEMPTS),
         due_at=_time(given.get(dead_letter.DUE_AT, "")) if delayed else None,
         delay_s=dead_letter.seconds(given, dead_letter.DELAY_S) if delayed else None,
-        delays=_number(given.get(dead_letter.DELAYS, "")),
+        delays=count(given, dead_letter.DELAYS),
     )
 
 
@@ -127,19 +128,9 @@ def _attributes(body: bytes) -> dict[str, str]:
     }
 
 
-def _is_its_own(name: str) -> bool:
-    return name not in dead_letter.OWN_HEADERS and not name.startswith(
-        ("x-death", "x-first-death", "x-last-death")
-    )
-
-
 def _storable(text: str) -> str:
     """PostgreSQL takes no NUL in a text."""
     return text.replace("\x00", "\\x00")
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def _time(text: str) -> datetime | None:

@@ -223,7 +223,8 @@ async def _offered(publish: Publish, stored: Stored, now: datetime, policy: Poli
 async def _send(publish: Publish, stored: Stored, now: datetime) -> None:
     letter = stored.letter
     subscription = Subscription(channel=stored.channel, subscriber=stored.subscriber, types=frozenset())
-    message = Delivery(stored.body, stored.headers, stored.channel, stored.key, False, "", None)
+    came_with_it = {name: text for name, text in stored.headers.items() if not dead_letter.is_own(name)}
+    message = Delivery(stored.body, came_with_it, stored.channel, stored.key, False, "", None)
     added = {dead_letter.LETTER_ID: str(letter.id), dead_letter.REDRIVE: str(letter.redrives + 1)}
     if not letter.asked:  # what somebody asks for begins anew
         added[dead_letter.DELAYS] = str(letter.cause.delays)

@@ -246,3 +246,11 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 
 HEADERS_BYTES_MAX = 48 * 1024
 """Most that a message's own headers may take: with ours they must fit one AMQP frame of 128 KiB."""
+
+
+DEATH = "x-death"
+"""Header that RabbitMQ adds to a message which it parks by itself: why, the newest death first."""
+
+
+DEATHS = (DEATH, "x-first-death-", "x-last-death-")
+"""How all headers begin that it adds then."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from shared.backoff import backoff_s
 from shared.broker.base import Delivery
-from shared.dead_letter.headers import AGE_S, DELAY_S, DELAYS, DUE_AT, FIRST_FAILED_AT, KIND, Kind, _count, seconds
+from shared.dead_letter.headers import AGE_S, DELAY_S, DELAYS, DUE_AT, FIRST_FAILED_AT, KIND, Kind, count, seconds
 from shared.errors import DelayError, PermanentError, TransientError
 from shared.settings import Settings
 
@@ -30,7 +30,7 @@ class Delays:
         if isinstance(error, PermanentError) or not isinstance(error, self._transient):
             return {}
         settings, counted = self._settings, not isinstance(error, DelayError)
-        delays = _count(delivery.headers, DELAYS)
+        delays = count(delivery.headers, DELAYS)
         longest_s = settings.delay_total_max_s if counted else settings.message_ttl_s
         if _age_s(delivery.headers) >= longest_s:
             return {}

@@ -22,7 +22,8 @@ from enum import StrEnum
 from hashlib import sha256
 from uuid import UUID, uuid5
 
-from shared.broker.base import BODY_BYTES_MAX, HEADERS_BYTES_MAX, Delivery, Subscription
+from shared.broker.base import BODY_BYTES_MAX, DEATHS, HEADERS_BYTES_MAX, Delivery, Subscription
+from shared.broker.unreadable import UNREADABLE
 from shared.envelope import Envelope
 from shared.errors import UndecodableError
 
@@ -49,15 +50,20 @@ FAILED_AT = "tandem-failed-at"
 POSITION = "tandem-position"
 BODY_CUT_FROM = "tandem-body-cut-from"
 HEADERS_LEFT_OUT = "tandem-headers-left-out"
+KEY_LEFT_OUT = "tandem-key-left-out"
+"""How many bytes the key had that was too long to go with the letter."""
 
-OWN_HEADERS = frozenset(
-    {
-        KIND, LETTER_ID, REDRIVE, DELAY_S, DUE_AT, DELAYS, AGE_S, FIRST_FAILED_AT, SUBSCRIBER, CHANNEL, ERROR_TYPE,
-        ERROR_MESSAGE, ERROR_STACK, ATTEMPTS, FAILED_AT, POSITION, BODY_CUT_FROM, HEADERS_LEFT_OUT,
-    }
-)  # fmt: skip
+NOTES = frozenset({KEY_LEFT_OUT, UNREADABLE})
+"""What a person wants to know of the message: kept and shown with the letter, and not given back with it."""
+
+OWN_HEADERS = NOTES | {
+    KIND, LETTER_ID, REDRIVE, DELAY_S, DUE_AT, DELAYS, AGE_S, FIRST_FAILED_AT, SUBSCRIBER, CHANNEL, ERROR_TYPE,
+    ERROR_MESSAGE, ERROR_STACK, ATTEMPTS, FAILED_AT, POSITION, BODY_CUT_FROM, HEADERS_LEFT_OUT,
+}  # fmt: skip
 """What was added on the way; everything else came with the message."""
 
+KEY_BYTES_MAX = 64 * 1024
+"""Longest key that goes with a letter: with body and headers it must fit a record of the dead-letter topic."""
 
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _MESSAGE_CHARACTERS_MAX = 1_000
@@ -123,12 +129,18 @@ def letter_id(queue: str, delivery: Delivery) -> UUID:
     return uuid5(_LETTERS, f"{queue} {event.identity}")
 
 
+def is_own(name: str) -> bool:
+    """Whether a header was added on the way, by us or by RabbitMQ, and did not come with the message."""
+    return name in OWN_HEADERS or name.startswith(DEATHS)
+
+
 def redrive_number(headers: Mapping[str, str]) -> int:
     """Of the last redrive; 0 for a message that was never given back."""
-    return _count(headers, REDRIVE)
+    return count(headers, REDRIVE)
 
 
-def _count(headers: Mapping[str, str], name: str) -> int:
+def count(headers: Mapping[str, str], name: str) -> int:
+    """0 where there is nothing, or nothing that can be a count: anybody may have written it."""
     text = headers.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
@@ -152,10 +164,3 @@ def bounded(delivery: Delivery) -> Delivery:
         headers = {**headers, BODY_CUT_FROM: str(len(body))}
         body = body[:BODY_BYTES_MAX]
     return replace(delivery, body=body, headers=headers)
-
-
-KEY_LEFT_OUT = "tandem-key-left-out"
-
-
-KEY_BYTES_MAX = 64 * 1024
-"""Longest key that goes with a letter: with body and headers it must fit a record of the dead-letter topic."""

@@ -214,6 +214,20 @@ def test_type_place_words_and_subscriber_tell_causes_apart() -> None:
     assert len(known) == 32
 
 
+def test_a_function_that_moves_to_another_file_or_becomes_public_leaves_its_group_as_it_is() -> None:
+    before = 'File "/app/shared/pipeline.py", line 7, in _run\n'
+    after = 'File "/app/shared/consuming/transaction.py", line 70, in run\n'
+    assert fingerprint("a.b", "TimeoutError", "", before) == fingerprint("a.b", "TimeoutError", "", after)
+    elsewhere = 'File "/app/shared/consuming/transaction.py", line 70, in begin\n'
+    assert fingerprint("a.b", "TimeoutError", "", before) != fingerprint("a.b", "TimeoutError", "", elsewhere)
+
+
+def test_where_an_event_turns_out_to_be_unusable_before_it_has_a_handler_tells_no_causes_apart() -> None:
+    assert of("mail.order knows no order.paid", error="UnknownEventTypeError") == fingerprint(
+        "a.b", "UnknownEventTypeError", "mail.order knows no order.paid", ""
+    )
+
+
 @given(st.text(max_size=2_000), st.text(max_size=2_000))
 def test_anything_has_a_fingerprint(message: str, stack: str) -> None:
     assert len(fingerprint("a.b", "E", message, stack)) == 32
