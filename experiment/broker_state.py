@@ -95,7 +95,6 @@ class KafkaState:
         try:
             beginnings, ends = await self._open_ranges(consumer)
             left = min(sum(ends[partition] - beginnings[partition] for partition in ends), _PEEK_MAX)
-            consumer.assign(list(ends))
             for partition, offset in beginnings.items():
                 consumer.seek(partition, offset)
             bodies: list[bytes] = []
@@ -108,18 +107,16 @@ class KafkaState:
             await consumer.stop()
 
     def _consumer(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False)
+        topics = [topic for place in _PLACES for topic in subscribed_topics(place)]
+        return AIOKafkaConsumer(
+            *topics, bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False
+        )  # outside every group it is given all of their partitions
 
     async def _open_ranges(
         self, consumer: AIOKafkaConsumer
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         """From where the group goes on, and where the partitions end."""
-        partitions = [
-            TopicPartition(topic, number)
-            for place in _PLACES
-            for topic in subscribed_topics(place)
-            for number in consumer.partitions_for_topic(topic) or await self._partitions(consumer, topic)
-        ]
+        partitions = list(consumer.assignment())
         beginnings = await consumer.beginning_offsets(partitions)
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         await admin.start()
@@ -131,12 +128,6 @@ class KafkaState:
             if partition in beginnings and offset.offset >= 0:
                 beginnings[partition] = offset.offset
         return beginnings, await consumer.end_offsets(partitions)
-
-    @staticmethod
-    async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-        # A consumer without subscriptions learns of a topic only when it asks for it.
-        await consumer._client.force_metadata_update()
-        return set(consumer.partitions_for_topic(topic) or ())
 
 
 def broker_state(broker: BrokerName, runtime: Runtime) -> BrokerState:

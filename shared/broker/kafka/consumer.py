@@ -16,6 +16,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
+from shared.broker.kafka.internals import client_of
 from shared.broker.kafka.unreadable import Record, TolerantReader, committed_positions, content_is_to_blame
 
 _log = structlog.get_logger(__name__)
@@ -88,7 +89,7 @@ class KafkaConsumer:
     async def _leave(self, grace_s: float) -> None:
         consumer = self._subscriber.consumer
         if not await ended(self._subscriber.stop(), grace_s) and consumer is not None:
-            await ended(consumer._client.close(), grace_s)
+            await ended(client_of(consumer).close(), grace_s)
 
     async def _work(self) -> None:
         failures = 0

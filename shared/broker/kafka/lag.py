@@ -8,9 +8,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 
 from shared.broker.base import QueueState
+from shared.broker.kafka.internals import subscribed_topics_of_members
 
 _OFFSET_NONE = -1
 
@@ -64,10 +64,4 @@ def _position(committed: Any, beginning: int) -> int:
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[list[str]]:
     """The topics that each member of the group subscribes to."""
     [response] = await admin.describe_consumer_groups([group])
-    subscribed = []
-    for described in response.groups:
-        for member in described[5]:  # error, group, state, protocol type, protocol, members
-            metadata = member[-2]  # …, metadata, assignment
-            if metadata:  # none while the group is rebalancing
-                subscribed.append(list(ConsumerProtocolMemberMetadata.decode(metadata).subscription))
-    return subscribed
+    return subscribed_topics_of_members(response)

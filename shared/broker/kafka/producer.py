@@ -25,6 +25,7 @@ from aiokafka.errors import (
 
 from shared.broker.base import Message, PublishFailure, destination_name
 from shared.broker.kafka.consumer import LOST, ended
+from shared.broker.kafka.internals import cancel_sender
 from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
@@ -203,9 +204,7 @@ async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:
     if await ended(producer.stop(), grace_s):
         return
     # The cluster is away. Nobody waits for the rest any more, yet its sender would try for ever.
-    sender_task = producer._sender.sender_task
-    if sender_task is not None:
-        sender_task.cancel()
+    cancel_sender(producer)
     await ended(producer.client.close(), _GOODBYE_S)
 
 

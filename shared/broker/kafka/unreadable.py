@@ -9,21 +9,17 @@ everything that is no event: to the dead letters.
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from random import sample
 from typing import Any, TypeAlias
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
-from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.record.default_records import _DefaultRecordBatchPy
-from aiokafka.record.util import decode_varint_py
 
 from shared.broker.base import Subscription
-from shared.broker.unreadable import UNREADABLE, TolerantBytes
+from shared.broker.kafka.internals import fetch_stored_bytes, next_offset_of, tolerant_batch_records
+from shared.broker.unreadable import UNREADABLE
 
 _log = structlog.get_logger(__name__)
 
@@ -32,10 +28,6 @@ Record: TypeAlias = "ConsumerRecord[Any, Any]"
 READS_MAX = 3
 """How often a damaged batch is read before it is given up: bytes damaged on their way come whole the next time."""
 
-_FETCH_WAIT_MS = 100
-_FETCH_BYTES_MAX = 16 * 1024 * 1024
-_PARTITION_BYTES_MAX = 1024 * 1024
-_READ_UNCOMMITTED = 0
 _MAGIC = 2
 _BATCH_START = struct.Struct(">qiib")  # base offset, length of what follows it, leader epoch, magic
 _BEFORE_LENGTH_COUNTS = 12
@@ -65,7 +57,7 @@ class TolerantReader:
     ) -> list[Record]:
         """Up to `records_max` records from these positions on, as many of each partition; the caller bounds the
         time."""
-        fetched = await _fetched(consumer, positions)
+        fetched = await fetch_stored_bytes(consumer, positions)
         share = max(1, records_max // max(1, len(fetched)))
         records: list[Record] = []
         for partition, (data, high_water) in fetched.items():
@@ -104,28 +96,6 @@ class TolerantReader:
         return times >= READS_MAX
 
 
-async def _fetched(
-    consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]
-) -> dict[TopicPartition, tuple[bytes, int]]:
-    """The batches as they are stored, and the high watermark, of the partitions whose leaders have some."""
-    client = consumer._client
-    asked: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
-    for partition in sample(list(positions), len(positions)):  # the answer may hold the first ones only
-        leader = client.cluster.leader_for_partition(partition)
-        if leader is not None and leader >= 0:
-            place = (partition.partition, positions[partition], _PARTITION_BYTES_MAX)
-            asked[leader][partition.topic].append(place)
-    fetched: dict[TopicPartition, tuple[bytes, int]] = {}
-    for leader, topics in asked.items():
-        request = FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES_MAX, _READ_UNCOMMITTED, list(topics.items()))
-        response = await client.send(leader, request)
-        for topic, partitions in response.topics:
-            for number, error_code, high_water, *_, data in partitions:
-                if not error_code and data:
-                    fetched[TopicPartition(topic, number)] = data, high_water
-    return fetched
-
-
 def _batches(data: bytes) -> Iterator[bytes]:
     """The whole batches of an answer; the last one may have been cut off."""
     start = 0
@@ -142,23 +112,14 @@ def _batch_records(partition: TopicPartition, raw: bytes) -> Iterator[Record]:
     """Raises whatever damaged bytes lead to."""
     if _BATCH_START.unpack_from(raw)[3] != _MAGIC:
         raise CorruptRecordException("not a batch of the format that Kafka 4 writes")
-    batch = _DefaultRecordBatchPy(raw)
-    if not batch.validate_crc():
-        raise CorruptRecordException("wrong checksum")
-    if batch.is_control_batch:
-        return
-    iter(batch)  # decompresses
-    batch._buffer = TolerantBytes(batch._buffer)
-    for _ in range(batch._num_records):
-        record = batch._read_msg(decode_varint_py)
+    for record in tolerant_batch_records(raw):
         yield _record(partition, record.offset, record.key, record.value, tuple(record.headers))
 
 
 def _stand_in(partition: TopicPartition, position: int, raw: bytes, next_offset: int, error: Exception) -> Record:
     """One record for a batch that cannot be read, at the batch's last offset. Its own word for that may be what is
     damaged: what comes next, or the log's end, bounds it, and it never stands still."""
-    batch = _DefaultRecordBatchPy(raw.ljust(_DefaultRecordBatchPy.HEADER_STRUCT.size, b"\0"))
-    last = max(position, min(batch.next_offset, next_offset) - 1)
+    last = max(position, min(next_offset_of(raw), next_offset) - 1)
     reason = f"offsets {position} to {last}: {error!r}"
     return _record(partition, last, None, raw, ((UNREADABLE, reason.encode("utf-8", "backslashreplace")),))
 

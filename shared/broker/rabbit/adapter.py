@@ -11,7 +11,7 @@ import asyncio
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import aiormq
 from aio_pika import RobustExchange
@@ -21,6 +21,7 @@ from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitExchange, 
 
 from shared.broker.asyncapi import add_handler, asyncapi_document
 from shared.broker.base import (
+    DEATHS,
     BatchHandler,
     Capabilities,
     DeadLetter,
@@ -32,6 +33,7 @@ from shared.broker.base import (
     Subscription,
 )
 from shared.broker.rabbit.consumer import LOST, RabbitConsumer, say_goodbye, text_headers
+from shared.broker.rabbit.internals import channel_of, open_channel, use_connection_class
 from shared.broker.rabbit.nodes import connection_class, node_urls
 from shared.broker.rabbit.redeclare import keep_declared
 from shared.broker.rabbit.topology import (
@@ -51,7 +53,6 @@ _RECONNECT_INTERVAL_S = 0.5
 _PUBLISHES_IN_FLIGHT_MAX = 500
 _PING_TIMEOUT_S = 1.5
 _PERSISTENT = 2
-_BROKERS_OWN_HEADERS = ("x-death", "x-first-death-", "x-last-death-")
 _ROUTING_HEADERS = {"CC": "original-cc", "BCC": "original-bcc"}
 """RabbitMQ routes by these, and closes the channel when they are not arrays; here every header is text."""
 _SHORT_STRING_BYTES_MAX = 255
@@ -101,7 +102,7 @@ class RabbitAdapter:
             logger=None,
             apply_types=False,
         )
-        self._broker._connection_kwargs["connection_class"] = connection_class(nodes)
+        use_connection_class(self._broker, connection_class(nodes))
         self._exchanges: dict[str, RobustExchange] = {}
         self._dead_letter_exchanges: dict[str, RobustExchange] = {}
         self._consumers: list[RabbitConsumer] = []
@@ -205,9 +206,7 @@ class RabbitAdapter:
         """Publish and wait for the confirmation. Raises `UnavailableError`, `PermanentError` for what AMQP cannot
         express, or one of `LOST`."""
         try:
-            # The channel below aio-pika's: `wait=False` leaves out a wait for the socket before the wait for
-            # the confirmation, which would let only one publish at a time into the channel.
-            channel = cast(aiormq.Channel, await exchange.channel.get_underlay_channel())
+            channel = await channel_of(exchange)
             await channel.basic_publish(
                 body,
                 exchange=exchange.name,
@@ -257,7 +256,7 @@ class RabbitAdapter:
         sent = {
             _ROUTING_HEADERS.get(name, name): value
             for name, value in delivery.headers.items()
-            if not name.startswith(_BROKERS_OWN_HEADERS)
+            if not name.startswith(DEATHS)
         }
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s):
@@ -349,11 +348,7 @@ class RabbitAdapter:
             raise _unavailable(error) from error
 
     async def _open_channel(self) -> aiormq.abc.AbstractChannel:
-        """A channel below aio-pika's, which would wait for a lost connection and then be restored with it."""
-        transport = (await self._broker.connect()).transport
-        if transport is None:
-            raise ConnectionError("not connected")
-        return await transport.connection.channel(publisher_confirms=False)
+        return await open_channel(await self._broker.connect())
 
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
         broker = RabbitBroker("amqp://rabbitmq", specification_url="amqp://rabbitmq", logger=None)

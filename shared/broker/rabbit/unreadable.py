@@ -8,26 +8,23 @@ setting for it, so four of the codec's decoders are replaced; what they could re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pamqp import decode
 
+from shared.broker.rabbit.internals import Decoder, replace_decoders
 from shared.broker.unreadable import UNREADABLE, TolerantBytes
 
-_Decoder = Callable[[bytes], tuple[int, Any]]
 _TIMESTAMP_BYTES = 8
 _LENGTH_BYTES = 4
 
 
 def read_what_is_not_utf8() -> None:
     """Replace the decoders, for the whole process; once is enough, and twice does no harm."""
-    for name, decoder in (("shortstr", _short_string), ("table", _table), ("timestamp", _time)):
-        decode.METHODS[name] = decoder
-    decode.TABLE_MAPPING[b"T"] = _time
+    replace_decoders({"shortstr": _short_string, "table": _table, "timestamp": _time}, {b"T": _time})
 
 
-def _tolerantly(decoder: _Decoder, value: bytes) -> tuple[int, Any]:
+def _tolerantly(decoder: Decoder, value: bytes) -> tuple[int, Any]:
     try:
         return decoder(value)
     except UnicodeDecodeError:

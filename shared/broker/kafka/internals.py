@@ -1,0 +1,89 @@
+"""All that the adapter uses of aiokafka's inside, which promises none of it.
+
+requirements.in holds aiokafka below its next version for this file's sake, and tests/unit/test_client_internals.py
+says what is gone when that is raised.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from random import sample
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from aiokafka.errors import CorruptRecordException
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.util import decode_varint_py
+
+from shared.broker.unreadable import TolerantBytes
+
+_FETCH_WAIT_MS = 100
+_FETCH_BYTES_MAX = 16 * 1024 * 1024
+_PARTITION_BYTES_MAX = 1024 * 1024
+_READ_UNCOMMITTED = 0
+
+
+def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
+    """The connections that a consumer asks through."""
+    return consumer._client
+
+
+def cancel_sender(producer: AIOKafkaProducer) -> None:
+    """End the task that would try for ever to send what is under way."""
+    sender_task = producer._sender.sender_task
+    if sender_task is not None:
+        sender_task.cancel()
+
+
+def subscribed_topics_of_members(described: Any) -> list[list[str]]:
+    """The topics that each member of the groups in an answer to `describe_consumer_groups` subscribes to; without
+    members that have not said it yet, since their group is rebalancing."""
+    members = [member for group in described.to_object()["groups"] for member in group["members"]]
+    metadata = [member["member_metadata"] for member in members]
+    return [list(ConsumerProtocolMemberMetadata.decode(told).subscription) for told in metadata if told]
+
+
+async def fetch_stored_bytes(
+    consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, tuple[bytes, int]]:
+    """The batches as they are stored, and the high watermark, of the partitions whose leaders have some."""
+    client = client_of(consumer)
+    asked: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for partition in sample(list(positions), len(positions)):  # the answer may hold the first ones only
+        leader = client.cluster.leader_for_partition(partition)
+        if leader is not None and leader >= 0:
+            place = (partition.partition, positions[partition], _PARTITION_BYTES_MAX)
+            asked[leader][partition.topic].append(place)
+    fetched: dict[TopicPartition, tuple[bytes, int]] = {}
+    for leader, topics in asked.items():
+        request = FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES_MAX, _READ_UNCOMMITTED, list(topics.items()))
+        response = await client.send(leader, request)
+        for topic, partitions in response.topics:
+            for number, error_code, high_water, *_, data in partitions:
+                if not error_code and data:
+                    fetched[TopicPartition(topic, number)] = data, high_water
+    return fetched
+
+
+def tolerant_batch_records(raw: bytes) -> Iterator[Any]:
+    """The records of one whole batch, with what is not UTF-8 escaped; each has `offset`, `key`, `value` and
+    `headers`. Raises whatever damaged bytes lead to."""
+    batch = _DefaultRecordBatchPy(raw)
+    if not batch.validate_crc():
+        raise CorruptRecordException("wrong checksum")
+    if batch.is_control_batch:
+        return
+    iter(batch)  # decompresses
+    batch._buffer = TolerantBytes(batch._buffer)
+    for _ in range(batch._num_records):
+        yield batch._read_msg(decode_varint_py)
+
+
+def next_offset_of(raw: bytes) -> int:
+    """The offset behind a batch by the batch's own word, which may be what is damaged."""
+    batch = _DefaultRecordBatchPy(raw.ljust(_DefaultRecordBatchPy.HEADER_STRUCT.size, b"\0"))
+    return int(batch.next_offset)

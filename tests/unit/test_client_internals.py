@@ -1,0 +1,136 @@
+"""Everything of the clients' inside that the adapters use is there, in the versions that requirements.lock pins.
+
+When a client is raised, this fails first, and says what `internals.py` must do without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aio_pika import Connection, RobustChannel, RobustConnection
+from aio_pika.abc import UnderlayConnection
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.admin import (
+    DescribeGroupsResponse_v0,
+    DescribeGroupsResponse_v1,
+    DescribeGroupsResponse_v2,
+    DescribeGroupsResponse_v3,
+)
+from aiokafka.protocol.api import Response
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiormq import Channel
+from aiormq import Connection as AmqpConnection
+from faststream.rabbit import RabbitBroker
+from packaging.requirements import Requirement
+from pamqp import decode
+from yarl import URL
+
+from shared.broker.kafka.internals import (
+    cancel_sender,
+    client_of,
+    next_offset_of,
+    subscribed_topics_of_members,
+    tolerant_batch_records,
+)
+from shared.broker.rabbit.internals import use_connection_class
+from tests.architecture.source import REPOSITORY
+from tests.conformance.servers_seen import kafka_batch
+
+METADATA = b"\x00\x00" + b"\x00\x00\x00\x01" + b"\x00\x05topic" + b"\xff\xff\xff\xff"
+MEMBERS = [("id", "client", "host", METADATA, b""), ("id", "client", "host", b"", b"")]
+
+
+async def test_a_consumer_of_aiokafka_has_the_client_that_knows_the_leaders() -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1")
+    client = client_of(consumer)
+    assert isinstance(client, AIOKafkaClient)
+    assert callable(client.cluster.leader_for_partition)
+    assert inspect.iscoroutinefunction(client.send)
+    assert inspect.iscoroutinefunction(client.close)
+    await consumer.stop()
+
+
+async def test_a_producer_of_aiokafka_has_a_task_that_sends_and_a_client_that_asks() -> None:
+    producer = AIOKafkaProducer(bootstrap_servers="127.0.0.1:1")
+    cancel_sender(producer)  # none yet
+    task = asyncio.create_task(asyncio.Event().wait())
+    producer._sender._sender_task = task
+    cancel_sender(producer)
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+    assert callable(producer.client.force_metadata_update)
+    producer._sender._sender_task = None
+    await producer.stop()
+
+
+def test_a_fetch_is_asked_for_in_the_old_form() -> None:
+    names = list(inspect.signature(FetchRequest.__init__).parameters)[1:6]
+    assert names == ["max_wait_time", "min_bytes", "max_bytes", "isolation_level", "topics"]
+
+
+def test_the_python_half_of_the_parser_reads_a_batch_record_by_record() -> None:
+    raw = kafka_batch([(b"k", b"v", [("name", b"x")])] * 2)
+    assert [(r.offset, r.key, r.value, r.headers) for r in tolerant_batch_records(raw)] == [
+        (offset, b"k", b"v", [("name", b"x")]) for offset in range(2)
+    ]
+    assert next_offset_of(raw) == 2
+    assert {"_buffer", "_num_records"} <= vars(_DefaultRecordBatchPy(raw)).keys()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        DescribeGroupsResponse_v0([(0, "g", "Stable", "consumer", "range", MEMBERS)]),
+        DescribeGroupsResponse_v1(0, [(0, "g", "Stable", "consumer", "range", MEMBERS)]),
+        DescribeGroupsResponse_v2(0, [(0, "g", "Stable", "consumer", "range", MEMBERS)]),
+        DescribeGroupsResponse_v3(0, [(0, "g", "Stable", "consumer", "range", MEMBERS, 0)]),
+    ],
+    ids=lambda answer: type(answer).__name__,
+)
+def test_a_groups_members_say_what_they_subscribe_to(answer: Response) -> None:
+    assert subscribed_topics_of_members(answer) == [["topic"]]
+
+
+def test_faststream_connects_with_the_class_that_it_is_given() -> None:
+    class Ours(RobustConnection):
+        """Never connected."""
+
+    broker = RabbitBroker("amqp://127.0.0.1:1/")
+    assert "url" in broker._connection_kwargs, "these are the arguments of connect_robust"
+    use_connection_class(broker, Ours)
+    assert broker._connection_kwargs["connection_class"] is Ours
+
+
+def test_aio_pika_lets_us_below_its_channel_and_its_connection() -> None:
+    assert inspect.iscoroutinefunction(RobustChannel.get_underlay_channel)
+    assert "transport" in vars(Connection(URL("amqp://127.0.0.1:1/")))
+    assert "connection" in inspect.signature(UnderlayConnection).parameters
+    assert "publisher_confirms" in inspect.signature(AmqpConnection.channel).parameters
+    assert {"mandatory", "wait"} <= inspect.signature(Channel.basic_publish).parameters.keys()
+
+
+def test_aio_pika_reads_its_address_once_for_every_attempt() -> None:
+    assert inspect.getsource(Connection.connect).count("self.url") == 1
+    assert "self.url" not in inspect.getsource(RobustConnection)
+
+
+def test_the_codec_looks_its_decoders_up_by_name() -> None:
+    assert {"shortstr", "table", "timestamp"} <= decode.METHODS.keys()
+    assert b"T" in decode.TABLE_MAPPING
+    assert "METHODS" in inspect.getsource(decode.by_type)
+    assert "TABLE_MAPPING" in inspect.getsource(decode.embedded_value)
+
+
+def test_clients_whose_inside_is_used_have_an_upper_bound() -> None:
+    lines = [
+        line.partition("#")[0].strip() for line in Path(REPOSITORY / "requirements.in").read_text().splitlines()
+    ]
+    wanted: dict[str, Any] = {Requirement(line).name: Requirement(line).specifier for line in lines if line}
+    for client in ("faststream", "aiokafka", "aio-pika", "aiormq", "pamqp"):
+        assert not wanted[client].contains("999.0"), client
