@@ -18,7 +18,7 @@ from compare.report import print_report, write_report
 from compare.run import run
 from compare.summary import summarise
 from deploy.errors import DeployError
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from experiment.atomic_directory import require_place
 from experiment.side import StalledError
 from experiment.signals import Interrupted

@@ -100,7 +100,7 @@ def start_both_sets(runtime: Runtime) -> None:
         runtime.start_services(broker, measured, instance=broker, env_overrides=settings, wait=False)
     for broker in BROKERS:
         for name in measured:
-            runtime.wait_ready(f"{broker}-{name}")
+            runtime.processes.wait_ready(f"{broker}-{name}")
 
 
 async def _drive(outcome: RunResult, runtime: Runtime, journey: Journey, legs: list[Leg]) -> None:

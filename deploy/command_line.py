@@ -132,8 +132,8 @@ def _print_logs(chosen: argparse.Namespace) -> int:
         return containers.logs(names, follow=chosen.follow, lines=chosen.lines)
     rows = runtime.sets[""].processes
     services = [row.name for row in rows if chosen.name in (None, row.service, row.name)]
-    servers = [name for name in runtime.server_processes if chosen.name in (None, name)]
-    files = {name: runtime.log(name) for name in (*services, *servers)}
+    servers = [name for name in runtime.addresses.server_processes if chosen.name in (None, name)]
+    files = {name: runtime.processes.log(name) for name in (*services, *servers)}
     if not files:
         known = ", ".join(dict.fromkeys([*(row.service for row in rows), *runtime.servers]))
         raise DeployError(f"nothing is called {chosen.name!r}; there are {known}")

@@ -148,7 +148,7 @@ async def dead_letter_identities(settings: Settings) -> set[Identity]:
 async def topology(broker: BrokerName, runtime: Runtime) -> dict[str, Any]:
     """What the services declared, as the broker reports it: RabbitMQ's queues, Kafka's topics."""
     if broker == "rabbit":
-        return await _queues(runtime.server_urls()["rabbit"], runtime.management_url)
+        return await _queues(runtime.server_urls()["rabbit"], runtime.addresses.management_url)
     return await _topics(runtime.server_urls()["kafka"])
 
 

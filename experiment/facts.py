@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from deploy.native import Runtime
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
 from experiment.backlog import settings_from
 from shared.broker.kafka import adapter as kafka

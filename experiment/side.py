@@ -139,7 +139,7 @@ class Side:
         """Consumer stopped, backlog written and shipped to the broker, consumer started, backlog drained."""
         drift_s, events = self.clock.drift_s(), self.workload.backlog.events
         self.journey.detail("stopping the consumer")
-        await asyncio.to_thread(self.runtime.stop_process, self.process(_CONSUMER))
+        await asyncio.to_thread(self.runtime.processes.stop, self.process(_CONSUMER))
         position = await self.databases.last_effect_position()
         self.journey.detail(f"writing {events:,} events")
         await self._write_backlog(events, phase)
@@ -147,7 +147,7 @@ class Side:
         waiting = await broker_state(self.broker, self.runtime).waiting()
         self.journey.detail("starting the consumer")
         started_s = self.clock.now_s()
-        await asyncio.to_thread(self.runtime.start_process, self.process(_CONSUMER), wait=False)
+        await asyncio.to_thread(self.runtime.processes.start, self.process(_CONSUMER), wait=False)
         first, counted = await self._await_drain(position, events)
         last = await self._usage()
         effects = await self.databases.effects(position)
@@ -224,7 +224,7 @@ class Side:
         steady = self.workload.steady
         of_all = "" if enough else f" of {len(operations):,}"
         generator = LoadGenerator(
-            self.runtime.service_urls(self.broker),
+            self.runtime.addresses.service_urls(self.broker),
             self.users,
             self.clock,
             in_flight_max=steady.in_flight_max,
@@ -301,7 +301,7 @@ class Side:
         return {entry.identity for entry in checker.missing(self.entries, self.effects)} - self.given_up
 
     async def _look_for_missing(self) -> Remaining:
-        await asyncio.to_thread(self.runtime.stop_process, self.process(_CONSUMER))
+        await asyncio.to_thread(self.runtime.processes.stop, self.process(_CONSUMER))
         settings = settings_from(self.runtime.service_env(_CONSUMER, self.broker, self.broker))
         return Remaining(
             in_outbox=await self.databases.outbox_identities(),

@@ -32,9 +32,11 @@ class Usage:
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     """Ask the kernel; blocks for some milliseconds. Groups: the servers, both sets of services, this process."""
-    groups: dict[str, list[int]] = {name: runtime.pids(name) for name in runtime.servers}
+    groups: dict[str, list[int]] = {name: runtime.processes.pids(name) for name in runtime.servers}
     for name, service_set in runtime.sets.items():
-        groups[f"{name}_services"] = [pid for row in service_set.processes for pid in runtime.pids(row.name)]
+        groups[f"{name}_services"] = [
+            pid for row in service_set.processes for pid in runtime.processes.pids(row.name)
+        ]
     groups[GENERATOR] = [os.getpid()]
     machine = psutil.cpu_times()
     idle = machine.idle + getattr(machine, "iowait", 0.0)

@@ -91,7 +91,7 @@ async def _arm_zombie(scene: Scene) -> None:
     """Stops itself in the middle of its transaction; a second consumer is there to take over."""
     environment = {"TANDEM_FAILPOINTS": f"{failpoints.AFTER_EFFECT}=stop@{_PASSES}"}
     await scene.stand_in(CONSUMER, environment)
-    await scene.call(scene.runtime.start_extra, scene.process(CONSUMER), "second")
+    await scene.call(scene.runtime.processes.start_extra, scene.process(CONSUMER), "second")
 
 
 async def _zombie(scene: Scene) -> None:
@@ -110,7 +110,7 @@ async def _bury_zombie(scene: Scene) -> None:
 
 async def _two_relays(scene: Scene) -> None:
     """A second relay beside the first; then the first, which leads, is killed, and comes back as the second."""
-    await scene.call(scene.runtime.start_extra, scene.process(ORDER), "second")
+    await scene.call(scene.runtime.processes.start_extra, scene.process(ORDER), "second")
     await asyncio.sleep(2)
     await scene.kill(scene.process(ORDER))
 
@@ -123,10 +123,10 @@ async def _scale(scene: Scene) -> None:
     """Two more consumers come; one goes in good order, one is killed."""
     began_s = scene.side.clock.now_s()
     name = scene.process(CONSUMER)
-    second = await scene.call(scene.runtime.start_extra, name, "second")
-    third = await scene.call(scene.runtime.start_extra, name, "third")
+    second = await scene.call(scene.runtime.processes.start_extra, name, "second")
+    third = await scene.call(scene.runtime.processes.start_extra, name, "third")
     await asyncio.sleep(2)
-    await scene.call(scene.runtime.stop_extra, second)
+    await scene.call(scene.runtime.processes.stop_extra, second)
     await scene.kill(third)
     scene.began_s = began_s
 
@@ -139,7 +139,7 @@ async def _rolling_restart(scene: Scene) -> None:
     """Every process of every service, one after the other, each ready before the next goes."""
     scene.begin()
     for row in scene.runtime.sets[scene.broker].processes:
-        await scene.call(scene.runtime.restart, row.name)
+        await scene.call(scene.runtime.processes.restart, row.name)
     scene.end()
 
 
@@ -149,7 +149,7 @@ async def _rolling_restart(scene: Scene) -> None:
 def _restarted(server: ServerName) -> Act:
     async def act(scene: Scene) -> None:
         scene.begin()
-        await scene.call(scene.runtime.restart, server)
+        await scene.call(scene.runtime.processes.restart, server)
         scene.end()
 
     return act
@@ -173,14 +173,14 @@ async def _redis_flushed(scene: Scene) -> None:
 
 async def _redis_down(scene: Scene) -> None:
     scene.begin()
-    await scene.call(scene.runtime.stop_process, "redis")
+    await scene.call(scene.runtime.processes.stop, "redis")
     await asyncio.sleep(_AWAY_S)
-    await scene.call(scene.runtime.start_process, "redis")
+    await scene.call(scene.runtime.processes.start, "redis")
     scene.end()
 
 
 async def _redis_back(scene: Scene) -> None:
-    await scene.call(scene.runtime.start_process, "redis")
+    await scene.call(scene.runtime.processes.start, "redis")
 
 
 async def _cut(scene: Scene, server: str) -> None:

@@ -58,7 +58,7 @@ async def step_back(scene: Scene) -> None:
     scene.begin()
     _dial(scene).write_text(f"-{_BACK_S}\n")
     scene.end()
-    url = scene.runtime.process_urls(scene.broker)[f"{scene.process(_CONSUMER)}-stand-in"]
+    url = scene.runtime.addresses.process_urls(scene.broker)[f"{scene.process(_CONSUMER)}-stand-in"]
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
 
         async def seen() -> bool:

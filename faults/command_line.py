@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import DeployError
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS
 from experiment.atomic_directory import require_place
 from experiment.signals import Interrupted

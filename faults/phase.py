@@ -89,7 +89,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
         stack.callback(watching.cancel)
         entries, errors = await _load_with(fault, scene)
     for row in side.runtime.sets[side.broker].processes:
-        await scene.call(side.runtime.wait_ready, row.name)
+        await scene.call(side.runtime.processes.wait_ready, row.name)
     await side.databases.connect()
     await side.settle()
     await duplicates.look()
@@ -114,7 +114,7 @@ async def verify(side: Side, entries: Sequence[Entry]) -> Verdict:
     before = side.verdict
     whole = await side.verify()
     # It is stopped there if something was missing; where it runs, this changes nothing.
-    await asyncio.to_thread(side.runtime.start_process, side.process(_CONSUMER))
+    await asyncio.to_thread(side.runtime.processes.start, side.process(_CONSUMER))
     return checker.since(whole, before, entries, side.effects)
 
 
@@ -151,6 +151,6 @@ async def _restored(fault: Fault, scene: Scene) -> None:
 
 
 def _consumers(side: Side) -> dict[str, str]:
-    urls = side.runtime.process_urls(side.broker)
+    urls = side.runtime.addresses.process_urls(side.broker)
     rows = side.runtime.sets[side.broker].processes
     return {row.name: urls[row.name] for row in rows if row.process.endswith("-consumer")}

@@ -26,12 +26,12 @@ async def prepare(scene: Scene) -> None:
 async def arrives(scene: Scene) -> None:
     """The fault is over when the consumer is sound again and the dead-letter service is up."""
     scene.begin()
-    await scene.call(scene.runtime.stop_process, scene.process(_KEEPER))
+    await scene.call(scene.runtime.processes.stop, scene.process(_KEEPER))
     await asyncio.sleep(_ARRIVAL_S)
     await scene.restored(_CONSUMER)
-    await scene.call(scene.runtime.start_process, scene.process(_KEEPER))
+    await scene.call(scene.runtime.processes.start, scene.process(_KEEPER))
     scene.end()
-    url = scene.runtime.service_urls(scene.broker)["dead_letter"]
+    url = scene.runtime.addresses.service_urls(scene.broker)["dead_letter"]
     async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as client:
 
         async def all_kept() -> bool:
@@ -48,4 +48,4 @@ async def arrives(scene: Scene) -> None:
 async def restore(scene: Scene) -> None:
     """A sound consumer, and the dead-letter service."""
     await scene.restored(_CONSUMER)
-    await scene.call(scene.runtime.start_process, scene.process(_KEEPER))
+    await scene.call(scene.runtime.processes.start, scene.process(_KEEPER))

@@ -22,16 +22,16 @@ async def disk_full(scene: Scene, seconds: float) -> None:
     """Keep Kafka from writing for so long, then let it start again."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    first = await scene.call(scene.runtime.pids, "kafka")
+    first = await scene.call(scene.runtime.processes.pids, "kafka")
     while loop.time() < until:
-        for pid in await scene.call(scene.runtime.pids, "kafka"):
+        for pid in await scene.call(scene.runtime.processes.pids, "kafka"):
             _forbid_growth(pid)
         await asyncio.sleep(_POLL_S)
     if any(psutil.pid_exists(pid) for pid in first):
         raise StalledError("Kafka goes on though its files may not grow")
     # One that lives on with the quota could never write again.
-    await scene.call(scene.runtime.stop_process, "kafka")
-    await scene.call(scene.runtime.start_process, "kafka")
+    await scene.call(scene.runtime.processes.stop, "kafka")
+    await scene.call(scene.runtime.processes.start, "kafka")
 
 
 def _forbid_growth(pid: int) -> None:

@@ -145,7 +145,7 @@ def start(runtime: Runtime, stage: Stage) -> None:
         runtime.start_services(broker, instance=broker, env_overrides=settings, wait=False)
     for broker in stage.brokers:
         for row in runtime.sets[broker].processes:
-            runtime.wait_ready(row.name)
+            runtime.processes.wait_ready(row.name)
 
 
 async def _drive(stage: Stage, result: RunResult, runtime: Runtime, proxies: Proxies, journey: Journey) -> None:

@@ -63,7 +63,7 @@ class Scene:
     async def kill(self, name: str) -> None:
         """SIGKILL; supervisor starts the successor at once. Raises `StalledError` when nothing runs."""
         self.begin()
-        if not await self.call(self.runtime.kill, name):
+        if not await self.call(self.runtime.processes.kill, name):
             raise StalledError(f"{name} was not running and could not be killed")
         self.end()
 
@@ -71,30 +71,35 @@ class Scene:
         self, name: str, environment: Mapping[str, str], module: Sequence[str] | None = None
     ) -> str:
         """Replace a service process by one with other settings, or another module, on its port; its name."""
-        await self.call(self.runtime.stop_process, self.process(name))
+        await self.call(self.runtime.processes.stop, self.process(name))
         return await self.call(
-            self.runtime.start_extra, self.process(name), "stand-in", environment, in_place=True, module=module
+            self.runtime.processes.start_extra,
+            self.process(name),
+            "stand-in",
+            environment,
+            in_place=True,
+            module=module,
         )
 
     async def restored(self, name: str) -> None:
         """Start a service process again, without the extra ones beside it."""
         await self.remove_extras(name)
-        await self.call(self.runtime.start_process, self.process(name))
+        await self.call(self.runtime.processes.start, self.process(name))
 
     async def remove_extras(self, name: str) -> None:
         for row in self.runtime.sets[self.broker].processes:
             if row.name.startswith(f"{self.process(name)}-") and row.process == name:
-                await self.call(self.runtime.stop_extra, row.name)
+                await self.call(self.runtime.processes.stop_extra, row.name)
 
     async def await_end(self, name: str) -> None:
         """Wait until a signal has ended a process. Raises `StalledError` when it lives on, or ends by itself."""
 
         async def ended() -> bool:
-            return not await self.call(self.runtime.pids, name)
+            return not await self.call(self.runtime.processes.pids, name)
 
         if not await until(ended, PATIENCE_S, _POLL_S):
             raise StalledError(f"{name} does not end: its fail point was not reached")
-        rows = {row["name"]: row for row in await self.call(self.runtime.processes)}
+        rows = {row["name"]: row for row in await self.call(self.runtime.processes.rows)}
         status = rows[name]["exitstatus"]
         if status != _KILLED:
             raise StalledError(f"{name} ended with exit status {status}, and not at its fail point")
@@ -103,7 +108,7 @@ class Scene:
         """Wait until a process has stopped itself (SIGSTOP). Raises `StalledError` when it does not."""
 
         async def stopped() -> bool:
-            pids = await self.call(self.runtime.pids, name)
+            pids = await self.call(self.runtime.processes.pids, name)
             return bool(pids) and psutil.Process(pids[0]).status() == psutil.STATUS_STOPPED
 
         if not await until(stopped, PATIENCE_S, _POLL_S):
@@ -111,5 +116,5 @@ class Scene:
 
     async def wake(self, name: str) -> None:
         """SIGCONT."""
-        for pid in await self.call(self.runtime.pids, name):
+        for pid in await self.call(self.runtime.processes.pids, name):
             os.kill(pid, signal.SIGCONT)

@@ -22,8 +22,8 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from deploy.errors import StartError
 from deploy.native.install.system import is_root
 from deploy.native.site import Site
+from deploy.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]  # `python -m services.…` is found from here
 INSTANCE_VARIABLE = "TANDEM_INSTANCE_ROOT"  # marks every process of ours, to find what got away
 _LOG_BYTES_MAX = 10 * 1024 * 1024
 _START_TIMEOUT_S = 15.0

@@ -58,7 +58,7 @@ def _print(console: Console, columns: Sequence[str], rows: Sequence[tuple[str, .
 def _service_url() -> str:
     native = stack.native_stack()
     if native is not None:
-        return native.service_urls()[_SERVICE]
+        return native.addresses.service_urls()[_SERVICE]
     return next(f"http://127.0.0.1:{row.http_port}" for row in PROCESSES if row.service == _SERVICE)
 
 

@@ -17,7 +17,7 @@ from deploy.native.ports import NODES
 from deploy.native.servers.server import TITLES
 from deploy.native.service_set import RUNTIME_SETTINGS
 from deploy.native.site import read_state
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.stack import compose as containers
 from deploy.stack.lock import alone
@@ -116,12 +116,12 @@ def status() -> dict[str, Any]:
 def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
     """The status of an instance with one set of services; asks all processes at the same time."""
     service_set = runtime.sets[instance]
-    names = [*runtime.server_processes, *(row.name for row in service_set.processes)]
+    names = [*runtime.addresses.server_processes, *(row.name for row in service_set.processes)]
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
-        healthy = dict(zip(names, pool.map(runtime.is_healthy, names), strict=True))
-        pids = dict(zip(names, pool.map(runtime.pids, names), strict=True))
-    service_urls, server_urls = runtime.service_urls(instance), runtime.server_urls()
-    mails = {"mails": str(runtime.maildir / "new")} if "mail" in runtime.servers else {}
+        healthy = dict(zip(names, pool.map(runtime.processes.is_healthy, names), strict=True))
+        pids = dict(zip(names, pool.map(runtime.processes.pids, names), strict=True))
+    service_urls, server_urls = runtime.addresses.service_urls(instance), runtime.server_urls()
+    mails = {"mails": str(runtime.addresses.maildir / "new")} if "mail" in runtime.servers else {}
     services: dict[str, Any] = {}
     for service in SERVICES:
         own = [row.name for row in service_set.processes if row.service == service]
@@ -137,7 +137,7 @@ def native_status(runtime: Runtime, instance: str = "") -> dict[str, Any]:
         "services": services,
         "servers": {
             name: {"url": server_urls[name], "pids": pids[name], "healthy": healthy[name]}
-            for name in runtime.server_processes
+            for name in runtime.addresses.server_processes
         },
         **mails,
     }

@@ -17,7 +17,7 @@ import httpx
 from deploy.errors import DeployError
 from deploy.native.install.system import last_lines
 from deploy.native.ports import Ports, require_free
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, servers_for
 

@@ -15,7 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY
+from deploy.native.supervision import INSTANCE_VARIABLE
+from deploy.paths import REPOSITORY
 from experiment.instance import remove_leftovers
 
 pytestmark = pytest.mark.timeout(600)

@@ -131,7 +131,7 @@ async def test_a_deleted_effect_is_lost(side: Side, notifications: asyncpg.Conne
         "delete from notification where sequence = (select max(sequence) from notification)"
     )
     assert found(await side.verify()) == {"lost": 1}
-    side.runtime.start_process(process(side, "notification-consumer"))
+    side.runtime.processes.start(process(side, "notification-consumer"))
 
 
 async def test_an_effect_recorded_twice_is_a_duplicate(side: Side, notifications: asyncpg.Connection[Any]) -> None:
@@ -192,26 +192,26 @@ async def test_a_change_of_a_user_that_does_not_come_to_the_order_service_leaves
 
 async def test_events_that_the_relay_does_not_ship_are_stuck_in_the_outbox(side: Side) -> None:
     impatient(side)
-    side.runtime.stop_process(process(side, "order"))
+    side.runtime.processes.stop(process(side, "order"))
     await add_backlog(side, "outbox")
     assert found(await side.verify()) == {"stuck": EVENTS}
-    side.runtime.start_process(process(side, "order"))
-    side.runtime.start_process(process(side, "notification-consumer"))
+    side.runtime.processes.start(process(side, "order"))
+    side.runtime.processes.start(process(side, "notification-consumer"))
     await recovers(side)
 
 
 async def test_events_that_nobody_consumes_are_stuck_in_the_broker(side: Side) -> None:
     impatient(side)
-    side.runtime.stop_process(process(side, "notification-consumer"))
+    side.runtime.processes.stop(process(side, "notification-consumer"))
     await add_backlog(side, "queue")
     await until_shipped(side)
     assert found(await side.verify()) == {"stuck": EVENTS}
-    side.runtime.start_process(process(side, "notification-consumer"))
+    side.runtime.processes.start(process(side, "notification-consumer"))
     await recovers(side)
 
 
 async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side: Side) -> None:
-    side.runtime.stop_process(process(side, "order"))
+    side.runtime.processes.stop(process(side, "order"))
     await add_backlog(side, "dead")
     outbox = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_order"))
     changed = await outbox.execute(
@@ -223,7 +223,7 @@ async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side
     )
     await outbox.close()
     assert changed == "UPDATE 2"
-    side.runtime.start_process(process(side, "order"))
+    side.runtime.processes.start(process(side, "order"))
     await until_shipped(side)
 
     async def consumed() -> bool:

@@ -45,7 +45,7 @@ async def check_an_outage_is_reported_and_survived(harness: Harness) -> None:
     await publish_all(broker, caught)
     await recorder.until(lambda: recorder.bodies[-1].startswith(b"caught-"), "a batch is being handled")
     await broker.ping()
-    await asyncio.to_thread(harness.runtime.stop_process, harness.system)
+    await asyncio.to_thread(harness.runtime.processes.stop, harness.system)
     try:
         with pytest.raises(UnavailableError):
             await broker.ping()
@@ -58,7 +58,7 @@ async def check_an_outage_is_reported_and_survived(harness: Harness) -> None:
         assert await leaving.publish(lost), "confirmed by nobody"  # leaves with something unsent
         await asyncio.wait_for(leaving.__aexit__(None, None, None), LEAVING_S)
     finally:
-        await asyncio.to_thread(harness.runtime.start_process, harness.system)
+        await asyncio.to_thread(harness.runtime.processes.start, harness.system)
     again = harness.messages(30, keys=3, prefix="again-")
     await _publish_until_confirmed(broker, again, harness.deadline_s)
     await recorder.until_settled(again)
@@ -76,8 +76,8 @@ async def check_a_kill_under_load_loses_nothing_confirmed(harness: Harness) -> N
     enough, restarted = asyncio.Event(), asyncio.Event()
     load = asyncio.create_task(_publish_load(harness, broker, confirmed, enough, restarted))
     await recorder.until(lambda: len(recorder.deliveries) > 500 or load.done(), "the load flows")
-    await asyncio.to_thread(harness.runtime.kill, harness.system)
-    await asyncio.to_thread(harness.runtime.wait_ready, harness.system)
+    await asyncio.to_thread(harness.runtime.processes.kill, harness.system)
+    await asyncio.to_thread(harness.runtime.processes.wait_ready, harness.system)
     restarted.set()
     await asyncio.wait_for(load, harness.deadline_s)
     await recorder.until_got(confirmed)

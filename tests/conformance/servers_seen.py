@@ -144,7 +144,7 @@ async def management(runtime: Runtime, path: str) -> Any:
     assert parts.password
     kind, _, rest = path.partition("/")
     async with httpx.AsyncClient(auth=(parts.username, parts.password), timeout=30) as client:
-        answer = await client.get(f"{runtime.management_url}/api/{kind}/%2F/{rest}")
+        answer = await client.get(f"{runtime.addresses.management_url}/api/{kind}/%2F/{rest}")
         answer.raise_for_status()
         return answer.json()
 

@@ -39,8 +39,9 @@ def messages(first: int, count: int) -> list[Message]:
 
 async def test_what_was_confirmed_arrives_when_the_first_of_three_nodes_is_killed(cluster: Runtime) -> None:
     [name] = cluster.servers
-    assert cluster.server_processes == [name, f"{name}-2", f"{name}-3"]
-    assert all(await asyncio.gather(*(asyncio.to_thread(cluster.is_healthy, n) for n in cluster.server_processes)))
+    nodes = cluster.addresses.server_processes
+    assert nodes == [name, f"{name}-2", f"{name}-3"]
+    assert all(await asyncio.gather(*(asyncio.to_thread(cluster.processes.is_healthy, node) for node in nodes)))
     settings = settings_from(cluster.service_env("notification-consumer", name))  # type: ignore[arg-type]
     seen: set[bytes] = set()
 
@@ -56,7 +57,7 @@ async def test_what_was_confirmed_arrives_when_the_first_of_three_nodes_is_kille
             assert line.count("tandem-") == 3, "a quorum queue has a member on each node"
         await broker.subscribe(SUBSCRIPTION, take)
         assert await broker.publish(messages(0, 50)) == []
-        await asyncio.to_thread(cluster.kill, name)
+        await asyncio.to_thread(cluster.processes.kill, name)
         left = messages(50, 50)
 
         async def confirmed() -> bool:

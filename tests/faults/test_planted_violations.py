@@ -61,7 +61,7 @@ async def sabotage(name: str, side: Side) -> PhaseResult:
         stand_in = f"{scene.process(process)}-stand-in"
         await scene.await_end(stand_in)
         scene.begin()
-        await scene.call(scene.runtime.stop_extra, stand_in)
+        await scene.call(scene.runtime.processes.stop_extra, stand_in)
         await scene.stand_in(process, {}, module)
         scene.end()
 

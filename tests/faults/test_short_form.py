@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY
+from deploy.native.supervision import INSTANCE_VARIABLE
+from deploy.paths import REPOSITORY
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -15,7 +15,7 @@ import httpx
 import orjson
 
 from deploy.native.ports import Ports
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from shared.migrate import migrate
 from tests.integration.world import SUBSCRIBER, World, eventually
 

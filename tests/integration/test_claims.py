@@ -157,7 +157,7 @@ async def test_a_flushed_redis_forgets_everything_and_serves_on(rabbit_world: Wo
 async def test_without_redis_every_method_says_so(rabbit_world: World) -> None:
     claims = await rabbit_world.claims(redis_timeout_s=0.5)
     events = some(1)
-    await asyncio.to_thread(rabbit_world.runtime.stop_process, "redis")
+    await asyncio.to_thread(rabbit_world.runtime.processes.stop, "redis")
     try:
         for call in (
             lambda: claims.claim("s", events),
@@ -168,6 +168,6 @@ async def test_without_redis_every_method_says_so(rabbit_world: World) -> None:
             with pytest.raises(UnavailableError):
                 await asyncio.wait_for(call(), 20)
     finally:
-        await asyncio.to_thread(rabbit_world.runtime.start_process, "redis")
+        await asyncio.to_thread(rabbit_world.runtime.processes.start, "redis")
     await claims.ping()
     assert await claims.claim("s", events) == [FIRST]

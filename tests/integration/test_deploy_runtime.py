@@ -15,7 +15,8 @@ import pytest
 from deploy.errors import PortTakenError, StartError
 from deploy.native import Ports, Runtime
 from deploy.native.site import Site
-from deploy.native.supervision import INSTANCE_VARIABLE, REPOSITORY, Program, Supervisor
+from deploy.native.supervision import INSTANCE_VARIABLE, Program, Supervisor
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs the servers
@@ -67,14 +68,14 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 def test_servers_answer_when_started_come_back_when_killed_and_are_gone_when_stopped(runtime: Runtime) -> None:
     runtime.start_servers()
-    assert runtime.is_healthy("postgres")
-    assert runtime.is_healthy("redis")
+    assert runtime.processes.is_healthy("postgres")
+    assert runtime.processes.is_healthy("redis")
 
-    killed = runtime.kill("postgres") + runtime.kill("redis")
+    killed = runtime.processes.kill("postgres") + runtime.processes.kill("redis")
     assert not [pid for pid in killed if psutil.pid_exists(pid)]
-    runtime.wait_ready("postgres")
-    runtime.wait_ready("redis")
-    assert not set(killed) & set(runtime.pids("postgres") + runtime.pids("redis"))
+    runtime.processes.wait_ready("postgres")
+    runtime.processes.wait_ready("redis")
+    assert not set(killed) & set(runtime.processes.pids("postgres") + runtime.processes.pids("redis"))
 
     runtime.stop()
     await_none_left(runtime.root, timeout_s=0)
@@ -83,19 +84,19 @@ def test_servers_answer_when_started_come_back_when_killed_and_are_gone_when_sto
 def test_a_stopped_process_stays_down_until_it_is_started(runtime: Runtime) -> None:
     runtime.start_servers()
 
-    runtime.stop_process("redis")
-    assert not runtime.is_healthy("redis")
-    assert runtime.pids("redis") == []
+    runtime.processes.stop("redis")
+    assert not runtime.processes.is_healthy("redis")
+    assert runtime.processes.pids("redis") == []
 
-    runtime.start_process("redis")
-    assert runtime.is_healthy("redis")
+    runtime.processes.start("redis")
+    assert runtime.processes.is_healthy("redis")
 
 
 async def test_it_can_be_used_inside_an_event_loop(runtime: Runtime) -> None:
     runtime.start_servers()
     runtime.ensure_databases(["order", "order"])
 
-    assert runtime.is_healthy("postgres")
+    assert runtime.processes.is_healthy("postgres")
 
 
 def test_data_and_password_outlive_a_restart(runtime: Runtime) -> None:
@@ -107,7 +108,7 @@ def test_data_and_password_outlive_a_restart(runtime: Runtime) -> None:
     again.start_servers()
 
     assert again.server_urls() == before
-    assert again.is_healthy("postgres")
+    assert again.processes.is_healthy("postgres")
 
 
 def test_a_taken_port_is_named_and_nothing_is_started(runtime: Runtime) -> None:

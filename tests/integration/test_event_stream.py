@@ -180,13 +180,13 @@ async def test_redis_flushed_and_stopped_under_load_doubles_nothing(world: World
         await world.await_effects(50)
         await redis.flushall()
         await world.await_effects(100)
-        await asyncio.to_thread(world.runtime.stop_process, "redis")
+        await asyncio.to_thread(world.runtime.processes.stop, "redis")
         try:
             await publishing
             await load(world)  # every event a second time, under new ids: see below
             await world.await_effects(COUNT + COUNT // 2)
         finally:
-            await asyncio.to_thread(world.runtime.start_process, "redis")
+            await asyncio.to_thread(world.runtime.processes.start, "redis")
         await world.await_effects(2 * COUNT, deadline_s=120)
         await world.drained()
     await redis.aclose()
@@ -199,7 +199,7 @@ async def test_postgresql_restarted_under_load_loses_and_doubles_nothing(world: 
     async with world.consumer():
         publishing = asyncio.create_task(load(world))
         await world.await_effects(50)
-        await asyncio.to_thread(world.runtime.restart, "postgres")
+        await asyncio.to_thread(world.runtime.processes.restart, "postgres")
         await publishing
         await assert_each_once_in_order(world)
 
@@ -208,8 +208,8 @@ async def test_postgresql_killed_under_load_loses_and_doubles_nothing(world: Wor
     async with world.consumer():
         publishing = asyncio.create_task(load(world))
         await world.await_effects(50)
-        await asyncio.to_thread(world.runtime.kill, "postgres")
-        await asyncio.to_thread(world.runtime.wait_ready, "postgres")
+        await asyncio.to_thread(world.runtime.processes.kill, "postgres")
+        await asyncio.to_thread(world.runtime.processes.wait_ready, "postgres")
         await publishing
         await assert_each_once_in_order(world)
 
@@ -222,12 +222,12 @@ async def test_postgresql_that_hangs_under_load_loses_and_doubles_nothing(rabbit
     ):
         publishing = asyncio.create_task(load(world))
         await world.await_effects(50)
-        world.runtime.kill("postgres", signal.SIGSTOP)
+        world.runtime.processes.kill("postgres", signal.SIGSTOP)
         try:
             await publishing
             await asyncio.sleep(3)  # longer than the time-out
         finally:
-            world.runtime.kill("postgres", signal.SIGCONT)
+            world.runtime.processes.kill("postgres", signal.SIGCONT)
         await assert_each_once_in_order(world)
 
 
@@ -236,11 +236,11 @@ async def test_redis_that_hangs_under_load_doubles_nothing_and_blocks_nothing_af
     async with world.consumer(redis_timeout_s=0.3):
         publishing = asyncio.create_task(load(world))
         await world.await_effects(50)
-        world.runtime.kill("redis", signal.SIGSTOP)
+        world.runtime.processes.kill("redis", signal.SIGSTOP)
         try:
             await world.await_effects(150)
         finally:
-            world.runtime.kill("redis", signal.SIGCONT)
+            world.runtime.processes.kill("redis", signal.SIGCONT)
         await publishing
         await assert_each_once_in_order(world)
 

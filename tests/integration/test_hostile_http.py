@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from deploy.native import Runtime
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from services.dead_letter import app as dead_letter_app
 from services.notification import app as notification_app
 from services.order import app as order_app

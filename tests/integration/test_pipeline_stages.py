@@ -262,11 +262,11 @@ async def _impossible_when_odd(event: Event[Happened], uow: UnitOfWork) -> None:
 async def test_postgresql_away_for_longer_than_the_hold_gives_the_batch_back_unharmed(rabbit_world: World) -> None:
     pipeline = await rabbit_world.pipeline(outage_hold_s=0.5, postgres_timeout_s=2.0)
     events = [happened(n) for n in range(3)]
-    await asyncio.to_thread(rabbit_world.runtime.stop_process, "postgres")
+    await asyncio.to_thread(rabbit_world.runtime.processes.stop, "postgres")
     try:
         assert await pipeline(rabbit_world.deliver(events)) == [RETRY] * 3
     finally:
-        await asyncio.to_thread(rabbit_world.runtime.start_process, "postgres")
+        await asyncio.to_thread(rabbit_world.runtime.processes.start, "postgres")
     assert await (await rabbit_world.claims(alive=False)).claim("tester", events) == [FIRST] * 3
     assert await pipeline(rabbit_world.deliver(events)) == [ACK] * 3
     assert await rabbit_world.numbers() == [0, 1, 2]
@@ -277,12 +277,12 @@ async def test_without_redis_the_inbox_alone_keeps_effects_single(rabbit_world: 
     pipeline = await rabbit_world.pipeline(redis_timeout_s=0.5)
     early, late = happened(1), happened(2)
     await pipeline(rabbit_world.deliver([early]))
-    await asyncio.to_thread(rabbit_world.runtime.stop_process, "redis")
+    await asyncio.to_thread(rabbit_world.runtime.processes.stop, "redis")
     try:
         for _ in range(3):
             assert await pipeline(rabbit_world.deliver([early, late])) == [ACK] * 2
     finally:
-        await asyncio.to_thread(rabbit_world.runtime.start_process, "redis")
+        await asyncio.to_thread(rabbit_world.runtime.processes.start, "redis")
     assert await pipeline(rabbit_world.deliver([early, late])) == [ACK] * 2
     assert await rabbit_world.numbers() == [1, 2]
 

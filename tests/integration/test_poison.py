@@ -144,12 +144,12 @@ async def test_a_batch_damaged_on_the_brokers_disk_is_put_aside_whole_and_stops_
     batches += [(partition, kafka_batch([(b"k", happened(3 + partition).encode(), ())])) for partition in range(3)]
     await publish_kafka_batches(runtime, topic, batches)
     (segment,) = (runtime.site.data("kafka")).rglob(f"{topic}-0/00000000000000000000.log")
-    await asyncio.to_thread(runtime.stop_process, "kafka")
+    await asyncio.to_thread(runtime.processes.stop, "kafka")
     try:
         assert segment.read_bytes().count(lost) == 1
         segment.write_bytes(segment.read_bytes().replace(lost, lost.swapcase()))
     finally:
-        await asyncio.to_thread(runtime.start_process, "kafka")
+        await asyncio.to_thread(runtime.processes.start, "kafka")
     async with kafka_world.consumer():
         assert sorted(await kafka_world.await_effects(6)) == list(range(6))
         (letter,) = await kafka_world.await_dead_letters(1)

@@ -249,12 +249,12 @@ async def test_while_the_broker_is_away_rows_stay_and_afterwards_all_arrive(worl
     async with relay(world, publish_timeout_s=5.0), world.consumer():
         await commit(world, range(20))
         await world.await_effects(20)
-        await asyncio.to_thread(world.runtime.stop_process, world.broker_name)
+        await asyncio.to_thread(world.runtime.processes.stop, world.broker_name)
         try:
             await commit(world, range(20, 50))
             assert await world.count("outbox") >= 30
         finally:
-            await asyncio.to_thread(world.runtime.start_process, world.broker_name)
+            await asyncio.to_thread(world.runtime.processes.start, world.broker_name)
         await commit(world, range(50, 60))
         await world.await_effects(60, deadline_s=120)
         await until_empty(world, deadline_s=120)
@@ -270,7 +270,7 @@ async def test_postgresql_restarted_costs_the_relay_nothing(rabbit_world: World)
     async with relay(world), world.consumer():
         await commit(world, range(10))
         await world.await_effects(10)
-        await asyncio.to_thread(world.runtime.restart, "postgres")
+        await asyncio.to_thread(world.runtime.processes.restart, "postgres")
         await eventually(lambda: reachable(world), "PostgreSQL is back for this test's own pool")
         await commit(world, range(10, 20))
         await world.await_effects(20)

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 
 from deploy.native import BrokerName, Runtime
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from shared.broker.base import Broker, DeadLetter
 from shared.broker.connect import create_broker
 from shared.dead_letter.headers import ERROR_TYPE
@@ -50,7 +50,7 @@ class RunningSystem:
         self.runtime = runtime
         self.broker_name: BrokerName = broker
         self.expected_dead_letters: set[bytes] = set()
-        self.urls = runtime.service_urls(broker)
+        self.urls = runtime.addresses.service_urls(broker)
         self.http = httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=50))
 
     def process(self, name: str) -> str:
@@ -182,13 +182,15 @@ class RunningSystem:
     async def flawed(self, process: str, environment: dict[str, str]) -> AsyncIterator[None]:
         """In place of `process` runs one with these settings; then, when the block is left, the real one again."""
         name = self.process(process)
-        await asyncio.to_thread(self.runtime.stop_process, name)
-        extra = await asyncio.to_thread(self.runtime.start_extra, name, "flawed", environment, in_place=True)
+        await asyncio.to_thread(self.runtime.processes.stop, name)
+        extra = await asyncio.to_thread(
+            self.runtime.processes.start_extra, name, "flawed", environment, in_place=True
+        )
         try:
             yield
         finally:
-            await asyncio.to_thread(self.runtime.stop_extra, extra)
-            await asyncio.to_thread(self.runtime.start_process, name)
+            await asyncio.to_thread(self.runtime.processes.stop_extra, extra)
+            await asyncio.to_thread(self.runtime.processes.start, name)
 
     # -- processes that stop dead
 
@@ -199,7 +201,7 @@ class RunningSystem:
         When the block is left it is killed with SIGKILL, if it still lives, and the real one starts.
         """
         name = self.process(process)
-        await asyncio.to_thread(self.runtime.stop_process, name)
+        await asyncio.to_thread(self.runtime.processes.stop, name)
         reached = directory / f"{name}-{point}"
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")},
@@ -219,7 +221,7 @@ class RunningSystem:
             if halting.returncode is None:
                 halting.send_signal(signal.SIGKILL)
             await halting.wait()
-            await asyncio.to_thread(self.runtime.start_process, name)
+            await asyncio.to_thread(self.runtime.processes.start, name)
 
 
 async def exists(path: Path) -> bool:

@@ -68,8 +68,8 @@ async def test_a_thousand_orders_survive_services_that_are_killed_again_and_agai
     random.shuffle(victims)
     for turn, victim in enumerate(victims, start=1):
         await eventually(partial(_so_many, orders, turn * ORDERS // 8), f"the turn of {victim}")
-        await asyncio.to_thread(system.runtime.kill, victim)
-        await asyncio.to_thread(system.runtime.wait_ready, victim)
+        await asyncio.to_thread(system.runtime.processes.kill, victim)
+        await asyncio.to_thread(system.runtime.processes.wait_ready, victim)
     await clients
     assert len(orders) == len(set(orders)) == ORDERS, "a key stands for one order"
     await system.each_told_once(orders)

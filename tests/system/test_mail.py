@@ -23,7 +23,7 @@ SENDER = Settings.model_fields["mail_from"].default
 def mails(system: RunningSystem) -> list[EmailMessage]:
     """Everything that the development mail server has taken."""
     found = []
-    for path in (system.runtime.maildir / "new").glob("*"):
+    for path in (system.runtime.addresses.maildir / "new").glob("*"):
         message = message_from_bytes(path.read_bytes(), policy=default)
         assert isinstance(message, EmailMessage)
         found.append(message)
@@ -61,7 +61,7 @@ async def test_an_order_leads_to_a_mail_that_tells_of_its_event(system: RunningS
 
 
 async def degraded(system: RunningSystem) -> dict[str, str]:
-    url = system.runtime.process_urls(system.broker_name)[system.process("notification-consumer")]
+    url = system.runtime.addresses.process_urls(system.broker_name)[system.process("notification-consumer")]
     answer = await system.http.get(f"{url}/health/ready")
     assert answer.status_code == 200, answer.text
     named: dict[str, str] = answer.json()["degraded"]
@@ -73,7 +73,7 @@ async def test_while_the_mail_server_is_away_mails_wait_and_all_arrive_when_it_i
     system: RunningSystem,
 ) -> None:
     user = await system.register("Grace")
-    await asyncio.to_thread(system.runtime.stop_process, "mail")
+    await asyncio.to_thread(system.runtime.processes.stop, "mail")
     try:
         orders = [await system.order(user) for _ in range(ORDERS)]
 
@@ -83,7 +83,7 @@ async def test_while_the_mail_server_is_away_mails_wait_and_all_arrive_when_it_i
         await eventually(open_breaker, "the breaker is open")
         assert len(await system.notifications_of(orders)) <= ORDERS, "notifications go on"
     finally:
-        await asyncio.to_thread(system.runtime.start_process, "mail")
+        await asyncio.to_thread(system.runtime.processes.start, "mail")
 
     # Of these orders only: a process that another test killed between sending and recording may send a mail twice.
     async def arrived() -> Counter[str]:

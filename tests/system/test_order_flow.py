@@ -12,7 +12,7 @@ import pytest
 
 from deploy.errors import DeployError
 from deploy.native import Runtime
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from deploy.show.traces import Found, Span, find_in_files
 from shared.broker.base import Message
 from shared.dead_letter.headers import ERROR_TYPE

@@ -65,8 +65,8 @@ async def test_a_rolling_restart_under_load_shows_no_error_and_loses_nothing(sys
         for row in PROCESSES:
             name = system.process(row.name)
             before = len(load.orders)
-            await asyncio.to_thread(system.runtime.stop_process, name)
-            await asyncio.to_thread(system.runtime.start_process, name)
+            await asyncio.to_thread(system.runtime.processes.stop, name)
+            await asyncio.to_thread(system.runtime.processes.start, name)
 
             async def goes_on(before: int = before) -> bool:
                 return len(load.orders) > before

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.stack import choice as stack
 from deploy.stack import compose as containers

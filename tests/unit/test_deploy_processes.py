@@ -8,7 +8,8 @@ from deploy.native.ports import Ports
 from deploy.native.servers.kafka import new_cluster_id
 from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, programs
 from deploy.native.site import Site
-from deploy.native.supervision import REPOSITORY, Program, group_config, shutdown_timeout_s
+from deploy.native.supervision import Program, group_config, shutdown_timeout_s
+from deploy.paths import REPOSITORY
 from deploy.topology import PROCESSES, SERVICES, SUBSCRIPTIONS
 from shared.settings import Settings
 

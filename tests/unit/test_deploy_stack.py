@@ -12,7 +12,7 @@ import pytest
 from deploy.errors import DeployError
 from deploy.native import Ports
 from deploy.native.site import write_state
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.stack import choice as stack
 
