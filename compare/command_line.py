@@ -19,12 +19,13 @@ from compare.run import run
 from compare.summary import summarise
 from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
-from experiment.atomic_directory import require_place
+from experiment.atomic_directory import NotAReportError, require_report_or_nothing
 from experiment.side import StalledError
 from experiment.signals import Interrupted
-from experiment.workload import DEFAULT_WORKLOAD, WorkloadError, load_workload
+from experiment.workload import WorkloadError, load_workload
 from shared.errors import TandemError
 
+DEFAULT_WORKLOAD = Path(__file__).resolve().parent / "workloads" / "default.yml"
 _DEFAULT_OUT = Path("reports/latest")
 _RUN_ROOT = REPOSITORY / ".run"
 
@@ -37,9 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     out: Path = chosen.out
     try:
         workload = load_workload(chosen.workload, chosen.rounds)
-        require_place(out)
+        require_report_or_nothing(out)
         outcome = run(workload, _RUN_ROOT)
-    except WorkloadError as error:
+    except (WorkloadError, NotAReportError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     except (DeployError, StalledError, TandemError) as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compare.phases import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from deploy.native import BrokerName
 from experiment import facts
-from experiment.checker import Verdict
-from experiment.side import BacklogResult, Side, SteadyResult
 from experiment.usage import GENERATOR, OTHERS
 
 _COMPARED = {"effects_per_s": "higher", "relay_events_per_s": "higher", "p50_ms": "lower", "p99_ms": "lower"}
@@ -24,7 +23,7 @@ _ROUNDS_MIN = 5
 def differences(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, str]:
     """For each figure who is better and by how much, or why that cannot be said."""
     general = _no_verdict(outcome)
-    steady_results = [result for side in outcome.sides.values() for result in side.steady_results]
+    steady_results = [result for measured in outcome.sides.values() for result in measured.steady]
     client_limited = any(_client_limited(result) for result in steady_results)
     saturated = any(result.load.overruns for result in steady_results)
     found: dict[str, str] = {}
@@ -68,8 +67,8 @@ def notes(outcome: RunResult) -> list[str]:
             "the machine was not calm: programs that do not belong to the run used "
             f"{_share(outcome, OTHERS):.0%} of its CPU time while figures were taken."
         )
-    for broker, side in outcome.sides.items():
-        found += [f"{broker}: {note}" for note in _side_notes(side, outcome.verdicts[broker])]
+    for broker, measured in outcome.sides.items():
+        found += [f"{broker}: {note}" for note in _side_notes(measured)]
     found.append(f"the load generator used {_share(outcome, GENERATOR):.0%} of the CPU time meanwhile.")
     found.append(f"profile {facts.PROFILE}")
     if outcome.workload.rounds < _ROUNDS_MIN:
@@ -77,15 +76,15 @@ def notes(outcome: RunResult) -> list[str]:
     return found
 
 
-def _side_notes(side: Side, verdict: Verdict) -> Iterator[str]:
-    if not verdict.sound:
+def _side_notes(measured: MeasuredSide) -> Iterator[str]:
+    if not measured.verdict.sound:
         yield "events were lost, doubled or left behind: no figure is given."
-    for result in side.steady_results:
+    for result in measured.steady:
         yield from _steady_notes(result)
-    for backlog in side.backlog_results:
+    for backlog in measured.backlogs:
         if backlog.waiting != backlog.events:
             yield f"in {backlog.phase} {backlog.waiting} of {backlog.events} events waited when the drain began."
-    samples = sum(result.latencies.count for result in side.steady_results)
+    samples = sum(result.latencies.count for result in measured.steady)
     if samples < _SAMPLES_MIN:
         yield f"p99 rests on {samples} samples only."
 
@@ -121,7 +120,7 @@ def _calm(outcome: RunResult) -> bool:
 def _share(outcome: RunResult, group: str) -> float:
     """The part of the machine's CPU time that a group used while figures were taken."""
     results: list[SteadyResult | BacklogResult] = []
-    for side in outcome.sides.values():
-        results += [*side.steady_results, *side.backlog_results]
+    for measured in outcome.sides.values():
+        results += [*measured.steady, *measured.backlogs]
     available_s = sum(result.seconds for result in results) * float(outcome.hardware["cores"] or 1)
     return sum(result.cpu_s.get(group, 0.0) for result in results) / available_s if available_s else 0.0

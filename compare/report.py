@@ -1,4 +1,4 @@
-"""Writes the report directory and prints the table."""
+"""Writes the directory of a comparison's report and prints its table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compare.run import RunResult
-from experiment.atomic_directory import replaced
+from experiment.atomic_directory import replace_directory
 from experiment.figures import Latencies, write_histogram_log
 from experiment.ledger import write_ledger
 
@@ -21,12 +21,12 @@ _PIPE_WIDTH = 118
 
 def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None:
     """Replace the directory `out` by this report: it is there whole, or as it was before."""
-    with replaced(out) as fresh:
+    with replace_directory(out) as fresh:
         (fresh / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         write_ledger(
             fresh / "ledger.jsonl.gz",
-            {broker: side.entries for broker, side in outcome.sides.items()},
-            {broker: side.committed_s() for broker, side in outcome.sides.items()},
+            {broker: measured.side.entries for broker, measured in outcome.sides.items()},
+            {broker: measured.side.committed_s() for broker, measured in outcome.sides.items()},
         )
         write_histogram_log(fresh / "latencies.hlog", _histograms(outcome))
 
@@ -34,8 +34,8 @@ def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None
 def _histograms(outcome: RunResult) -> dict[str, tuple[float, float, Latencies]]:
     return {
         f"{broker}-{result.phase}": (result.load.started_s, result.seconds, result.latencies)
-        for broker, side in outcome.sides.items()
-        for result in side.steady_results
+        for broker, measured in outcome.sides.items()
+        for result in measured.steady
     }
 
 

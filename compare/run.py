@@ -9,21 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from compare.phases import MeasuredSide, run_backlog, run_steady, warm_up
 from deploy.native import Runtime
 from deploy.topology import BROKERS, BrokerName
 from experiment import facts
 from experiment.broker_state import topology
-from experiment.checker import Verdict
 from experiment.clock import Clock
 from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
-from experiment.progress_bar import Journey, Leg
+from experiment.progress_bar import Phase, ProgressBar
 from experiment.schedule import turns
 from experiment.side import Side
 from experiment.signals import run_until_signal
 from experiment.workload import Workload
 
-STARTING = "starting the servers"
-SERVICES_LEG = "starting the services"
+SERVERS = "starting the servers"
+SERVICES = "starting the services"
 USERS = "registering users"
 WARM_UP = "warm-up"
 STEADY = "steady load"
@@ -35,12 +35,11 @@ _NAME = "compare"
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run found: the sides with their results, the verdicts, and what they depend on."""
+    """What a run found on each side, and what that depends on."""
 
     workload: Workload
     started_at: datetime
-    sides: dict[BrokerName, Side] = field(default_factory=dict)
-    verdicts: dict[BrokerName, Verdict] = field(default_factory=dict)
+    sides: dict[BrokerName, MeasuredSide] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
@@ -49,22 +48,22 @@ class RunResult:
     @property
     def sound(self) -> bool:
         """Whether no side lost or doubled anything, or left it behind."""
-        return all(verdict.sound for verdict in self.verdicts.values())
+        return all(measured.verdict.sound for measured in self.sides.values())
 
 
-def plan(workload: Workload) -> list[Leg]:
-    """The legs of the run in their order. Estimates are of a machine with two cores."""
+def plan(workload: Workload) -> list[Phase]:
+    """The phases of the run in their order. Estimates are of a machine with two cores."""
     steady_s = workload.steady.duration_s + workload.steady.follow_up_after_s + 1
     backlog_s = 7 + workload.backlog.events / 2_000
     warm_up_s = workload.warm_up.steady_s + 2 + workload.warm_up.backlog_events / 1_500
-    legs = [Leg(STARTING, 10), Leg(SERVICES_LEG, 16)]
-    legs += [Leg(USERS, 2 + workload.users / 50, broker) for broker in BROKERS]
-    legs += [Leg(WARM_UP, warm_up_s, broker) for broker in BROKERS]
+    phases = [Phase(SERVERS, 10), Phase(SERVICES, 16)]
+    phases += [Phase(USERS, 2 + workload.users / 50, broker) for broker in BROKERS]
+    phases += [Phase(WARM_UP, warm_up_s, broker) for broker in BROKERS]
     for number in range(1, workload.rounds + 1):
         order = turns(workload.seed, number)
-        legs += [Leg(STEADY, steady_s, broker, number) for broker in order]
-        legs += [Leg(BACKLOG, backlog_s, broker, number) for broker in reversed(order)]
-    return [*legs, *(Leg(CHECK, 2, broker) for broker in BROKERS)]
+        phases += [Phase(STEADY, steady_s, broker, number) for broker in order]
+        phases += [Phase(BACKLOG, backlog_s, broker, number) for broker in reversed(order)]
+    return [*phases, *(Phase(CHECK, 2, broker) for broker in BROKERS)]
 
 
 def run(workload: Workload, run_root: Path) -> RunResult:
@@ -76,18 +75,18 @@ def run(workload: Workload, run_root: Path) -> RunResult:
     outcome = RunResult(workload, datetime.now(UTC))
     began = time.monotonic()
     outcome.hardware = facts.hardware(facts.busy_percent())
-    legs = plan(workload)
-    with Journey(legs) as journey, instance(run_root, _NAME, journey) as runtime:
-        servers, services, *rest = legs
-        with journey.leg(servers):
+    phases = plan(workload)
+    with ProgressBar(phases) as progress, instance(run_root, _NAME, progress) as runtime:
+        servers, services, *rest = phases
+        with progress.phase(servers):
             runtime.start_servers()
-        with journey.leg(services):
+        with progress.phase(services):
             start_both_sets(runtime)
         outcome.versions = facts.versions(runtime)
         outcome.settings = facts.settings(runtime)
-        run_until_signal(_drive(outcome, runtime, journey, rest))
+        run_until_signal(_drive(outcome, runtime, progress, rest))
         if not outcome.sound:
-            keep_logs(runtime, run_root, _NAME, journey)
+            keep_logs(runtime, run_root, _NAME, progress)
     outcome.took_s = time.monotonic() - began
     return outcome
 
@@ -103,28 +102,30 @@ def start_both_sets(runtime: Runtime) -> None:
             runtime.processes.wait_ready(f"{broker}-{name}")
 
 
-async def _drive(outcome: RunResult, runtime: Runtime, journey: Journey, legs: list[Leg]) -> None:
+async def _drive(outcome: RunResult, runtime: Runtime, progress: ProgressBar, phases: list[Phase]) -> None:
     clock = Clock()
     async with AsyncExitStack() as stack:
         for broker in BROKERS:
             databases = await stack.enter_async_context(databases_of(runtime, broker))
-            outcome.sides[broker] = Side(broker, runtime, outcome.workload, clock, journey, databases)
-        for leg in legs:
-            assert leg.broker is not None
-            with journey.leg(leg):
-                await _go(leg, outcome, outcome.sides[leg.broker])
+            side = Side(broker, runtime, outcome.workload, clock, progress, databases)
+            outcome.sides[broker] = MeasuredSide(side)
+        for phase in phases:
+            assert phase.broker is not None
+            with progress.phase(phase):
+                await _run_phase(phase, outcome.sides[phase.broker])
         outcome.settings["topology"] = {broker: await topology(broker, runtime) for broker in BROKERS}
 
 
-async def _go(leg: Leg, outcome: RunResult, side: Side) -> None:
-    phase = f"{leg.kind.split()[0]}-{leg.round_number}"
-    if leg.kind == USERS:
+async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
+    side = measured.side
+    name = f"{phase.kind.split()[0]}-{phase.round_number}"
+    if phase.kind == USERS:
         await side.register_users()
-    elif leg.kind == WARM_UP:
-        await side.warm_up()
-    elif leg.kind == STEADY:
-        await side.run_steady(phase)
-    elif leg.kind == BACKLOG:
-        await side.run_backlog(phase)
+    elif phase.kind == WARM_UP:
+        await warm_up(side)
+    elif phase.kind == STEADY:
+        measured.steady.append(await run_steady(side, name))
+    elif phase.kind == BACKLOG:
+        measured.backlogs.append(await run_backlog(side, name))
     else:
-        outcome.verdicts[side.broker] = await side.verify()
+        await side.verify()

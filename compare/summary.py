@@ -1,4 +1,4 @@
-"""The summary of a run as plain data: what goes into summary.json and what the table is printed from."""
+"""Makes the summary of a run, as plain data: summary.json, and what the table is printed from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from statistics import median
 from typing import Any
 
 from compare import judgement
+from compare.phases import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
+from deploy.native import BrokerName
 from experiment import figures
 from experiment.checker import Verdict
 from experiment.figures import Latencies
-from experiment.side import BacklogResult, Side, SteadyResult
 
 DISCLAIMER = (
     "Absolute numbers belong to this machine, on which brokers, database, services and load generator share the "
@@ -23,7 +24,7 @@ _EXAMPLES_MAX = 5
 
 def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     """Everything about a run; `command` is what does it again."""
-    brokers = {broker: _broker(side, outcome.verdicts[broker]) for broker, side in outcome.sides.items()}
+    brokers = {broker: _broker(measured) for broker, measured in outcome.sides.items()}
     return {
         "brokers": brokers,
         "differences": judgement.differences(outcome, brokers),
@@ -49,13 +50,14 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     }
 
 
-def _broker(side: Side, verdict: Verdict) -> dict[str, Any]:
-    drained = [result.drain.per_s for result in side.backlog_results]
-    relayed = [result.relay.per_s for result in side.backlog_results]
+def _broker(measured: MeasuredSide) -> dict[str, Any]:
+    verdict = measured.verdict
+    drained = [result.drain.per_s for result in measured.backlogs]
+    relayed = [result.relay.per_s for result in measured.backlogs]
     together = Latencies()
-    for result in side.steady_results:
+    for result in measured.steady:
         together.add(result.latencies)
-    per_round = [result.latencies.figures() for result in side.steady_results]
+    per_round = [result.latencies.figures() for result in measured.steady]
     by_round: dict[str, Sequence[float | None]] = {
         "effects_per_s": drained,
         "relay_events_per_s": relayed,
@@ -76,9 +78,9 @@ def _broker(side: Side, verdict: Verdict) -> dict[str, Any]:
         **verdict.counts(),
         "range": {name: _range(values) for name, values in by_round.items()},
         "latency": together.figures() if verdict.sound else None,
-        "cost": _cost(side, side.backlog_results if verdict.sound else []),
-        "steady_rounds": [_steady(result) for result in side.steady_results],
-        "backlog_rounds": [_backlog(result) for result in side.backlog_results],
+        "cost": _cost(measured.side.broker, measured.backlogs if verdict.sound else []),
+        "steady_rounds": [_steady(result) for result in measured.steady],
+        "backlog_rounds": [_backlog(result) for result in measured.backlogs],
         "examples": _examples(verdict),
     }
 
@@ -114,9 +116,9 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
     }
 
 
-def _cost(side: Side, results: Sequence[BacklogResult]) -> dict[str, Any]:
+def _cost(broker: BrokerName, results: Sequence[BacklogResult]) -> dict[str, Any]:
     """CPU seconds per 100,000 effects while draining, by who spent them; the broker's memory at its highest."""
-    parts = (side.broker, "postgres", "redis", f"{side.broker}_services")
+    parts = (broker, "postgres", "redis", f"{broker}_services")
     effects = sum(result.cpu_effects for result in results)
     spent = {part: sum(result.cpu_s.get(part, 0.0) for result in results) for part in parts}
     names = ("broker", "postgres", "redis", "services")

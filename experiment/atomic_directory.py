@@ -1,4 +1,4 @@
-"""A report's directory that is replaced as a whole."""
+"""Replaces the directory of a report as a whole: it is the new one or the old one, never half of it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiment.workload import WorkloadError
+
+class NotAReportError(Exception):
+    """What would be replaced is no report; the message is one sentence that names it."""
 
 
 @contextmanager
-def replaced(out: Path) -> Iterator[Path]:
+def replace_directory(out: Path) -> Iterator[Path]:
     """A fresh directory to write into, which takes the place of `out` when the body ends.
 
-    `out` is there whole, or as it was before.
+    When the body fails, `out` stays as it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -32,7 +34,7 @@ def replaced(out: Path) -> Iterator[Path]:
         raise
 
 
-def require_place(out: Path) -> None:
-    """Refuse to replace a directory that holds something else than a report."""
+def require_report_or_nothing(out: Path) -> None:
+    """Raise `NotAReportError` where something else than a report would be replaced."""
     if out.exists() and not (out / "summary.json").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise WorkloadError(f"{out} exists and is no report: it will not be replaced")
+        raise NotAReportError(f"{out} exists and is no report: it will not be replaced")

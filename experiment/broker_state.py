@@ -15,14 +15,13 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.native import BrokerName, Runtime
 from deploy.topology import SUBSCRIPTIONS
-from experiment.effects import identities
+from experiment.effects import SUBSCRIBER, identities
 from experiment.ledger import Identity
 from shared.broker.base import Subscription, destination_name
 from shared.broker.connect import create_broker
 from shared.broker.kafka.topics import subscribed_topics
 from shared.settings import Settings
 
-SUBSCRIBER = "notification"
 _PLACES = tuple(
     Subscription(channel=channel, subscriber=subscriber, types=frozenset())
     for subscriber, channel in SUBSCRIPTIONS

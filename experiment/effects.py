@@ -1,4 +1,4 @@
-"""Reads what really happened from the services' databases: effects, outboxes, the users that orders know."""
+"""Reads what really happened from the services' databases: effects, outboxes, versions, letters."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from experiment.ledger import Entry, Identity, Outcome
 from shared.envelope import Envelope
 from shared.errors import UndecodableError
 
+SUBSCRIBER = "notification"
+"""The subscriber whose effects are counted: a row in its service's table `notification` for every event."""
+CONSUMER = "notification-consumer"
+"""The process in which it runs."""
 _TIMEOUT_S = 60.0
 
 # The row's transaction says when it was committed, to the microsecond (track_commit_timestamp = on).

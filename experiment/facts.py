@@ -15,6 +15,7 @@ from deploy.native import Runtime
 from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
 from experiment.backlog import settings_from
+from experiment.effects import CONSUMER
 from shared.broker.kafka import adapter as kafka
 from shared.broker.kafka import producer as kafka_producer
 from shared.broker.rabbit import adapter as rabbit
@@ -90,7 +91,7 @@ def settings(runtime: Runtime) -> dict[str, Any]:
         "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
         "redis": data / "redis" / "redis.conf",
     }
-    shared = settings_from(runtime.service_env("notification-consumer", "kafka", "kafka"))
+    shared = settings_from(runtime.service_env(CONSUMER, "kafka", "kafka"))
     return {
         "profile": PROFILE,
         "processes": {row.name: row.roles for row in MEASURED},
@@ -109,7 +110,7 @@ def _service_settings(runtime: Runtime) -> dict[str, Any]:
     """The settings of the services that both sets share; the broker is the only difference."""
     shown: list[dict[str, Any]] = []
     for broker in BROKERS:
-        made = settings_from(runtime.service_env("notification-consumer", broker, broker)).model_dump(mode="json")
+        made = settings_from(runtime.service_env(CONSUMER, broker, broker)).model_dump(mode="json")
         shown.append(
             {
                 name: value

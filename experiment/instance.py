@@ -1,4 +1,4 @@
-"""Servers of its own for an experiment, and nothing left of them afterwards."""
+"""Starts servers for one experiment and removes them with their data when it ends."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import psutil
 
 from deploy.native import Ports, Runtime
 from deploy.native.site import read_state
+from deploy.progress import Steps
 from deploy.topology import BROKERS, SERVICES, BrokerName, ServerName
 from experiment.effects import Databases
-from experiment.progress_bar import Journey
 
 _CLOCK_SLACK_S = 5.0
 """The start of a process is known to the second, and the clock may have been set since."""
 
 
 def databases_of(runtime: Runtime, broker: BrokerName) -> Databases:
+    """The databases of the set of services that is named after a broker; not connected yet."""
     return Databases({service: runtime.dsn(runtime.sets[broker].database(service)) for service in SERVICES})
 
 
@@ -44,7 +45,7 @@ def belongs_to(pid: int, place: Path) -> bool:
 def instance(
     run_root: Path,
     name: str,
-    journey: Journey,
+    steps: Steps,
     *,
     ports: Ports | None = None,
     servers: Collection[ServerName] = ("postgres", "redis", *BROKERS),  # no mail is sent while we measure
@@ -54,17 +55,17 @@ def instance(
     Should this process be killed outright, the instance's own watch ends its processes.
     """
     root = run_root / f"{name}-{os.getpid()}"
-    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=journey)
+    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=steps)
     try:
         yield runtime
     finally:
-        journey.detail("stopping everything")
-        runtime.stop(remove=True)
+        with steps.step("stopping everything"):
+            runtime.stop(remove=True)
 
 
-def keep_logs(runtime: Runtime, run_root: Path, name: str, journey: Journey) -> None:
+def keep_logs(runtime: Runtime, run_root: Path, name: str, steps: Steps) -> None:
     """Keep the logs of a run that found something, and say where."""
     kept = run_root / f"{name}-failed-logs"
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(runtime.site.logs, kept)
-    journey.say(f"the logs of this run are kept in {kept}")
+    steps.say(f"the logs of this run are kept in {kept}")

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal's standard error, plain lines elsewhere, with the time that is left."""
+"""Shows on standard error how far a run is and how long it will take: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
-from rich.progress_bar import ProgressBar
+from rich.progress_bar import ProgressBar as Bar
 from rich.text import Text
 
 from deploy.native import BrokerName
@@ -20,8 +20,11 @@ _ALMOST = 0.97
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
-    """A part of the run. `kind` says what is done, `estimate_s` about how long it takes."""
+class Phase:
+    """A part of a run, such as the steady load on Kafka in round 2.
+
+    `kind` says what is done in words for a person, `estimate_s` about how long it takes.
+    """
 
     kind: str
     estimate_s: float
@@ -34,28 +37,28 @@ class Leg:
         return " · ".join(part for part in (where, self.broker or "", self.kind) if part)
 
 
-class Journey(Steps):
-    """Shows the legs of a run one after the other; also takes the steps that the runtime reports."""
+class ProgressBar(Steps):
+    """Shows the phases of a run one after the other, and within them the steps that the runtime reports."""
 
-    def __init__(self, legs: Sequence[Leg]) -> None:
+    def __init__(self, phases: Sequence[Phase]) -> None:
         super().__init__(quiet=True)
-        self._left = list(legs)
-        self._total_s = sum(leg.estimate_s for leg in legs)
+        self._left = list(phases)
+        self._total_s = sum(phase.estimate_s for phase in phases)
         self._done_s = 0.0
-        self._current: Leg | None = None
+        self._current: Phase | None = None
         self._began = self._started = time.monotonic()
         self._console = Console(stderr=True, highlight=False)
         self._bar = Progress(
             SpinnerColumn(),
-            _Bar(self),
+            _BarColumn(self),
             TextColumn("{task.description}", markup=False),
-            _Remaining(self),
+            _RemainingColumn(self),
             console=self._console,
             transient=True,
         )
         self._task = self._bar.add_task("starting", total=None)
 
-    def __enter__(self) -> Journey:
+    def __enter__(self) -> ProgressBar:
         if self._console.is_terminal:
             self._bar.start()
         return self
@@ -64,22 +67,24 @@ class Journey(Steps):
         self._bar.stop()
 
     @contextmanager
-    def leg(self, leg: Leg) -> Iterator[None]:
-        """Show `leg` while the body runs."""
-        self._current, self._began = leg, time.monotonic()
-        self._left.remove(leg)
-        self._show(leg.title)
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Show `phase` while the body runs."""
+        self._current, self._began = phase, time.monotonic()
+        self._left.remove(phase)
+        self._show(phase.title)
         if not self._console.is_terminal:
             elapsed = _clock(time.monotonic() - self._started)
-            self._console.print(f"[{elapsed}] {leg.title} (about {_clock(self.remaining_s())} left)", markup=False)
+            self._console.print(
+                f"[{elapsed}] {phase.title} (about {_clock(self.remaining_s())} left)", markup=False
+            )
         try:
             yield
         finally:
-            self._done_s += leg.estimate_s
+            self._done_s += phase.estimate_s
             self._current = None
 
     def detail(self, text: str) -> None:
-        """What is going on, within the leg if there is one: on a terminal only."""
+        """What is going on, within the phase if there is one: on a terminal only."""
         self._show(f"{self._current.title}: {text}" if self._current is not None else text)
 
     @contextmanager
@@ -98,38 +103,38 @@ class Journey(Steps):
     def _show(self, text: str) -> None:
         self._bar.update(self._task, description=text)
 
-    def _into_leg_s(self) -> float:
+    def _into_phase_s(self) -> float:
         if self._current is None:
             return 0.0
-        # A leg that takes longer than estimated waits just before its end.
+        # A phase that takes longer than estimated waits just before its end.
         return min(time.monotonic() - self._began, _ALMOST * self._current.estimate_s)
 
     def share(self) -> float:
         """How much is done, 0 to 1, in estimated time."""
-        return (self._done_s + self._into_leg_s()) / self._total_s if self._total_s else 0.0
+        return (self._done_s + self._into_phase_s()) / self._total_s if self._total_s else 0.0
 
     def remaining_s(self) -> float:
         """Estimated time that is left."""
         current_s = self._current.estimate_s if self._current else 0.0
-        return sum(leg.estimate_s for leg in self._left) + current_s - self._into_leg_s()
+        return sum(phase.estimate_s for phase in self._left) + current_s - self._into_phase_s()
 
 
-class _Bar(ProgressColumn):
-    def __init__(self, journey: Journey) -> None:
+class _BarColumn(ProgressColumn):
+    def __init__(self, progress: ProgressBar) -> None:
         super().__init__()
-        self._journey = journey
+        self._progress = progress
 
-    def render(self, task: Task) -> ProgressBar:
-        return ProgressBar(total=1.0, completed=self._journey.share(), width=_WIDTH)
+    def render(self, task: Task) -> Bar:
+        return Bar(total=1.0, completed=self._progress.share(), width=_WIDTH)
 
 
-class _Remaining(ProgressColumn):
-    def __init__(self, journey: Journey) -> None:
+class _RemainingColumn(ProgressColumn):
+    def __init__(self, progress: ProgressBar) -> None:
         super().__init__()
-        self._journey = journey
+        self._progress = progress
 
     def render(self, task: Task) -> Text:
-        return Text(f"{_clock(self._journey.remaining_s())} left", style="progress.remaining")
+        return Text(f"{_clock(self._progress.remaining_s())} left", style="progress.remaining")
 
 
 def _clock(seconds: float) -> str:

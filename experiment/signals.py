@@ -1,7 +1,8 @@
-"""Ctrl-C, a polite kill, a closed terminal: the first ends the run in good order, further ones change nothing.
+"""Ends a run in good order on SIGINT (Ctrl-C), SIGTERM or SIGHUP (a closed terminal).
 
-Python's own way raises KeyboardInterrupt wherever the program happens to be. Inside the event loop, a second one
-can drop the very callback that would have ended the first, and the loop then waits for ever.
+The first signal ends it, further ones change nothing. Python's own way raises KeyboardInterrupt wherever the
+program happens to be: inside the event loop, a second one can drop the very callback that would have ended the
+first, and the loop then waits for ever.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-DEFAULT_WORKLOAD = Path(__file__).resolve().parent.parent / "compare" / "workloads" / "default.yml"
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=5_000)]
 Lines = Annotated[int, Field(ge=1, le=100)]

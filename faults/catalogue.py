@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from deploy.topology import BROKERS, BrokerName, ServerName
+from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import clock_step, poison, quota
 from faults.scene import Scene
 from shared import failpoints
 
-CONSUMER = "notification-consumer"
 ORDER = "order"
 """The order service's HTTP interface and relay, in one process."""
 

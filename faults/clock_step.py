@@ -14,10 +14,10 @@ import httpx
 from deploy.errors import DeployError
 from deploy.native.install.system import apt_install
 from experiment.clock import until
+from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults.scene import PATIENCE_S, Scene
 
-_CONSUMER = "notification-consumer"
 _PACKAGE = "libfaketime"
 _BACK_S = 3_600
 _POLL_S = 0.2
@@ -50,7 +50,7 @@ async def prepare(scene: Scene) -> None:
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    await scene.stand_in(_CONSUMER, environment)
+    await scene.stand_in(CONSUMER, environment)
 
 
 async def step_back(scene: Scene) -> None:
@@ -58,7 +58,7 @@ async def step_back(scene: Scene) -> None:
     scene.begin()
     _dial(scene).write_text(f"-{_BACK_S}\n")
     scene.end()
-    url = scene.runtime.addresses.process_urls(scene.broker)[f"{scene.process(_CONSUMER)}-stand-in"]
+    url = scene.runtime.addresses.process_urls(scene.broker)[f"{scene.process(CONSUMER)}-stand-in"]
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
 
         async def seen() -> bool:
@@ -72,4 +72,4 @@ async def step_back(scene: Scene) -> None:
 
 async def restore(scene: Scene) -> None:
     """The consumer with the machine's clock."""
-    await scene.restored(_CONSUMER)
+    await scene.restored(CONSUMER)

@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS
-from experiment.atomic_directory import require_place
+from experiment.atomic_directory import NotAReportError, require_report_or_nothing
 from experiment.signals import Interrupted
 from experiment.workload import WorkloadError
 from faults.catalogue import FAULTS
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     out: Path = chosen.out
     try:
-        require_place(out)
+        require_report_or_nothing(out)
         result = run(planned, _RUN_ROOT)
-    except WorkloadError as error:
+    except (WorkloadError, NotAReportError) as error:
         print(f"faults: {error}", file=sys.stderr)
         return 2
     except DeployError as error:

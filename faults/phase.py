@@ -10,6 +10,7 @@ from typing import Any
 
 from experiment import checker
 from experiment.checker import Verdict
+from experiment.effects import CONSUMER
 from experiment.ledger import Entry
 from experiment.side import Side
 from faults.catalogue import Fault
@@ -22,7 +23,6 @@ LEAD_S = 2.0
 """The fault comes so long after the load has begun."""
 TAIL_S = 5.0
 """The load goes on for so long after the fault, at least."""
-_CONSUMER = "notification-consumer"
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ async def verify(side: Side, entries: Sequence[Entry]) -> Verdict:
     before = side.verdict
     whole = await side.verify()
     # It is stopped there if something was missing; where it runs, this changes nothing.
-    await asyncio.to_thread(side.runtime.processes.start, side.process(_CONSUMER))
+    await asyncio.to_thread(side.runtime.processes.start, side.process(CONSUMER))
     return checker.since(whole, before, entries, side.effects)
 
 
@@ -125,7 +125,7 @@ async def _load_with(fault: Fault, scene: Scene) -> tuple[list[Entry], dict[str,
 
     async def strike() -> None:
         await asyncio.sleep(LEAD_S)
-        side.journey.detail("the fault")
+        side.progress.detail("the fault")
         began_s = side.clock.now_s()
         await fault.act(scene)
         scene.began_s = scene.began_s or began_s
@@ -146,7 +146,7 @@ async def _load_with(fault: Fault, scene: Scene) -> tuple[list[Entry], dict[str,
 
 
 async def _restored(fault: Fault, scene: Scene) -> None:
-    scene.side.journey.detail("afterwards")
+    scene.side.progress.detail("afterwards")
     await fault.restore(scene)
 
 

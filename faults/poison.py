@@ -7,10 +7,10 @@ import asyncio
 import httpx
 
 from experiment.clock import until
+from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults.scene import PATIENCE_S, Scene
 
-_CONSUMER = "notification-consumer"
 _KEEPER = "dead-letter"
 _LETTERS = 8
 _ARRIVAL_S = 4.0
@@ -20,7 +20,7 @@ _TIMEOUT_S = 10.0
 
 async def prepare(scene: Scene) -> None:
     """A consumer that cannot take the next events of one type."""
-    await scene.stand_in(_CONSUMER, {"TANDEM_FAILPOINTS": f"handler:order.paid=raise*{_LETTERS}"})
+    await scene.stand_in(CONSUMER, {"TANDEM_FAILPOINTS": f"handler:order.paid=raise*{_LETTERS}"})
 
 
 async def arrives(scene: Scene) -> None:
@@ -28,7 +28,7 @@ async def arrives(scene: Scene) -> None:
     scene.begin()
     await scene.call(scene.runtime.processes.stop, scene.process(_KEEPER))
     await asyncio.sleep(_ARRIVAL_S)
-    await scene.restored(_CONSUMER)
+    await scene.restored(CONSUMER)
     await scene.call(scene.runtime.processes.start, scene.process(_KEEPER))
     scene.end()
     url = scene.runtime.addresses.service_urls(scene.broker)["dead_letter"]
@@ -47,5 +47,5 @@ async def arrives(scene: Scene) -> None:
 
 async def restore(scene: Scene) -> None:
     """A sound consumer, and the dead-letter service."""
-    await scene.restored(_CONSUMER)
+    await scene.restored(CONSUMER)
     await scene.call(scene.runtime.processes.start, scene.process(_KEEPER))

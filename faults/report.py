@@ -1,4 +1,4 @@
-"""Writes `summary.json`, `run.json` and the ledger, and prints the table."""
+"""Writes the directory of a report (`summary.json`, `run.json` and the ledger) and prints its table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiment.atomic_directory import replaced
+from experiment.atomic_directory import replace_directory
 from experiment.checker import Verdict
 from experiment.ledger import write_ledger
 from faults.catalogue import fault_named
@@ -72,7 +72,7 @@ def circumstances(result: RunResult, command: str) -> dict[str, Any]:
 def write_report(out: Path, result: RunResult, command: str) -> None:
     """Replace the directory `out` by this report: it is there whole, or as it was before."""
     documents = {"summary.json": summarise(result), "run.json": circumstances(result, command)}
-    with replaced(out) as fresh:
+    with replace_directory(out) as fresh:
         for name, document in documents.items():
             (fresh / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         write_ledger(fresh / "ledger.jsonl.gz", result.entries, result.committed_s)

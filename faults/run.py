@@ -20,7 +20,7 @@ from experiment.checker import Verdict
 from experiment.clock import Clock
 from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
 from experiment.ledger import Entry, Identity
-from experiment.progress_bar import Journey, Leg
+from experiment.progress_bar import Phase, ProgressBar
 from experiment.side import Side, StalledError
 from experiment.signals import run_until_signal
 from experiment.workload import Workload, load_workload
@@ -76,17 +76,17 @@ class Stage:
     def servers(self) -> tuple[ServerName, ...]:
         return ("postgres", "redis", *self.brokers)
 
-    def legs(self) -> list[Leg]:
+    def phases(self) -> list[Phase]:
         """Estimates are of a machine with two cores."""
-        legs = [Leg(_STARTING, 12 + 9 * len(self.brokers))]
-        legs += [Leg(_USERS, 3, broker) for broker in self.brokers]
-        legs += [
-            Leg(fault.title, fault.load_s + 8, broker)
+        phases = [Phase(_STARTING, 12 + 9 * len(self.brokers))]
+        phases += [Phase(_USERS, 3, broker) for broker in self.brokers]
+        phases += [
+            Phase(fault.title, fault.load_s + 8, broker)
             for fault in self.faults
             for broker in self.brokers
             if broker in fault.brokers
         ]
-        return [*legs, Leg(_QUIET, _QUIET_S + 2)]
+        return [*phases, Phase(_QUIET, _QUIET_S + 2)]
 
 
 def stages(brokers: Sequence[BrokerName], faults: Sequence[Fault]) -> list[Stage]:
@@ -103,38 +103,38 @@ def run(planned: Sequence[Stage], run_root: Path, workload: Workload | None = No
     result = RunResult(workload or load_workload(LOAD), datetime.now(UTC))
     began = time.monotonic()
     result.hardware = facts.hardware(facts.busy_percent())
-    with Journey([leg for stage in planned for leg in stage.legs()]) as journey:
+    with ProgressBar([phase for stage in planned for phase in stage.phases()]) as progress:
         for stage in planned:
             try:
-                _run_stage(stage, result, run_root, journey)
+                _run_stage(stage, result, run_root, progress)
             except Exception as error:  # noqa: BLE001  whatever it is: what was found until then must be told
                 result.broken = f"{type(error).__name__}: {error}"
                 if not isinstance(error, DeployError | StalledError):  # those say themselves what is wrong
-                    journey.say(traceback.format_exc())
+                    progress.say(traceback.format_exc())
                 break
     result.took_s = time.monotonic() - began
     return result
 
 
-def _run_stage(stage: Stage, result: RunResult, run_root: Path, journey: Journey) -> None:
+def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: ProgressBar) -> None:
     ports = Ports.free_block(proxied=stage.nodes == 1, nodes=stage.nodes)
     proxied = {
         name: ends for name, ends in ports.proxies.items() if ports.proxied and name in (*map(str, stage.servers),)
     }
     with (
-        instance(run_root, NAME, journey, ports=ports, servers=stage.servers) as runtime,
+        instance(run_root, NAME, progress, ports=ports, servers=stage.servers) as runtime,
         Proxies(proxied) as proxies,
     ):
         try:
-            with journey.leg(stage.legs()[0]):
+            with progress.phase(stage.phases()[0]):
                 start(runtime, stage)
             result.versions = facts.versions(runtime)
-            run_until_signal(_drive(stage, result, runtime, proxies, journey))
+            run_until_signal(_drive(stage, result, runtime, proxies, progress))
         except Exception:
-            keep_logs(runtime, run_root, NAME, journey)
+            keep_logs(runtime, run_root, NAME, progress)
             raise
         if not result.sound:
-            keep_logs(runtime, run_root, NAME, journey)
+            keep_logs(runtime, run_root, NAME, progress)
 
 
 def start(runtime: Runtime, stage: Stage) -> None:
@@ -148,23 +148,25 @@ def start(runtime: Runtime, stage: Stage) -> None:
             runtime.processes.wait_ready(row.name)
 
 
-async def _drive(stage: Stage, result: RunResult, runtime: Runtime, proxies: Proxies, journey: Journey) -> None:
+async def _drive(
+    stage: Stage, result: RunResult, runtime: Runtime, proxies: Proxies, progress: ProgressBar
+) -> None:
     clock = Clock()
     sides: dict[BrokerName, Side] = {}
-    left = iter(stage.legs()[1:])
+    left = iter(stage.phases()[1:])
     async with AsyncExitStack() as stack:
         for broker in stage.brokers:
             databases = await stack.enter_async_context(databases_of(runtime, broker))
-            sides[broker] = Side(broker, runtime, result.workload, clock, journey, databases)
-            with journey.leg(next(left)):
+            sides[broker] = Side(broker, runtime, result.workload, clock, progress, databases)
+            with progress.phase(next(left)):
                 # The inbox alone is to keep effects from being doubled.
                 await databases.drop_unique_constraint()
                 await sides[broker].register_users()
         for fault in stage.faults:
             for broker in (broker for broker in stage.brokers if broker in fault.brokers):
-                with journey.leg(next(left)):
+                with progress.phase(next(left)):
                     await _play(fault, sides[broker], proxies, result)
-        with journey.leg(next(left)):
+        with progress.phase(next(left)):
             await asyncio.sleep(_QUIET_S)
             for broker, side in sides.items():
                 await side.databases.connect()

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from compare.command_line import DEFAULT_WORKLOAD
+from compare.phases import BacklogResult, MeasuredSide, SteadyResult
 from compare.report import print_report
 from compare.run import RunResult
 from compare.summary import summarise
@@ -21,10 +23,10 @@ from experiment.effects import Databases
 from experiment.figures import Latencies, RateFigure
 from experiment.ledger import Entry
 from experiment.load import LoadReport
-from experiment.progress_bar import Journey
-from experiment.side import BacklogResult, Side, SteadyResult
+from experiment.progress_bar import ProgressBar
+from experiment.side import Side
 from experiment.usage import OTHERS
-from experiment.workload import DEFAULT_WORKLOAD, load_workload
+from experiment.workload import load_workload
 
 WORKLOAD = load_workload(DEFAULT_WORKLOAD, rounds=2)
 
@@ -59,11 +61,13 @@ def run_result(tmp_path: Path, rates: dict[BrokerName, tuple[float, float]]) -> 
     runtime = Runtime(tmp_path, Ports(25_000))
     result = RunResult(WORKLOAD, datetime(2026, 1, 1, tzinfo=UTC), hardware={"cores": 2})
     for broker, (first, second) in rates.items():
-        side = Side(broker, runtime, WORKLOAD, Clock(), Journey([]), Databases({}))
-        side.steady_results = [steady("steady-1", 10 / first), steady("steady-2", 10 / second)]
-        side.backlog_results = [backlog("backlog-1", first), backlog("backlog-2", second)]
-        result.sides[broker] = side
-        result.verdicts[broker] = Verdict(acknowledged=10, effects=10)
+        side = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), Databases({}))
+        side.verdict = Verdict(acknowledged=10, effects=10)
+        result.sides[broker] = MeasuredSide(
+            side,
+            [steady("steady-1", 10 / first), steady("steady-2", 10 / second)],
+            [backlog("backlog-1", first), backlog("backlog-2", second)],
+        )
     return result
 
 
@@ -91,8 +95,8 @@ def test_one_round_gives_no_verdict(tmp_path: Path) -> None:
 
 def test_a_busy_machine_gives_no_verdict_and_says_so_first(tmp_path: Path) -> None:
     result = run_result(tmp_path, APART)
-    for side in result.sides.values():
-        for steady_result in side.steady_results:
+    for measured in result.sides.values():
+        for steady_result in measured.steady:
             steady_result.cpu_s[OTHERS] = 12.0
     summary = summarise(result, "make compare")
     assert set(summary["differences"].values()) == {"no verdict: busy machine"}
@@ -101,7 +105,7 @@ def test_a_busy_machine_gives_no_verdict_and_says_so_first(tmp_path: Path) -> No
 
 def test_late_sends_give_no_verdict_on_latency_but_one_on_throughput(tmp_path: Path) -> None:
     result = run_result(tmp_path, APART)
-    result.sides["kafka"].steady_results[0].load.late = 60
+    result.sides["kafka"].steady[0].load.late = 60
     summary = summarise(result, "make compare")
     assert summary["differences"]["p99_ms"] == "no verdict: late sends"
     assert summary["differences"]["effects_per_s"] == "kafka 2.0x higher"
@@ -111,7 +115,9 @@ def test_late_sends_give_no_verdict_on_latency_but_one_on_throughput(tmp_path: P
 @pytest.mark.parametrize("violated", ["lost", "stuck", "dead_lettered"])
 def test_a_side_that_lost_an_event_has_no_figure(tmp_path: Path, violated: str) -> None:
     result = run_result(tmp_path, APART)
-    getattr(result.verdicts["kafka"], violated).append(Entry("steady-1", "order.placed", 1.0, key="k", sequence=1))
+    getattr(result.sides["kafka"].verdict, violated).append(
+        Entry("steady-1", "order.placed", 1.0, key="k", sequence=1)
+    )
     assert not result.sound
     summary = summarise(result, "make compare")
     for name in ("effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"):
@@ -124,7 +130,7 @@ def test_a_side_that_lost_an_event_has_no_figure(tmp_path: Path, violated: str) 
 
 def test_the_table_shows_both_columns_and_marks_a_violation(tmp_path: Path) -> None:
     result = run_result(tmp_path, APART)
-    result.verdicts["kafka"].lost.append(Entry("steady-1", "order.placed", 1.0, key="k", sequence=1))
+    result.sides["kafka"].verdict.lost.append(Entry("steady-1", "order.placed", 1.0, key="k", sequence=1))
     summary = summarise(result, "make compare")
     written = io.StringIO()
     print_report(copy.deepcopy(summary), Path("reports/latest"), Console(file=written, highlight=False))
@@ -136,7 +142,7 @@ def test_the_table_shows_both_columns_and_marks_a_violation(tmp_path: Path) -> N
 
 def test_latency_is_not_quoted_at_saturation(tmp_path: Path) -> None:
     result = run_result(tmp_path, APART)
-    result.sides["rabbit"].steady_results[1].load.overruns = 1
+    result.sides["rabbit"].steady[1].load.overruns = 1
     summary = summarise(result, "make compare")
     assert summary["differences"]["p99_ms"] == "no verdict: saturated"
     assert any("the services did not keep up" in note for note in summary["notes"])

@@ -11,13 +11,15 @@ from typing import Any
 import asyncpg
 import pytest
 
+from compare.phases import MeasuredSide, run_backlog, run_steady
 from compare.run import start_both_sets
 from deploy.native import BrokerName, Ports, Runtime
 from experiment.backlog import settings_from, write_backlog
 from experiment.checker import Verdict
 from experiment.clock import Clock, until
+from experiment.effects import CONSUMER
 from experiment.instance import databases_of
-from experiment.progress_bar import Journey
+from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.workload import Workload
 
@@ -48,14 +50,18 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 
 @pytest.fixture(params=["rabbit", "kafka"], scope="module")
-async def side(request: pytest.FixtureRequest, runtime: Runtime) -> AsyncIterator[Side]:
+async def measured(request: pytest.FixtureRequest, runtime: Runtime) -> AsyncIterator[MeasuredSide]:
     """A side that has run a steady phase, all of it sound."""
     broker: BrokerName = request.param
     async with databases_of(runtime, broker) as databases:
-        side = Side(broker, runtime, WORKLOAD, Clock(), Journey([]), databases)
+        side = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), databases)
         await side.register_users()
-        await side.run_steady("steady-1")
-        yield side
+        yield MeasuredSide(side, [await run_steady(side, "steady-1")])
+
+
+@pytest.fixture
+def side(measured: MeasuredSide) -> Side:
+    return measured.side
 
 
 @pytest.fixture
@@ -70,10 +76,6 @@ async def notifications(side: Side) -> AsyncIterator[asyncpg.Connection[Any]]:
             "truncate notification; insert into notification overriding system value table kept"
         )
         await connection.close()
-
-
-def process(side: Side, name: str) -> str:
-    return f"{side.broker}-{name}"
 
 
 def found(verdict: Verdict) -> dict[str, int]:
@@ -106,20 +108,20 @@ def patient_again(side: Side) -> Iterator[None]:
     side.verdict = Verdict()
 
 
-async def test_nothing_is_found_where_nothing_was_planted(side: Side) -> None:
+async def test_nothing_is_found_where_nothing_was_planted(measured: MeasuredSide) -> None:
+    side = measured.side
     verdict = await side.verify()
     assert verdict.sound
     assert found(verdict) == {}
     assert verdict.acknowledged == verdict.effects == len(side.entries)
-    steady = side.steady_results[0]
+    [steady] = measured.steady
     assert steady.latencies.count == steady.load.operations
     assert steady.latencies.negative == 0
     assert not steady.load.errors
 
 
 async def test_a_backlog_is_shipped_and_drained_and_sound(side: Side) -> None:
-    await side.run_backlog("backlog-1")
-    result = side.backlog_results[-1]
+    result = await run_backlog(side, "backlog-1")
     assert result.waiting == EVENTS
     assert result.whole.count <= EVENTS
     assert found(await side.verify()) == {}
@@ -131,7 +133,7 @@ async def test_a_deleted_effect_is_lost(side: Side, notifications: asyncpg.Conne
         "delete from notification where sequence = (select max(sequence) from notification)"
     )
     assert found(await side.verify()) == {"lost": 1}
-    side.runtime.processes.start(process(side, "notification-consumer"))
+    side.runtime.processes.start(side.process(CONSUMER))
 
 
 async def test_an_effect_recorded_twice_is_a_duplicate(side: Side, notifications: asyncpg.Connection[Any]) -> None:
@@ -192,26 +194,26 @@ async def test_a_change_of_a_user_that_does_not_come_to_the_order_service_leaves
 
 async def test_events_that_the_relay_does_not_ship_are_stuck_in_the_outbox(side: Side) -> None:
     impatient(side)
-    side.runtime.processes.stop(process(side, "order"))
+    side.runtime.processes.stop(side.process("order"))
     await add_backlog(side, "outbox")
     assert found(await side.verify()) == {"stuck": EVENTS}
-    side.runtime.processes.start(process(side, "order"))
-    side.runtime.processes.start(process(side, "notification-consumer"))
+    side.runtime.processes.start(side.process("order"))
+    side.runtime.processes.start(side.process(CONSUMER))
     await recovers(side)
 
 
 async def test_events_that_nobody_consumes_are_stuck_in_the_broker(side: Side) -> None:
     impatient(side)
-    side.runtime.processes.stop(process(side, "notification-consumer"))
+    side.runtime.processes.stop(side.process(CONSUMER))
     await add_backlog(side, "queue")
     await until_shipped(side)
     assert found(await side.verify()) == {"stuck": EVENTS}
-    side.runtime.processes.start(process(side, "notification-consumer"))
+    side.runtime.processes.start(side.process(CONSUMER))
     await recovers(side)
 
 
 async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side: Side) -> None:
-    side.runtime.processes.stop(process(side, "order"))
+    side.runtime.processes.stop(side.process("order"))
     await add_backlog(side, "dead")
     outbox = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_order"))
     changed = await outbox.execute(
@@ -223,7 +225,7 @@ async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side
     )
     await outbox.close()
     assert changed == "UPDATE 2"
-    side.runtime.processes.start(process(side, "order"))
+    side.runtime.processes.start(side.process("order"))
     await until_shipped(side)
 
     async def consumed() -> bool:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compare.command_line import main
+from compare.command_line import DEFAULT_WORKLOAD, main
 from compare.run import BACKLOG, STEADY, plan
 from deploy.topology import BROKERS
 from experiment.schedule import plan_steady, turns
-from experiment.workload import DEFAULT_WORKLOAD, Workload, WorkloadError, load_workload
+from experiment.workload import Workload, WorkloadError, load_workload
 
 DOCUMENT = yaml.safe_load(DEFAULT_WORKLOAD.read_text())
 
@@ -131,9 +131,9 @@ def test_each_broker_is_as_often_first_as_second_in_every_two_rounds() -> None:
 
 
 def test_in_a_round_phases_alternate_and_every_broker_has_each(workload: Workload) -> None:
-    legs = plan(workload)
+    phases = plan(workload)
     for number in range(1, workload.rounds + 1):
-        steady = [leg.broker for leg in legs if leg.round_number == number and leg.kind == STEADY]
-        backlog = [leg.broker for leg in legs if leg.round_number == number and leg.kind == BACKLOG]
+        steady = [phase.broker for phase in phases if phase.round_number == number and phase.kind == STEADY]
+        backlog = [phase.broker for phase in phases if phase.round_number == number and phase.kind == BACKLOG]
         assert set(steady) == set(BROKERS)
         assert backlog == steady[::-1]

@@ -10,11 +10,12 @@ import pytest
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.topology import BROKERS
 from experiment.clock import Clock
+from experiment.effects import CONSUMER
 from experiment.instance import databases_of
-from experiment.progress_bar import Journey
+from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.workload import load_workload
-from faults.catalogue import CONSUMER, ORDER, Fault
+from faults.catalogue import ORDER, Fault
 from faults.phase import PhaseResult, play
 from faults.proxy import Proxies
 from faults.run import LOAD, Stage, start
@@ -43,7 +44,7 @@ async def sides(runtime: Runtime) -> AsyncIterator[dict[BrokerName, Side]]:
         for broker in BROKERS:
             databases = await stack.enter_async_context(databases_of(runtime, broker))
             await databases.drop_unique_constraint()
-            made[broker] = Side(broker, runtime, WORKLOAD, Clock(), Journey([]), databases)
+            made[broker] = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), databases)
             await made[broker].register_users()
         yield made
 
