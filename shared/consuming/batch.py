@@ -41,8 +41,11 @@ class Work:
     handler: Handler
     deliveries: list[Delivery]
     attempt: int = 1
+    """How often the event was taken up, this time included, without being finished or given back."""
     runs: int = 0
+    """How often its handler was called here."""
     status: Status | None = None
+    """None while it is open."""
     error: Exception | None = None
     claims_counted: set[ClaimState] = field(default_factory=set)
     finished: bool = False
@@ -51,12 +54,37 @@ class Work:
 
 @dataclass(slots=True)
 class Batch:
+    """Deliveries in broker order, and everything that the stages find out about them."""
+
+    deliveries: Sequence[Delivery]
     works: dict[tuple[str, str], Work] = field(default_factory=dict)
-    statuses: dict[int, Status] = field(default_factory=dict)  # by `id` of the delivery
+    """By source and id, in the order of their first deliveries."""
+    statuses: dict[int, Status] = field(default_factory=dict)
+    """By `id()` of the delivery."""
     rejected: list[tuple[Delivery, Exception]] = field(default_factory=list)
+    """What could not be read, and why."""
 
     def open(self) -> list[Work]:
+        """The events that nothing is decided about yet."""
         return [work for work in self.works.values() if work.status is None]
+
+    def has_suspects(self) -> bool:
+        """Whether an open event was in the hands of a process that did not finish it: it may have died of it."""
+        return any(work.attempt > 1 and work.status is None for work in self.works.values())
+
+    def close(self) -> None:
+        """Give every delivery of an event its status: the first the event's own, the others are duplicates of it.
+
+        An event that nothing was decided about is retried.
+        """
+        for work in self.works.values():
+            self.statuses[id(work.deliveries[0])] = work.status or Status.RETRIED
+            duplicate = Status.RETRIED if work.status is Status.RETRIED else Status.DUPLICATE
+            self.statuses.update((id(again), duplicate) for again in work.deliveries[1:])
+
+    def outcome(self) -> list[Status]:
+        """What became of each delivery, in their order. Only of a closed batch."""
+        return [self.statuses[id(delivery)] for delivery in self.deliveries]
 
 
 def retry_later(works: Sequence[Work], error: UnavailableError) -> None:

@@ -1,11 +1,16 @@
-"""How much a subscriber takes: at once, and per second."""
+"""The first stage: how much a subscriber takes, at once and per second, and what it reads of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiolimiter import AsyncLimiter
 
-from shared.broker.base import Subscription
+from shared.broker.base import Delivery, Subscription
+from shared.consuming.batch import Batch, Status, Work
 from shared.consuming.subscriber import Subscriber
+from shared.envelope import Envelope
+from shared.errors import UnknownEventTypeError
 from shared.settings import Settings
 
 OUTSIDE_EFFECTS_IN_FLIGHT_MAX = 100
@@ -13,10 +18,15 @@ OUTSIDE_EFFECTS_IN_FLIGHT_MAX = 100
 
 
 class Intake:
-    """In flight are at most two batches, or a hundred events with effects outside the database; with a limit to
-    the rate, a batch is at most a second's worth."""
+    """Makes a batch of deliveries, at the rate and in the portions that the settings allow.
+
+    In flight are at most two batches, or a hundred events with effects outside the database; with a limit to
+    the rate, a batch is at most a second's worth.
+    """
 
     def __init__(self, subscriber: Subscriber, settings: Settings) -> None:
+        self._handlers = {handler.model.event_type: handler for handler in subscriber.handlers}
+        self._ignores = subscriber.ignores
         self._limiter: AsyncLimiter | None = None
         queue = f"{subscriber.name}.{subscriber.channel}"
         in_flight_max, batch_max = 2 * settings.batch_max, settings.batch_max
@@ -40,3 +50,25 @@ class Intake:
         if self._limiter is not None:
             for _ in range(count):
                 await self._limiter.acquire()
+
+    def read(self, deliveries: Sequence[Delivery]) -> Batch:
+        """Decode each delivery and gather those of one event; what cannot be read is in the batch's `rejected`."""
+        batch = Batch(deliveries)
+        for delivery in deliveries:
+            try:
+                envelope = Envelope.decode(delivery.body)
+                known = batch.works.get((envelope.source, envelope.id))
+                if known is not None:
+                    known.deliveries.append(delivery)
+                    continue
+                handler = self._handlers.get(envelope.type)
+                if handler is None and envelope.type in self._ignores:
+                    batch.statuses[id(delivery)] = Status.IGNORED
+                    continue
+                if handler is None:
+                    raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")  # noqa: TRY301
+                work = Work(envelope, handler.read(envelope), handler, [delivery])
+                batch.works[envelope.source, envelope.id] = work
+            except Exception as error:  # noqa: BLE001 - a model's own code may raise anything: this event's fault
+                batch.rejected.append((delivery, error))
+        return batch

@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from sqlalchemy import select
 
 from shared.broker.base import Broker, Settlement
-from shared.consuming import pipeline as pipeline_module
+from shared.consuming import inbox
 from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
@@ -70,7 +70,7 @@ async def test_without_the_inbox_the_test_above_would_fail(
     async def everything_is_fresh(_c: object, _s: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
         return {(event.source, event.id) for event in events}
 
-    monkeypatch.setattr(pipeline_module.inbox, "record", everything_is_fresh)
+    monkeypatch.setattr(inbox, "record", everything_is_fresh)
     pipeline = await rabbit_world.pipeline(claims=ForgetfulClaims(rabbit_world.settings()))
     batch = rabbit_world.deliver([happened(1)])
     await pipeline(batch)
@@ -237,11 +237,8 @@ async def test_a_dead_letter_that_is_not_confirmed_leaves_the_event_with_the_bro
             await self.broker.publish_dead_letter(*arguments)
 
     refusing = Refusing(await rabbit_world.publisher())
-    pipeline = await rabbit_world.pipeline(
-        _impossible_when_odd,
-        broker=refusing,
-        outage_hold_s=0.1,  # type: ignore[arg-type]
-    )
+    parts: dict[str, Any] = {"broker": refusing}  # it has of a broker what is needed here
+    pipeline = await rabbit_world.pipeline(_impossible_when_odd, outage_hold_s=0.1, **parts)
     batch = rabbit_world.deliver([b"garbage", *(happened(n) for n in range(4))])
     assert await pipeline(batch) == [RETRY, ACK, RETRY, ACK, RETRY]
     refusing.open = True

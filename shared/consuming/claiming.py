@@ -1,0 +1,103 @@
+"""The stage that claims a batch's events in Redis, and later marks or gives back what it claimed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+
+import structlog
+
+from shared.broker.base import Subscription
+from shared.consuming.batch import Batch, Status, Work, retry_with_followers
+from shared.consuming.claims import Claims, ClaimState
+from shared.errors import UnavailableError
+from shared.settings import Settings
+from shared.telemetry.telemetry import Telemetry
+
+_log = structlog.get_logger(__name__)
+
+_BUSY_POLL_S = 0.1
+_REDIS_PAUSE_S = 1.0
+"""Once Redis did not answer, it is left alone for so long."""
+
+
+class Claiming:
+    """Claims, marks and gives back one subscription's events.
+
+    While Redis is away everything goes on unclaimed: the inbox alone still keeps every effect single.
+    """
+
+    def __init__(
+        self, settings: Settings, subscription: Subscription, claims: Claims, telemetry: Telemetry
+    ) -> None:
+        # A dead holder's heartbeat runs out within its TTL; twice that, and the holder lives.
+        self._busy_wait_max_s = 2 * settings.heartbeat_ttl_s
+        self._subscription = subscription
+        self._claims = claims
+        self._telemetry = telemetry
+        self._redis_away_until = 0.0
+
+    async def claim(self, batch: Batch) -> None:
+        """Claim what is open; wait, bounded, for what a living process holds, so that order is kept."""
+        pending = batch.open()
+        deadline = time.monotonic() + self._busy_wait_max_s
+        while pending:
+            pending = await self.claim_once(pending)
+            if pending and time.monotonic() > deadline:
+                retry_with_followers(pending, batch.open())
+                return
+            if pending:
+                await asyncio.sleep(_BUSY_POLL_S)
+
+    async def claim_once(self, works: Sequence[Work]) -> list[Work]:
+        """Claim `works` and return those that are busy; those that are done become duplicates."""
+        if self._redis_is_away():
+            self._telemetry.without_claims(self._subscription, len(works))
+            return []
+        try:
+            claims = await self._claims.claim(self._subscription.subscriber, [work.envelope for work in works])
+        except UnavailableError as error:
+            self._redis_lost(error)
+            self._telemetry.without_claims(self._subscription, len(works))
+            return []
+        busy: list[Work] = []
+        outcomes: Counter[StrEnum] = Counter()
+        for work, claim in zip(works, claims, strict=True):
+            outcomes[claim.state] += claim.state not in work.claims_counted  # what is busy is asked for repeatedly
+            work.claims_counted.add(claim.state)
+            if claim.state is ClaimState.DONE:
+                work.status = Status.DUPLICATE
+            elif claim.state is ClaimState.BUSY:
+                busy.append(work)
+            else:
+                work.attempt = claim.attempt
+        self._telemetry.claimed(self._subscription, outcomes)
+        return busy
+
+    async def mark_done(self, works: Sequence[Work]) -> None:
+        """Mark in Redis that their effects are recorded."""
+        if works and not self._redis_is_away():
+            try:
+                await self._claims.done(self._subscription.subscriber, [work.envelope for work in works])
+            except UnavailableError as error:
+                self._redis_lost(error)
+
+    async def give_back(self, works: Sequence[Work], *, forget: bool = False) -> None:
+        """Release their claims, as far as they are ours; `forget` drops the count of earlier deliveries, too."""
+        if works and not self._redis_is_away():
+            events = [work.envelope for work in works]
+            try:
+                await self._claims.release(self._subscription.subscriber, events, forget=forget)
+            except UnavailableError as error:
+                self._redis_lost(error)
+
+    def _redis_is_away(self) -> bool:
+        return time.monotonic() < self._redis_away_until
+
+    def _redis_lost(self, error: UnavailableError) -> None:
+        if time.monotonic() - self._redis_away_until > _REDIS_PAUSE_S:
+            _log.warning("pipeline.without_claims", queue=self._subscription.queue, error=str(error))
+        self._redis_away_until = time.monotonic() + _REDIS_PAUSE_S

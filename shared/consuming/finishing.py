@@ -1,0 +1,80 @@
+"""The last stage: dead letters are confirmed, claims marked or given back, receipts sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from shared import failpoints
+from shared.broker.base import Delivery
+from shared.consuming.batch import PUT_ASIDE, RECORDED, Batch, Status, Work
+from shared.consuming.claiming import Claiming
+from shared.dead_letter.headers import LETTER_ID, Kind, redrive_number
+from shared.dead_letter.sender import DeadLetterSender
+from shared.errors import AttemptsExhaustedError
+from shared.failpoints import FailPoints
+
+_STATUS_OF = {Kind.FAILED: Status.DEAD_LETTERED, Kind.DELAYED: Status.DELAYED, None: Status.RETRIED}
+"""By what a letter was confirmed as; what the broker did not confirm stays with the broker."""
+
+
+class Finishing:
+    """Does what must be done before a batch is settled.
+
+    It does not raise when the broker or Redis is away: a dead letter or receipt that is not confirmed makes its
+    delivery `RETRIED`, and a claim that is neither marked nor given back runs out.
+    """
+
+    def __init__(self, letters: DeadLetterSender, claiming: Claiming, fail_points: FailPoints | None) -> None:
+        self._letters = letters
+        self._claiming = claiming
+        self._fail_points = fail_points
+
+    async def reject(self, batch: Batch) -> None:
+        """Dead-letter what could not even be read."""
+        letters = [(delivery, reason, 1) for delivery, reason in batch.rejected]
+        for (delivery, _), status in zip(batch.rejected, await self._send(letters), strict=True):
+            batch.statuses[id(delivery)] = status
+
+    async def finish(self, works: Sequence[Work]) -> None:
+        """Put aside what failed, mark what is done, give back what is to be retried; each event once."""
+        works = [work for work in works if work.status is not None and not work.finished]
+        await self._put_aside([work for work in works if work.status in PUT_ASIDE])
+        if self._fail_points is not None and any(work.status is Status.DONE for work in works):
+            self._fail_points.reach(failpoints.AFTER_COMMIT)
+        await self._claiming.mark_done([work for work in works if work.status in RECORDED])
+        await self._claiming.give_back([work for work in works if work.status is Status.RETRIED])
+        await self._claiming.give_back([work for work in works if work.status in PUT_ASIDE], forget=True)
+        for work in works:
+            work.finished = True
+
+    async def send_receipts(self, batch: Batch) -> None:
+        """Answer each redriven letter whose effect is recorded; without a confirmed answer it is retried."""
+        given_back = [delivery for delivery in batch.deliveries if LETTER_ID in delivery.headers]
+        if not given_back:
+            return
+        recorded = {id(d) for work in batch.works.values() if work.status in RECORDED for d in work.deliveries}
+        recorded |= {key for key, status in batch.statuses.items() if status is Status.IGNORED}
+        answered = [delivery for delivery in given_back if id(delivery) in recorded]
+        sent = await asyncio.gather(*(self._letters.send_receipt(delivery) for delivery in answered))
+        for delivery, confirmed in zip(answered, sent, strict=True):
+            if not confirmed:
+                batch.statuses[id(delivery)] = Status.RETRIED
+
+    async def _put_aside(self, works: Sequence[Work]) -> None:
+        if not works:
+            return
+        exhausted = AttemptsExhaustedError("no reason recorded")
+        # The delivery that was given back last: its letter waits for this answer.
+        newest = [max(work.deliveries, key=lambda d: redrive_number(d.headers)) for work in works]
+        letters = [
+            (delivery, work.error or exhausted, max(work.attempt, work.runs))
+            for delivery, work in zip(newest, works, strict=True)
+        ]
+        for work, status in zip(works, await self._send(letters), strict=True):
+            work.status = status
+
+    async def _send(self, letters: Sequence[tuple[Delivery, Exception, int]]) -> list[Status]:
+        """What became of each (delivery, reason, attempts)."""
+        kinds = await asyncio.gather(*(self._letters.put_aside(*letter) for letter in letters))
+        return [_STATUS_OF[kind] for kind in kinds]

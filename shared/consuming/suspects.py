@@ -1,0 +1,44 @@
+"""The way of a batch that some process took up before and never finished: one event at a time."""
+
+from __future__ import annotations
+
+from shared.consuming.attempts import Attempts
+from shared.consuming.batch import Batch, Status, Work, retry_later, retry_with_followers
+from shared.consuming.claiming import Claiming
+from shared.consuming.finishing import Finishing
+from shared.errors import AttemptsExhaustedError, UnavailableError
+from shared.settings import Settings
+
+
+class Suspects:
+    """Claims, runs and finishes each event before the next one is claimed.
+
+    So an event that kills its consumer is counted alone; taken up `deliveries_max` times, it is put aside.
+    """
+
+    def __init__(self, settings: Settings, claiming: Claiming, attempts: Attempts, finishing: Finishing) -> None:
+        self._deliveries_max = settings.deliveries_max
+        self._claiming = claiming
+        self._attempts = attempts
+        self._finishing = finishing
+
+    async def run(self, batch: Batch) -> None:
+        """Run what is open, which was claimed together: that claim is given back first."""
+        works = batch.open()
+        await self._claiming.give_back(works)
+        for index, work in enumerate(works):
+            if work.status is None:
+                await self._run_one(work, works[index:])
+            await self._finishing.finish([work])
+
+    async def _run_one(self, work: Work, rest: list[Work]) -> None:
+        """`rest` begins with `work`: what else may have to wait with it."""
+        if await self._claiming.claim_once([work]):
+            retry_with_followers([work], rest)
+        elif work.status is None and work.attempt > self._deliveries_max:
+            work.status = Status.DEAD_LETTERED
+            work.error = AttemptsExhaustedError(f"taken up {work.attempt - 1} times and never finished")
+        elif work.status is None:
+            await self._attempts.run_each([work])
+            if isinstance(work.error, UnavailableError):  # then the rest need not wait for it, too
+                retry_later(rest, work.error)

@@ -1,0 +1,111 @@
+"""The transaction in which events take effect: inbox rows, handlers, and everything that they told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from shared import failpoints
+from shared.broker.base import Subscription
+from shared.consuming import inbox
+from shared.consuming.batch import PUT_ASIDE, Status, Work
+from shared.errors import DelayError, PermanentError, TransientError
+from shared.failpoints import FailPoints
+from shared.publishing.uow import UnitOfWork, UnitsOfWork
+from shared.settings import Settings
+from shared.telemetry.telemetry import Telemetry
+
+
+class Transaction:
+    """One subscription's transactions, one for each call of `run`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        subscription: Subscription,
+        units: UnitsOfWork,
+        telemetry: Telemetry,
+        fail_points: FailPoints | None,
+    ) -> None:
+        self._timeout_s = settings.handler_timeout_s
+        self._subscription = subscription
+        self._units = units
+        self._telemetry = telemetry
+        self._fail_points = fail_points
+
+    async def run(self, works: Sequence[Work]) -> None:
+        """Give each event its effect and its status, all in one transaction; when it raises, none has an effect.
+
+        Raises what a handler or the database raises, and `TransientError` when it takes over `handler_timeout_s`.
+        """
+        spans: list[tuple[Any, Work]] = []
+        failure: BaseException | None = None
+        if self._fail_points is not None:
+            self._fail_points.reach(failpoints.BEFORE_EFFECT)
+        limit = asyncio.timeout(self._timeout_s)
+        try:
+            with self._telemetry.process_batch(
+                self._subscription, [work.envelope for work in works]
+            ) as batch_span:
+                async with limit, self._units.begin() as uow:
+                    await self._take_effect(works, uow, batch_span, spans)
+        except TimeoutError as error:
+            failure = error
+            if not limit.expired():
+                raise
+            raise TransientError(f"not finished within {self._timeout_s:g} s") from error
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            for span, work in spans:
+                status = (work.status or Status.DONE).value
+                if failure is not None:
+                    status = Status.DEAD_LETTERED.value if isinstance(failure, PermanentError) else "rolled_back"
+                self._telemetry.end_process(span, status, failure or work.error)
+
+    async def _take_effect(
+        self, works: Sequence[Work], uow: UnitOfWork, batch_span: Any, spans: list[tuple[Any, Work]]
+    ) -> None:
+        """Record all in the inbox and run the handlers of the new ones; each started span is added to `spans`."""
+        subscriber = self._subscription.subscriber
+        fresh = await inbox.record(uow.connection, subscriber, [work.envelope for work in works])
+        alone = len(works) == 1
+        for work in works:
+            if (work.envelope.source, work.envelope.id) not in fresh:
+                work.status = Status.DUPLICATE
+                continue
+            span = self._telemetry.start_process(self._subscription, work.envelope, batch_span)
+            if span is not None:
+                spans.append((span, work))
+            with nullcontext() if span is None else self._telemetry.inside(span):
+                await self._handle(work, uow, alone=alone)
+        aside = [work.envelope for work in works if work.status in PUT_ASIDE]
+        if aside:
+            await inbox.forget(uow.connection, subscriber, aside)
+        if self._fail_points is not None:
+            await uow.flush()
+            self._fail_points.reach(failpoints.AFTER_EFFECT)
+
+    async def _handle(self, work: Work, uow: UnitOfWork, *, alone: bool) -> None:
+        """Call the event's handler.
+
+        An error that no retry will change undoes this event alone, where that can be done; any other fails the
+        transaction.
+        """
+        work.runs += 1
+        uow.begin_event(work.envelope)
+        try:
+            if self._fail_points is not None:
+                self._fail_points.reach(failpoints.HANDLER + work.envelope.type)
+            await work.handler.handle(work.event, uow)
+        except (PermanentError, DelayError) as error:
+            if alone or not uow.can_discard_event:
+                raise
+            uow.discard_event()
+            work.error = error
+            work.status = Status.DELAYED if isinstance(error, DelayError) else Status.DEAD_LETTERED
+        else:
+            work.status, work.error = Status.DONE, None

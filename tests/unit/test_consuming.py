@@ -1,0 +1,178 @@
+"""The stages of consuming by themselves: how events are tried and tried again, and the rules of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from shared.broker.base import Delivery, Subscription
+from shared.consuming.attempts import Attempts, Patience
+from shared.consuming.batch import Batch, Status, Work, retry_with_followers
+from shared.consuming.subscriber import Handler, Subscriber
+from shared.envelope import Envelope
+from shared.errors import BusinessError, DelayError, TransientError, UnavailableError
+from shared.event import Event, EventData
+from shared.publishing.uow import UnitOfWork
+from shared.settings import Settings
+
+DONE, DEAD, RETRIED = Status.DONE, Status.DEAD_LETTERED, Status.RETRIED
+SUBSCRIPTION = Subscription(channel="thing", subscriber="tester", types=frozenset({"thing.happened"}))
+
+
+class Happened(EventData):
+    channel = "thing"
+    event_type = "thing.happened"
+
+
+async def on_happened(_event: Event[Happened], _uow: UnitOfWork) -> None:
+    raise AssertionError("the transactions of these tests call no handler")
+
+
+HANDLER = Handler(Happened, on_happened)
+
+
+def batch_of(*keys: str) -> Batch:
+    """An event for each key; its id is its place."""
+    works = {}
+    deliveries = []
+    for place, key in enumerate(keys):
+        envelope = Envelope(source="/tests", type="thing.happened", id=str(place), partitionkey=key, data={})
+        delivery = Delivery(b"", {}, "thing", key, redelivered=False, position=f"thing#{place}", token=None)
+        works["/tests", str(place)] = Work(envelope, Event(envelope, Happened()), HANDLER, [delivery])
+        deliveries.append(delivery)
+    return Batch(deliveries, works)
+
+
+def statuses(batch: Batch) -> list[Status | None]:
+    return [work.status for work in batch.works.values()]
+
+
+class Transactions:
+    """Every transaction that was begun, by the ids in it; each event's `outcome` is asked for, and raised if it is
+    an error."""
+
+    def __init__(self, outcome: Callable[[str], Exception | None]) -> None:
+        self.outcome = outcome
+        self.begun: list[str] = []
+
+    async def run(self, works: Sequence[Work]) -> None:
+        self.begun.append("".join(work.envelope.id for work in works))
+        for work in works:
+            error = self.outcome(work.envelope.id)
+            if error is not None:
+                raise error
+            work.status = DONE
+
+
+def attempts(
+    transact: Callable[[Sequence[Work]], Awaitable[None]], *, outside_effects: bool = False, **overrides: Any
+) -> Attempts:
+    unused = {"http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-"}
+    quick = {"retry_wait_initial_s": 0.001, "retry_wait_max_s": 0.002, "outage_hold_s": 0.0005}
+    settings = Settings.from_environment(broker="rabbit", **unused, **{**quick, **overrides})
+    subscriber = Subscriber("thing", "tester", (HANDLER,), outside_effects=outside_effects, concurrency=2)
+    return Attempts(settings, subscriber, SUBSCRIPTION, transact, Patience(settings, SUBSCRIPTION))
+
+
+async def test_a_batch_without_failures_is_one_transaction() -> None:
+    batch, transactions = batch_of("a", "b", "c"), Transactions(lambda _: None)
+    await attempts(transactions.run).run(batch)
+    assert (transactions.begun, statuses(batch)) == (["012"], [DONE] * 3)
+
+
+async def test_a_batch_that_fails_is_run_again_one_by_one_and_only_the_bad_event_is_put_aside() -> None:
+    bad = KeyError("planted")
+    batch, transactions = batch_of("a", "b", "c"), Transactions(lambda name: bad if name == "1" else None)
+    await attempts(transactions.run, handler_attempts_max=2).run(batch)
+    assert transactions.begun == ["012", "0", "1", "1", "2"]
+    assert statuses(batch) == [DONE, DEAD, DONE]
+    assert batch.works["/tests", "1"].error is bad
+
+
+@pytest.mark.parametrize("error", [BusinessError("never"), DelayError("not yet", delay_s=9)])
+async def test_what_no_short_retry_changes_is_tried_once(error: Exception) -> None:
+    batch, transactions = batch_of("a"), Transactions(lambda _: error)
+    await attempts(transactions.run, handler_attempts_max=5).run(batch)
+    assert (transactions.begun, statuses(batch)) == (["0"], [DEAD])
+
+
+async def test_no_short_retry_begins_after_its_time() -> None:
+    batch, transactions = batch_of("a"), Transactions(lambda _: TransientError("planted"))
+    await attempts(transactions.run, handler_attempts_max=10, handler_retry_max_s=0.0001).run(batch)
+    assert (transactions.begun, statuses(batch)) == (["0"], [DEAD])
+
+
+async def test_a_lost_server_sends_the_whole_batch_back_and_blames_no_event() -> None:
+    batch, transactions = batch_of("a", "b"), Transactions(lambda _: UnavailableError("planted"))
+    await attempts(transactions.run).run(batch)
+    assert (transactions.begun, statuses(batch)) == (["01"], [RETRIED] * 2)
+
+
+async def test_a_server_that_is_back_in_time_is_waited_for() -> None:
+    answers = iter([UnavailableError("planted"), UnavailableError("planted"), None])
+    batch, transactions = batch_of("a"), Transactions(lambda _: next(answers))
+    await attempts(transactions.run, outage_hold_s=60).run(batch)
+    assert (transactions.begun, statuses(batch)) == (["0"] * 3, [DONE])
+
+
+async def test_one_by_one_a_lost_server_sends_back_the_rest_but_not_what_is_done() -> None:
+    lost = {"1": UnavailableError("planted")}
+    batch, transactions = batch_of("a", "b", "c"), Transactions(lost.get)
+    await attempts(transactions.run).run_each(list(batch.works.values()))
+    assert (transactions.begun, statuses(batch)) == (["0", "1"], [DONE, RETRIED, RETRIED])
+
+
+async def test_side_by_side_every_event_has_a_transaction_of_its_own_and_those_of_a_key_their_order() -> None:
+    turns = {"0": 20, "1": 10, "2": 1, "3": 1}  # without the order of keys, the later ones would end first
+    ended: list[str] = []
+
+    async def transact(works: Sequence[Work]) -> None:
+        [work] = works
+        for _ in range(turns[work.envelope.id]):
+            await asyncio.sleep(0)
+        work.status = DONE
+        ended.append(work.envelope.id)
+
+    batch = batch_of("a", "b", "a", "b")
+    await attempts(transact, outside_effects=True, outage_hold_s=60).run(batch)
+    assert (ended, statuses(batch)) == (["1", "3", "0", "2"], [DONE] * 4)
+
+
+# -- the batch's own rules
+
+
+def test_what_is_held_is_retried_with_what_follows_under_its_key_and_nothing_else() -> None:
+    batch = batch_of("a", "b", "a", "b", "a")
+    works = list(batch.works.values())
+    works[4].status = DONE
+    retry_with_followers([works[1], works[2]], works)
+    assert statuses(batch) == [None, RETRIED, RETRIED, RETRIED, DONE]
+
+
+def test_an_event_is_suspect_while_it_is_open_and_was_taken_up_before() -> None:
+    batch = batch_of("a", "b")
+    assert not batch.has_suspects()
+    batch.works["/tests", "1"].attempt = 2
+    assert batch.has_suspects()
+    batch.works["/tests", "1"].status = Status.DUPLICATE
+    assert not batch.has_suspects()
+
+
+@pytest.mark.parametrize(
+    ("status", "first", "again"),
+    [(DONE, DONE, Status.DUPLICATE), (DEAD, DEAD, Status.DUPLICATE), (RETRIED, RETRIED, RETRIED)],
+)
+def test_a_second_delivery_of_an_event_is_a_duplicate_unless_the_event_is_retried(
+    status: Status, first: Status, again: Status
+) -> None:
+    batch = batch_of("a")
+    [work] = batch.works.values()
+    twin = Delivery(b"", {}, "thing", "a", redelivered=True, position="thing#9", token=None)
+    work.deliveries.append(twin)
+    batch.deliveries = [*batch.deliveries, twin]
+    work.status = status
+    batch.close()
+    assert batch.outcome() == [first, again]
