@@ -61,10 +61,11 @@ bench: $(STAMP) ## the pipeline against hand-written loops and Celery
 test: $(STAMP) ## all tests, on servers of their own
 	$(PYTHON) -m pytest $(ARGS)
 
-check: $(STAMP) ## lint, formatting, types, lock file
+check: $(STAMP) ## lint, formatting, types, imports, lock file
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy $(CHECKED)
+	.venv/bin/lint-imports --no-cache --no-logo
 	PYTHON=$(PYTHON) sh deploy/lock.sh --check
 
 lock: $(STAMP) ## bring requirements.lock up to requirements.in
