@@ -53,7 +53,7 @@ class Envelope:
         return f"{len(self.source)}:{self.source}:{self.id}"
 
     def encode(self) -> bytes:
-        """The wire bytes. Raises `EventTooLargeError` over `EVENT_BYTES_MAX` bytes."""
+        """Return the wire bytes. Raises `EventTooLargeError` over `EVENT_BYTES_MAX` bytes."""
         document: dict[str, Any] = {
             "specversion": "1.0",
             "id": self.id,

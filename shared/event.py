@@ -11,7 +11,7 @@ from shared.envelope import Envelope, schema_uri
 
 
 class EventData(BaseModel):
-    """Base of every event's data. A subclass says what it is:
+    """The base of every event's data. A subclass says which event it is:
 
         class OrderPlaced(EventData):
             channel = "order"
@@ -45,4 +45,5 @@ class Event(Generic[DataT]):
 
     @property
     def id(self) -> str:
+        """The envelope's id; with the source it tells events apart."""
         return self.envelope.id

@@ -1,1 +1,1 @@
-"""From a batch of deliveries to recorded effects: claims, inbox, attempts, transaction, settlement."""
+"""Consuming: the stages that a batch of deliveries goes through until its effects are recorded."""

@@ -79,7 +79,7 @@ class Attempts:
             await self._run_together(works)
 
     async def run_each(self, works: Sequence[Work]) -> None:
-        """A transaction for each event, one after the other, until a server is lost."""
+        """Run a transaction for each event, one after the other, until a server is lost."""
         for index, work in enumerate(works):
             try:
                 await self._run_alone(work)
@@ -88,7 +88,7 @@ class Attempts:
                 return
 
     async def _run_together(self, works: Sequence[Work]) -> None:
-        """One transaction for all; when it fails, one for each, so that a bad event costs the others time only."""
+        """Run one transaction for all; if it fails, one for each: a bad event costs the others time only."""
         try:
             await self._patience.run(lambda: self._transact(works))
         except UnavailableError as error:
@@ -100,7 +100,7 @@ class Attempts:
             await self.run_each(works)
 
     async def _run_apart(self, works: Sequence[Work]) -> None:
-        """A transaction for each event, `concurrency` at once, those of one key in order.
+        """Run a transaction for each event, `concurrency` at once, those of one key in order.
 
         What has not begun when a server is lost, or within `outage_hold_s`, goes back to the broker.
         """

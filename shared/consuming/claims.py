@@ -98,6 +98,8 @@ end
 
 
 class ClaimState(StrEnum):
+    """Redis's answer to the question whether this process may process an event."""
+
     NEW = "new"
     """Ours now."""
     BUSY = "busy"
@@ -108,7 +110,7 @@ class ClaimState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`attempt` counts from 1 how often the event was claimed (NEW only, else 0)."""
+    """The answer for one event; `attempt` counts from 1 how often it was claimed (NEW only, else 0)."""
 
     state: ClaimState
     attempt: int = 0
@@ -128,7 +130,7 @@ def _claim(answer: int) -> Claim:
 
 
 class Claims:
-    """One process's claims; of one subscription, it works on one batch at a time.
+    """The claims of one process, which works on one batch of a subscription at a time.
 
     Its methods raise `UnavailableError` when Redis does not answer in time.
     """
@@ -186,7 +188,7 @@ class Claims:
                 healthy = True
 
     async def claim(self, subscriber: str, events: Sequence[Envelope]) -> list[Claim]:
-        """One answer per event, in order. The events must differ from each other."""
+        """Claim the events; return one answer for each, in order. They must differ from each other."""
         answers = await self._run(self._claim_script, subscriber, events, self.owner, self._lock_ms)
         return [_claim(answer) for answer in answers]
 
@@ -209,11 +211,12 @@ class Claims:
             raise UnavailableError(f"Redis: {error}") from error
 
     async def ping(self) -> None:
-        """Raises `UnavailableError` when Redis does not answer."""
+        """Ask Redis for a sign of life; raises `UnavailableError` when it gives none."""
         try:
             await self._redis.ping()
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis: {error}") from error
 
     async def close(self) -> None:
+        """Close the connections to Redis."""
         await self._redis.aclose()

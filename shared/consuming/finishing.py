@@ -75,6 +75,6 @@ class Finishing:
             work.status = status
 
     async def _send(self, letters: Sequence[tuple[Delivery, Exception, int]]) -> list[Status]:
-        """What became of each (delivery, reason, attempts)."""
+        """Send each (delivery, reason, attempts) to its dead-letter place; return what became of it."""
         kinds = await asyncio.gather(*(self._letters.put_aside(*letter) for letter in letters))
         return [_STATUS_OF[kind] for kind in kinds]

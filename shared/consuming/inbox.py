@@ -1,4 +1,4 @@
-"""Idempotent Receiver: `(subscriber, source, id)` is recorded in the transaction that holds the effects.
+"""The inbox (Idempotent Receiver): `(subscriber, source, id)` is recorded in the transaction of the effects.
 
 The row is the fence. Redis claims make duplicates cheap; this makes them harmless, also with Redis gone.
 """

@@ -18,7 +18,7 @@ OUTSIDE_EFFECTS_IN_FLIGHT_MAX = 100
 
 
 class Intake:
-    """Makes a batch of deliveries, at the rate and in the portions that the settings allow.
+    """Turns deliveries into a batch, at the rate and in the portions that the settings allow.
 
     In flight are at most two batches, or a hundred events with effects outside the database; with a limit to
     the rate, a batch is at most a second's worth.
@@ -46,7 +46,7 @@ class Intake:
         )
 
     async def admit(self, count: int) -> None:
-        """Return when so many events more may be taken."""
+        """Wait until so many events more may be taken; without a limit to the rate, not at all."""
         if self._limiter is not None:
             for _ in range(count):
                 await self._limiter.acquire()

@@ -1,4 +1,4 @@
-"""Work in chains: one after the other under a key, the keys side by side."""
+"""Runs items that share a key one after the other, and different keys side by side."""
 
 from __future__ import annotations
 

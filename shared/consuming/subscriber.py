@@ -25,9 +25,10 @@ class Handler:
     handle: EventHandler
 
     def read(self, envelope: Envelope) -> Event[Any]:
-        """Raises `UnknownSchemaError` for another schema version, `SchemaViolationError` for bad data.
+        """Check the event's data against the model.
 
-        An event without `dataschema` is read as the version that this handler knows.
+        Raises `UnknownSchemaError` for another schema version, `SchemaViolationError` for bad data. An event
+        without `dataschema` is read as the version that this handler knows.
         """
         if envelope.dataschema is not None and envelope.dataschema != self.model.schema_uri():
             raise UnknownSchemaError(f"{envelope.type} with schema {envelope.dataschema!r}")
@@ -62,4 +63,5 @@ class Subscriber:
 
     @property
     def types(self) -> frozenset[str]:
+        """The event types that it has handlers for."""
         return frozenset(handler.model.event_type for handler in self.handlers)

@@ -1,4 +1,4 @@
-"""The way of a batch that some process took up before and never finished: one event at a time."""
+"""The stage for a batch that some process took up before and never finished: one event at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Suspects:
         self._finishing = finishing
 
     async def run(self, batch: Batch) -> None:
-        """Run what is open, which was claimed together: that claim is given back first."""
+        """Run what is open. Its claims, made all together, are given back first."""
         works = batch.open()
         await self._claiming.give_back(works)
         for index, work in enumerate(works):
@@ -32,7 +32,7 @@ class Suspects:
             await self._finishing.finish([work])
 
     async def _run_one(self, work: Work, rest: list[Work]) -> None:
-        """`rest` begins with `work`: what else may have to wait with it."""
+        """Leave `work` with a status; `rest` begins with it and holds what may have to wait with it."""
         if await self._claiming.claim_once([work]):
             retry_with_followers([work], rest)
         elif work.status is None and work.attempt > self._deliveries_max:

@@ -1,1 +1,1 @@
-"""From a unit of work over the outbox to the broker."""
+"""Publishing: a unit of work writes events to the outbox, the relay moves them to the broker."""

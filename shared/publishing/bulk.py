@@ -32,7 +32,7 @@ _SCALARS = (Boolean, DateTime, Integer, LargeBinary, String, Uuid)
 
 @lru_cache(maxsize=256)
 def insert_of_arrays(statement: Executable, names: tuple[str, ...]) -> Insert | None:
-    """The statement that does with a list for each of `names` what `statement` does with a row of them.
+    """Return the insert that takes a list for each of `names` where `statement` takes a row of them.
 
     None where that is not the same: anything but a plain `insert(table)`, columns with defaults of Python's,
     types without a simple array.

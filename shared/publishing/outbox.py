@@ -43,7 +43,7 @@ insert_outbox = insert(outbox)
 
 
 def shard_of(key: str) -> int:
-    """0 to 15, the same for equal keys in every process and version."""
+    """The shard of a key: 0 to 15, the same in every process and version."""
     return crc32(key.encode()) % VIRTUAL_SHARDS
 
 
@@ -70,20 +70,20 @@ _STATE = text(
 
 @dataclass(frozen=True, slots=True)
 class OutboxState:
-    """`messages` wait to be published, the first of them for `oldest_age_s` (0 when none waits)."""
+    """How far the relay is behind: `messages` wait, the first for `oldest_age_s` (0 when none waits)."""
 
     messages: int
     oldest_age_s: float
 
 
 async def outbox_state(connection: AsyncConnection, count_max: int) -> OutboxState:
-    """How far the relay is behind. At most `count_max` rows are counted, so that a long outbox costs no more."""
+    """Ask how far the relay is behind; it counts at most `count_max` rows, however long the outbox is."""
     row = (await connection.execute(_STATE, {"count_max": count_max})).one()
     return OutboxState(row.messages, 0.0 if row.oldest is None else _age_s(row.oldest))
 
 
 def _age_s(event_id: str) -> float:
-    """From the time that is in a UUID of version 7 (RFC 9562), as our events have it: no column, no index."""
+    """Read the age from the time in a UUID of version 7 (RFC 9562), as our events have it: no column, no index."""
     created = UUID(event_id)
     return max(0.0, time.time() - (created.int >> 80) / 1_000)
 
@@ -92,7 +92,7 @@ _OUTBOX_COUNT_MAX = 1_000_000
 
 
 def outbox_of(database: Database) -> dict[str, Ask]:
-    """How much waits in it, and for how long."""
+    """The gauges' question to the outbox: how much waits in it, and for how long."""
 
     async def ask() -> list[Sample]:
         async with database.transaction() as connection:

@@ -51,7 +51,7 @@ _LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 class Relay:
-    """One shard's relay. `run` never returns by itself; cancel it to stop."""
+    """Moves the outbox rows of one shard. `run` never returns by itself; cancel it to stop."""
 
     def __init__(self, settings: Settings, broker: Broker, telemetry: Telemetry, shard: int = 0) -> None:
         self._settings = settings
@@ -64,7 +64,7 @@ class Relay:
         self._fail_points = failpoints.FailPoints.told(settings.failpoints)
 
     async def run(self) -> None:
-        """Lead whenever the lock is free; survive the loss of PostgreSQL and of the broker."""
+        """Publish whenever this shard's lock is free; survive the loss of PostgreSQL and of the broker."""
         while True:
             try:
                 connection = await asyncpg.connect(
@@ -138,8 +138,10 @@ class Relay:
             self._telemetry.sent(channel, events, started_ns, failed & {event_id for event_id, _, _ in events})
 
     async def _back_off(self, failures: Sequence[PublishFailure], *, everything: bool) -> None:
-        """Hold back the keys that failed, so that they stay in order and the others go on; when the broker is
-        away, there are no others: wait."""
+        """Hold back the keys that failed, so that they stay in order while the others go on.
+
+        When the broker is away, or too many keys are held back, everything waits.
+        """
         _log.warning("relay.not_confirmed", shard=self._shard, count=len(failures), error=str(failures[0].error))
         unwanted = {f.message.key for f in failures if isinstance(f.error, UnroutableError | PermanentError)}
         others = {failure.message.key for failure in failures} - unwanted

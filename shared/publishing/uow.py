@@ -25,7 +25,10 @@ _NOTIFY = text(f"select pg_notify('{NOTIFY_CHANNEL}', '')")
 
 
 class UnitOfWork:
-    """Told changes of one key are carried out in the order told, whatever else the batch holds."""
+    """Collects the changes and events of one transaction and sends them in groups.
+
+    Changes told under one key are carried out in the order told, whatever else the batch holds.
+    """
 
     def __init__(self, connection: AsyncConnection, service: str, telemetry: Telemetry) -> None:
         self.connection = connection
@@ -42,7 +45,7 @@ class UnitOfWork:
         """Nothing that the event told has been sent yet."""
 
     def begin_event(self, event: Envelope) -> None:
-        """What is told from here on is caused by `event` and ordered among what its key told before."""
+        """Begin what `event` causes: told from here on is ordered among what its key told before."""
         self._cause = event
         self._told_by_event.clear()
         self._outbox_before_event = len(self._outbox)
@@ -131,7 +134,7 @@ class UnitsOfWork:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
-        """Flushed and committed on leaving; rolled back, with nothing told carried out, on any exception.
+        """Open a transaction: flushed and committed on leaving, rolled back on any exception.
 
         Raises `UnavailableError` and `TransientError` as `database.database_errors` maps them.
         """
