@@ -16,9 +16,9 @@ from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
 from experiment.backlog import settings_from
 from experiment.effects import CONSUMER
-from shared.broker.kafka import adapter as kafka
-from shared.broker.kafka import producer as kafka_producer
-from shared.broker.rabbit import adapter as rabbit
+from shared.broker.kafka.producer import PRODUCER_OPTIONS
+from shared.broker.kafka.subscriptions import consumer_options
+from shared.broker.rabbit.adapter import client_options
 
 TRACE_RATIO = 0.01
 MEASURED = tuple(row for row in PROCESSES if row.service != "dead_letter")
@@ -98,9 +98,9 @@ def settings(runtime: Runtime) -> dict[str, Any]:
         "services": _service_settings(runtime),
         "services_environment": services_environment(),
         "clients": {
-            "rabbit": rabbit.client_options(shared),
-            "kafka_producer": dict(kafka_producer.PRODUCER_OPTIONS),
-            "kafka_consumer": kafka.consumer_options(shared),
+            "rabbit": client_options(shared),
+            "kafka_producer": dict(PRODUCER_OPTIONS),
+            "kafka_consumer": consumer_options(shared),
         },
         "servers": {name: _read_settings(path, runtime) for name, path in files.items()},
     }

@@ -1,7 +1,8 @@
 """The seam: what a service may ask of a broker, and what an adapter owes it.
 
-An adapter is a `Broker`. `tests/conformance` holds every obligation written here against both real
-brokers; what honestly differs between them is stated in `Capabilities`, never emulated in silence.
+Its roles are `Publisher`, `Consumer`, `DeadLetterChannel` and `Inspector`; an adapter is a `Broker`, which joins
+them. `tests/conformance` holds every obligation written here against both real brokers; what honestly differs
+between them is stated in `Capabilities`, never emulated in silence.
 """
 
 from __future__ import annotations
@@ -144,8 +145,92 @@ class Operation:
     """None: the service publishes it."""
 
 
-class Broker(Protocol):
-    """An async context manager: entering connects (bounded in time), leaving stops in good order."""
+class Publisher(Protocol):
+    """Message Channel, the sending end."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        """Publish in order per key; return when each message was confirmed or failed.
+
+        Confirmed means that the broker has the message as durably as the topology asks. A message is not
+        sent before an earlier one with the same key was confirmed, unless the protocol keeps the order by
+        itself; once one fails, later ones with its key fail too. Takes at most `publish_timeout_s`. Returns
+        the failures, an empty list when all went well: `UnavailableError` where another attempt may
+        succeed. What is wrong with one message alone says so: `UnroutableError`, or a `PermanentError`
+        such as `EventTooLargeError`.
+        """
+
+
+class Consumer(Protocol):
+    """Message Channel, the receiving end: Competing Consumers."""
+
+    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
+        """Start to deliver, from the oldest message that the subscriber has not settled.
+
+        One call of `handler` at a time. Whatever it raises is logged and answered as `RETRY` for its whole
+        batch. A settlement that fails is reported through `settlement_failures` and logged, and
+        the message is delivered again.
+        """
+
+    @property
+    def settlement_failures(self) -> Mapping[str, int]:
+        """How many settlements the broker refused or never got since the start, by the queue consumed."""
+
+
+class DeadLetterChannel(Protocol):
+    """The place beside a subscriber's stream where goes what it could not take, and the way back from it."""
+
+    async def publish_dead_letter(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        """Put the delivery's bytes and headers, with `headers` added, in the subscriber's dead-letter
+        queue or topic; return once confirmed. Raises `UnavailableError`, or a `PermanentError` when the
+        broker can never take it like that."""
+
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        """Give the delivery's bytes, key and headers, with `headers` added, back to this subscriber alone;
+        return once confirmed. Nobody else on the channel sees it, and it comes behind what waits there.
+
+        Raises `UnroutableError` where the broker knows that the subscriber has no queue (Kafka cannot tell: the
+        message waits for it), `UnavailableError` when it is not confirmed in time, a `PermanentError` when
+        the message can never be taken.
+        """
+
+    async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
+        """Start to deliver what is in the subscriber's dead-letter place, from the oldest message that `group`
+        has not settled; `batch_max` and `in_flight_max` are the subscription's.
+
+        Settlements and failures are as with `Consumer.subscribe`; replicas share the work and no order is kept
+        among them. What is settled is gone from RabbitMQ's queue; Kafka's topic keeps it for its retention. The
+        place is declared, the subscriber's own queue is not.
+        """
+
+    async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
+        """Peek at up to `limit` messages in the subscriber's dead-letter place; they stay where they are.
+
+        On Kafka settled ones are among them, for as long as the topic keeps them.
+        """
+
+
+class Inspector(Protocol):
+    """How things stand. Looking changes nothing."""
+
+    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        """Size and consumers of each subscription's queue, in order, its way back included, without those that are
+        not there. On Kafka a group that has never been there is behind by all of the channel. Raises
+        `UnavailableError`."""
+
+    async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
+        """The same of their dead-letter places, as `group` consumes them (`subscribe_dead_letters`)."""
+
+    async def ping(self) -> None:
+        """Raises `UnavailableError` when the broker does not answer within a second or two."""
+
+
+class Broker(Publisher, Consumer, DeadLetterChannel, Inspector, Protocol):
+    """All roles on one connection, as an async context manager: entering connects (bounded in time), leaving stops
+    in good order. Whoever needs one role alone asks for that."""
 
     capabilities: Capabilities
 
@@ -164,75 +249,8 @@ class Broker(Protocol):
         silence), `UnavailableError` when the broker does not answer in time.
         """
 
-    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
-        """Publish in order per key; return when each message was confirmed or failed.
-
-        Confirmed means that the broker has the message as durably as the topology asks. A message is not
-        sent before an earlier one with the same key was confirmed, unless the protocol keeps the order by
-        itself; once one fails, later ones with its key fail too. Takes at most `publish_timeout_s`. Returns
-        the failures, an empty list when all went well: `UnavailableError` where another attempt may
-        succeed. What is wrong with one message alone says so: `UnroutableError`, or a `PermanentError`
-        such as `EventTooLargeError`.
-        """
-
-    async def publish_dead_letter(
-        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
-    ) -> None:
-        """Put the delivery's bytes and headers, with `headers` added, in the subscriber's dead-letter
-        queue or topic; return once confirmed. Raises `UnavailableError`, or a `PermanentError` when the
-        broker can never take it like that."""
-
-    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
-        """Start to deliver, from the oldest message that the subscriber has not settled.
-
-        One call of `handler` at a time. Whatever it raises is logged and answered as `RETRY` for its whole
-        batch. A settlement that fails is reported through `settlement_failures` and logged, and
-        the message is delivered again.
-        """
-
-    async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
-        """Start to deliver what is in the subscriber's dead-letter place, from the oldest message that `group`
-        has not settled; `batch_max` and `in_flight_max` are the subscription's.
-
-        Settlements and failures are as with `subscribe`; replicas share the work and no order is kept among
-        them. What is settled is gone from RabbitMQ's queue; Kafka's topic keeps it for its retention. The
-        place is declared, the subscriber's own queue is not.
-        """
-
-    async def publish_retry(
-        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
-    ) -> None:
-        """Give the delivery's bytes, key and headers, with `headers` added, back to this subscriber alone;
-        return once confirmed. Nobody else on the channel sees it, and it comes behind what waits there.
-
-        Raises `UnroutableError` where the broker knows that the subscriber has no queue (Kafka cannot tell: the
-        message waits for it), `UnavailableError` when it is not confirmed in time, a `PermanentError` when
-        the message can never be taken.
-        """
-
-    async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
-        """Peek at up to `limit` messages in the subscriber's dead-letter place; they stay where they are.
-
-        On Kafka settled ones are among them, for as long as the topic keeps them.
-        """
-
-    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
-        """Size and consumers of each subscription's queue, in order, its way back included, without those that are
-        not there. On Kafka a group that has never been there is behind by all of the channel. Raises
-        `UnavailableError`."""
-
-    async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
-        """The same of their dead-letter places, as `group` consumes them (`subscribe_dead_letters`)."""
-
-    async def ping(self) -> None:
-        """Raises `UnavailableError` when the broker does not answer within a second or two."""
-
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
         """The AsyncAPI 3 document of these operations, by FastStream's own generator."""
-
-    @property
-    def settlement_failures(self) -> Mapping[str, int]:
-        """How many settlements the broker refused or never got since the start, by the queue consumed."""
 
 
 def destination_name(system: str, channel: str) -> str:

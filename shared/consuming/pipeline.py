@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from shared.broker.base import Broker, Delivery, Settlement
+from shared.broker.base import DeadLetterChannel, Delivery, Settlement
 from shared.consuming.attempts import Attempts, Patience
 from shared.consuming.batch import Status
 from shared.consuming.claiming import Claiming
@@ -40,7 +40,7 @@ class Pipeline:
         settings: Settings,
         *,
         subscriber: Subscriber,
-        broker: Broker,
+        broker: DeadLetterChannel,
         claims: Claims,
         units: UnitsOfWork,
         telemetry: Telemetry,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from shared.broker.base import Broker, Delivery, Subscription
+from shared.broker.base import DeadLetterChannel, Delivery, Subscription
 from shared.dead_letter.delays import Delays
 from shared.dead_letter.headers import (
     BODY_CUT_FROM,
@@ -39,12 +39,12 @@ class DeadLetterSender:
         self,
         settings: Settings,
         subscription: Subscription,
-        broker: Broker,
+        channel: DeadLetterChannel,
         transient: tuple[type[Exception], ...],
         patiently: Patiently,
     ) -> None:
         self._subscription = subscription
-        self._broker = broker
+        self._channel = channel
         self._delays = Delays(settings, transient)
         self._patiently = patiently
 
@@ -86,7 +86,7 @@ class DeadLetterSender:
         return True
 
     async def _publish(self, delivery: Delivery, headers: Mapping[str, str]) -> None:
-        await self._patiently(lambda: self._broker.publish_dead_letter(self._subscription, delivery, headers))
+        await self._patiently(lambda: self._channel.publish_dead_letter(self._subscription, delivery, headers))
 
 
 def _fitting(delivery: Delivery) -> Delivery:

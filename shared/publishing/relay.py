@@ -20,7 +20,7 @@ import structlog
 
 from shared import failpoints
 from shared.backoff import backoff_s, jittered_s
-from shared.broker.base import Broker, Message, PublishFailure
+from shared.broker.base import Message, Publisher, PublishFailure
 from shared.database import LOST_PEER
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 from shared.publishing.outbox import NOTIFY_CHANNEL
@@ -53,9 +53,9 @@ _LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 class Relay:
     """Moves the outbox rows of one shard. `run` never returns by itself; cancel it to stop."""
 
-    def __init__(self, settings: Settings, broker: Broker, telemetry: Telemetry, shard: int = 0) -> None:
+    def __init__(self, settings: Settings, publisher: Publisher, telemetry: Telemetry, shard: int = 0) -> None:
         self._settings = settings
-        self._broker = broker
+        self._publisher = publisher
         self._telemetry = telemetry
         self._shard = shard
         self._woken = asyncio.Event()
@@ -116,7 +116,7 @@ class Relay:
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_PUBLISH)
         try:
-            failures = await self._broker.publish(messages)
+            failures = await self._publisher.publish(messages)
         except UnavailableError as error:
             failures = [PublishFailure(message, error) for message in messages]
         if self._fail_points is not None:

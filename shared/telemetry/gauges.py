@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from shared.broker.base import Broker, QueueState, Subscription
+from shared.broker.base import Inspector, QueueState, Subscription
 from shared.errors import TransientError
 from shared.settings import Settings
 from shared.telemetry.measurements import Sample
@@ -51,7 +51,7 @@ class Gauges:
 
 
 def queues_of(
-    broker: Broker,
+    inspector: Inspector,
     telemetry: Telemetry,
     subscriptions: Sequence[Subscription],
     *,
@@ -61,13 +61,13 @@ def queues_of(
     system = telemetry.messaging_system
 
     async def ask_queues() -> list[Sample]:
-        return _of_queues(system, await broker.queue_states(subscriptions))
+        return _of_queues(system, await inspector.queue_states(subscriptions))
 
     if dead_letter_group is None:
         return {"queues": ask_queues}
 
     async def ask_places() -> list[Sample]:
-        return _of_queues(system, await broker.dead_letter_states(subscriptions, dead_letter_group))
+        return _of_queues(system, await inspector.dead_letter_states(subscriptions, dead_letter_group))
 
     return {"queues": ask_queues, "dead_letter_places": ask_places}
 

@@ -20,6 +20,7 @@ from shared.broker.base import (
     Message,
     Operation,
     PublishFailure,
+    QueueState,
     Settlement,
     Subscription,
 )
@@ -80,6 +81,12 @@ class Sound:
 
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
         return await self.real.dead_letters(subscription, limit)
+
+    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        return await self.real.queue_states(subscriptions)
+
+    async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
+        return await self.real.dead_letter_states(subscriptions, group)
 
     async def ping(self) -> None:
         await self.real.ping()

@@ -12,23 +12,21 @@ from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
+from shared.broker.kafka.clients import GOODBYE_S, ended
+from shared.broker.kafka.errors import LOST
 from shared.broker.kafka.internals import client_of
 from shared.broker.kafka.unreadable import Record, TolerantReader, committed_positions, content_is_to_blame
 
 _log = structlog.get_logger(__name__)
 
-LOST = (KafkaError, ConnectionError, OSError, TimeoutError)
-"""What aiokafka raises when the cluster is away or refuses."""
-
 _POLL_MS = 500
 _COMMIT_TIMEOUT_S = 5.0
 _RETRY_PAUSE_S = 1.0
 _FAILED_POLLS_MAX = 5
-_GOODBYE_S = 3.0
 _REJOIN_TIMEOUT_S = 20.0
 _RECOVERY_TIMEOUT_S = 10.0
 
@@ -191,7 +189,7 @@ class KafkaConsumer:
 
     async def _rejoin(self) -> None:
         """A consumer whose background tasks have ended never polls again: replace it."""
-        await self._leave(_GOODBYE_S)
+        await self._leave(GOODBYE_S)
         with contextlib.suppress(*LOST):
             async with asyncio.timeout(_REJOIN_TIMEOUT_S):
                 await self._subscriber.start()
@@ -199,19 +197,6 @@ class KafkaConsumer:
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
-
-
-async def ended(good_bye: Coroutine[Any, Any, Any], grace_s: float) -> bool:
-    """Run a client's `stop` or `close` within `grace_s`; whether it came to its end.
-
-    In a task of its own: when the cluster is away, aiokafka lets the cancellation of its own tasks escape,
-    and here it would pass for ours.
-    """
-    task = asyncio.create_task(good_bye)
-    await asyncio.wait({task}, timeout=grace_s)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return not task.cancelled() and task.exception() is None
 
 
 def text_headers(record: Record) -> dict[str, str]:

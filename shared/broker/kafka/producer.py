@@ -24,15 +24,13 @@ from aiokafka.errors import (
 )
 
 from shared.broker.base import Message, PublishFailure, destination_name
-from shared.broker.kafka.consumer import LOST, ended
+from shared.broker.kafka.clients import GOODBYE_S, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, ended
+from shared.broker.kafka.errors import LOST, unavailable
 from shared.broker.kafka.internals import cancel_sender
 from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
 
-REQUEST_TIMEOUT_MS = 10_000
-RETRY_BACKOFF_MS = 250
-"""aiokafka logs every attempt while the cluster is away: its default of 100 ms fills the log."""
 PRODUCER_OPTIONS: Mapping[str, Any] = {
     "request_timeout_ms": REQUEST_TIMEOUT_MS,
     "retry_backoff_ms": RETRY_BACKOFF_MS,
@@ -44,7 +42,6 @@ PRODUCER_OPTIONS: Mapping[str, Any] = {
     "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
 }
 _RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
-_GOODBYE_S = 3.0
 
 _PRODUCER_LOST = (
     OutOfOrderSequenceNumber,
@@ -57,11 +54,6 @@ _PRODUCER_LOST = (
 
 _Sent = asyncio.Future[Any] | Exception
 """The confirmation to come, or why the message was not even sent."""
-
-
-def unavailable(error: BaseException) -> UnavailableError:
-    """Our error for the client's, naming it."""
-    return UnavailableError(f"Kafka: {error!r}")
 
 
 class KafkaProducer:
@@ -165,7 +157,7 @@ class KafkaProducer:
             async with self._renewal:
                 if self._producer is None or self._lost:
                     if self._producer is not None:
-                        await _end(self._producer, _GOODBYE_S)
+                        await _end(self._producer, GOODBYE_S)
                     await self.start()
         return self._producer
 
@@ -205,7 +197,7 @@ async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:
         return
     # The cluster is away. Nobody waits for the rest any more, yet its sender would try for ever.
     cancel_sender(producer)
-    await ended(producer.client.close(), _GOODBYE_S)
+    await ended(producer.client.close(), GOODBYE_S)
 
 
 def _look_at(confirmation: asyncio.Future[Any]) -> None:

@@ -16,15 +16,12 @@ from typing import Any
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aio_pika.exceptions import AMQPError
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
+from shared.broker.rabbit.errors import LOST
 
 _log = structlog.get_logger(__name__)
-
-LOST = (AMQPError, ConnectionError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
-"""What aio-pika raises when the connection or the channel is gone (`RuntimeError`: it is closed for good)."""
 
 _DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
 """Headers that a quorum queue adds to a message it delivers again."""

@@ -9,14 +9,21 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from shared.broker.base import QueueState
+from shared.broker.base import QueueState, Subscription
+from shared.broker.kafka.clients import KafkaClients
 from shared.broker.kafka.internals import subscribed_topics_of_members
+from shared.broker.kafka.producer import KafkaProducer
+from shared.broker.kafka.subscriptions import dead_letter_group
+from shared.broker.kafka.topics import dead_letter_topic, subscribed_topics
 
 _OFFSET_NONE = -1
 
 
+_PING_TIMEOUT_S = 1.5
+
+
 @dataclass(frozen=True, slots=True)
-class Place:
+class _Place:
     """What a group reads under one name. Its consumers are the members that subscribe to the first topic."""
 
     queue: str
@@ -24,8 +31,36 @@ class Place:
     topics: tuple[str, ...]
 
 
-async def queue_states(
-    admin: AIOKafkaAdminClient, offsets: AIOKafkaConsumer, places: Sequence[Place]
+class KafkaInspector:
+    """`Inspector`."""
+
+    def __init__(self, clients: KafkaClients, producer: KafkaProducer) -> None:
+        self._clients = clients
+        self._producer = producer
+
+    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        """As `Inspector.queue_states`."""
+        return await self._states([_Place(s.queue, s.subscriber, subscribed_topics(s)) for s in subscriptions])
+
+    async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
+        """As `Inspector.dead_letter_states`."""
+        topics = [(dead_letter_topic(s), dead_letter_group(group, s)) for s in subscriptions]
+        return await self._states([_Place(topic, its_group, (topic,)) for topic, its_group in topics])
+
+    async def _states(self, places: Sequence[_Place]) -> list[QueueState]:
+        async with self._clients.admin() as admin, self._clients.onlooker() as onlooker, self._clients.asking():
+            await admin.start()
+            await onlooker.start()
+            return await _queue_states(admin, onlooker, places)
+
+    async def ping(self) -> None:
+        """As `Inspector.ping`."""
+        async with self._clients.asking(_PING_TIMEOUT_S):
+            await self._producer.ping()
+
+
+async def _queue_states(
+    admin: AIOKafkaAdminClient, offsets: AIOKafkaConsumer, places: Sequence[_Place]
 ) -> list[QueueState]:
     """The state of each, without those whose first topic is not there; both clients are started, and the caller
     bounds the time. Raises `KafkaError`."""

@@ -1,0 +1,77 @@
+"""Clients beside the producer and the consumers, to ask the cluster one thing and be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from shared.broker.kafka.errors import LOST, unavailable
+
+REQUEST_TIMEOUT_MS = 10_000
+RETRY_BACKOFF_MS = 250
+"""aiokafka logs every attempt while the cluster is away: its default of 100 ms fills the log."""
+GOODBYE_S = 3.0
+
+
+class KafkaClients:
+    """Makes and closes them. What is asked goes into `asking`, the client's `start` as well."""
+
+    def __init__(self, servers: Sequence[str], client_name: str, timeout_s: float) -> None:
+        self._servers = list(servers)
+        self._client_name = client_name
+        self._timeout_s = timeout_s
+
+    @asynccontextmanager
+    async def asking(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        """What is done inside takes at most `timeout_s` (`connect_timeout_s` unless said); what the client raises
+        comes out as ours."""
+        try:
+            async with asyncio.timeout(self._timeout_s if timeout_s is None else timeout_s):
+                yield
+        except LOST as error:
+            raise unavailable(error) from error
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """Not started yet; closed on leaving."""
+        admin = AIOKafkaAdminClient(
+            bootstrap_servers=self._servers, client_id=self._client_name, request_timeout_ms=REQUEST_TIMEOUT_MS
+        )
+        try:
+            yield admin
+        finally:
+            await ended(admin.close(), GOODBYE_S)
+
+    @asynccontextmanager
+    async def onlooker(self, *topics: str) -> AsyncIterator[AIOKafkaConsumer]:
+        """A consumer outside every group, so that looking changes nothing. Not started yet; closed on leaving."""
+        consumer = AIOKafkaConsumer(
+            *topics,
+            bootstrap_servers=self._servers,
+            client_id=self._client_name,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        try:
+            yield consumer
+        finally:
+            await ended(consumer.stop(), GOODBYE_S)
+
+
+async def ended(good_bye: Coroutine[Any, Any, Any], grace_s: float) -> bool:
+    """Run a client's `stop` or `close` within `grace_s`; whether it came to its end.
+
+    In a task of its own: when the cluster is away, aiokafka lets the cancellation of its own tasks escape,
+    and here it would pass for ours.
+    """
+    task = asyncio.create_task(good_bye)
+    await asyncio.wait({task}, timeout=grace_s)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return not task.cancelled() and task.exception() is None

@@ -1,0 +1,57 @@
+"""Dead letters on Kafka: put in their topic, looked at there, and given back by a topic of their subscriber."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.broker.base import DeadLetter, Delivery, Subscription
+from shared.broker.kafka.clients import KafkaClients
+from shared.broker.kafka.consumer import text_headers
+from shared.broker.kafka.declarations import KafkaDeclarations
+from shared.broker.kafka.producer import KafkaProducer
+from shared.broker.kafka.topics import dead_letter_topic
+
+_LOOK_MS = 500
+
+
+class KafkaDeadLetters:
+    """`DeadLetterChannel`, but for the consuming of what is in it."""
+
+    def __init__(self, clients: KafkaClients, declarations: KafkaDeclarations, producer: KafkaProducer) -> None:
+        self._clients = clients
+        self._declarations = declarations
+        self._producer = producer
+
+    async def publish_dead_letter(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        """As `DeadLetterChannel.publish_dead_letter`."""
+        await self._publish_again(dead_letter_topic(subscription), delivery, headers)
+
+    async def publish_retry(
+        self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
+    ) -> None:
+        """As `DeadLetterChannel.publish_retry`."""
+        await self._publish_again(self._declarations.retry_topic(subscription), delivery, headers)
+
+    async def _publish_again(self, topic: str, delivery: Delivery, headers: Mapping[str, str]) -> None:
+        """A delivery once more, under its own key, with `headers` added to its own."""
+        key = None if delivery.key is None else delivery.key.encode()
+        await self._producer.publish_one(topic, key, delivery.body, {**delivery.headers, **headers})
+
+    async def dead_letters(self, subscription: Subscription, limit: int) -> list[DeadLetter]:
+        """As `DeadLetterChannel.dead_letters`."""
+        topic = dead_letter_topic(subscription)
+        letters: list[DeadLetter] = []
+        async with self._clients.onlooker(topic) as consumer, self._clients.asking():
+            await consumer.start()
+            partitions = list(consumer.assignment())
+            ends = await consumer.end_offsets(partitions)
+            beginnings = await consumer.beginning_offsets(partitions)
+            remaining = sum(ends[p] - beginnings[p] for p in partitions)
+            while remaining > 0 and len(letters) < limit:
+                polled = await consumer.getmany(timeout_ms=_LOOK_MS, max_records=limit - len(letters))
+                for records in polled.values():
+                    remaining -= len(records)
+                    letters += [DeadLetter(topic, r.value or b"", text_headers(r)) for r in records]
+        return letters

@@ -1,0 +1,24 @@
+"""The AsyncAPI document of operations on Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from faststream.kafka import KafkaBroker
+
+from shared.broker.asyncapi import add_handler, asyncapi_document
+from shared.broker.base import Operation, destination_name
+
+
+def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
+    """As `Broker.asyncapi`."""
+    broker = KafkaBroker("kafka", specification_url="kafka://kafka", logger=None)
+    for operation in operations:
+        topic = destination_name("kafka", operation.channel)
+        if operation.subscriber is None:
+            broker.publisher(topic, title=operation.event_type, schema=operation.model)
+        else:
+            subscriber = broker.subscriber(topic, group_id=operation.subscriber, title=operation.event_type)
+            add_handler(subscriber, operation)
+    return asyncapi_document(broker, title, version)

@@ -1,0 +1,133 @@
+"""All that one process consumes from Kafka, by consumers that FastStream owns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+
+from shared.broker.base import BatchHandler, Subscription
+from shared.broker.kafka.clients import GOODBYE_S, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, KafkaClients, ended
+from shared.broker.kafka.consumer import Handover, KafkaConsumer
+from shared.broker.kafka.declarations import KafkaDeclarations
+from shared.broker.kafka.topics import dead_letter_topic, subscribed_topics
+from shared.errors import TandemError
+from shared.settings import Settings
+
+
+def handover_wait_s(settings: Settings) -> float:
+    """How long a rebalance waits for the batch that runs: as long as its handlers and their retries may take.
+
+    The whole group stands still meanwhile, also when a member hangs. A batch that takes longer, since a server is
+    away, is not waited for: it comes again elsewhere, where claims and inbox keep its effects single.
+    """
+    return settings.handler_timeout_s + settings.handler_retry_max_s
+
+
+def consumer_options(settings: Settings) -> dict[str, Any]:
+    """What every consumer gets. Offsets are committed by hand."""
+    session_ms = int(settings.kafka_session_timeout_s * 1_000)
+    return {
+        "auto_offset_reset": "earliest",
+        "max_poll_interval_ms": int(settings.kafka_max_poll_interval_s * 1_000),
+        "session_timeout_ms": session_ms,
+        "heartbeat_interval_ms": session_ms // 3,
+        # A member hears of a rebalance by a heartbeat, hands over, and joins: unset, it had the session's time for
+        # all of it, and whoever took longer was put out with its batch still running.
+        "rebalance_timeout_ms": int(handover_wait_s(settings) * 1_000) + session_ms,
+        "fetch_max_wait_ms": 500,
+        "fetch_max_bytes": 16 * 1024 * 1024,
+        "max_partition_fetch_bytes": 1024 * 1024,
+    }
+
+
+def dead_letter_group(group: str, subscription: Subscription) -> str:
+    """One for each place: members that read different topics would rebalance for each other's sake."""
+    return f"{group}.{subscription.queue}"
+
+
+class KafkaSubscriptions:
+    """`Consumer`, and the consuming of dead letters."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        client_name: str,
+        clients: KafkaClients,
+        declarations: KafkaDeclarations,
+        settings: Settings,
+    ) -> None:
+        self._clients = clients
+        self._declarations = declarations
+        self._settings = settings
+        self._broker = KafkaBroker(
+            list(servers),
+            client_id=client_name,
+            consumer_only=True,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            allow_auto_create_topics=False,
+            graceful_timeout=settings.shutdown_grace_s,
+            logger=None,
+            apply_types=False,
+        )
+        self._consumers: list[KafkaConsumer] = []
+
+    async def start(self) -> None:
+        """Have FastStream ready, without any consumer. Raises one of `LOST`; the caller bounds the time."""
+        await self._broker.start()
+
+    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
+        """As `Consumer.subscribe`."""
+        await self._declarations.declare((), (subscription,))
+        await self._consume(subscription, subscribed_topics(subscription), subscription.subscriber, handler)
+
+    async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
+        """As `DeadLetterChannel.subscribe_dead_letters`."""
+        await self._declarations.declare_dead_letter_place(subscription)
+        topic = dead_letter_topic(subscription)
+        await self._consume(subscription, (topic,), dead_letter_group(group, subscription), handler)
+
+    async def _consume(
+        self, subscription: Subscription, topics: Sequence[str], group: str, handler: BatchHandler
+    ) -> None:
+        handover = Handover(handover_wait_s(self._settings))
+        subscriber = self._broker.subscriber(
+            *topics,
+            group_id=group,
+            ack_policy=AckPolicy.MANUAL,
+            listener=handover,
+            persistent=False,
+            **consumer_options(self._settings),
+        )
+        consumer = KafkaConsumer(subscription, subscriber, handover, handler)
+        self._consumers.append(consumer)
+        try:
+            async with self._clients.asking():
+                await consumer.start()
+        except TandemError:
+            # Half started it may yet join, and hold its partitions without ever polling.
+            self._consumers.remove(consumer)
+            await consumer.stop(GOODBYE_S)
+            raise
+
+    @property
+    def settlement_failures(self) -> Mapping[str, int]:
+        """As `Consumer.settlement_failures`."""
+        failures: Counter[str] = Counter()
+        for consumer in self._consumers:
+            failures[consumer.queue] += consumer.settlement_failures
+        return failures
+
+    async def stop(self) -> None:
+        """Stop pulling; let the running batches settle within the grace period."""
+        grace_s = self._settings.shutdown_grace_s
+        await asyncio.gather(*(consumer.stop(grace_s) for consumer in self._consumers))
+
+    async def disconnect(self) -> None:
+        """After `stop`, or when `start` failed."""
+        await ended(self._broker.stop(), self._settings.shutdown_grace_s)

@@ -1,0 +1,87 @@
+"""The one connection to RabbitMQ, which FastStream owns, and the bounds on what is asked through it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiormq
+from aio_pika.abc import AbstractRobustConnection
+from aio_pika.exceptions import ChannelPreconditionFailed
+from faststream.rabbit import Channel, RabbitBroker
+
+from shared.broker.rabbit.errors import LOST, differs, unavailable
+from shared.broker.rabbit.internals import open_channel, use_connection_class
+from shared.broker.rabbit.nodes import connection_class, node_urls
+from shared.broker.rabbit.unreadable import read_what_is_not_utf8
+from shared.errors import TandemError
+from shared.settings import Settings
+
+HEARTBEAT_S = 10
+RECONNECT_INTERVAL_S = 0.5
+
+
+class RabbitConnection:
+    """Connects, asks and disconnects. Once it was up, aio-pika brings it back by itself."""
+
+    def __init__(self, settings: Settings, client_name: str) -> None:
+        self._settings = settings
+        read_what_is_not_utf8()
+        nodes = node_urls(settings.rabbit_url or "", name=client_name, heartbeat=HEARTBEAT_S)
+        self.faststream = RabbitBroker(
+            str(nodes[0]),
+            timeout=settings.connect_timeout_s,
+            fail_fast=True,
+            reconnect_interval=RECONNECT_INTERVAL_S,
+            default_channel=Channel(publisher_confirms=True, on_return_raises=True),
+            graceful_timeout=settings.shutdown_grace_s,
+            app_id=None,
+            logger=None,
+            apply_types=False,
+        )
+        use_connection_class(self.faststream, connection_class(nodes))
+
+    async def open(self) -> None:
+        """Raises as `setting_up`; what was begun is closed then."""
+        try:
+            async with self.setting_up():
+                await self.faststream.connect()
+        except TandemError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Within the grace period."""
+        try:
+            async with asyncio.timeout(self._settings.shutdown_grace_s):
+                await self.faststream.stop()
+        except LOST:
+            return  # nobody is there to say good-bye to
+
+    @asynccontextmanager
+    async def asking(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        """What is done inside takes at most `timeout_s` (`connect_timeout_s` unless said); what the client raises
+        comes out as ours."""
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s if timeout_s is None else timeout_s):
+                yield
+        except LOST as error:
+            raise unavailable(error) from error
+
+    @asynccontextmanager
+    async def setting_up(self) -> AsyncIterator[None]:
+        """As `asking`, for what a process does before it works: what will not pass is a `ConfigurationError`."""
+        async with self.asking():
+            try:
+                yield
+            except ChannelPreconditionFailed as error:
+                raise differs(error) from error
+
+    async def client(self) -> AbstractRobustConnection:
+        """aio-pika's connection. Raises one of `LOST` while there is none."""
+        return await self.faststream.connect()
+
+    async def open_channel(self) -> aiormq.abc.AbstractChannel:
+        """A channel below aio-pika's; whoever opens it closes it. Raises one of `LOST`."""
+        return await open_channel(await self.client())

@@ -1,0 +1,92 @@
+"""Publishes to RabbitMQ, confirmed and mandatory, on the channel below aio-pika's."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Mapping, Sequence
+
+from aio_pika import RobustExchange
+from aio_pika.exceptions import DeliveryError, PublishError
+from aiormq import spec
+
+from shared.broker.base import Message, PublishFailure
+from shared.broker.rabbit.declarations import RabbitDeclarations
+from shared.broker.rabbit.errors import LOST, unavailable
+from shared.broker.rabbit.internals import channel_of
+from shared.envelope import CONTENT_TYPE
+from shared.errors import PermanentError, UnavailableError, UnroutableError
+
+PUBLISHES_IN_FLIGHT_MAX = 500
+PERSISTENT = 2
+_SHORT_STRING_BYTES_MAX = 255
+_NOT_ENCODABLE = (TypeError, ValueError, struct.error)
+
+
+class RabbitPublisher:
+    """`Publisher`: the keys side by side, the messages of one key each after the one before was confirmed."""
+
+    def __init__(self, declarations: RabbitDeclarations, publish_timeout_s: float) -> None:
+        self._declarations = declarations
+        self._publish_timeout_s = publish_timeout_s
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        """As `Publisher.publish`."""
+        chains: dict[str, list[Message]] = {}
+        for message in messages:
+            chains.setdefault(message.key, []).append(message)
+        deadline = asyncio.get_running_loop().time() + self._publish_timeout_s
+        slots = asyncio.Semaphore(PUBLISHES_IN_FLIGHT_MAX)
+        failures = await asyncio.gather(
+            *(self._publish_chain(chain, deadline, slots) for chain in chains.values())
+        )
+        return [failure for part in failures for failure in part]
+
+    async def _publish_chain(
+        self, chain: Sequence[Message], deadline: float, slots: asyncio.Semaphore
+    ) -> list[PublishFailure]:
+        """The messages of one key."""
+        for index, message in enumerate(chain):
+            try:
+                async with asyncio.timeout_at(deadline), slots:
+                    exchange = self._declarations.exchange(message.channel)
+                    await publish_confirmed(exchange, message.type, message.body, message.headers)
+            except Exception as error:  # noqa: BLE001  whatever it is: not confirmed, so the key stops here
+                reason = unavailable(error) if isinstance(error, LOST) else error
+                earlier = UnavailableError("an earlier event of its key was not confirmed")
+                later = [PublishFailure(other, earlier) for other in chain[index + 1 :]]
+                return [PublishFailure(message, reason), *later]
+        return []
+
+
+async def publish_confirmed(
+    exchange: RobustExchange, routing_key: str, body: bytes, headers: Mapping[str, str]
+) -> None:
+    """Publish and wait for the confirmation; the caller bounds the time. Raises `UnavailableError`,
+    `PermanentError` for what AMQP cannot express, or one of `LOST`."""
+    try:
+        channel = await channel_of(exchange)
+        await channel.basic_publish(
+            body,
+            exchange=exchange.name,
+            routing_key=routing_key,
+            properties=spec.Basic.Properties(
+                content_type=_content_type(headers),
+                delivery_mode=PERSISTENT,
+                headers=dict(headers),
+            ),
+            mandatory=True,
+            wait=False,
+        )
+    except PublishError as error:
+        raise UnroutableError(f"RabbitMQ has no queue for {routing_key} on {exchange.name}") from error
+    except DeliveryError as error:
+        raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange.name}") from error
+    except _NOT_ENCODABLE as error:
+        raise PermanentError(f"RabbitMQ: {error!r}") from error
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    """The property: ours in place of one that does not fit; the header keeps it whole."""
+    given = headers.get("content-type", CONTENT_TYPE)
+    return given if len(given.encode("utf-8", "surrogatepass")) <= _SHORT_STRING_BYTES_MAX else CONTENT_TYPE
