@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ OWN_IMAGE = {*MIGRATIONS, "mail", *(row.name for row in PROCESSES)}
 CONTAINER_BROKERS = {"rabbit": "rabbitmq", "kafka": "kafka"}
 
 
-def each(names: Any) -> Any:
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", sorted(names))
 
 

@@ -68,7 +68,7 @@ PLANTED = [
 
 def lint(place: Path) -> tuple[int, str]:
     """Exit code and output of `lint-imports` over the tree in a directory."""
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
+    command: list[str | Path] = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
     done = subprocess.run(
         command,
         cwd=place,

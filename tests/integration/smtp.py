@@ -31,7 +31,8 @@ class Server:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, sent: Envelope) -> str:
         if not self.to_data:
-            message = message_from_bytes(bytes(sent.content or b""), policy=default)
+            assert isinstance(sent.content, bytes), "aiosmtpd was asked to decode"
+            message = message_from_bytes(sent.content, policy=default)
             assert isinstance(message, EmailMessage)
             self.mails.append(message)
         return self.to_data or "250 OK"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ BUSY = Claim(ClaimState.BUSY)
 DONE = Claim(ClaimState.DONE)
 FIRST = Claim(NEW, 1)
 
-QUICK = {"heartbeat_interval_s": 0.2, "heartbeat_ttl_s": 1.0}
+QUICK: dict[str, Any] = {"heartbeat_interval_s": 0.2, "heartbeat_ttl_s": 1.0}
 
 
 def some(count: int) -> list[Envelope]:

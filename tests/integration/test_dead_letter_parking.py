@@ -27,7 +27,11 @@ async def test_letters_of_a_subscriber_that_is_gone_hold_up_no_redrive_and_are_p
         if not is_fixed:
             raise BusinessError("it cannot be")
 
-    schedule = {"redrive_interval_s": 0.3, "redrive_backoff_initial_s": 600, "redrive_attempts_max": 2}
+    schedule: dict[str, Any] = {
+        "redrive_interval_s": 0.3,
+        "redrive_backoff_initial_s": 600,
+        "redrive_attempts_max": 2,
+    }
     async with (
         webhook() as (url, alerts),
         letters_of(world, alert_webhook_url=url, alert_interval_s=0.001, **schedule) as letters,
@@ -75,7 +79,7 @@ async def test_delayed_events_that_are_never_answered_are_parked_with_one_alert(
     }
     for delivery in world.deliver([happened(number) for number in range(3)]):
         await broker.publish_dead_letter(world.subscription, delivery, headers)
-    schedule = {"redrive_answer_timeout_s": 0.1, "redrive_attempts_max": 1}
+    schedule: dict[str, Any] = {"redrive_answer_timeout_s": 0.1, "redrive_attempts_max": 1}
     async with webhook() as (url, alerts), letters_of(world, alert_webhook_url=url, **schedule) as letters:
         await letters.until(3, "parked")
 

@@ -100,7 +100,11 @@ async def test_poison_is_grouped_redriven_once_and_resolved_with_its_effect(worl
 @pytest.mark.timeout(300)
 async def test_the_schedule_redrives_each_letter_once_a_turn_and_parks_it_in_the_end(world: World) -> None:
     handler = Flawed(*range(25))
-    schedule = {"redrive_interval_s": 0.3, "redrive_backoff_initial_s": 0.2, "redrive_attempts_max": 3}
+    schedule: dict[str, Any] = {
+        "redrive_interval_s": 0.3,
+        "redrive_backoff_initial_s": 0.2,
+        "redrive_attempts_max": 3,
+    }
     async with letters_of(world, REPLICAS, **schedule) as letters, world.consumer(handler):
         await world.publish(*(happened(number, key=f"key-{number}") for number in range(25)))
         rows = await letters.until(25, "parked")
@@ -138,7 +142,7 @@ async def test_a_delayed_event_comes_again_until_it_takes_effect_and_uses_nothin
 @pytest.mark.timeout(300)
 async def test_a_redrive_without_an_answer_is_repeated_and_harmless(world: World) -> None:
     handler = Flawed(1)
-    schedule = {"redrive_answer_timeout_s": 0.5, "redrive_attempts_max": 10}
+    schedule: dict[str, Any] = {"redrive_answer_timeout_s": 0.5, "redrive_attempts_max": 10}
     async with letters_of(world, **schedule) as letters:
         async with world.consumer(handler):
             await world.publish(happened(1))

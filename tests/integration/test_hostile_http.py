@@ -22,7 +22,7 @@ from services.dead_letter import app as dead_letter_app
 from services.notification import app as notification_app
 from services.order import app as order_app
 from services.user import app as user_app
-from shared.http.bodies import BODY_BYTES_MAX
+from shared.http.problems import BODY_BYTES_MAX
 from shared.migrate import migrate
 from shared.process.process import Process, Service, application_of
 from shared.settings import Settings

@@ -95,7 +95,7 @@ async def test_a_zombie_inside_its_transaction_and_its_successor_leave_one_effec
     await asyncio.wait_for(entered.wait(), 30)
     waiting = asyncio.create_task(successor(batch))  # waits for the zombie's inbox row
     wake.set()
-    assert await asyncio.gather(sleeping, waiting) == [[ACK], [ACK]]
+    assert (await sleeping, await waiting) == ([ACK], [ACK])
     assert await rabbit_world.numbers() == [1]
 
 

@@ -20,6 +20,7 @@ from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.stack import choice as stack
 from deploy.stack import compose as containers
+from deploy.topology import BrokerName
 
 QUIET = Steps(quiet=True)
 DOCKER = """\
@@ -119,7 +120,7 @@ def test_a_cluster_as_part_of_the_stack_is_up_with_its_nodes_and_their_addresses
 
 @pytest.mark.parametrize("broker", ["rabbit", "kafka"])
 def test_a_cluster_by_itself_is_seen_and_taken_down(
-    engine: Callable[..., Callable[[], list[str]]], broker: str
+    engine: Callable[..., Callable[[], list[str]]], broker: BrokerName
 ) -> None:
     file = containers.CLUSTER_FILES[broker]
     project = yaml.safe_load(file.read_text())["name"]

@@ -1,9 +1,9 @@
 import io
+import time
 from pathlib import Path
 
 import pytest
 
-from deploy.show import log_follow
 from deploy.show.log_follow import print_logs
 
 
@@ -30,7 +30,7 @@ def test_following_goes_on_through_a_rotation_and_prints_whole_lines_only(
             raise KeyboardInterrupt
         log.write_text(text)
 
-    monkeypatch.setattr(log_follow.time, "sleep", instead_of_waiting)
+    monkeypatch.setattr(time, "sleep", instead_of_waiting)
     out = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         print_logs({"order": log}, out, follow=True)

@@ -41,11 +41,16 @@ def test_of_all_that_is_tried_only_the_first_changes_an_order(changes: list[obje
     assert current.version == placed.version + bool(changes)
 
 
+Profile = tuple[str | None, str | None]
+"""A change of the e-mail address, the name, or both."""
+
 profile = st.none() | st.text(max_size=5)
 
 
 @given(st.lists(st.tuples(profile, profile) | st.just("deactivate"), max_size=8))
-def test_a_user_s_version_grows_by_one_with_every_change_and_never_after_the_end(steps: list[object]) -> None:
+def test_a_user_s_version_grows_by_one_with_every_change_and_never_after_the_end(
+    steps: list[Profile | str],
+) -> None:
     current = user.register(UUID(int=1), "a@b.org", "Ada", NOW)
     for step in steps:
         before = current

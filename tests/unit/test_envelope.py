@@ -143,12 +143,14 @@ def test_ids_are_unique_and_sort_by_time() -> None:
 
 
 def test_an_event_may_have_a_megabyte_and_not_a_byte_more() -> None:
-    fixed = {"id": "1", "source": "s", "type": "t", "time": None}
-    overhead = len(Envelope(**fixed, data="").encode())
-    largest = Envelope(**fixed, data="x" * (EVENT_BYTES_MAX - overhead))
+    def event(data: str) -> Envelope:
+        return Envelope(id="1", source="s", type="t", time=None, data=data)
+
+    overhead = len(event("").encode())
+    largest = event("x" * (EVENT_BYTES_MAX - overhead))
     assert Envelope.decode(largest.encode()) == largest
     with pytest.raises(EventTooLargeError):
-        Envelope(**fixed, data="x" * (EVENT_BYTES_MAX - overhead + 1)).encode()
+        event("x" * (EVENT_BYTES_MAX - overhead + 1)).encode()
     with pytest.raises(UndecodableError, match="bytes"):
         Envelope.decode(largest.encode() + b" ")
 

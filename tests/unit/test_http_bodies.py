@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shared.http.application import install
-from shared.http.bodies import BODY_BYTES_MAX
+from shared.http.problems import BODY_BYTES_MAX
 
 JSON = {"content-type": "application/json"}
 

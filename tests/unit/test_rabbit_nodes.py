@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from aio_pika.exceptions import AMQPConnectionError
@@ -20,14 +21,11 @@ async def test_the_next_attempt_goes_to_the_next_node() -> None:
     """Whoever is connected to and hangs up has been tried."""
     tried: list[int] = []
 
-    async def hang_up(number: int, writer: asyncio.StreamWriter) -> None:
+    async def hang_up(number: int, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tried.append(number)
         writer.close()
 
-    servers = [
-        await asyncio.start_server(lambda _, writer, number=number: hang_up(number, writer), "127.0.0.1", 0)
-        for number in range(3)
-    ]
+    servers = [await asyncio.start_server(partial(hang_up, number), "127.0.0.1", 0) for number in range(3)]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     make = connection_class(node_urls(",".join(f"amqp://u:p@127.0.0.1:{port}/" for port in ports)))
     try:

@@ -73,7 +73,8 @@ async def test_after_its_time_three_probes_close_it(bench: Bench) -> None:
     await bench.calls("-" * 10)
     bench.now = 30.0
     await bench.calls("++")
-    assert bench.breaker.state is BreakerState.HALF_OPEN
+    state = bench.breaker.state
+    assert state is BreakerState.HALF_OPEN
     await bench.calls("+")
     assert (bench.breaker.state, bench.breaker.problem) == (BreakerState.CLOSED, None)
     assert bench.told == [

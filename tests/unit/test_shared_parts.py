@@ -135,8 +135,9 @@ def delivery(body: bytes = b"{}", headers: dict[str, str] | None = None) -> Deli
 
 
 def test_a_dead_letter_says_where_it_is_from_and_why() -> None:
+    nothing: dict[str, str] = {}
     with pytest.raises(KeyError) as raised:
-        _ = {}["x" * 5_000]  # type: ignore[var-annotated]
+        _ = nothing["x" * 5_000]
     headers = dead_letter_headers(SUBSCRIPTION, delivery(), raised.value, 3)
     assert headers[dead_letter.SUBSCRIBER] == "notification"
     assert headers[dead_letter.CHANNEL] == "order"

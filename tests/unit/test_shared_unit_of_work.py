@@ -177,10 +177,10 @@ async def test_every_key_keeps_its_order_and_discarded_events_leave_nothing(
 
     actual: dict[str, list[tuple[int, int]]] = defaultdict(list)
     tables = [sent for sent in connection.sent if sent[0] in STATEMENTS]
-    for statement, rows in tables:
+    for executed, rows in tables:
         assert rows, "an empty statement"
         for row in rows:
-            assert statement is STATEMENTS[row["statement"]]
+            assert executed is STATEMENTS[row["statement"]]
             actual[row["key"]].append((row["statement"], row["number"]))
     assert actual == expected
     assert outbox_numbers == published
