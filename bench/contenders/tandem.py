@@ -8,7 +8,8 @@ from bench.effects import INSERT_EFFECT
 from bench.events import OrderPlaced
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.event import Event
-from shared.process.process import Service, run
+from shared.process.server import run
+from shared.process.service import Service
 from shared.publishing.uow import UnitOfWork
 
 

@@ -6,11 +6,12 @@ Run it with `python -m services.dead_letter.app`.
 from __future__ import annotations
 
 from services.dead_letter import background
-from shared.process.process import Service, run
+from shared.process.server import run
+from shared.process.service import Service
 
 SERVICE = Service(
     name="dead_letter",
-    jobs=(background.keep_and_give_back, background.measure, background.forget),
+    background_tasks=(background.keep_and_give_back, background.measure, background.forget),
     application="services.dead_letter.http:create_app",
 )
 

@@ -15,7 +15,7 @@ from shared.broker.batches import isolating
 from shared.errors import ConfigurationError, TransientError
 from shared.outside.alerts import Alerts
 from shared.outside.mail import Mailer
-from shared.process.process import Process
+from shared.process.parts import Parts, until_available
 from shared.telemetry.gauges import Gauges, queues_of
 from shared.telemetry.measurements import Sample
 
@@ -27,52 +27,52 @@ _AWAY_S = 5.0
 _FORGET_INTERVAL_S = 3_600.0
 
 
-async def keep_and_give_back(process: Process) -> None:
+async def keep_and_give_back(parts: Parts) -> None:
     """Both, with the same alerts. Raises `ConfigurationError` when no place is named."""
-    if not process.settings.dead_letter_subscriptions:
+    if not parts.settings.dead_letter_subscriptions:
         raise ConfigurationError("TANDEM_DEAD_LETTER_SUBSCRIPTIONS must name at least one subscription")
-    mailer = Mailer(process.settings, process.circuit_breaker("smtp")) if process.settings.alert_mail_to else None
-    alerts = Alerts(process.settings, mailer)
+    mailer = Mailer(parts.settings, parts.circuit_breakers.named("smtp")) if parts.settings.alert_mail_to else None
+    alerts = Alerts(parts.settings, mailer)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(keep(process, alerts))
-        tasks.create_task(give_back(process, alerts))
+        tasks.create_task(keep(parts, alerts))
+        tasks.create_task(give_back(parts, alerts))
 
 
-async def keep(process: Process, alerts: Alerts) -> None:
+async def keep(parts: Parts, alerts: Alerts) -> None:
     """Consume every dead-letter place."""
-    for place in events.places(process.settings):
-        handler = letter_handler(process, place, alerts)
-        await process.until_available(
-            lambda p=place, h=handler: process.broker.subscribe_dead_letters(p, GROUP, h)  # type: ignore[misc]
+    for place in events.places(parts.settings):
+        handler = letter_handler(parts, place, alerts)
+        await until_available(
+            lambda p=place, h=handler: parts.broker.subscribe_dead_letters(p, GROUP, h)  # type: ignore[misc]
         )
 
 
-def letter_handler(process: Process, place: Subscription, alerts: Alerts) -> BatchHandler:
+def letter_handler(parts: Parts, place: Subscription, alerts: Alerts) -> BatchHandler:
     """Keeps a batch in one transaction, or, when that fails, one by one."""
-    settings, policy = process.settings, handlers.policy_of(process.settings)
+    settings, policy = parts.settings, handlers.policy_of(parts.settings)
 
     async def keep_all(deliveries: Sequence[Delivery]) -> None:
         received = [events.read(place, delivery) for delivery in deliveries]
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             alarms = await handlers.receive(uow, received, policy, settings.alert_interval_s)
         await alerts.send_all(ALERT, alarms)
 
     return isolating(keep_all)
 
 
-async def give_back(process: Process, alerts: Alerts) -> None:
+async def give_back(parts: Parts, alerts: Alerts) -> None:
     """Give back what is due and what is asked for, as long as the process runs."""
-    settings, policy = process.settings, handlers.policy_of(process.settings)
+    settings, policy = parts.settings, handlers.policy_of(parts.settings)
     quiet_s = settings.alert_interval_s
-    publish = handlers.way_back(process.broker, settings.dead_letter_subscriptions)
+    publish = handlers.way_back(parts.broker, settings.dead_letter_subscriptions)
     failed_ones_at = time.monotonic()
     while True:
         try:
             delayed_only = time.monotonic() < failed_ones_at
-            async with process.units.begin() as uow:
+            async with parts.units.begin() as uow:
                 asked = await handlers.give_back_asked(uow, publish, policy, quiet_s)
             await alerts.send_all(ALERT, asked.alarms)
-            async with process.units.begin() as uow:
+            async with parts.units.begin() as uow:
                 due = await handlers.give_back_due(uow, publish, policy, quiet_s, delayed_only=delayed_only)
             await alerts.send_all(ALERT, due.alarms)
             if not due.more and not delayed_only:
@@ -84,23 +84,23 @@ async def give_back(process: Process, alerts: Alerts) -> None:
             await asyncio.sleep(0 if asked.more or due.more else settings.redrive_poll_interval_s)
 
 
-async def measure(process: Process) -> None:
+async def measure(parts: Parts) -> None:
     """Say how many letters there are, and how every subscriber's queue and dead-letter place stands: a subscriber
     that has stopped cannot say it."""
 
     async def count() -> list[Sample]:
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             return await handlers.count_letters(uow)
 
-    places = queues_of(process.broker, process.telemetry, events.places(process.settings), dead_letter_group=GROUP)
-    await Gauges(process.settings, process.telemetry, {"dead_letters": count, **places}).run()
+    places = queues_of(parts.broker, parts.telemetry, events.places(parts.settings), dead_letter_group=GROUP)
+    await Gauges(parts.settings, parts.telemetry, {"dead_letters": count, **places}).run()
 
 
-async def forget(process: Process) -> None:
+async def forget(parts: Parts) -> None:
     """Forget what has been finished for long, in portions."""
     while True:
         forgotten = 0
         with contextlib.suppress(TransientError):
-            async with process.units.begin() as uow:
-                forgotten = await handlers.forget_old(uow, process.settings.dead_letter_ttl_s)
+            async with parts.units.begin() as uow:
+                forgotten = await handlers.forget_old(uow, parts.settings.dead_letter_ttl_s)
         await asyncio.sleep(0 if forgotten else _FORGET_INTERVAL_S)

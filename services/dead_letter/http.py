@@ -30,7 +30,7 @@ from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
 from shared.http.problems import ProblemKind
 from shared.http.readable import Readable, readable
 from shared.http.timestamps import Moment
-from shared.process.process import Process
+from shared.process.parts import Parts
 from shared.publishing.uow import UnitOfWork
 
 LETTER_ID = "7b1c2f0e-0000-5000-8000-000000000001"
@@ -206,12 +206,11 @@ def detail_of(stored: Stored) -> LetterDetail:
     return LetterDetail(**values, payload=readable(stored.body))
 
 
-def create_app(process: Process) -> FastAPI:
+def create_app(parts: Parts) -> FastAPI:
     app = FastAPI(
         title="Tandem dead-letter service",
         version="1.0.0",
         description="Keeps the events that subscribers could not take, and gives them back.",
-        lifespan=process.lifespan,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -220,20 +219,19 @@ def create_app(process: Process) -> FastAPI:
         ),
     )
     application.install(app, RequestValidationError, PROBLEMS)
-    add_queries(app, process)
-    add_commands(app, process)
-    app.router.routes.extend(process.routes())
+    add_queries(app, parts)
+    add_commands(app, parts)
     openapi.add_problem_schema(app.openapi())
-    process.telemetry.instrument_http(app)
+    parts.telemetry.instrument_http(app)
     return app
 
 
-def add_queries(app: FastAPI, process: Process) -> None:
+def add_queries(app: FastAPI, parts: Parts) -> None:
     @app.get("/dead-letters")
     async def list_dead_letters(query: Annotated[LetterQuery, Query()]) -> LetterPage:
         """The dead letters that the filter finds, newest first."""
         before = pages.decode_sequence(query.cursor) if query.cursor else None
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             found = await handlers.list_letters(uow, query.wanted(), before, query.limit + 1)
         more = len(found) > query.limit
         items = found[: query.limit]
@@ -245,7 +243,7 @@ def add_queries(app: FastAPI, process: Process) -> None:
     @app.get("/dead-letters/groups")
     async def list_groups(query: Annotated[LetterFilter, Query()]) -> GroupList:
         """The dead letters that the filter finds, by what caused them, the largest groups first."""
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             groups = await handlers.list_groups(uow, query.wanted())
         return GroupList(
             items=[
@@ -256,7 +254,7 @@ def add_queries(app: FastAPI, process: Process) -> None:
     @app.get("/dead-letters/redrives/{redrive_id}", responses=problem_responses(REDRIVE_NOT_FOUND))
     async def get_redrive(redrive_id: UUID) -> RedriveProgress:
         """How far a redrive has come."""
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             found, waiting, states = await handlers.get_redrive(uow, redrive_id)
         return RedriveProgress(
             id=found.id,
@@ -271,12 +269,12 @@ def add_queries(app: FastAPI, process: Process) -> None:
     @app.get("/dead-letters/{letter_id:uuid}", responses=problem_responses(NOT_FOUND))
     async def get_dead_letter(letter_id: UUID) -> LetterDetail:
         """One dead letter with its message and where it failed."""
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             return detail_of(await handlers.get_letter(uow, letter_id))
 
 
-def add_commands(app: FastAPI, process: Process) -> None:
-    units = process.units
+def add_commands(app: FastAPI, parts: Parts) -> None:
+    units = parts.units
 
     @app.post(
         "/dead-letters/redrive",

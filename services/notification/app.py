@@ -5,14 +5,16 @@ from __future__ import annotations
 from services.notification import handlers
 from shared.consuming.subscriber import Subscriber
 from shared.outside.mail import Mailer
-from shared.process.process import Process, Service, run
+from shared.process.parts import Parts
+from shared.process.server import run
+from shared.process.service import Service
 
 
-def mail_subscribers(process: Process) -> tuple[Subscriber, ...]:
+def mail_subscribers(parts: Parts) -> tuple[Subscriber, ...]:
     """The subscriber `mail`; without an SMTP server none, and no queue."""
-    if not process.settings.smtp_url:
+    if not parts.settings.smtp_url:
         return ()
-    return handlers.mail_subscribers(Mailer(process.settings, process.circuit_breaker("smtp")))
+    return handlers.mail_subscribers(Mailer(parts.settings, parts.circuit_breakers.named("smtp")))
 
 
 SERVICE = Service(

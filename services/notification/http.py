@@ -15,7 +15,7 @@ from shared.http import application, openapi, pages, problems
 from shared.http.openapi import problem_responses
 from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
 from shared.http.problems import InvalidRequestError
-from shared.process.process import Process
+from shared.process.parts import Parts
 
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"
@@ -48,26 +48,24 @@ class NotificationPage(BaseModel):
     next_cursor: str | None = Field(examples=[pages.encode_cursor("4711")])
 
 
-def create_app(process: Process) -> FastAPI:
+def create_app(parts: Parts) -> FastAPI:
     app = FastAPI(
         title="Tandem notification service",
         version="1.0.0",
         description="Tells users what happened to their orders and their account.",
-        lifespan=process.lifespan,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(problems.INVALID, problems.UNEXPECTED, problems.UNAVAILABLE),
     )
     application.install(app, RequestValidationError, {})
-    add_routes(app, process)
-    app.router.routes.extend(process.routes())
+    add_routes(app, parts)
     openapi.add_problem_schema(app.openapi())
-    process.telemetry.instrument_http(app)
+    parts.telemetry.instrument_http(app)
     return app
 
 
-def add_routes(app: FastAPI, process: Process) -> None:
+def add_routes(app: FastAPI, parts: Parts) -> None:
     @app.get("/notifications")
     async def list_notifications(
         user_id: MaybeId = None,
@@ -79,7 +77,7 @@ def add_routes(app: FastAPI, process: Process) -> None:
         if user_id is None and order_id is None:
             raise InvalidRequestError(["query"], "give a user_id or an order_id")
         before = pages.decode_sequence(cursor) if cursor else None
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             found = await handlers.list_notifications(uow, user_id, order_id, before, limit + 1)
         items = [NotificationView.model_validate(notification) for notification in found[:limit]]
         more = len(found) > limit

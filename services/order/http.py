@@ -29,7 +29,7 @@ from shared.http.idempotency import (
 from shared.http.openapi import problem_responses
 from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
 from shared.http.problems import ProblemKind
-from shared.process.process import Process
+from shared.process.parts import Parts
 from shared.publishing.uow import UnitOfWork
 
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
@@ -164,12 +164,11 @@ def answer(status: int, order: Order, *, created: bool = False) -> Answer:
     return Answer(status, body, f"/orders/{order.id}" if created else None)
 
 
-def create_app(process: Process) -> FastAPI:
+def create_app(parts: Parts) -> FastAPI:
     app = FastAPI(
         title="Tandem order service",
         version="1.0.0",
         description="Takes orders of known users and tells the other services about them.",
-        lifespan=process.lifespan,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -183,19 +182,18 @@ def create_app(process: Process) -> FastAPI:
         ),
     )
     application.install(app, RequestValidationError, PROBLEMS)
-    app.add_middleware(Backpressure, gate=process.outbox_gate)
-    add_queries(app, process)
-    add_commands(app, process)
-    app.router.routes.extend(process.routes())
+    app.add_middleware(Backpressure, gate=parts.outbox_gate)
+    add_queries(app, parts)
+    add_commands(app, parts)
     openapi.add_problem_schema(app.openapi())
-    process.telemetry.instrument_http(app)
+    parts.telemetry.instrument_http(app)
     return app
 
 
-def add_queries(app: FastAPI, process: Process) -> None:
+def add_queries(app: FastAPI, parts: Parts) -> None:
     @app.get("/orders/{order_id}", responses=problem_responses(NOT_FOUND))
     async def get_order(order_id: UUID) -> OrderView:
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             return OrderView.model_validate(await handlers.get_order(uow, order_id))
 
     @app.get("/orders")
@@ -206,7 +204,7 @@ def add_queries(app: FastAPI, process: Process) -> None:
     ) -> OrderPage:
         """A user's orders, newest first."""
         before = _position(cursor) if cursor else None
-        async with process.units.begin() as uow:
+        async with parts.units.begin() as uow:
             found = await handlers.list_orders(uow, user_id, before, limit + 1)
         more = len(found) > limit
         items = [OrderView.model_validate(order) for order in found[:limit]]
@@ -220,8 +218,8 @@ def _position(cursor: str) -> UUID:
         raise pages.bad_cursor() from None
 
 
-def add_commands(app: FastAPI, process: Process) -> None:
-    units = process.units
+def add_commands(app: FastAPI, parts: Parts) -> None:
+    units = parts.units
     change: dict[str, Any] = {
         "response_model": OrderView,
         "responses": problem_responses(NOT_FOUND, ILLEGAL, KEY_REUSED),

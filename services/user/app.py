@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from services.user import events
-from shared.process.process import Service, run
+from shared.process.server import run
+from shared.process.service import Service
 
 SERVICE = Service(name="user", publishes=events.PUBLISHED, application="services.user.http:create_app")
 

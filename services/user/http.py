@@ -27,7 +27,7 @@ from shared.http.idempotency import (
 )
 from shared.http.openapi import problem_responses
 from shared.http.problems import ProblemKind
-from shared.process.process import Process
+from shared.process.parts import Parts
 from shared.publishing.uow import UnitOfWork
 
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"
@@ -123,12 +123,11 @@ def answer(status: int, user: User, *, created: bool = False) -> Answer:
     return Answer(status, body, f"/users/{user.id}" if created else None)
 
 
-def create_app(process: Process) -> FastAPI:
+def create_app(parts: Parts) -> FastAPI:
     app = FastAPI(
         title="Tandem user service",
         version="1.0.0",
         description="Registers users and tells the other services about them.",
-        lifespan=process.lifespan,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -142,16 +141,15 @@ def create_app(process: Process) -> FastAPI:
         ),
     )
     application.install(app, RequestValidationError, PROBLEMS)
-    app.add_middleware(Backpressure, gate=process.outbox_gate)
-    add_routes(app, process)
-    app.router.routes.extend(process.routes())
+    app.add_middleware(Backpressure, gate=parts.outbox_gate)
+    add_routes(app, parts)
     openapi.add_problem_schema(app.openapi())
-    process.telemetry.instrument_http(app)
+    parts.telemetry.instrument_http(app)
     return app
 
 
-def add_routes(app: FastAPI, process: Process) -> None:
-    units = process.units
+def add_routes(app: FastAPI, parts: Parts) -> None:
+    units = parts.units
     created: dict[str, Any] = {"status_code": 201, "response_model": UserView}
 
     @app.post("/users", **created, responses=problem_responses(KEY_REUSED))

@@ -1,4 +1,4 @@
-"""Circuit breaker round something outside that may be away (Nygard, *Release It!*).
+"""Circuit breakers round what is outside and may be away (Nygard, *Release It!*).
 
 Written here because none of the kept libraries opens at a *rate* of the last calls with a least number of them:
 purgatory, pybreaker, aiobreaker and circuitbreaker count failures in a row, which a service that fails every
@@ -24,14 +24,17 @@ _PROBE_DELAY_S = 1.0
 
 
 class BreakerState(IntEnum):
+    """Whether calls pass; the number is the value of the metric."""
+
     CLOSED = 0
     HALF_OPEN = 1
     OPEN = 2
 
 
 class CircuitBreaker:
-    """Opens when at least `failures_ratio` of the last `calls` calls failed, once there were `calls_min` of them.
+    """Refuses calls for a while after too many of the last ones failed.
 
+    It opens when at least `failures_ratio` of the last `calls` calls failed, once there were `calls_min` of them.
     While open, for `open_s`, calls are refused. Then half-open: up to three calls pass at once, as probes; when
     three have succeeded it closes, when one fails it opens again.
     """
@@ -69,6 +72,7 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
+        """Closed, half-open or open, as of the last call."""
         return self._state
 
     @asynccontextmanager
@@ -129,3 +133,25 @@ class CircuitBreaker:
         self._state = state
         self._outcomes.clear()
         self._on_change(self.name, state)
+
+
+class CircuitBreakers:
+    """A process's circuit breakers by name: one round each thing outside.
+
+    `on_change` is told each change of a state, `open_s` is for how many seconds a breaker refuses calls.
+    """
+
+    def __init__(self, on_change: Callable[[str, BreakerState], None], open_s: float) -> None:
+        self._on_change = on_change
+        self._open_s = open_s
+        self._breakers: dict[str, CircuitBreaker] = {}
+
+    def named(self, name: str) -> CircuitBreaker:
+        """The breaker round what is called so; built when it is first asked for."""
+        if name not in self._breakers:
+            self._breakers[name] = CircuitBreaker(name, self._on_change, open_s=self._open_s)
+        return self._breakers[name]
+
+    def problems(self) -> dict[str, str]:
+        """Why calls are refused, for a person, by the names of the breakers that are not closed."""
+        return {name: breaker.problem for name, breaker in self._breakers.items() if breaker.problem}

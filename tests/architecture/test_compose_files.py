@@ -14,7 +14,7 @@ from deploy.native.servers import kafka, postgres, rabbit, redis
 from deploy.native.service_set import RUNTIME_SETTINGS, RunningProcess, program
 from deploy.stack import compose as containers
 from deploy.topology import BROKERS, DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, ServiceProcess
-from shared.process.process import _GOODBYES_S as GOODBYES_S
+from shared.process.process import GOODBYES_S
 from shared.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

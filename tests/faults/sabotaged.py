@@ -18,7 +18,7 @@ from shared.broker.base import BatchHandler, Delivery, Settlement
 from shared.consuming import inbox
 from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.envelope import Envelope
-from shared.process import process
+from shared.process import parts, server
 from shared.publishing.relay import Relay
 from tests.conformance.broken import AcknowledgesFirst
 
@@ -38,7 +38,7 @@ class AcknowledgesEarly(AcknowledgesFirst):
 
 
 def acknowledge_early() -> None:
-    process.create_broker = AcknowledgesEarly  # type: ignore[assignment]
+    parts.create_broker = AcknowledgesEarly  # type: ignore[assignment,attr-defined]
 
 
 def switch_inbox_off() -> None:
@@ -97,7 +97,7 @@ ARMED = {
 def main(sabotage: str, service: str) -> int:
     SABOTAGES[sabotage]()
     app = import_module(f"services.{service}.app")
-    return process.run(app.SERVICE)
+    return server.run(app.SERVICE)
 
 
 if __name__ == "__main__":

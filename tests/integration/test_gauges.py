@@ -8,7 +8,6 @@ from uuid import UUID
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 from uuid_utils.compat import uuid7
 
 from shared.broker.base import Subscription
@@ -16,7 +15,10 @@ from shared.consuming.subscriber import Subscriber
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import Kind
 from shared.errors import UnavailableError
-from shared.process.process import Process, Service
+from shared.process.parts import build_parts
+from shared.process.process import Process
+from shared.process.server import application_of
+from shared.process.service import Service
 from shared.publishing.outbox import insert_outbox, outbox_row, outbox_state
 from shared.telemetry.gauges import Gauges
 from shared.telemetry.measurements import Sample
@@ -146,8 +148,7 @@ async def test_a_process_without_redis_is_ready_and_says_what_it_lacks(rabbit_wo
     settings = rabbit_world.settings(
         redis_url="redis://127.0.0.1:1/0", metrics_interval_s=0.2, roles={"consumer", "relay"}
     )
-    process = Process(service, settings)
-    app = Starlette(routes=process.routes(), lifespan=process.lifespan)
+    app = application_of(Process(service, build_parts(service.name, settings)))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=30) as http,
@@ -182,8 +183,7 @@ async def test_a_process_without_redis_is_ready_and_says_what_it_lacks(rabbit_wo
 
 async def test_a_process_without_postgres_is_not_ready(rabbit_world: World) -> None:
     settings = rabbit_world.settings(postgres_dsn="postgresql://nobody@127.0.0.1:1/none")
-    process = Process(Service("tester"), settings)
-    app = Starlette(routes=process.routes(), lifespan=process.lifespan)
+    app = application_of(Process(Service("tester"), build_parts("tester", settings)))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=30) as http,

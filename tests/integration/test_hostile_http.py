@@ -24,7 +24,10 @@ from services.order import app as order_app
 from services.user import app as user_app
 from shared.http.problems import BODY_BYTES_MAX
 from shared.migrate import migrate
-from shared.process.process import Process, Service, application_of
+from shared.process.parts import build_parts
+from shared.process.process import Process
+from shared.process.server import application_of
+from shared.process.service import Service
 from shared.settings import Settings
 
 SERVICES: dict[str, Service] = {
@@ -62,7 +65,7 @@ def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]
             rabbit_url=urls["rabbit"],
         )
         asyncio.run(migrate(request.param, settings.postgres_dsn))
-        app = application_of(Process(SERVICES[request.param], settings))
+        app = application_of(Process(SERVICES[request.param], build_parts(request.param, settings)))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

@@ -22,7 +22,10 @@ from shared.envelope import Envelope
 from shared.errors import TransientError
 from shared.http import idempotency
 from shared.migrate import migrate
-from shared.process.process import Process, Service, application_of
+from shared.process.parts import build_parts
+from shared.process.process import Process
+from shared.process.server import application_of
+from shared.process.service import Service
 from shared.settings import Settings
 
 LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]
@@ -36,7 +39,7 @@ class Running:
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=30)
 
     async def rows(self, query: str, **parameters: Any) -> list[Any]:
-        async with self.process.database.transaction() as connection:
+        async with self.process.parts.database.transaction() as connection:
             return list(await connection.execute(text(query), parameters))
 
     async def published(self) -> list[Envelope]:
@@ -54,7 +57,7 @@ class Running:
             for handler in subscriber.handlers
             if handler.model.event_type == event_type
         ]
-        async with self.process.units.begin() as uow:
+        async with self.process.parts.units.begin() as uow:
             uow.begin_event(envelope)
             await handler.handle(handler.read(envelope), uow)
 
@@ -78,8 +81,8 @@ async def start(servers: Runtime) -> AsyncIterator[Start]:
                 **overrides,
             )
             await migrate(service.name, settings.postgres_dsn)
-            process = Process(service, settings)
-            stack.push_async_callback(process.database.close)
+            process = Process(service, build_parts(service.name, settings))
+            stack.push_async_callback(process.parts.database.close)
             running = Running(process, application_of(process))
             stack.push_async_callback(running.http.aclose)
             return running
@@ -254,7 +257,7 @@ async def test_while_the_outbox_is_full_nothing_can_be_changed_and_everything_ca
     body = new_order(await known_user(order))
     placed = [await order.http.post("/orders", json=body) for _ in range(3)]
     assert [answer.status_code for answer in placed] == [201] * 3
-    await order.process.outbox_gate.look()
+    await order.process.parts.outbox_gate.look()
     path = placed[0].headers["location"]
     for refused in (await order.http.post("/orders", json=body), await order.http.post(f"{path}/pay")):
         assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (503, True)
@@ -262,7 +265,7 @@ async def test_while_the_outbox_is_full_nothing_can_be_changed_and_everything_ca
     assert (await order.http.get(path)).json()["status"] == "placed"
     assert len(await order.published()) == 3
     await order.rows("delete from outbox where position = (select min(position) from outbox) returning 1")
-    await order.process.outbox_gate.look()
+    await order.process.parts.outbox_gate.look()
     assert (await order.http.post(f"{path}/pay")).status_code == 200
 
 
@@ -346,7 +349,7 @@ async def test_old_keys_are_forgotten_and_young_ones_not(order: Running) -> None
     await order.rows(
         "update idempotency_key set recorded_at = now() - interval '2 days' where key = 'old' returning 1"
     )
-    async with order.process.database.transaction() as connection:
+    async with order.process.parts.database.transaction() as connection:
         assert await idempotency.prune(connection, 86_400.0, 10) == 1
     assert [row.key for row in await order.rows("select key from idempotency_key")] == ["young"]
 
@@ -355,7 +358,7 @@ async def test_nothing_is_left_of_a_request_that_failed(order: Running) -> None:
     user_id = await known_user(order)
 
     async def fail_at_the_end() -> None:
-        async with order.process.units.begin() as uow:
+        async with order.process.parts.units.begin() as uow:
             await place_order(uow, UUID(user_id), "EUR", [Line("S", 1, 1)])
             await uow.flush()
             raise TransientError

@@ -18,15 +18,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared.process import process
-from shared.process.process import Process, Service
+from shared.process.parts import Parts, build_parts
+from shared.process.server import run
 from shared.settings import Settings
 
 POINTS = ("claimed", "committed", "marked", "published")
 
 
-def halting_process(point: str, reached: Path) -> type[Process]:
-    """`Process` with the one part replaced."""
+def halting_parts(point: str, reached: Path) -> Callable[[str, Settings], Parts]:
+    """`build_parts` with the one part replaced."""
 
     async def halt() -> None:
         await asyncio.to_thread(reached.touch)
@@ -45,24 +45,23 @@ def halting_process(point: str, reached: Path) -> type[Process]:
 
         return halted
 
-    class HaltingProcess(Process):
-        def __init__(self, service: Service, settings: Settings) -> None:
-            super().__init__(service, settings)
-            part, name, place = {
-                "claimed": (self.claims, "claim", after),
-                "committed": (self.claims, "done", before),
-                "marked": (self.claims, "done", after),
-                "published": (self.broker, "publish", after),
-            }[point]
-            setattr(part, name, place(getattr(part, name)))
+    def build(service_name: str, settings: Settings) -> Parts:
+        parts = build_parts(service_name, settings)
+        part, name, place = {
+            "claimed": (parts.claims, "claim", after),
+            "committed": (parts.claims, "done", before),
+            "marked": (parts.claims, "done", after),
+            "published": (parts.broker, "publish", after),
+        }[point]
+        setattr(part, name, place(getattr(part, name)))
+        return parts
 
-    return HaltingProcess
+    return build
 
 
 def main(service: str, point: str, reached: str) -> int:
     app = import_module(f"services.{service}.app")
-    process.Process = halting_process(point, Path(reached))  # type: ignore[misc]
-    return process.run(app.SERVICE)
+    return run(app.SERVICE, halting_parts(point, Path(reached)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""A process of a service whose servers are nowhere: for the checks that an app makes before it asks them."""
+"""The parts of a process whose servers are nowhere: for the checks that an app makes before it asks them."""
 
 from __future__ import annotations
 
 from deploy.topology import BrokerName
-from shared.process.process import Process, Service
+from shared.process.parts import Parts, build_parts
+from shared.process.service import Service
 from shared.settings import Settings
 
 
-def unserved(service: Service, broker: BrokerName = "rabbit") -> Process:
+def unserved(service: Service, broker: BrokerName = "rabbit") -> Parts:
     settings = Settings(
         broker=broker,
         http_port=1,
@@ -16,4 +17,4 @@ def unserved(service: Service, broker: BrokerName = "rabbit") -> Process:
         rabbit_url="amqp://127.0.0.1:1",
         kafka_bootstrap="127.0.0.1:1",
     )
-    return Process(service, settings)
+    return build_parts(service.name, settings)

@@ -1,0 +1,84 @@
+"""The parts that every process of a service is built from: settings, telemetry, database, claims, broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from shared.broker.base import Broker
+from shared.broker.connect import create_broker
+from shared.consuming.claims import Claims
+from shared.database import Database
+from shared.errors import UnavailableError
+from shared.http.backpressure import OutboxGate
+from shared.outside.circuit_breaker import CircuitBreakers
+from shared.publishing.uow import UnitsOfWork
+from shared.settings import Settings
+from shared.telemetry.telemetry import Telemetry
+
+_log = structlog.get_logger(__name__)
+
+_BROKER_LOOK_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """One process's parts, all built, none connected yet: what a service builds its own things from.
+
+    HTTP, subscribers and background tasks are given these, and no process.
+    """
+
+    process_name: str
+    """What the process is called in telemetry and to the servers."""
+    settings: Settings
+    telemetry: Telemetry
+    database: Database
+    units: UnitsOfWork
+    claims: Claims
+    broker: Broker
+    circuit_breakers: CircuitBreakers
+    outbox_gate: OutboxGate
+
+    async def close(self) -> None:
+        """Let go of Redis and PostgreSQL, and write what telemetry still holds."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self.telemetry.shutdown)
+            stack.push_async_callback(self.database.close)
+            stack.push_async_callback(self.claims.close)
+
+
+def build_parts(service_name: str, settings: Settings) -> Parts:
+    """Build the parts of a process of `service_name`; nothing is connected."""
+    process_name = settings.process or "-".join([service_name, *sorted(settings.roles)])
+    telemetry = Telemetry(settings, service_name, process_name)
+    database = Database(settings, process_name)
+    broker = create_broker(settings, process_name)
+    telemetry.settlement_failures_from(lambda: broker.settlement_failures)
+    return Parts(
+        process_name=process_name,
+        settings=settings,
+        telemetry=telemetry,
+        database=database,
+        units=UnitsOfWork(database, service_name, telemetry),
+        claims=Claims(settings),
+        broker=broker,
+        circuit_breakers=CircuitBreakers(telemetry.breaker, settings.breaker_open_s),
+        outbox_gate=OutboxGate(database, settings.outbox_rows_max),
+    )
+
+
+async def until_available(action: Callable[[], Awaitable[Any]]) -> None:
+    """Do something with a broker that may not be up yet, again and again; readiness says so meanwhile."""
+    while True:
+        try:
+            await action()
+        except UnavailableError as error:
+            _log.warning("process.waiting", error=str(error))
+            await asyncio.sleep(_BROKER_LOOK_INTERVAL_S)
+        else:
+            return

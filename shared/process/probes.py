@@ -1,0 +1,92 @@
+"""What every process answers over HTTP: whether it lives and is ready, its metrics, and its AsyncAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from shared.consuming.subscriber import Subscriber
+from shared.errors import UnavailableError
+from shared.process.parts import Parts
+from shared.process.service import Service
+from shared.telemetry.telemetry import prometheus_page
+
+VERSION = "0.1.0"
+_TIMEOUT_S = 3.0
+_NOT_NEEDED = frozenset({"redis"})
+
+
+class Probes:
+    """A process's `/health/live`, `/health/ready`, `/metrics` and `/asyncapi.json`.
+
+    `connected` is set while the broker is connected and every role has begun.
+    """
+
+    def __init__(
+        self, service: Service, parts: Parts, subscribers: Sequence[Subscriber], connected: asyncio.Event
+    ) -> None:
+        self._service = service
+        self._parts = parts
+        self._subscribers = subscribers
+        self._connected = connected
+
+    def routes(self) -> list[BaseRoute]:
+        """The four routes; GET and HEAD only."""
+        return [
+            Route("/health/live", _live),
+            Route("/health/ready", self._ready),
+            Route("/asyncapi.json", self._asyncapi),
+            Route("/metrics", _metrics),
+        ]
+
+    async def _ready(self, _request: Request) -> Response:
+        """200 when the process can do its work, else 503; the body says for each dependency whether and why not.
+
+        `degraded` names what is away and not needed, with the reason: without Redis the inbox alone keeps every
+        effect single, slower.
+        """
+        parts = self._parts
+        names = ("postgres", "redis", parts.settings.broker)
+        checks = (parts.database.ping(), parts.claims.ping(), self._broker_ready())
+        results = await asyncio.gather(*(_within(check) for check in checks))
+        problems = {name: problem for name, problem in zip(names, results, strict=True) if problem is not None}
+        dependencies = {
+            name: {"ready": name not in problems} | ({"problem": problems[name]} if name in problems else {})
+            for name in names
+        }
+        degraded = {name: problem for name, problem in problems.items() if name in _NOT_NEEDED}
+        ready = problems.keys() <= degraded.keys()
+        degraded |= parts.circuit_breakers.problems()
+        document = {"ready": ready, "degraded": degraded, "dependencies": dependencies}
+        return JSONResponse(document, status_code=200 if ready else 503)
+
+    async def _broker_ready(self) -> None:
+        if not self._connected.is_set():
+            raise UnavailableError(f"{self._parts.settings.broker}: not connected yet")
+        await self._parts.broker.ping()
+
+    async def _asyncapi(self, _request: Request) -> Response:
+        operations = self._service.operations(self._subscribers)
+        return JSONResponse(self._parts.broker.asyncapi(f"Tandem {self._service.name}", VERSION, operations))
+
+
+async def _live(_request: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def _metrics(_request: Request) -> Response:
+    body, content_type = prometheus_page()
+    return Response(body, media_type=content_type)
+
+
+async def _within(check: Awaitable[None]) -> str | None:
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await check
+    except (UnavailableError, TimeoutError) as error:
+        return str(error) or "no answer in time"
+    return None
