@@ -20,9 +20,9 @@ ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
 ARGS ?=
 
-CHECKED := shared services deploy experiment compare bench faults examples
+CHECKED := shared services deploy experiment compare bench faults examples docs
 
-.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test check lock
+.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test check docs lock
 
 help: ## this list
 	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -67,6 +67,9 @@ check: $(STAMP) ## lint, formatting, types, imports, lock file
 	$(PYTHON) -m mypy $(CHECKED)
 	.venv/bin/lint-imports --no-cache --no-logo
 	PYTHON=$(PYTHON) sh deploy/lock.sh --check
+
+docs: $(STAMP) ## write the documents that are made from the code: the settings, the picture of an event's way
+	$(PYTHON) -m docs.generate
 
 lock: $(STAMP) ## bring requirements.lock up to requirements.in
 	PYTHON=$(PYTHON) sh deploy/lock.sh

@@ -230,13 +230,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _relations_hold(self) -> Self:
-        broken = [rule for rule, holds in _relations(self).items() if not holds]
+        broken = [rule for rule, holds in relations(self).items() if not holds]
         if broken:
             raise ValueError("; ".join(broken))
         return self
 
 
-def _relations(settings: Settings) -> dict[str, object]:
+def relations(settings: Settings) -> dict[str, object]:
     """What must hold between settings: each rule as the sentence that names it, true while it is kept."""
     broker_url = "rabbit_url" if settings.broker == "rabbit" else "kafka_bootstrap"
     mail_to, mail_from = parseaddr(settings.alert_mail_to)[1], parseaddr(settings.mail_from)[1]

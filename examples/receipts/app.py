@@ -18,6 +18,7 @@ receipt = Table(
 INSERT_RECEIPT = insert(receipt)
 
 
+# readme: from here
 class OrderPaid(EventData):  # what this service reads of another's event
     channel, event_type = "order", "order.paid"
     order_id: UUID
@@ -43,6 +44,7 @@ PAID_ORDERS = Subscriber(
     ignores=frozenset({"order.placed", "order.cancelled"}),
 )
 SERVICE = Service(name="receipts", publishes=(ReceiptIssued,), subscribers=(PAID_ORDERS,))
+# readme: to here
 
 if __name__ == "__main__":
     raise SystemExit(run(SERVICE))

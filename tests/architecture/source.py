@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("services", "shared", "deploy", "experiment", "compare", "bench", "faults")
+PACKAGES = ("services", "shared", "deploy", "experiment", "compare", "bench", "faults", "examples", "docs")
 
 
 @cache
