@@ -6,7 +6,8 @@ from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Uuid, inse
 
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.event import Event, EventData
-from shared.process.process import Service, run
+from shared.process.server import run
+from shared.process.service import Service
 from shared.publishing.uow import UnitOfWork
 
 receipt = Table(
