@@ -1,18 +1,15 @@
-"""`python -m bench`: options, servers of its own, progress, exit code."""
+"""Reads the arguments of `python -m bench`, runs the benchmark on servers of its own and reports."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import platform
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -24,14 +21,19 @@ from bench.errors import BenchError
 from bench.rounds import Bench, Plan
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.topology import BROKERS, SERVERS
+from experiment.instance import instance, remove_leftovers
+from experiment.signals import Interrupted, run_until_signal
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
 _EVENTS_MIN = 2_000
 """Four batches: with fewer, the time between the first and the last commit means nothing."""
 _CELERY_SHARE = 0.15
+_NAME = "bench"
+_RUN_ROOT = REPOSITORY / ".run"
 _DATABASE = "bench"
 _HTTP_OFFSET = 90
 SUMMARY = Path("reports/bench/latest/summary.json")
@@ -39,7 +41,6 @@ SUMMARY = Path("reports/bench/latest/summary.json")
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0 when every floor holds, 1 when one is missed or the run is void, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
     # Clients log every attempt that they repeat; what matters becomes an error of ours.
     logging.getLogger().addHandler(logging.NullHandler())
     chosen = _parser().parse_args(arguments)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     except (BenchError, DeployError, UnavailableError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except Interrupted:
         print("bench: interrupted; everything that it had started is stopped", file=sys.stderr)
         return 130
 
@@ -83,14 +84,12 @@ def _run(plan: Plan, summary: Path) -> int:
     started_at = datetime.now(UTC)
     ports = Ports.free_block()
     servers = {name for name in SERVERS if name in {"postgres", "redis", "rabbit", *plan.brokers}}
-    runtime = Runtime(Path(f".run/bench-{os.getpid()}"), ports, servers=servers, steps=Steps())
-    try:
+    remove_leftovers(_RUN_ROOT, _NAME)
+    with instance(_RUN_ROOT, _NAME, Steps(), ports=ports, servers=servers) as runtime:
         runtime.start_servers()
         runtime.ensure_databases([_DATABASE])
-        rates = asyncio.run(_rounds(plan, runtime, ports))
+        rates = run_until_signal(_rounds(plan, runtime, ports))
         versions = runtime.versions()
-    finally:
-        runtime.stop(remove=True)
     rows = report.compare(rates)
     report.print_table(rows, rates)
     about = {
@@ -142,7 +141,3 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports) -> report.Rates:
                 advance=lambda count: progress.advance(bar, count),
             )
             return await bench.run()
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    signal.raise_signal(signal.SIGINT)  # a polite kill takes the same way out as Ctrl-C

@@ -1,4 +1,4 @@
-"""Rounds: in each, every contender drains the same backlog, in an order of its own."""
+"""Runs the rounds: in each, every contender drains the same backlog, in an order that is drawn anew."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from bench.backlog import Advance
 from bench.effects import Effects
 from bench.errors import BenchError
 from bench.events import WireEvent, make_events
+from deploy.paths import REPOSITORY
+from experiment import broker_state
+from experiment.clock import until
 from shared.settings import Settings
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _POLL_S = 0.2
 _STALLED_S = 90.0
+_SETTLED_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 40.0
 _LOG_LINES = 15
 CELERY_WORKERS = 2
@@ -118,12 +121,26 @@ class Bench:
         async with self._running(contender, channel, log) as process:
             await self._until_drained(contender, len(events), process, log)
         problems = await self.effects.problems(events, contender.name)
-        left = await backlog.unsettled(self.settings[contender.broker], channel, contender.name)
+        left = await self._unsettled(contender, channel)
         if left:
             problems.append(f"{left} events not settled")
         if problems:
             raise BenchError(f"{contender}: {', '.join(problems)} (of {len(events)})\n{_last_lines(log)}")
         return await self.effects.rate_per_s()
+
+    async def _unsettled(self, contender: Contender, channel: str) -> int:
+        """How many messages the stopped contender would get again; waits a few seconds for 0."""
+        left = 0
+
+        async def settled() -> bool:
+            nonlocal left
+            left = await broker_state.waiting(
+                self.settings[contender.broker], [backlog.subscription(channel, contender.name)]
+            )
+            return not left
+
+        await until(settled, _SETTLED_TIMEOUT_S, _POLL_S)
+        return left
 
     @asynccontextmanager
     async def _running(
@@ -143,7 +160,7 @@ class Bench:
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, *command, stdin=asyncio.subprocess.DEVNULL, stdout=output,
-                stderr=asyncio.subprocess.STDOUT, cwd=_REPOSITORY, env=environment, start_new_session=True,
+                stderr=asyncio.subprocess.STDOUT, cwd=REPOSITORY, env=environment, start_new_session=True,
             )  # fmt: skip
         try:
             yield process

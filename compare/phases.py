@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from experiment.broker_state import broker_state
+from experiment import broker_state
 from experiment.checker import Verdict
 from experiment.clock import until
 from experiment.effects import CONSUMER, outbox_progress
@@ -112,7 +112,7 @@ async def run_backlog(side: Side, phase: str) -> BacklogResult:
     side.progress.detail(f"writing {events:,} events")
     await side.write_backlog(events, phase)
     relay = await _await_relay(side, events)
-    waiting = await broker_state(side.broker, side.runtime).waiting()
+    waiting = await broker_state.waiting(side.settings(CONSUMER))
     side.progress.detail("starting the consumer")
     started_s = side.clock.now_s()
     await asyncio.to_thread(side.runtime.processes.start, side.process(CONSUMER), wait=False)

@@ -1,9 +1,10 @@
-"""Looks into the brokers from outside: how much waits for the notification service, and which events those are."""
+"""Looks into a broker from outside: how much waits for a subscriber, which events those are, what was declared."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -20,6 +21,7 @@ from experiment.ledger import Identity
 from shared.broker.base import Subscription, destination_name
 from shared.broker.connect import create_broker
 from shared.broker.kafka.topics import subscribed_topics
+from shared.errors import UnavailableError
 from shared.settings import Settings
 
 _PLACES = tuple(
@@ -28,120 +30,92 @@ _PLACES = tuple(
     if subscriber == SUBSCRIBER
 )
 _CHANNELS = tuple(place.channel for place in _PLACES)
+_NAME = "experiment"
 _TIMEOUT_S = 15.0
 _PEEK_MAX = 50_000
 
 
-class BrokerState(Protocol):
-    """What waits for the subscriber `notification` on one broker, while its consumer is stopped."""
+async def waiting(settings: Settings, subscriptions: Sequence[Subscription] = _PLACES) -> int:
+    """How many events wait for these subscriptions, whose consumers are stopped: for `notification` if not said.
 
-    async def waiting(self) -> int:
-        """How many events wait."""
-
-    async def peek(self) -> set[Identity]:
-        """Which events those are (at most 50,000 of a channel); everything stays where it is."""
+    Raises `UnavailableError` when the broker does not answer, or has no place for one of them.
+    """
+    return sum(await _waiting_by_place(settings, subscriptions))
 
 
-class RabbitState:
-    """Over AMQP. What a running consumer has been given and not yet acknowledged is not counted."""
-
-    def __init__(self, amqp_url: str) -> None:
-        self._amqp_url = amqp_url
-
-    async def waiting(self) -> int:
-        # A passive declaration asks the queue itself; the management API would tell a number of seconds ago.
-        async with await aio_pika.connect(self._amqp_url, timeout=_TIMEOUT_S) as connection:
-            channel = await connection.channel()
-            queues = [await channel.get_queue(f"{SUBSCRIBER}.{name}") for name in _CHANNELS]
-            return sum(queue.declaration_result.message_count or 0 for queue in queues)
-
-    async def peek(self) -> set[Identity]:
-        bodies: list[bytes] = []
-        async with await aio_pika.connect(self._amqp_url, timeout=_TIMEOUT_S) as connection:
-            channel = await connection.channel()
-            for name in _CHANNELS:
-                queue = await channel.get_queue(f"{SUBSCRIBER}.{name}")
-                arrived: asyncio.Queue[bytes] = asyncio.Queue()
-
-                async def take(message: AbstractIncomingMessage, arrived: asyncio.Queue[bytes] = arrived) -> None:
-                    await arrived.put(message.body)
-
-                # basic.get is refused on a queue with a single active consumer; closing puts everything back.
-                await queue.consume(take)
-                count = min(queue.declaration_result.message_count or 0, _PEEK_MAX)
-                bodies += [await asyncio.wait_for(arrived.get(), _TIMEOUT_S) for _ in range(count)]
-        return identities(bodies)
-
-
-class KafkaState:
-    """Through the group's committed offsets and a consumer without a group."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
-
-    async def waiting(self) -> int:
-        consumer = self._consumer()
-        await consumer.start()
-        try:
-            beginnings, ends = await self._open_ranges(consumer)
-            return sum(ends[partition] - beginnings[partition] for partition in ends)
-        finally:
-            await consumer.stop()
-
-    async def peek(self) -> set[Identity]:
-        consumer = self._consumer()
-        await consumer.start()
-        try:
-            beginnings, ends = await self._open_ranges(consumer)
-            left = min(sum(ends[partition] - beginnings[partition] for partition in ends), _PEEK_MAX)
-            for partition, offset in beginnings.items():
-                consumer.seek(partition, offset)
-            bodies: list[bytes] = []
-            async with asyncio.timeout(_TIMEOUT_S):
-                while len(bodies) < left:
-                    polled = await consumer.getmany(timeout_ms=500)
-                    bodies += [record.value or b"" for records in polled.values() for record in records]
-            return identities(bodies)
-        finally:
-            await consumer.stop()
-
-    def _consumer(self) -> AIOKafkaConsumer:
-        topics = [topic for place in _PLACES for topic in subscribed_topics(place)]
-        return AIOKafkaConsumer(
-            *topics, bootstrap_servers=self._bootstrap, group_id=None, enable_auto_commit=False
-        )  # outside every group it is given all of their partitions
-
-    async def _open_ranges(
-        self, consumer: AIOKafkaConsumer
-    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """From where the group goes on, and where the partitions end."""
-        partitions = list(consumer.assignment())
-        beginnings = await consumer.beginning_offsets(partitions)
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-        await admin.start()
-        try:
-            committed = await admin.list_consumer_group_offsets(SUBSCRIBER)
-        finally:
-            await admin.close()
-        for partition, offset in committed.items():
-            if partition in beginnings and offset.offset >= 0:
-                beginnings[partition] = offset.offset
-        return beginnings, await consumer.end_offsets(partitions)
-
-
-def broker_state(broker: BrokerName, runtime: Runtime) -> BrokerState:
-    if broker == "rabbit":
-        return RabbitState(runtime.server_urls()["rabbit"])
-    return KafkaState(runtime.server_urls()["kafka"])
+async def peek(settings: Settings) -> set[Identity]:
+    """Which events wait for `notification` (at most 50,000 of a channel); everything stays where it is."""
+    bodies: list[bytes] = []
+    for place, count in zip(_PLACES, await _waiting_by_place(settings, _PLACES), strict=True):
+        look = _first_in_queue if settings.broker == "rabbit" else _first_in_topics
+        bodies += await look(settings, place, min(count, _PEEK_MAX))
+    return identities(bodies)
 
 
 async def dead_letter_identities(settings: Settings) -> set[Identity]:
-    """The events among the subscriber's dead letters."""
-    async with create_broker(settings, "compare-dead-letters") as broker:
+    """The events among the dead letters of `notification`."""
+    async with create_broker(settings, _NAME) as broker:
         bodies: list[bytes] = []
         for place in _PLACES:
             bodies += [letter.body for letter in await broker.dead_letters(place, _PEEK_MAX)]
     return identities(bodies)
+
+
+async def _waiting_by_place(settings: Settings, subscriptions: Sequence[Subscription]) -> list[int]:
+    async with create_broker(settings, _NAME) as broker:
+        counts = {state.queue: state.messages for state in await broker.queue_states(subscriptions)}
+    missing = [subscription.queue for subscription in subscriptions if subscription.queue not in counts]
+    if missing:
+        raise UnavailableError(f"the broker has no {', '.join(missing)}")
+    return [counts[subscription.queue] for subscription in subscriptions]
+
+
+async def _first_in_queue(settings: Settings, place: Subscription, count: int) -> list[bytes]:
+    arrived: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(message: AbstractIncomingMessage) -> None:
+        await arrived.put(message.body)
+
+    async with await aio_pika.connect(settings.rabbit_url, timeout=_TIMEOUT_S) as connection:
+        channel = await connection.channel()
+        queue = await channel.get_queue(place.queue)
+        # basic.get is refused on a queue with a single active consumer; closing puts everything back.
+        await queue.consume(take)
+        return [await asyncio.wait_for(arrived.get(), _TIMEOUT_S) for _ in range(count)]
+
+
+async def _first_in_topics(settings: Settings, place: Subscription, count: int) -> list[bytes]:
+    bodies: list[bytes] = []
+    consumer = AIOKafkaConsumer(
+        *subscribed_topics(place),
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=None,  # outside every group it is given all of their partitions
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    await consumer.start()
+    try:
+        for partition, offset in (await _committed(settings, place.subscriber)).items():
+            if partition in consumer.assignment():
+                consumer.seek(partition, offset)
+        async with asyncio.timeout(_TIMEOUT_S):
+            while len(bodies) < count:
+                polled = await consumer.getmany(timeout_ms=500, max_records=count - len(bodies))
+                bodies += [record.value or b"" for records in polled.values() for record in records]
+    finally:
+        await consumer.stop()
+    return bodies
+
+
+async def _committed(settings: Settings, group: str) -> dict[TopicPartition, int]:
+    """From where the group goes on, where it has settled anything."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        committed = await admin.list_consumer_group_offsets(group)
+    finally:
+        await admin.close()
+    return {partition: at.offset for partition, at in committed.items() if at.offset >= 0}
 
 
 async def topology(broker: BrokerName, runtime: Runtime) -> dict[str, Any]:

@@ -7,9 +7,8 @@ import time
 from dataclasses import dataclass, field
 
 from deploy.native import BrokerName, Runtime
-from experiment import checker
+from experiment import broker_state, checker
 from experiment.backlog import settings_from, write_backlog
-from experiment.broker_state import broker_state, dead_letter_identities
 from experiment.checker import Effect, Remaining, Verdict
 from experiment.clock import Clock, until
 from experiment.effects import CONSUMER, Databases
@@ -19,6 +18,7 @@ from experiment.progress_bar import ProgressBar
 from experiment.schedule import Operation, plan_registrations, plan_steady
 from experiment.usage import Usage, take_usage
 from experiment.workload import Workload
+from shared.settings import Settings
 
 _SETTLE_POLL_S = 0.1
 
@@ -51,6 +51,10 @@ class Side:
     def process(self, name: str) -> str:
         """The supervised name of `order`, `notification-consumer`, …."""
         return f"{self.broker}-{name}"
+
+    def settings(self, name: str) -> Settings:
+        """The settings of the process `order`, `notification-consumer`, …, for using its code here."""
+        return settings_from(self.runtime.service_env(name, self.broker, self.broker))
 
     # -- load
 
@@ -99,7 +103,7 @@ class Side:
     async def write_backlog(self, events: int, phase: str) -> None:
         """Commit so many events to the order service's outbox at once, past HTTP."""
         self.entries += await write_backlog(
-            settings_from(self.runtime.service_env("order", self.broker, self.broker)),
+            self.settings("order"),
             self.users,
             self.workload.backlog,
             events=events,
@@ -169,11 +173,12 @@ class Side:
 
     async def _look_for_missing(self) -> Remaining:
         await asyncio.to_thread(self.runtime.processes.stop, self.process(CONSUMER))
-        settings = settings_from(self.runtime.service_env(CONSUMER, self.broker, self.broker))
+        settings = self.settings(CONSUMER)
         return Remaining(
             in_outbox=await self.databases.outbox_identities(),
-            in_queue=await broker_state(self.broker, self.runtime).peek(),
-            in_dead_letters=await dead_letter_identities(settings) | await self.databases.kept_identities(),
+            in_queue=await broker_state.peek(settings),
+            in_dead_letters=await broker_state.dead_letter_identities(settings)
+            | await self.databases.kept_identities(),
         )
 
 

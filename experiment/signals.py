@@ -11,7 +11,9 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+ResultT = TypeVar("ResultT")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -26,20 +28,22 @@ def raise_on_first_signal() -> None:
         signal.signal(number, _raise_once)
 
 
-def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
+def run_until_signal(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     """`asyncio.run`, where a signal cancels `work`; raises `Interrupted` once it has ended."""
     received: list[str] = []
     try:
-        asyncio.run(_cancel_on_signal(work, received))
+        result = asyncio.run(_cancel_on_signal(work, received))
     except asyncio.CancelledError:
         if not received:
             raise  # nobody asked for it: a defect, to be seen as one
+        raise Interrupted(received[0]) from None
     if received:
         raise Interrupted(received[0])
     raise_on_first_signal()
+    return result
 
 
-async def _cancel_on_signal(work: Coroutine[Any, Any, None], received: list[str]) -> None:
+async def _cancel_on_signal(work: Coroutine[Any, Any, ResultT], received: list[str]) -> ResultT:
     task = asyncio.ensure_future(work)
 
     def stop(number: signal.Signals) -> None:
@@ -50,7 +54,7 @@ async def _cancel_on_signal(work: Coroutine[Any, Any, None], received: list[str]
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop, number)
     try:
-        await task
+        return await task
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)

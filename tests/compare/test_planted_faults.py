@@ -14,7 +14,7 @@ import pytest
 from compare.phases import MeasuredSide, run_backlog, run_steady
 from compare.run import start_both_sets
 from deploy.native import BrokerName, Ports, Runtime
-from experiment.backlog import settings_from, write_backlog
+from experiment.backlog import write_backlog
 from experiment.checker import Verdict
 from experiment.clock import Clock, until
 from experiment.effects import CONSUMER
@@ -85,7 +85,7 @@ def found(verdict: Verdict) -> dict[str, int]:
 
 async def add_backlog(side: Side, phase: str) -> None:
     side.entries += await write_backlog(
-        settings_from(side.runtime.service_env("order", side.broker, side.broker)),
+        side.settings("order"),
         side.users,
         WORKLOAD.backlog,
         events=EVENTS,
