@@ -98,3 +98,4 @@ def test_the_process_ends_or_stops_itself_at_its_second_pass(action: str, number
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
