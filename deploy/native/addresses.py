@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deploy.native.inventory import Inventory
 from deploy.native.servers import mail, postgres, rabbit
-from deploy.native.servers import server as servers
+from deploy.native.servers.table import server_of
 from deploy.topology import SERVICES, process_named
 
 
@@ -22,7 +22,7 @@ class Addresses:
 
     def server_urls(self) -> dict[str, str]:
         """URL of every server's process, with password."""
-        return {name: servers.url(self._site, name) for name in self._inventory.server_processes}
+        return {name: self._url(name) for name in self._inventory.server_processes}
 
     def service_urls(self, instance: str = "") -> dict[str, str]:
         """HTTP base URL of every service of a set."""
@@ -47,3 +47,7 @@ class Addresses:
     def management_url(self) -> str:
         """RabbitMQ's management API; same user and password as in the AMQP URL."""
         return rabbit.management_url(self._site)
+
+    def _url(self, process: str) -> str:
+        server, node = server_of(process)
+        return server.url(self._site, node)

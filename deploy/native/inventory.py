@@ -6,7 +6,7 @@ from pathlib import Path
 from deploy.errors import DeployError
 from deploy.native import service_set as services
 from deploy.native.ports import Ports
-from deploy.native.servers import server as servers
+from deploy.native.servers.table import process_names
 from deploy.native.service_set import RunningProcess, ServiceSet
 from deploy.native.site import Site, read_state, write_state
 from deploy.topology import SERVERS, BrokerName, ServerName
@@ -50,7 +50,7 @@ class Inventory:
     @property
     def server_processes(self) -> list[str]:
         """The names of the servers' processes: a cluster has `kafka`, `kafka-2`, `kafka-3`."""
-        return [process for name in self.servers for process in servers.process_names(self.site, name)]
+        return [process for name in self.servers for process in process_names(self.site, name)]
 
     def row(self, name: str) -> RunningProcess:
         """The service process of that name, whichever set it belongs to.

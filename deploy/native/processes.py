@@ -16,7 +16,7 @@ import psutil
 from deploy.native import service_set as services
 from deploy.native.inventory import Inventory
 from deploy.native.readiness import Probe, await_ready, http_probe
-from deploy.native.servers import server as servers
+from deploy.native.servers import table
 from deploy.native.supervision import Supervisor
 from deploy.progress import Steps
 
@@ -169,8 +169,9 @@ class Processes:
     # -- inside
 
     def _probe(self, name: str) -> Probe:
-        if servers.is_server(name):
-            return servers.probe(self._site, name)
+        found = table.find(name)
+        if found:
+            return table.probe_of(self._site, *found)
         return http_probe(f"{self._inventory.row(name).url}/health/ready")
 
     def _waiting(self, name: str, timeout_s: float, title: str | None) -> _Wait:

@@ -15,8 +15,7 @@ from deploy.native.install.install import Installed, ensure_installed, versions
 from deploy.native.inventory import Inventory
 from deploy.native.ports import Ports, require_free
 from deploy.native.processes import Processes, run_async
-from deploy.native.servers import postgres, rabbit
-from deploy.native.servers import server as servers
+from deploy.native.servers import postgres, rabbit, table
 from deploy.native.service_set import ServiceSet
 from deploy.native.site import Site
 from deploy.native.supervision import Supervisor
@@ -113,7 +112,8 @@ class Runtime:
         require_free(self._server_ports())
         try:
             with ThreadPoolExecutor(max_workers=4) as pool:
-                prepared = list(pool.map(lambda name: servers.prepare(self.site, name, installed), self.servers))
+                wanted = [table.SERVERS_BY_NAME[name] for name in self.servers]
+                prepared = list(pool.map(lambda server: server.prepare(self.site, installed), wanted))
             self._inventory.save()
             self._supervisor.launch(self._watched_parent)
             programs = [program for part in prepared for program in part]
@@ -121,9 +121,9 @@ class Runtime:
             for program in programs:
                 self._supervisor.start(program.name)
             titles = {
-                process: f"starting {servers.TITLES[name]}"
+                process: f"starting {table.SERVERS_BY_NAME[name].title}"
                 for name in self.servers
-                for process in servers.process_names(self.site, name)
+                for process in table.process_names(self.site, name)
             }
             self.processes.wait_all_ready(titles, titles=titles)
         except BaseException:
@@ -186,7 +186,7 @@ class Runtime:
         for row in chosen:
             self._supervisor.start(row.name)
         if wait:
-            with self._steps.step(f"starting the services on {servers.TITLES[broker]}"):
+            with self._steps.step(f"starting the services on {table.SERVERS_BY_NAME[broker].title}"):
                 self.processes.wait_all_ready([row.name for row in chosen])
         return made
 
@@ -225,7 +225,7 @@ class Runtime:
         for name in [*self.sets]:
             self.stop_services(name)  # they take their leave of a broker that is still there
         running = {row["name"] for row in self.processes.rows() if row["pid"]}
-        nodes = {name for broker in BROKERS for name in servers.process_names(self.site, broker)}
+        nodes = {name for broker in BROKERS for name in table.process_names(self.site, broker)}
         for name in running & nodes:
             self._supervisor.stop(name, wait=False)
             self.processes.kill(name)
@@ -236,4 +236,5 @@ class Runtime:
         return self._installed
 
     def _server_ports(self) -> dict[str, int]:
-        return {purpose: port for name in self.servers for purpose, port in servers.ports(self.site, name).items()}
+        of_each = [table.ports_of(self.site, name) for name in self.servers]
+        return {purpose: port for ports in of_each for purpose, port in ports.items()}

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.errors import StartError
-from deploy.native.servers import kafka, postgres, rabbit, redis
+from deploy.native.servers import postgres, redis
+from deploy.native.servers.table import BROKERS_BY_NAME, SERVERS_BY_NAME
 from deploy.native.site import Site
 from deploy.native.supervision import Program
-from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, BrokerName, process_named
+from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, BrokerName, ServerName, process_named
 from shared.settings import Settings
 
 _MIGRATION_TIMEOUT_S = 120
@@ -42,8 +43,6 @@ RUNTIME_SETTINGS = frozenset(
 _OF_ONE_SERVICE: Mapping[str, Mapping[str, str]] = {
     "dead_letter": {"TANDEM_DEAD_LETTER_SUBSCRIPTIONS": DEAD_LETTER_SUBSCRIPTIONS},
 }
-# On RabbitMQ a quorum queue has a member on each of three nodes by itself.
-_REPLICATION = {3: {"TANDEM_KAFKA_REPLICATION_FACTOR": "3", "TANDEM_KAFKA_MIN_INSYNC_REPLICAS": "2"}}
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,7 @@ def lay_out(
 
 def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess) -> dict[str, str]:
     """The settings of one process; only the chosen broker is named."""
-    broker = (
-        {"TANDEM_RABBIT_URL": rabbit.urls(site)}
-        if service_set.broker == "rabbit"
-        else {"TANDEM_KAFKA_BOOTSTRAP": kafka.bootstrap(site)}
-    )
-    broker = {name: _address(site, service_set.broker, url) for name, url in broker.items()}
+    told = BROKERS_BY_NAME[service_set.broker].settings(site)
     return {
         "TANDEM_BROKER": service_set.broker,
         "TANDEM_ROLES": process_named(process.process).roles,
@@ -147,9 +141,8 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
             site, "postgres", postgres.dsn(site, service_set.database(process.service))
         ),
         "TANDEM_REDIS_URL": redis.url(site, service_set.number),
-        **broker,
+        **{name: _address(site, service_set.broker, value) for name, value in told.items()},
         **_OF_ONE_SERVICE.get(process.service, {}),
-        **_REPLICATION.get(site.ports.nodes, {}),
         "TANDEM_OTLP_DIR": str(site.telemetry),
         "TANDEM_LOG_LEVEL": "INFO",
         "PYTHONUNBUFFERED": "1",
@@ -157,12 +150,12 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
     }
 
 
-def _address(site: Site, server: str, url: str) -> str:
+def _address(site: Site, server: ServerName, url: str) -> str:
     """The server's own URL, or the one of the proxy before it."""
     if not site.ports.proxied:
         return url
     proxy, _ = site.ports.proxies[server]
-    return url.replace(f"127.0.0.1:{getattr(site.ports, server)}", f"127.0.0.1:{proxy}")
+    return url.replace(f"127.0.0.1:{SERVERS_BY_NAME[server].port(site)}", f"127.0.0.1:{proxy}")
 
 
 def programs(site: Site, service_set: ServiceSet) -> list[Program]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
 from deploy.native.ports import NODES
-from deploy.native.servers.server import TITLES
+from deploy.native.servers.table import SERVERS_BY_NAME
 from deploy.native.service_set import RUNTIME_SETTINGS
 from deploy.native.site import read_state
 from deploy.paths import REPOSITORY
@@ -200,7 +200,7 @@ def _require_data_of(broker: BrokerName, nodes: int) -> None:
     wrote = 1 if len(places) == 1 else max(NODES)
     if places and wrote != nodes:
         raise DeployError(
-            f"the data of {TITLES[broker]} is of {wrote} node(s), and events may wait in it: "
+            f"the data of {SERVERS_BY_NAME[broker].title} is of {wrote} node(s), and events may wait in it: "
             f"go on with `make up-{broker} NODES={wrote}`, or delete it before, "
             f"with all other data (`make down VOLUMES=1`) or alone ({STACK_ROOT}/data/{broker}*)"
         )

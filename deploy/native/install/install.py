@@ -12,6 +12,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from deploy.errors import InstallError
 from deploy.native.install.cache import cache_root, cached
@@ -33,6 +34,7 @@ _JAVA_MAJOR_MIN = 17
 _RABBIT_MIN = (4, 1)
 _MAVEN_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 _DOWNLOAD_TIMEOUT_S = 900
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Installed:
     rabbit: RabbitInstall | None = None
     kafka_lib: Path | None = None
     java: Path | None = None
+
+
+def require_installed(part: _Part | None, title: str) -> _Part:
+    """The part of `Installed` that a server needs.
+
+    Raises InstallError naming the server when it was not asked for.
+    """
+    if part is None:
+        raise InstallError(f"{title} is not installed")
+    return part
 
 
 def ensure_installed(servers: Collection[ServerName], steps: Steps) -> Installed:

@@ -13,14 +13,18 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
 from deploy.errors import StartError
+from deploy.native.install.install import Installed, require_installed
 from deploy.native.install.system import last_lines
+from deploy.native.servers.server import BrokerServer
 from deploy.native.site import Site
 from deploy.native.supervision import Program
+from deploy.topology import ServerName
 
 _HEAP = "512m"
 _HEAP_IN_CLUSTER = "384m"
 _FORMAT_TIMEOUT_S = 60
 _READY_TOPIC = "tandem-ready"
+_COPIES_IN_CLUSTER = {"TANDEM_KAFKA_REPLICATION_FACTOR": "3", "TANDEM_KAFKA_MIN_INSYNC_REPLICAS": "2"}
 
 # Every option that the comparison depends on is explicit. One node: the internal topics cannot have more replicas.
 # Of two equal names the last counts: what a cluster or a proxy needs is appended.
@@ -72,23 +76,59 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:
 """
 
 
-def bootstrap(site: Site) -> str:
-    """host:port for clients, of every node, separated by commas."""
-    return ",".join(address(site, node) for node in range(1, site.ports.nodes + 1))
+class Kafka(BrokerServer):
+    """One node, or three; three hold every record three times, and two must have it before it counts."""
 
+    name: ServerName = "kafka"
+    title = "Kafka"
 
-def address(site: Site, node: int = 1) -> str:
-    """host:port of one node."""
-    return f"127.0.0.1:{site.ports.kafka_node(node)[0]}"
+    def port(self, site: Site, node: int = 1) -> int:
+        """Kafka's protocol."""
+        return site.ports.kafka_node(node)[0]
 
+    def ports(self, site: Site, node: int = 1) -> dict[str, int]:
+        """For clients, and for the quorum of controllers."""
+        clients, controller = site.ports.kafka_node(node)
+        which = f" {node}" if node > 1 else ""
+        return {f"Kafka{which}": clients, f"Kafka's controller{which}": controller}
 
-def prepare(site: Site, kafka_lib: Path, java: Path) -> list[Program]:
-    """Format the storage if there is none yet, write the settings and say how to run it, each node.
+    def url(self, site: Site, node: int = 1) -> str:
+        """host:port of the node; Kafka has no URLs."""
+        return f"127.0.0.1:{self.port(site, node)}"
 
-    Raises StartError when formatting fails.
-    """
-    cluster = new_cluster_id()
-    return [_prepare_node(site, node, cluster, kafka_lib, java) for node in range(1, site.ports.nodes + 1)]
+    def settings(self, site: Site) -> dict[str, str]:
+        """host:port of every node, separated by commas; where there are three, how many copies a topic has."""
+        bootstrap = ",".join(self.url(site, node) for node in range(1, self.nodes(site) + 1))
+        return {"TANDEM_KAFKA_BOOTSTRAP": bootstrap, **(_COPIES_IN_CLUSTER if self.nodes(site) > 1 else {})}
+
+    def prepare(self, site: Site, installed: Installed) -> list[Program]:
+        """Format the storage if there is none yet, write the settings and say how to run it, each node.
+
+        Raises StartError when formatting fails.
+        """
+        kafka_lib = require_installed(installed.kafka_lib, self.title)
+        java = require_installed(installed.java, "Java")
+        cluster = new_cluster_id()
+        return [_prepare_node(site, node, cluster, kafka_lib, java) for node in range(1, self.nodes(site) + 1)]
+
+    async def probe(self, site: Site, node: int = 1) -> None:
+        """Raise unless a record is stored and the group coordinator answers (it makes its topic at the first
+        call)."""
+        bootstrap_servers, nodes = self.url(site, node), self.nodes(site)
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
+        await admin.start()
+        try:
+            with contextlib.suppress(TopicAlreadyExistsError):
+                await admin.create_topics([NewTopic(_READY_TOPIC, num_partitions=1, replication_factor=nodes)])
+            await admin.find_coordinator("tandem-ready")
+        finally:
+            await admin.close()
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", request_timeout_ms=5000)
+        await producer.start()
+        try:
+            await asyncio.wait_for(producer.send_and_wait(_READY_TOPIC, b"ready"), timeout=10)
+        finally:
+            await producer.stop()
 
 
 def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Path) -> Program:
@@ -110,25 +150,6 @@ def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Pa
     logging = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
     command = [*jvm, f"-Xms{heap}", f"-Xmx{heap}", *logging, "kafka.Kafka", str(settings)]
     return Program(name, command, stop_timeout_s=30)
-
-
-async def probe(site: Site, node: int = 1) -> None:
-    """Raise unless a record is stored and the group coordinator answers (it makes its topic at the first call)."""
-    bootstrap_servers, nodes = address(site, node), site.ports.nodes
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
-    await admin.start()
-    try:
-        with contextlib.suppress(TopicAlreadyExistsError):
-            await admin.create_topics([NewTopic(_READY_TOPIC, num_partitions=1, replication_factor=nodes)])
-        await admin.find_coordinator("tandem-ready")
-    finally:
-        await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", request_timeout_ms=5000)
-    await producer.start()
-    try:
-        await asyncio.wait_for(producer.send_and_wait(_READY_TOPIC, b"ready"), timeout=10)
-    finally:
-        await producer.stop()
 
 
 def _settings(site: Site, node: int, storage: Path) -> str:

@@ -9,9 +9,12 @@ from urllib.parse import quote
 import asyncpg
 
 from deploy.errors import StartError
+from deploy.native.install.install import Installed, require_installed
 from deploy.native.install.system import is_root, last_lines
+from deploy.native.servers.server import Server
 from deploy.native.site import Site
 from deploy.native.supervision import Program
+from deploy.topology import ServerName
 
 ROLE = "tandem"
 _INITDB_TIMEOUT_S = 60
@@ -43,45 +46,59 @@ log_line_prefix = '%m [%p] %d '
 """
 
 
+class PostgreSQL(Server):
+    """One PostgreSQL server; its data is a cluster of databases."""
+
+    name: ServerName = "postgres"
+    title = "PostgreSQL"
+
+    def port(self, site: Site, _node: int = 1) -> int:
+        """As the instance's ports say."""
+        return site.ports.postgres
+
+    def url(self, site: Site, _node: int = 1) -> str:
+        """A postgresql:// URL of the database that is always there."""
+        return dsn(site, "postgres")
+
+    def prepare(self, site: Site, installed: Installed) -> list[Program]:
+        """Make the cluster if there is none yet, write its settings and say how to run it.
+
+        Raises StartError when initdb fails or the data is of another major version.
+        """
+        postgres_bin = require_installed(installed.postgres_bin, self.title)
+        account = "postgres" if is_root() else None
+        cluster = site.data("postgres", owner=account) / "cluster"
+        if not cluster.exists():
+            _initdb(cluster, site, postgres_bin, account)
+        _check_version(cluster, postgres_bin)
+        settings = cluster / "postgresql.conf"
+        settings.write_text(_SETTINGS.format(port=site.ports.postgres))
+        _give(settings, account)
+        # Leftover of a killed server; supervision has made sure that it is gone.
+        (cluster / "postmaster.pid").unlink(missing_ok=True)
+        return [
+            Program(
+                "postgres",
+                [str(postgres_bin / "postgres"), "-D", str(cluster)],
+                user=account,
+                stop_signal="INT",  # the "fast" shutdown: ends sessions, then writes a checkpoint
+                stop_timeout_s=90,  # killed in its checkpoint it would leave children that hold off its successor
+                die_with_supervisor="INT",
+            )
+        ]
+
+    async def probe(self, site: Site, _node: int = 1) -> None:
+        """Raise unless a query is answered."""
+        connection = await asyncpg.connect(dsn(site, "postgres"), timeout=5)
+        try:
+            await connection.fetchval("SELECT 1", timeout=5)
+        finally:
+            await connection.close(timeout=5)
+
+
 def dsn(site: Site, database: str) -> str:
     """A postgresql:// URL with the password."""
     return f"postgresql://{ROLE}:{quote(site.password)}@127.0.0.1:{site.ports.postgres}/{database}"
-
-
-def prepare(site: Site, postgres_bin: Path) -> list[Program]:
-    """Make the cluster if there is none yet, write its settings and say how to run it.
-
-    Raises StartError when initdb fails or the data is of another major version.
-    """
-    account = "postgres" if is_root() else None
-    cluster = site.data("postgres", owner=account) / "cluster"
-    if not cluster.exists():
-        _initdb(cluster, site, postgres_bin, account)
-    _check_version(cluster, postgres_bin)
-    settings = cluster / "postgresql.conf"
-    settings.write_text(_SETTINGS.format(port=site.ports.postgres))
-    _give(settings, account)
-    # Leftover of a killed server; supervision has made sure that it is gone.
-    (cluster / "postmaster.pid").unlink(missing_ok=True)
-    return [
-        Program(
-            "postgres",
-            [str(postgres_bin / "postgres"), "-D", str(cluster)],
-            user=account,
-            stop_signal="INT",  # the "fast" shutdown: ends sessions, then writes a checkpoint
-            stop_timeout_s=90,  # killed in its checkpoint it would leave children that hold off its successor
-            die_with_supervisor="INT",
-        )
-    ]
-
-
-async def probe(site: Site) -> None:
-    """Raise unless a query is answered."""
-    connection = await asyncpg.connect(dsn(site, "postgres"), timeout=5)
-    try:
-        await connection.fetchval("SELECT 1", timeout=5)
-    finally:
-        await connection.close(timeout=5)
 
 
 async def create_database(site: Site, name: str) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 import aio_pika
 
 from deploy.errors import StartError
-from deploy.native.install.install import RabbitInstall
+from deploy.native.install.install import Installed, RabbitInstall, require_installed
 from deploy.native.install.system import is_root, last_lines, namespaces
+from deploy.native.servers.server import BrokerServer
 from deploy.native.site import Site
 from deploy.native.supervision import Program
+from deploy.topology import ServerName
 
 USER = "tandem"
 _SCRIPTS = "/usr/lib/rabbitmq/bin"
@@ -58,52 +60,59 @@ consumer_disconnected_timeout = 5000
 """
 
 
-def urls(site: Site) -> str:
-    """The amqp:// URL of every node, separated by commas."""
-    return ",".join(url(site, node) for node in range(1, site.ports.nodes + 1))
+class RabbitMQ(BrokerServer):
+    """One node, or three that form a cluster."""
 
+    name: ServerName = "rabbit"
+    title = "RabbitMQ"
 
-def url(site: Site, node: int = 1) -> str:
-    """An amqp:// URL with the password."""
-    return f"amqp://{USER}:{site.password}@127.0.0.1:{site.ports.rabbit_node(node)[0]}/"
+    def port(self, site: Site, node: int = 1) -> int:
+        """AMQP."""
+        return site.ports.rabbit_node(node)[0]
+
+    def ports(self, site: Site, node: int = 1) -> dict[str, int]:
+        """AMQP, what the nodes talk over, the management API and, once for all nodes, the port mapper."""
+        amqp, distribution, management = site.ports.rabbit_node(node)
+        which = f" {node}" if node > 1 else ""
+        found = {
+            f"RabbitMQ{which}": amqp,
+            f"RabbitMQ's node{which}": distribution,
+            f"RabbitMQ's management{which}": management,
+        }
+        return found if node > 1 else {**found, "RabbitMQ's port mapper": site.ports.rabbit_epmd}
+
+    def url(self, site: Site, node: int = 1) -> str:
+        """An amqp:// URL with the password."""
+        return f"amqp://{USER}:{site.password}@127.0.0.1:{self.port(site, node)}/"
+
+    def settings(self, site: Site) -> dict[str, str]:
+        """The URL of every node, separated by commas. A quorum queue has a member on each of three by itself."""
+        return {"TANDEM_RABBIT_URL": ",".join(self.url(site, node) for node in range(1, self.nodes(site) + 1))}
+
+    def prepare(self, site: Site, installed: Installed) -> list[Program]:
+        """Write the settings and say how to run the port mapper and the nodes."""
+        install = require_installed(installed.rabbit, self.title)
+        nodes = [_prepare_node(site, node, install) for node in range(1, self.nodes(site) + 1)]
+        if install.chroot and len(nodes) == 1:
+            return nodes  # Erlang starts the port mapper itself, and it ends with the node's process namespace
+        if install.chroot:  # the port mapper of three must not end with one of them
+            mapper = _inside(site, install, _EPMD)
+            return [Program("epmd", mapper, stop_timeout_s=5, stop_whole_group=True), *nodes]
+        mapper = ["epmd", "-port", str(site.ports.rabbit_epmd), "-address", "127.0.0.1"]
+        return [Program("epmd", mapper, stop_timeout_s=5), *nodes]
+
+    async def probe(self, site: Site, node: int = 1) -> None:
+        """Raise unless a queue can be declared: the port opens a little before the broker is ready."""
+        connection = await aio_pika.connect(self.url(site, node), timeout=5)
+        async with connection:
+            channel = await connection.channel()
+            # A generated name: that of the probe before may be locked until its connection is forgotten.
+            await channel.declare_queue(exclusive=True, auto_delete=True, timeout=5)
 
 
 def management_url(site: Site) -> str:
     """The management HTTP API; user and password as for AMQP."""
     return f"http://127.0.0.1:{site.ports.rabbit_management}"
-
-
-def prepare(site: Site, install: RabbitInstall) -> list[Program]:
-    """Write the settings and say how to run the port mapper and the nodes."""
-    nodes = [_prepare_node(site, node, install) for node in range(1, site.ports.nodes + 1)]
-    if install.chroot and site.ports.nodes == 1:
-        return nodes  # Erlang starts the port mapper itself, and it ends with the node's process namespace
-    if install.chroot:  # the port mapper of three must not end with one of them
-        return [Program("epmd", _inside(site, install, _EPMD), stop_timeout_s=5, stop_whole_group=True), *nodes]
-    mapper = ["epmd", "-port", str(site.ports.rabbit_epmd), "-address", "127.0.0.1"]
-    return [Program("epmd", mapper, stop_timeout_s=5), *nodes]
-
-
-def _prepare_node(site: Site, node: int, install: RabbitInstall) -> Program:
-    place = _place(site, node)
-    _write_settings(site, place, node, install)
-    return Program(
-        place.name,
-        _inside(site, install, f"{_SCRIPTS}/rabbitmq-server", node=node),
-        environment={} if install.chroot else _environment(site, place, node),
-        stop_timeout_s=30,
-        stop_whole_group=True,  # neither `unshare` nor the shell in it passes a signal on
-        die_with_supervisor="KILL" if install.chroot else "TERM",
-    )
-
-
-async def probe(site: Site, node: int = 1) -> None:
-    """Raise unless a queue can be declared: the port opens a little before the broker is ready."""
-    connection = await aio_pika.connect(url(site, node), timeout=5)
-    async with connection:
-        channel = await connection.channel()
-        # A generated name: that of the probe before may be locked until its connection is forgotten.
-        await channel.declare_queue(exclusive=True, auto_delete=True, timeout=5)
 
 
 def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: float = 60) -> str:
@@ -124,6 +133,19 @@ def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: floa
     if done.returncode != 0:
         raise StartError(f"rabbitmqctl {' '.join(arguments)} failed:\n{last_lines(done.stdout)}")
     return done.stdout
+
+
+def _prepare_node(site: Site, node: int, install: RabbitInstall) -> Program:
+    place = _place(site, node)
+    _write_settings(site, place, node, install)
+    return Program(
+        place.name,
+        _inside(site, install, f"{_SCRIPTS}/rabbitmq-server", node=node),
+        environment={} if install.chroot else _environment(site, place, node),
+        stop_timeout_s=30,
+        stop_whole_group=True,  # neither `unshare` nor the shell in it passes a signal on
+        die_with_supervisor="KILL" if install.chroot else "TERM",
+    )
 
 
 def _place(site: Site, node: int) -> Path:

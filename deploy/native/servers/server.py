@@ -1,102 +1,60 @@
-"""The servers by name: how each is prepared, asked whether it is ready, and addressed."""
+"""What every server of the native runtime can do."""
 
-from typing import get_args
+from abc import abstractmethod
+from typing import Protocol
 
-from deploy.errors import DeployError
 from deploy.native.install.install import Installed
-from deploy.native.readiness import Probe, after_connect
-from deploy.native.servers import kafka, mail, postgres, rabbit, redis
 from deploy.native.site import Site
 from deploy.native.supervision import Program
-from deploy.topology import BROKERS, ServerName
-
-TITLES: dict[ServerName, str] = {
-    "postgres": "PostgreSQL",
-    "redis": "Redis",
-    "rabbit": "RabbitMQ",
-    "kafka": "Kafka",
-    "mail": "the mail server",
-}
+from deploy.topology import ServerName
 
 
-def process_names(site: Site, name: ServerName) -> list[str]:
-    """A process per node: `kafka`, `kafka-2`, `kafka-3`."""
-    nodes = site.ports.nodes if name in BROKERS else 1
-    return [name, *(f"{name}-{node}" for node in range(2, nodes + 1))]
+class Server(Protocol):
+    """One kind of server: how it is prepared, addressed and asked whether it is ready.
 
-
-def _split(name: str) -> tuple[str, int]:
-    """Server and number of the node."""
-    server, _, node = name.partition("-")
-    return (server, int(node)) if node.isdecimal() else (name, 1)
-
-
-def is_server(name: str) -> bool:
-    """Whether a process of that name is a server, not a service."""
-    return _split(name)[0] in get_args(ServerName)
-
-
-def prepare(site: Site, name: ServerName, installed: Installed) -> list[Program]:
-    """Make the server's data and settings and say how to run it.
-
-    Raises StartError naming the server when its data cannot be made.
+    It holds nothing of an instance: where that is, `site` says. Nodes are counted from 1; only a broker has more
+    than one.
     """
-    if name == "mail":
-        return mail.prepare(site)
-    if name == "postgres" and installed.postgres_bin:
-        return postgres.prepare(site, installed.postgres_bin)
-    if name == "redis" and installed.redis_server:
-        return redis.prepare(site, installed.redis_server)
-    if name == "rabbit" and installed.rabbit:
-        return rabbit.prepare(site, installed.rabbit)
-    if name == "kafka" and installed.kafka_lib and installed.java:
-        return kafka.prepare(site, installed.kafka_lib, installed.java)
-    raise DeployError(f"{TITLES[name]} is not installed")
+
+    name: ServerName
+    title: str
+    """As a person calls it."""
+
+    def nodes(self, _site: Site) -> int:
+        """Of how many processes it consists."""
+        return 1
+
+    @abstractmethod
+    def port(self, site: Site, node: int = 1) -> int:
+        """Where its clients connect, on 127.0.0.1."""
+
+    def ports(self, site: Site, node: int = 1) -> dict[str, int]:
+        """Every port that the node listens on, keyed by what it is for."""
+        return {self.title: self.port(site, node)}
+
+    @abstractmethod
+    def url(self, site: Site, node: int = 1) -> str:
+        """Its address for clients, with the password; of a broker, that of one node."""
+
+    @abstractmethod
+    def prepare(self, site: Site, installed: Installed) -> list[Program]:
+        """Make the server's data and settings and say how to run it, each node.
+
+        Raises DeployError naming the server when it is not installed or its data cannot be made.
+        """
+
+    @abstractmethod
+    async def probe(self, site: Site, node: int = 1) -> None:
+        """Raise unless the server, or this node of it, does real work: a query, a queue, a stored record."""
 
 
-def probe(site: Site, name: str) -> Probe:
-    """Raises unless the server, or this node of it, does real work: a query, a queue, a stored record."""
-    server, node = _split(name)
-    if server == "rabbit":
-        return after_connect(site.ports.rabbit_node(node)[0], lambda: rabbit.probe(site, node))
-    if server == "kafka":
-        return after_connect(site.ports.kafka_node(node)[0], lambda: kafka.probe(site, node))
-    if server == "postgres":
-        return after_connect(site.ports.postgres, lambda: postgres.probe(site))
-    if server == "mail":
-        return after_connect(site.ports.mail, lambda: mail.probe(site))
-    return after_connect(site.ports.redis, lambda: redis.probe(site))
+class BrokerServer(Server, Protocol):
+    """A server that carries the events."""
 
+    def nodes(self, site: Site) -> int:
+        """As many as the instance's ports are for."""
+        return site.ports.nodes
 
-def url(site: Site, name: str) -> str:
-    """Its address for clients, with the password; of a broker, that of one node."""
-    server, node = _split(name)
-    if server == "postgres":
-        return postgres.dsn(site, "postgres")
-    if server == "redis":
-        return redis.url(site)
-    if server == "mail":
-        return mail.url(site)
-    return rabbit.url(site, node) if server == "rabbit" else kafka.address(site, node)
-
-
-def ports(site: Site, name: ServerName) -> dict[str, int]:
-    """Every port that the server listens on, keyed by what it is for."""
-    own = site.ports
-    found: dict[str, int] = {}
-    for process in process_names(site, name) if name in BROKERS else ():
-        _, node = _split(process)
-        which = f" {node}" if node > 1 else ""
-        if name == "rabbit":
-            amqp, distribution, management = own.rabbit_node(node)
-            found |= {
-                f"RabbitMQ{which}": amqp,
-                f"RabbitMQ's node{which}": distribution,
-                f"RabbitMQ's management{which}": management,
-            }
-        else:
-            clients, controller = own.kafka_node(node)
-            found |= {f"Kafka{which}": clients, f"Kafka's controller{which}": controller}
-    if name in BROKERS:
-        return {**found, **({"RabbitMQ's port mapper": own.rabbit_epmd} if name == "rabbit" else {})}
-    return {TITLES[name]: getattr(own, name)}
+    @abstractmethod
+    def settings(self, site: Site) -> dict[str, str]:
+        """What the services must be told to use it, as TANDEM_… variables; every node is named."""
