@@ -21,12 +21,12 @@ from deploy.native.ports import NODES
 from deploy.native.site import read_state
 from deploy.progress import Steps
 from deploy.show.dead_letters import print_dead_letters
-from deploy.show.log_follow import print_logs
+from deploy.show.status import print_status
 from deploy.show.trace_tree import draw
-from deploy.show.traces import find_in_files, find_in_jaeger
+from deploy.show.traces import find_in_files
 from deploy.stack import choice as stack
-from deploy.stack import compose as containers
-from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES
+from deploy.stack.stack import is_healthy
+from deploy.topology import BROKERS, SERVERS, SERVICES
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     letters = commands.add_parser("dead-letters", help="what the dead-letter service keeps, and what waits for it")
     letters.add_argument("--limit", type=int, default=100, help="at most so many of each subscriber")
-    letters.set_defaults(run=lambda chosen: print_dead_letters(chosen.limit))
+    letters.set_defaults(run=_dead_letters)
 
     servers = commands.add_parser("servers", help="start servers for development and print their URLs as JSON")
     servers.add_argument("--root", type=Path, required=True, help="directory of the instance")
@@ -96,10 +96,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(chosen: argparse.Namespace) -> int:
     state = stack.up(chosen.broker, Steps(), chosen.nodes)
-    stack.print_status(state, "table")
+    print_status(state, "table")
     urls = {name: part["url"] for name, part in state["services"].items()}
     print(_TRY_IT.format(**urls))
-    return 0 if stack.is_healthy(state) else 1
+    return 0 if is_healthy(state) else 1
 
 
 def _down(chosen: argparse.Namespace) -> int:
@@ -110,47 +110,31 @@ def _down(chosen: argparse.Namespace) -> int:
 
 def _status(chosen: argparse.Namespace) -> int:
     state = stack.status()
-    stack.print_status(state, chosen.format)
-    return 0 if stack.is_healthy(state) else 1
+    print_status(state, chosen.format)
+    return 0 if is_healthy(state) else 1
 
 
 def _logs(chosen: argparse.Namespace) -> int:
     try:
-        return _print_logs(chosen)
+        return stack.require_running().print_logs(chosen.name, follow=chosen.follow, lines=chosen.lines)
     except (KeyboardInterrupt, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads any more; the flush at exit must not fail
         return 0
 
 
-def _print_logs(chosen: argparse.Namespace) -> int:
-    runtime = stack.native_stack()
-    if runtime is None:
-        if containers.running_broker() is None:
-            raise DeployError("nothing is up; `make up-rabbit` or `make up-kafka` starts everything")
-        own = [row.name for row in PROCESSES if chosen.name in (row.service, row.name)]
-        names = own or ([chosen.name] if chosen.name else [])
-        return containers.logs(names, follow=chosen.follow, lines=chosen.lines)
-    rows = runtime.sets[""].processes
-    services = [row.name for row in rows if chosen.name in (None, row.service, row.name)]
-    servers = [name for name in runtime.addresses.server_processes if chosen.name in (None, name)]
-    files = {name: runtime.processes.log(name) for name in (*services, *servers)}
-    if not files:
-        known = ", ".join(dict.fromkeys([*(row.service for row in rows), *runtime.servers]))
-        raise DeployError(f"nothing is called {chosen.name!r}; there are {known}")
-    print_logs(files, sys.stdout, follow=chosen.follow, lines=chosen.lines)
-    return 0
-
-
 def _trace(chosen: argparse.Namespace) -> int:
-    in_containers = chosen.telemetry is None and stack.native_stack() is None and containers.running_broker()
-    if in_containers:
-        found = find_in_jaeger(containers.JAEGER_URL, chosen.id)
-    else:
-        found = find_in_files(chosen.telemetry or stack.TELEMETRY, chosen.id)
+    files, wanted = chosen.telemetry, chosen.id
+    found = find_in_files(files, wanted) if files else stack.latest().traces(wanted)
     # In a pipe, lines are as long as they are: a tree that is cut off is of no use to grep.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
     for tree in draw(found):
         console.print(tree)
+    return 0
+
+
+def _dead_letters(chosen: argparse.Namespace) -> int:
+    up = stack.require_running()
+    print_dead_letters(up.service_url("dead_letter"), up.broker_settings, chosen.limit)
     return 0
 
 

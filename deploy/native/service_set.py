@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.errors import StartError
+from deploy.native.program import Program
 from deploy.native.servers import postgres, redis
 from deploy.native.servers.table import BROKERS_BY_NAME, SERVERS_BY_NAME
 from deploy.native.site import Site
-from deploy.native.supervision import Program
 from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, BrokerName, ServerName, process_named
 from shared.settings import Settings
 

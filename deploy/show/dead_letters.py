@@ -3,7 +3,7 @@ for it in the dead-letter queues or topics. Nothing is changed."""
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -13,36 +13,32 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.errors import DeployError
-from deploy.stack import choice as stack
-from deploy.stack import compose as containers
-from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SUBSCRIPTIONS, BrokerName
+from deploy.topology import MAIL_SUBSCRIPTIONS, SUBSCRIPTIONS
 from shared.broker.base import DeadLetter, Subscription
 from shared.broker.connect import create_broker
 from shared.dead_letter import headers as dead_letter
 from shared.errors import TandemError
 from shared.settings import Settings
 
-_SERVICE = "dead_letter"
 _WAITING = ("waiting in", "kind", "type", "id", "error", "attempts", "since")
 _KEPT = ("queue", "type", "error", "letters", "of them", "first seen", "last seen", "fingerprint")
 _TIMEOUT_S = 10.0
 
 
-def print_dead_letters(limit: int) -> int:
-    """Print up to `limit` causes, or letters of every subscriber that wait. Returns the exit code."""
-    broker = stack.running_broker()
-    if broker is None:
-        raise DeployError("nothing is up; `make up-rabbit` or `make up-kafka` starts everything")
+def print_dead_letters(service_url: str, broker: Callable[[], Mapping[str, Any]], limit: int) -> None:
+    """Print up to `limit` causes or, where the service does not answer, letters of every subscriber that wait.
+
+    `broker` says as settings which broker it is and where; it is asked only when it is needed.
+    """
     console = Console(width=None if sys.stdout.isatty() else 200)  # a pipe has no width
-    url = f"{_service_url()}/dead-letters/groups"
+    url = f"{service_url}/dead-letters/groups"
     try:
         answer = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).raise_for_status()
     except httpx.HTTPError:
         console.print("the dead-letter service does not answer; its places hold:")
-        _print(console, _WAITING, [_waiting(letter) for letter in _peek(broker, limit)])
+        _print(console, _WAITING, [_waiting(letter) for letter in _peek(broker(), limit)])
     else:
         _print(console, _KEPT, [_kept(group) for group in answer.json()["items"][:limit]])
-    return 0
 
 
 def _print(console: Console, columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
@@ -53,13 +49,6 @@ def _print(console: Console, columns: Sequence[str], rows: Sequence[tuple[str, .
     for row in rows:
         table.add_row(*(escape(text) for text in row))
     console.print(table)
-
-
-def _service_url() -> str:
-    native = stack.native_stack()
-    if native is not None:
-        return native.addresses.service_urls()[_SERVICE]
-    return next(f"http://127.0.0.1:{row.http_port}" for row in PROCESSES if row.service == _SERVICE)
 
 
 def _kept(group: dict[str, Any]) -> tuple[str, ...]:
@@ -76,7 +65,7 @@ def _kept(group: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _peek(broker: BrokerName, limit: int) -> list[DeadLetter]:
+def _peek(broker: Mapping[str, Any], limit: int) -> list[DeadLetter]:
     """What lies in the places, without the receipts; on Kafka settled letters, too, while the topic has them."""
     try:
         found = asyncio.run(_read(_settings(broker), limit))
@@ -94,17 +83,10 @@ async def _read(settings: Settings, limit: int) -> list[DeadLetter]:
         return found
 
 
-def _settings(broker: BrokerName) -> Settings:
-    native = stack.native_stack()
-    if native is None:
-        address = containers.settings(broker)
-    else:
-        names = ("rabbit_url", "kafka_bootstrap")
-        given = native.service_env("notification-consumer", broker)  # every node of a cluster
-        address = {name: given[f"TANDEM_{name.upper()}"] for name in names if f"TANDEM_{name.upper()}" in given}
+def _settings(broker: Mapping[str, Any]) -> Settings:
     # Only the broker is used; the rest must merely be there.
     unused: dict[str, Any] = {"http_port": 1, "postgres_dsn": "postgresql://", "redis_url": "redis://"}
-    return Settings.from_environment(broker=broker, **address, **unused)
+    return Settings.from_environment(**broker, **unused)
 
 
 def _waiting(letter: DeadLetter) -> tuple[str, ...]:

@@ -1,25 +1,22 @@
-"""The Compose runtime: the same commands, carried out by `docker compose`."""
+"""The stack in containers, and the clusters that may run beside it or as a part of it."""
 
-import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from deploy.errors import DeployError
-from deploy.native.install.system import last_lines
 from deploy.native.ports import Ports, require_free
 from deploy.paths import REPOSITORY
 from deploy.progress import Steps
-from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, servers_for
+from deploy.show.traces import Found, find_in_jaeger
+from deploy.stack.docker import Project, pids_of
+from deploy.stack.stack import Stack, Status
+from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, ServiceProcess, servers_for
 
 JAEGER_URL = "http://127.0.0.1:16686"
 COMPOSE_FILE = REPOSITORY / "deploy" / "compose" / "compose.yml"
@@ -27,71 +24,99 @@ CLUSTER_FILES: dict[BrokerName, Path] = {
     "rabbit": REPOSITORY / "deploy" / "rabbitmq-cluster.yml",
     "kafka": REPOSITORY / "deploy" / "kafka-cluster.yml",
 }
-_PROJECT = "tandem"
-_COMPOSE_MIN = (2, 20)  # `required: false` under depends_on
+_STACK = Project("tandem", (COMPOSE_FILE,))
+_WITH_KAFKA_CLUSTER = Project(_STACK.name, (COMPOSE_FILE, CLUSTER_FILES["kafka"]))
+_CLUSTERS: dict[BrokerName, Project] = {
+    broker: Project(f"{_STACK.name}-{file.stem}", (file,)) for broker, file in CLUSTER_FILES.items()
+}
 _UP_TIMEOUT_S = 1200
 _DOWN_TIMEOUT_S = 300  # the longest TANDEM_SHUTDOWN_GRACE_S of the services, then the servers, and some
-_QUICK_TIMEOUT_S = 30
-_END_TIMEOUT_S = 10
-_SERVER_NAMES = {"rabbit": "rabbitmq"}  # where the Compose file's name differs from ours
+_READY_TIMEOUT_S = 5
+_CONTAINER_NAMES = {"rabbit": "rabbitmq"}  # where the Compose file's name differs from ours
 _CLIENT_PORTS = {"rabbit": 5672, "kafka": 9092}  # within the containers
 
 
-def is_chosen() -> bool:
-    """Whether the stack runs in containers: RUNTIME=docker|native decides, else whether an engine answers.
+class ComposeStack(Stack):
+    """The project of compose.yml; where it is down, `status` and `down` look after the clusters alone."""
 
-    Raises DeployError for another value of RUNTIME, or when docker is forced and not there.
-    """
-    forced = os.environ.get("RUNTIME", "")
-    if forced not in ("", "docker", "native"):
-        raise DeployError(f"RUNTIME must be docker or native, not {forced!r}")
-    if forced == "native":
-        return False
-    available = _engine_answers() and _compose() is not None
-    if forced == "docker" and not available:
-        raise DeployError("RUNTIME=docker was asked for, but no Docker engine with Compose 2.20 or newer answers")
-    return available
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
 
+    def broker(self) -> BrokerName | None:
+        """By its containers, one node or more; None when there are none."""
+        return broker_of({row["Service"] for row in _STACK.containers()})
 
-def up(broker: BrokerName, steps: Steps) -> None:
-    """Build and start everything and wait for the health checks; on failure everything is taken down again."""
-    require_free({f"HTTP of {row.name}": row.http_port for row in PROCESSES} | _published_ports(broker))
-    try:
-        with steps.step(f"building and starting the containers on {broker}"):
-            _run(broker, "--profile", broker, "up", "-d", "--build", "--wait", timeout_s=_UP_TIMEOUT_S)
-    except DeployError as error:
+    def nodes(self) -> int | None:
+        """The files decide: whoever added one by hand may have any number."""
+        return None
+
+    def up(self, broker: BrokerName, nodes: int) -> None:
+        """Build and start everything and wait for the health checks."""
+        if nodes > 1:
+            file = CLUSTER_FILES[broker].relative_to(REPOSITORY)
+            raise DeployError(f"in containers, the cluster has a file of its own: {file}")
+        require_free({f"HTTP of {row.name}": row.http_port for row in PROCESSES} | _published_ports(broker))
         try:
-            said = _last_words()
-        finally:
-            down(steps)
-        raise DeployError(f"{error}\n{said}".rstrip()) from error
-    except BaseException:
-        down(steps)
-        raise
+            with self._steps.step(f"building and starting the containers on {broker}"):
+                command = ("--profile", broker, "up", "-d", "--build", "--wait")
+                _STACK.run(*command, broker=broker, timeout_s=_UP_TIMEOUT_S)
+        except DeployError as error:
+            try:
+                said = _STACK.last_words()
+            finally:
+                self._remove_containers(volumes=False)
+            raise DeployError(f"{error}\n{said}".rstrip()) from error
+        except BaseException:
+            self._remove_containers(volumes=False)
+            raise
 
+    def down(self, *, volumes: bool) -> bool:
+        """Also the clusters; the volumes stay unless told otherwise."""
+        up = self.broker() is not None
+        if up or volumes:
+            self._remove_containers(volumes=volumes)
+        clusters = _clusters()
+        for broker in BROKERS if volumes else clusters:
+            with self._steps.step(f"stopping the cluster of {CLUSTER_FILES[broker].name}"):
+                also = ["--volumes"] if volumes else []
+                _CLUSTERS[broker].run("down", *also, broker=broker, timeout_s=_DOWN_TIMEOUT_S)
+        return up or bool(clusters)
 
-def down(steps: Steps, *, volumes: bool = False) -> None:
-    """Stop and remove the containers; the volumes stay unless told otherwise."""
-    with steps.step("stopping the containers"):
-        _run("rabbit", "--profile", "*", "down", "--remove-orphans", timeout_s=_DOWN_TIMEOUT_S)
-        if volumes:  # also those of kafka-cluster.yml, which may have been part of the project
-            files = [COMPOSE_FILE, CLUSTER_FILES["kafka"]]
-            _run("rabbit", "--profile", "*", "down", "--volumes", timeout_s=_DOWN_TIMEOUT_S, files=files)
+    def status(self) -> Status | None:
+        """Process ids are those that the engine names. Without services: the clusters that run by themselves."""
+        broker = self.broker()
+        return _status(broker) if broker else _cluster_status()
 
+    def print_logs(self, name: str | None, *, follow: bool, lines: int) -> int:
+        """Of the containers of a service, or the one called `name`."""
+        own = [row.name for row in PROCESSES if name in (row.service, row.name)]
+        names = own or ([_CONTAINER_NAMES.get(name, name)] if name else [])
+        # Every container has a profile: without one, Compose would print nothing.
+        options = ["--tail", str(lines), *(["--follow"] if follow else [])]
+        return _STACK.print("--profile", "*", "logs", *options, *names)
 
-def down_clusters(steps: Steps, *, volumes: bool = False) -> bool:
-    """As `down`, for the clusters that run by themselves; False when there were none."""
-    running = clusters()
-    for broker in BROKERS if volumes and _is_there() else running:
-        with steps.step(f"stopping the cluster of {CLUSTER_FILES[broker].name}"):
-            also = ["--volumes"] if volumes else []
-            _run(broker, "down", *also, timeout_s=_DOWN_TIMEOUT_S, **_cluster(broker))
-    return bool(running)
+    def traces(self, wanted: str) -> Found:
+        """From Jaeger."""
+        return find_in_jaeger(JAEGER_URL, wanted)
 
+    def service_url(self, service: str) -> str:
+        """On the port that its container publishes."""
+        return _url(next(row for row in PROCESSES if row.service == service and row.has_api))
 
-def running_broker() -> BrokerName | None:
-    """The broker of the stack's containers, one node or more; None when there are none or there is no engine."""
-    return broker_of({row["Service"] for row in _containers()}) if _is_there() else None
+    def broker_settings(self) -> dict[str, str]:
+        """As seen from the host."""
+        rows = {row["Service"]: row for row in _STACK.containers()}
+        broker = broker_of(rows)
+        if broker is None:
+            raise DeployError("no broker runs in the containers")
+        urls = ",".join(url for url in _broker_urls(broker, rows).values() if url)
+        return {"broker": broker, {"rabbit": "rabbit_url", "kafka": "kafka_bootstrap"}[broker]: urls}
+
+    def _remove_containers(self, *, volumes: bool) -> None:
+        with self._steps.step("stopping the containers"):
+            _STACK.run("--profile", "*", "down", "--remove-orphans", timeout_s=_DOWN_TIMEOUT_S)
+            if volumes:  # also those of kafka-cluster.yml, which may have been part of the project
+                _WITH_KAFKA_CLUSTER.run("--profile", "*", "down", "--volumes", timeout_s=_DOWN_TIMEOUT_S)
 
 
 def broker_of(names: Collection[str]) -> BrokerName | None:
@@ -102,44 +127,40 @@ def broker_of(names: Collection[str]) -> BrokerName | None:
     return None
 
 
-def clusters() -> dict[BrokerName, list[dict[str, Any]]]:
+def _clusters() -> dict[BrokerName, list[dict[str, Any]]]:
     """The containers of the cluster files that run as projects of their own, without services."""
-    if not _is_there():
-        return {}
-    found = {broker: _containers(**_cluster(broker)) for broker in BROKERS}
+    found = {broker: _CLUSTERS[broker].containers() for broker in BROKERS}
     return {broker: rows for broker, rows in found.items() if rows}
 
 
-def status(broker: BrokerName) -> dict[str, Any]:
-    """As deploy.stack.status; process ids are those that the engine names."""
-    rows = {row["Service"]: row for row in _containers()}
+def _status(broker: BrokerName) -> Status:
+    rows = {row["Service"]: row for row in _STACK.containers()}
     with ThreadPoolExecutor(max_workers=len(PROCESSES)) as pool:
         healthy = dict(zip([row.name for row in PROCESSES], pool.map(_answers, PROCESSES), strict=True))
     services = {}
     for service in SERVICES:
         own = [row for row in PROCESSES if row.service == service]
         services[service] = {
-            "url": next(f"http://127.0.0.1:{row.http_port}" for row in own if row.has_api),
-            "pids": [pid for row in own for pid in _pids(rows, row.name)],
+            "url": next(_url(row) for row in own if row.has_api),
+            "pids": [pid for row in own if row.name in rows for pid in pids_of(rows[row.name])],
             "healthy": all(healthy[row.name] for row in own),
         }
     servers = {}
     for name in (*sorted({*servers_for(broker)} - {broker}), "jaeger"):
-        servers[name] = _server(rows, _SERVER_NAMES.get(name, name), _server_urls()[name])
+        servers[name] = _server(rows, name, _server_urls()[name])
     for name, url in _broker_urls(broker, rows).items():
-        servers[name] = _server(rows, _SERVER_NAMES.get(name, name), url)
+        servers[name] = _server(rows, name, url)
     return {
         "broker": broker,
         "runtime": "docker",
         "services": services,
         "servers": servers,
-        "mails": f"/var/lib/tandem-mail/new of the container {_PROJECT}-mail-1",
+        "mails": f"/var/lib/tandem-mail/new of the container {_STACK.name}-mail-1",
     }
 
 
-def cluster_status() -> dict[str, Any] | None:
-    """As `status`, of the clusters that run by themselves; None when there are none."""
-    running = clusters()
+def _cluster_status() -> Status | None:
+    running = _clusters()
     if not running:
         return None
     servers: dict[str, Any] = {}
@@ -149,30 +170,16 @@ def cluster_status() -> dict[str, Any] | None:
     return {"broker": ", ".join(running), "runtime": "docker", "services": {}, "servers": servers}
 
 
-def settings(broker: BrokerName) -> dict[str, str]:
-    """The broker's address, of every node, as seen from the host, as settings."""
-    rows = {row["Service"]: row for row in _containers()}
-    urls = ",".join(url for url in _broker_urls(broker, rows).values() if url)
-    return {"rabbit_url": urls} if broker == "rabbit" else {"kafka_bootstrap": urls}
+def _url(row: ServiceProcess) -> str:
+    return f"http://127.0.0.1:{row.http_port}"
 
 
-def logs(names: list[str], *, follow: bool, lines: int) -> int:
-    """Print the containers' logs, all or those of `names`; returns the exit code of Compose."""
-    compose = _compose()
-    if compose is None:
-        raise DeployError("Docker Compose 2.20 or newer is not installed")
-    # Every container has a profile: without one, Compose would print nothing.
-    command = [*compose, "--profile", "*", "logs", "--tail", str(lines), *(["--follow"] if follow else [])]
-    command += [_SERVER_NAMES.get(name, name) for name in names]
-    return subprocess.run(command, env=_environment("rabbit"), check=False).returncode
-
-
-def _answers(row: Any) -> bool:
+def _answers(row: ServiceProcess) -> bool:
     try:
-        url = f"http://127.0.0.1:{row.http_port}/health/ready"
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        answer = httpx.get(f"{_url(row)}/health/ready", timeout=_READY_TIMEOUT_S, trust_env=False)
     except httpx.HTTPError:
         return False
+    return answer.status_code == 200
 
 
 def _server_urls() -> dict[str, str]:
@@ -192,7 +199,8 @@ def _server_urls() -> dict[str, str]:
 
 def _nodes(broker: BrokerName, names: Collection[str]) -> list[str]:
     """The containers of a broker: `kafka`, or `kafka-1` to `kafka-3`."""
-    return sorted(name for name in names if re.fullmatch(_SERVER_NAMES.get(broker, broker) + r"(-\d+)?", name))
+    container = _CONTAINER_NAMES.get(broker, broker)
+    return sorted(name for name in names if re.fullmatch(container + r"(-\d+)?", name))
 
 
 def _broker_urls(broker: BrokerName, rows: Mapping[str, dict[str, Any]]) -> dict[str, str]:
@@ -210,134 +218,14 @@ def _node_url(broker: BrokerName, container: Mapping[str, Any], like: str) -> st
 
 
 def _server(rows: Mapping[str, dict[str, Any]], name: str, url: str) -> dict[str, Any]:
-    container = rows.get(name, {})
+    container = rows.get(_CONTAINER_NAMES.get(name, name))
+    if container is None:
+        return {"url": url, "pids": [], "healthy": False}
     healthy = container.get("State") == "running" and container.get("Health", "") in ("", "healthy")
-    return {"url": url, "pids": _pids(rows, name), "healthy": healthy}
+    return {"url": url, "pids": pids_of(container), "healthy": healthy}
 
 
 def _published_ports(broker: BrokerName) -> dict[str, int]:
     ports = Ports.default()
     own = {"RabbitMQ": ports.rabbit} if broker == "rabbit" else {"Kafka": ports.kafka}
     return {"PostgreSQL": ports.postgres, "Redis": ports.redis, "Jaeger": 16686, "SMTP": ports.mail, **own}
-
-
-def _is_there() -> bool:
-    """Whether containers of ours may run at all."""
-    wanted = os.environ.get("RUNTIME") != "native" and shutil.which("docker") is not None
-    return wanted and _compose() is not None and _engine_answers()
-
-
-def _engine_answers() -> bool:
-    try:
-        done = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=_QUICK_TIMEOUT_S)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
-def _cluster(broker: BrokerName) -> dict[str, Any]:
-    """The project that a cluster file is by itself."""
-    return {"files": [CLUSTER_FILES[broker]], "project": f"{_PROJECT}-{CLUSTER_FILES[broker].stem}"}
-
-
-def _compose(files: Sequence[Path] = (COMPOSE_FILE,), project: str = _PROJECT) -> list[str] | None:
-    """The command of a Compose that is new enough for our files, or None."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        try:
-            done = subprocess.run(
-                [*command, "version", "--short"],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_QUICK_TIMEOUT_S,
-            )
-        except (FileNotFoundError, subprocess.TimeoutExpired):
-            continue
-        numbers = re.match(r"v?(\d+)\.(\d+)", done.stdout.strip())
-        if done.returncode == 0 and numbers and (int(numbers[1]), int(numbers[2])) >= _COMPOSE_MIN:
-            return [*command, *(word for file in files for word in ("-f", str(file))), "--project-name", project]
-    return None
-
-
-def _environment(broker: str) -> dict[str, str]:
-    return {**os.environ, "TANDEM_BROKER": broker}
-
-
-def _run(
-    broker: str,
-    *arguments: str,
-    timeout_s: float,
-    files: Sequence[Path] = (COMPOSE_FILE,),
-    project: str = _PROJECT,
-) -> str:
-    compose = _compose(files, project)
-    if compose is None:
-        raise DeployError("Docker Compose 2.20 or newer is not installed")
-    with subprocess.Popen(
-        [*compose, *arguments],
-        env=_environment(broker),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is for us: it must not end the command that cleans up after it
-    ) as process:
-        try:
-            said, complaint = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            _end(process)
-            raise DeployError(
-                f"docker compose {' '.join(arguments)} took longer than {timeout_s:.0f} s"
-            ) from error
-        except BaseException:
-            _end(process)
-            raise
-    if process.returncode != 0:
-        raise DeployError(f"docker compose {' '.join(arguments)} failed:\n{last_lines(complaint, 12)}")
-    return said
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """With the plugin that it runs: that one would go on by itself."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_END_TIMEOUT_S)
-
-
-def _containers(**project: Any) -> list[dict[str, Any]]:
-    return [row for row in _rows(**project) if row.get("State") in ("running", "restarting")]
-
-
-def _rows(*options: str, **project: Any) -> list[dict[str, Any]]:
-    command = ["--profile", "*", "ps", *options, "--format", "json"]
-    text = _run("rabbit", *command, timeout_s=_QUICK_TIMEOUT_S, **project).strip()
-    # Compose prints an array up to 2.20, a line per container since.
-    return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
-
-
-def _last_words() -> str:
-    """The last lines of the containers that failed: their logs go when they are taken down."""
-    said = []
-    for row in _rows("--all"):
-        if row.get("ExitCode") or row.get("State") == "restarting" or row.get("Health") == "unhealthy":
-            command = ["docker", "logs", "--tail", "4", row["ID"]]
-            done = subprocess.run(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-                timeout=_QUICK_TIMEOUT_S,
-            )
-            said.append(f"{row['Service']}: {done.stdout.strip()}")
-    return "\n".join(said)
-
-
-def _pids(rows: Mapping[str, dict[str, Any]], name: str) -> list[int]:
-    if name not in rows:
-        return []
-    command = ["docker", "inspect", "--format", "{{.State.Pid}}", rows[name]["ID"]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_QUICK_TIMEOUT_S)
-    return [int(done.stdout)] if done.returncode == 0 and done.stdout.strip().isdigit() else []

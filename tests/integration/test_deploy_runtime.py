@@ -14,8 +14,9 @@ import pytest
 
 from deploy.errors import PortTakenError, StartError
 from deploy.native import Ports, Runtime
+from deploy.native.program import Program
 from deploy.native.site import Site
-from deploy.native.supervision import INSTANCE_VARIABLE, Program, Supervisor
+from deploy.native.supervision import INSTANCE_VARIABLE, Supervisor
 from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 

@@ -20,6 +20,7 @@ from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.stack import choice as stack
 from deploy.stack import compose as containers
+from deploy.stack.stack import is_healthy
 from deploy.topology import BrokerName
 
 QUIET = Steps(quiet=True)
@@ -115,7 +116,10 @@ def test_a_cluster_as_part_of_the_stack_is_up_with_its_nodes_and_their_addresses
     addresses = [f"127.0.0.1:{port}" for port in (24101, 24102, 24103)]
     assert urls == dict(zip(("kafka-1", "kafka-2", "kafka-3"), addresses, strict=True))
     assert all(state["servers"][name]["healthy"] for name in urls)
-    assert containers.settings("kafka") == {"kafka_bootstrap": ",".join(addresses)}
+    assert containers.ComposeStack(QUIET).broker_settings() == {
+        "broker": "kafka",
+        "kafka_bootstrap": ",".join(addresses),
+    }
 
 
 @pytest.mark.parametrize("broker", ["rabbit", "kafka"])
@@ -128,7 +132,7 @@ def test_a_cluster_by_itself_is_seen_and_taken_down(
 
     state = stack.status()
     assert (state["broker"], len(state["servers"]), state["services"]) == (broker, 3, {})
-    assert stack.is_healthy(state)
+    assert is_healthy(state)
 
     assert stack.down(QUIET)
     [said] = [line for line in asked() if " down" in line]
@@ -142,7 +146,7 @@ def test_a_node_that_is_starting_again_is_not_healthy(engine: Callable[..., Call
 
     state = stack.status()
 
-    assert not stack.is_healthy(state)
+    assert not is_healthy(state)
     assert state["servers"]["rabbitmq-3"]["url"] == ""
 
 

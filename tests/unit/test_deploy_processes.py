@@ -5,12 +5,13 @@ import yaml
 
 from deploy.errors import StartError
 from deploy.native.ports import Ports
+from deploy.native.program import Program, group_config, shutdown_timeout_s
 from deploy.native.servers.kafka import new_cluster_id
+from deploy.native.servers.table import SERVERS_BY_NAME, find, ports_of, process_names, server_of
 from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, programs
 from deploy.native.site import Site
-from deploy.native.supervision import Program, group_config, shutdown_timeout_s
 from deploy.paths import REPOSITORY
-from deploy.topology import PROCESSES, SERVICES, SUBSCRIPTIONS
+from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES, SUBSCRIPTIONS
 from shared.settings import Settings
 
 
@@ -126,6 +127,24 @@ def test_a_grace_period_that_is_no_number_is_refused_in_one_sentence(site: Site,
 
     with pytest.raises(StartError, match=rf"^TANDEM_SHUTDOWN_GRACE_S must be a number of seconds, not '{given}'$"):
         programs(site, made)
+
+
+def test_every_server_is_found_by_its_name_and_by_those_of_its_nodes(tmp_path: Path) -> None:
+    three = Site.open(tmp_path / "three", Ports(25000, nodes=3))
+    for name in SERVERS:
+        processes = process_names(three, name)
+        assert [server_of(process) for process in processes] == [
+            (SERVERS_BY_NAME[name], node) for node in range(1, len(processes) + 1)
+        ]
+        assert SERVERS_BY_NAME[name].name == name
+        assert len(processes) == (3 if name in BROKERS else 1)
+    assert find("kafka-order") is None, "a process of the set of services called kafka"
+
+
+def test_no_two_servers_of_an_instance_listen_on_the_same_port(tmp_path: Path) -> None:
+    three = Site.open(tmp_path / "three", Ports(25000, nodes=3))
+    taken = [port for name in SERVERS for port in ports_of(three, name).values()]
+    assert len(set(taken)) == len(taken)
 
 
 def test_a_password_outlives_the_instance_since_its_data_keeps_it(tmp_path: Path) -> None:

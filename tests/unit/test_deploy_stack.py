@@ -15,6 +15,7 @@ from deploy.native.site import write_state
 from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.stack import choice as stack
+from deploy.stack.native import NativeStack
 
 QUIET = Steps(quiet=True)
 HOLD_AND_TELL = """
@@ -82,8 +83,9 @@ def test_another_number_of_nodes_is_refused_in_one_sentence_and_nothing_is_delet
 def test_the_data_of_as_many_nodes_or_of_the_other_broker_is_in_nobodys_way(root: Path) -> None:
     data_of(root, "rabbit", "kafka", "kafka-2", "kafka-3")
 
-    stack._require_data_of("rabbit", 1)
-    stack._require_data_of("kafka", 3)
+    native = NativeStack(root, QUIET)
+    native._require_data_of("rabbit", 1)
+    native._require_data_of("kafka", 3)
 
 
 def test_down_keeps_the_data_unless_it_is_told_to_delete_it(root: Path) -> None:
@@ -118,3 +120,19 @@ def test_down_goes_on_when_the_up_is_killed_however_that_was(root: Path) -> None
         waiting = pool.submit(stack.down, QUIET)
         first.kill()
         assert waiting.result(timeout=20) is False
+
+
+def test_which_runtime_is_forced_is_asked_in_one_place() -> None:
+    askers = [
+        path.relative_to(REPOSITORY).as_posix()
+        for path in (REPOSITORY / "deploy").rglob("*.py")
+        if '"RUNTIME"' in path.read_text()
+    ]
+    assert askers == ["deploy/stack/choice.py"]
+
+
+def test_a_runtime_that_there_is_not_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME", "podman")
+
+    with pytest.raises(DeployError, match=r"^RUNTIME must be docker or native, not 'podman'$"):
+        stack.up("rabbit", QUIET)

@@ -15,9 +15,9 @@ from aiokafka.errors import TopicAlreadyExistsError
 from deploy.errors import StartError
 from deploy.native.install.install import Installed, require_installed
 from deploy.native.install.system import last_lines
+from deploy.native.program import Program
 from deploy.native.servers.server import BrokerServer
 from deploy.native.site import Site
-from deploy.native.supervision import Program
 from deploy.topology import ServerName
 
 _HEAP = "512m"

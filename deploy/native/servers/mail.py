@@ -6,9 +6,9 @@ from pathlib import Path
 import aiosmtplib
 
 from deploy.native.install.install import Installed
+from deploy.native.program import Program
 from deploy.native.servers.server import Server
 from deploy.native.site import Site
-from deploy.native.supervision import Program
 from deploy.topology import ServerName
 
 

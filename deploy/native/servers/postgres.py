@@ -11,9 +11,9 @@ import asyncpg
 from deploy.errors import StartError
 from deploy.native.install.install import Installed, require_installed
 from deploy.native.install.system import is_root, last_lines
+from deploy.native.program import Program
 from deploy.native.servers.server import Server
 from deploy.native.site import Site
-from deploy.native.supervision import Program
 from deploy.topology import ServerName
 
 ROLE = "tandem"

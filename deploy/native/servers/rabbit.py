@@ -16,9 +16,9 @@ import aio_pika
 from deploy.errors import StartError
 from deploy.native.install.install import Installed, RabbitInstall, require_installed
 from deploy.native.install.system import is_root, last_lines, namespaces
+from deploy.native.program import Program
 from deploy.native.servers.server import BrokerServer
 from deploy.native.site import Site
-from deploy.native.supervision import Program
 from deploy.topology import ServerName
 
 USER = "tandem"

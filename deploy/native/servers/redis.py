@@ -3,9 +3,9 @@
 import redis.asyncio
 
 from deploy.native.install.install import Installed, require_installed
+from deploy.native.program import Program
 from deploy.native.servers.server import Server
 from deploy.native.site import Site
-from deploy.native.supervision import Program
 from deploy.topology import ServerName
 
 # A claim that was evicted would be a claim that never was: refuse writes instead.

@@ -4,8 +4,8 @@ from abc import abstractmethod
 from typing import Protocol
 
 from deploy.native.install.install import Installed
+from deploy.native.program import Program
 from deploy.native.site import Site
-from deploy.native.supervision import Program
 from deploy.topology import ServerName
 
 
