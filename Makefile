@@ -22,7 +22,7 @@ ARGS ?=
 
 CHECKED := shared services deploy experiment compare bench faults examples docs
 
-.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test check docs lock
+.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test check docs render lock
 
 help: ## this list
 	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -70,6 +70,9 @@ check: $(STAMP) ## lint, formatting, types, imports, lock file
 
 docs: $(STAMP) ## write the documents that are made from the code: the settings, the picture of an event's way
 	$(PYTHON) -m docs.generate
+
+render: $(STAMP) ## bring what other files tell of deploy/topology.py up to it
+	$(PYTHON) -m deploy render
 
 lock: $(STAMP) ## bring requirements.lock up to requirements.in
 	PYTHON=$(PYTHON) sh deploy/lock.sh

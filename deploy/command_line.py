@@ -19,7 +19,9 @@ from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
 from deploy.native.ports import NODES
 from deploy.native.site import read_state
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
+from deploy.render import render
 from deploy.show.dead_letters import print_dead_letters
 from deploy.show.status import print_status
 from deploy.show.trace_tree import draw
@@ -81,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument("--limit", type=int, default=100, help="at most so many of each subscriber")
     letters.set_defaults(run=_dead_letters)
 
+    rendered = commands.add_parser("render", help="write what other files tell of deploy/topology.py")
+    rendered.set_defaults(run=_render)
+
     servers = commands.add_parser("servers", help="start servers for development and print their URLs as JSON")
     servers.add_argument("--root", type=Path, required=True, help="directory of the instance")
     servers.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
@@ -135,6 +140,12 @@ def _trace(chosen: argparse.Namespace) -> int:
 def _dead_letters(chosen: argparse.Namespace) -> int:
     up = stack.require_running()
     print_dead_letters(up.service_url("dead_letter"), up.broker_settings, chosen.limit)
+    return 0
+
+
+def _render(_chosen: argparse.Namespace) -> int:
+    for place in render():
+        print(f"written: {place.relative_to(REPOSITORY)}")
     return 0
 
 

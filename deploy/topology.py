@@ -1,6 +1,8 @@
-"""The processes of the system, in one place: what runs, as which service, in which roles, on which port.
+"""What runs: the services, a row each, and the servers.
 
-Add a service here and it is started, watched, shown by `make status` and followed by `make logs`.
+A service that is added here is started, watched, migrated, shown by `make status` and followed by `make logs`.
+What is told of it elsewhere (in the Compose file, the script that creates databases, the README's table)
+`make render` derives.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ class ServiceProcess:
     """One process of a service.
 
     `roles` is what TANDEM_ROLES says, comma-separated. Every process answers /health/live,
-    /health/ready and /metrics on `http_port`; the process with the role `api` is the service's URL.
+    /health/ready and /metrics on `http_port`.
     """
 
     name: str
@@ -32,30 +34,90 @@ class ServiceProcess:
         return "api" in self.roles.split(",")
 
 
-PROCESSES: tuple[ServiceProcess, ...] = (
-    ServiceProcess("user", "user", "api,relay", 8002),
-    ServiceProcess("order", "order", "api,relay", 8001),
-    ServiceProcess("order-consumer", "order", "consumer", 8101),
-    ServiceProcess("notification", "notification", "api", 8003),
-    ServiceProcess("notification-consumer", "notification", "consumer", 8103),
-    ServiceProcess("dead-letter", "dead_letter", "api,consumer", 8004),
+@dataclass(frozen=True)
+class Service:
+    """One service. `name` is its folder under services/ and its database.
+
+    Its first process has `roles` (comma-separated) and `http_port`, which is the service's URL; with a
+    `consumer_port` it has a second one that only consumes. `subscriptions` are "<subscriber>.<channel>": each has
+    a queue, or a consumer group, and a place for its dead letters; `mail_subscriptions` are there only where
+    TANDEM_SMTP_URL is set. `interface` says in Markdown what it offers over HTTP, for the README.
+    """
+
+    name: str
+    roles: str
+    http_port: int
+    consumer_port: int | None = None
+    subscriptions: tuple[str, ...] = ()
+    mail_subscriptions: tuple[str, ...] = ()
+    interface: str = ""
+
+    @property
+    def processes(self) -> tuple[ServiceProcess, ...]:
+        """Its processes; the first has the name of the service, as far as a host name may."""
+        host = self.name.replace("_", "-")
+        first = ServiceProcess(host, self.name, self.roles, self.http_port)
+        if self.consumer_port is None:
+            return (first,)
+        return (first, ServiceProcess(f"{host}-consumer", self.name, "consumer", self.consumer_port))
+
+
+SERVICE_TABLE: tuple[Service, ...] = (
+    Service(
+        "user",
+        roles="api,relay",
+        http_port=8002,
+        interface="`POST /users` · `GET`, `PATCH /users/{id}` · `POST /users/{id}/deactivate`",
+    ),
+    Service(
+        "order",
+        roles="api,relay",
+        http_port=8001,
+        consumer_port=8101,
+        subscriptions=("order.user",),
+        interface="`POST /orders` · `GET /orders/{id}` · `GET /orders?user_id=&cursor=` · "
+        "`POST /orders/{id}/pay` · `…/cancel`",
+    ),
+    Service(
+        "notification",
+        roles="api",
+        http_port=8003,
+        consumer_port=8103,
+        subscriptions=("notification.user", "notification.order"),
+        mail_subscriptions=("mail.user", "mail.order"),
+        interface="`GET /notifications?user_id=&order_id=` · sends each as a mail",
+    ),
+    Service(
+        "dead_letter",
+        roles="api,consumer",
+        http_port=8004,
+        interface="`GET /dead-letters` · `…/groups` · `…/{id}` · `POST …/{id}/redrive` · `…/{id}/discard` · "
+        "`POST /dead-letters/redrive`",
+    ),
 )
 
-# (subscriber, channel): each pair has a queue, or a consumer group, and a place for its dead letters.
-SUBSCRIPTIONS: tuple[tuple[str, str], ...] = (
-    ("order", "user"),
-    ("notification", "user"),
-    ("notification", "order"),
-)
-# Those that are there only where TANDEM_SMTP_URL is set.
-MAIL_SUBSCRIPTIONS: tuple[tuple[str, str], ...] = (("mail", "user"), ("mail", "order"))
+SERVICES: tuple[str, ...] = tuple(service.name for service in SERVICE_TABLE)
+PROCESSES: tuple[ServiceProcess, ...] = tuple(row for service in SERVICE_TABLE for row in service.processes)
 
-# As the setting TANDEM_DEAD_LETTER_SUBSCRIPTIONS: whose dead letters the dead-letter service keeps.
+
+def _pairs(named: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((subscriber, channel) for subscriber, _, channel in (name.partition(".") for name in named))
+
+
+SUBSCRIPTIONS = tuple(pair for service in SERVICE_TABLE for pair in _pairs(service.subscriptions))
+"""Subscriber and channel of each."""
+MAIL_SUBSCRIPTIONS = tuple(pair for service in SERVICE_TABLE for pair in _pairs(service.mail_subscriptions))
+"""Those that are there only where TANDEM_SMTP_URL is set."""
+
 DEAD_LETTER_SUBSCRIPTIONS = ",".join(
     f"{subscriber}.{channel}" for subscriber, channel in (*SUBSCRIPTIONS, *MAIL_SUBSCRIPTIONS)
 )
+"""Whose dead letters the dead-letter service keeps, as the setting TANDEM_DEAD_LETTER_SUBSCRIPTIONS."""
 
-SERVICES: tuple[str, ...] = tuple(dict.fromkeys(process.service for process in PROCESSES))
+
+def own_settings(service: str) -> dict[str, str]:
+    """The settings that a service has because of what else runs, as TANDEM_… variables."""
+    return {"TANDEM_DEAD_LETTER_SUBSCRIPTIONS": DEAD_LETTER_SUBSCRIPTIONS} if service == "dead_letter" else {}
 
 
 def process_named(name: str) -> ServiceProcess:

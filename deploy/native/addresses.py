@@ -5,7 +5,7 @@ from pathlib import Path
 from deploy.native.inventory import Inventory
 from deploy.native.servers import mail, postgres, rabbit
 from deploy.native.servers.table import server_of
-from deploy.topology import SERVICES, process_named
+from deploy.topology import SERVICES
 
 
 class Addresses:
@@ -27,8 +27,8 @@ class Addresses:
     def service_urls(self, instance: str = "") -> dict[str, str]:
         """HTTP base URL of every service of a set."""
         rows = self._inventory.sets[instance].processes
-        first = {row.service: row.url for row in reversed(rows) if process_named(row.process).has_api}
-        return {service: first[service] for service in SERVICES if service in first}
+        first = {row.service: row.url for row in reversed(rows)}  # each service's first process comes first
+        return {service: first[service] for service in SERVICES}
 
     def process_urls(self, instance: str = "") -> dict[str, str]:
         """HTTP base URL of every process of a set, for health and metrics."""

@@ -12,7 +12,7 @@ from deploy.native.program import Program
 from deploy.native.servers import postgres, redis
 from deploy.native.servers.table import BROKERS_BY_NAME, SERVERS_BY_NAME
 from deploy.native.site import Site
-from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, BrokerName, ServerName, process_named
+from deploy.topology import PROCESSES, SERVICES, BrokerName, ServerName, own_settings, process_named
 from shared.settings import Settings
 
 _MIGRATION_TIMEOUT_S = 120
@@ -38,11 +38,6 @@ RUNTIME_SETTINGS = frozenset(
         "TANDEM_DEAD_LETTER_SUBSCRIPTIONS",
     }
 )
-
-
-_OF_ONE_SERVICE: Mapping[str, Mapping[str, str]] = {
-    "dead_letter": {"TANDEM_DEAD_LETTER_SUBSCRIPTIONS": DEAD_LETTER_SUBSCRIPTIONS},
-}
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
         ),
         "TANDEM_REDIS_URL": redis.url(site, service_set.number),
         **{name: _address(site, service_set.broker, value) for name, value in told.items()},
-        **_OF_ONE_SERVICE.get(process.service, {}),
+        **own_settings(process.service),
         "TANDEM_OTLP_DIR": str(site.telemetry),
         "TANDEM_LOG_LEVEL": "INFO",
         "PYTHONUNBUFFERED": "1",

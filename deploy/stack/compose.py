@@ -101,7 +101,7 @@ class ComposeStack(Stack):
 
     def service_url(self, service: str) -> str:
         """On the port that its container publishes."""
-        return _url(next(row for row in PROCESSES if row.service == service and row.has_api))
+        return _url(next(row for row in PROCESSES if row.service == service))
 
     def broker_settings(self) -> dict[str, str]:
         """As seen from the host."""
@@ -141,7 +141,7 @@ def _status(broker: BrokerName) -> Status:
     for service in SERVICES:
         own = [row for row in PROCESSES if row.service == service]
         services[service] = {
-            "url": next(_url(row) for row in own if row.has_api),
+            "url": _url(own[0]),
             "pids": [pid for row in own if row.name in rows for pid in pids_of(rows[row.name])],
             "healthy": all(healthy[row.name] for row in own),
         }

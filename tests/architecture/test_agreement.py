@@ -51,8 +51,12 @@ def test_the_subscriptions_of_the_tools_are_those_of_the_services() -> None:
 def test_every_role_that_a_service_needs_has_a_process() -> None:
     for name, service in apps().items():
         roles = {role for row in PROCESSES if row.service == name for role in row.roles.split(",")}
-        needed = {"api"} | ({"relay"} if service.publishes else set())
-        assert roles == needed | ({"consumer"} if service.subscribers or service.background_tasks else set()), name
+        needed = {
+            *(["api"] if service.application else []),
+            *(["relay"] if service.publishes else []),
+            *(["consumer"] if service.subscribers or service.background_tasks else []),
+        }
+        assert roles == needed, name
 
 
 def test_a_subscriber_reads_every_type_of_its_channel_or_says_that_it_ignores_it() -> None:

@@ -11,7 +11,7 @@ from deploy.native.servers.table import SERVERS_BY_NAME, find, ports_of, process
 from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, programs
 from deploy.native.site import Site
 from deploy.paths import REPOSITORY
-from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES, SUBSCRIPTIONS
+from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICE_TABLE, SERVICES, SUBSCRIPTIONS
 from shared.settings import Settings
 
 
@@ -25,8 +25,15 @@ def test_every_process_has_its_own_name_and_port() -> None:
     assert len({row.http_port for row in PROCESSES}) == len(PROCESSES)
 
 
-def test_every_service_has_one_process_with_its_http_interface() -> None:
-    assert sorted(row.service for row in PROCESSES if row.has_api) == sorted(SERVICES)
+def test_every_service_with_an_http_interface_has_one_process_that_serves_it() -> None:
+    having = [name for name in SERVICES if (REPOSITORY / "services" / name / "http.py").is_file()]
+    assert sorted(row.service for row in PROCESSES if row.has_api) == sorted(having)
+    assert having
+
+
+def test_the_first_process_of_a_service_is_the_one_with_its_http_interface() -> None:
+    for service in SERVICE_TABLE:
+        assert not any(row.has_api for row in service.processes[1:])
 
 
 def test_every_subscriber_has_a_process_that_consumes() -> None:
