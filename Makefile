@@ -58,8 +58,15 @@ faults: $(STAMP) ## break the running system in every way and check that nothing
 bench: $(STAMP) ## the pipeline against hand-written loops and Celery
 	$(PYTHON) -m bench $(ARGS)
 
+# Some hundred processes are started: what they import is compiled once, not by each for itself.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: $(STAMP) ## all tests, on servers of their own
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n auto $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(STAMP) ## the tests that need no servers
+	$(PYTHON) -m pytest -n logical tests/unit tests/architecture $(ARGS)
 
 check: $(STAMP) ## lint, formatting, types, imports, lock file
 	$(PYTHON) -m ruff check .

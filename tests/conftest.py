@@ -1,20 +1,56 @@
-"""The real servers, once per session, on ports and data of their own."""
+"""The real servers, once per session, on ports and data of their own; and how the session is run."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from deploy.native import Ports, Runtime
+from deploy.native.install.install import ensure_installed
+from deploy.progress import Steps
+from deploy.topology import SERVERS
+from tests import scheduling
+from tests.conformance.matrix import pytest_runtest_logreport, pytest_terminal_summary
+
+__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
+
+# Kafka is started some twenty times and lives for minutes: compiled with less effort it needs half the CPU.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """PostgreSQL, Redis, RabbitMQ and Kafka."""
+    """PostgreSQL, Redis, RabbitMQ and Kafka; every worker has its own."""
     runtime = Runtime(tmp_path_factory.mktemp("servers"), Ports.free_block())
     try:
         runtime.start_servers()
         yield runtime
     finally:
         runtime.stop(remove=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install what is missing now, once for all workers: within the time of a test it would not fit."""
+    if session.config.option.collectonly:
+        return
+    if any("servers" in getattr(item, "fixturenames", ()) for item in session.items):
+        ensure_installed(SERVERS, Steps())
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """What `-n auto` means; `-n logical` is one for each core."""
+    chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return scheduling.workers() if config.option.numprocesses == "auto" and not chosen else None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.Units:
+    return scheduling.Units(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items[:] = scheduling.in_order(items)

@@ -1,25 +1,12 @@
-"""The capability matrix at the end of the run: what each adapter says of itself and what was checked of it."""
+"""What a conformance test reports for the matrix that is printed at the end of the run."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.conformance.report import Report, report_key
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[report_key] = Report()
+from tests.conformance.matrix import Findings
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> Report:
-    return request.config.stash[report_key]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    report = config.stash.get(report_key, None)
-    if report is None or not report.brokers:
-        return
-    terminalreporter.section("capability matrix")
-    for line in report.lines():
-        terminalreporter.line(line)
+def findings(request: pytest.FixtureRequest) -> Findings:
+    return Findings(request.node)

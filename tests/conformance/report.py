@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-import pytest
-
 from shared.broker.base import Capabilities
 from shared.broker.kafka.adapter import KafkaAdapter
 from shared.broker.rabbit.adapter import RabbitAdapter
@@ -31,6 +29,10 @@ class Report:
         self.results.setdefault(claim, {})[broker] = result + (f", {duplicates} repeated" if duplicates else "")
         self.duplicates[broker] = self.duplicates.get(broker, 0) + duplicates
 
+    def note_caught(self, adapter: str, broker: str, result: str) -> None:
+        """Whether a check saw that this adapter is broken."""
+        self.caught.setdefault(adapter, {})[broker] = result
+
     def lines(self) -> list[str]:
         """The matrix as text."""
         brokers = self.brokers
@@ -38,11 +40,14 @@ class Report:
         rows: list[tuple[str, ...]] = [("", *brokers)]
         names = [f.name for f in fields(Capabilities) if f.name != "name"]
         rows += [(_words(n), *(_word(getattr(_CAPABILITIES[b], n)) for b in brokers)) for n in names]
-        rows += [blank, *((claim, *(row.get(b, "-") for b in brokers)) for claim, row in self.results.items())]
+        rows += [
+            blank,
+            *((claim, *(row.get(b, "-") for b in brokers)) for claim, row in sorted(self.results.items())),
+        ]
         rows.append(("repeated deliveries, all allowed", *(str(self.duplicates.get(b, 0)) for b in brokers)))
         if self.caught:
             rows += [blank, ("broken on purpose, and the checks that caught it", *brokers)]
-            rows += [(name, *(row.get(b, "-") for b in brokers)) for name, row in self.caught.items()]
+            rows += [(name, *(row.get(b, "-") for b in brokers)) for name, row in sorted(self.caught.items())]
         width = max(len(name) for name, *_ in rows) + 2
         return [f"{name:<{width}}" + "".join(f"{value:<24}" for value in values) for name, *values in rows]
 
@@ -55,6 +60,3 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
-
-
-report_key = pytest.StashKey[Report]()

@@ -11,7 +11,7 @@ from deploy.topology import BROKERS
 from tests.conformance.broken import BREAKS, Sound
 from tests.conformance.catalogue import claim_of
 from tests.conformance.harness import DEADLINE_S, Check, Harness
-from tests.conformance.report import Report
+from tests.conformance.matrix import Findings
 
 BROKEN_DEADLINE_S = 8.0
 """A broken adapter makes its check wait in vain for so long; the sound ones get a minute."""
@@ -55,7 +55,7 @@ async def outcomes(servers: Runtime) -> Outcomes:
     ],
 )
 def test_a_broken_adapter_is_caught(
-    system: BrokerName, broken: type[Sound], check: Check, reason: str, outcomes: Outcomes, report: Report
+    system: BrokerName, broken: type[Sound], check: Check, reason: str, outcomes: Outcomes, findings: Findings
 ) -> None:
     caught = "NOT CAUGHT"
     try:
@@ -63,7 +63,7 @@ def test_a_broken_adapter_is_caught(
             _raise(outcomes[system, broken, check])
         caught = "caught"
     finally:
-        report.caught.setdefault(f"{broken.__name__}: {claim_of(check)}", {})[system] = caught
+        findings.caught(f"{broken.__name__}: {claim_of(check)}", system, caught)
 
 
 @pytest.mark.parametrize("system", BROKERS)

@@ -8,7 +8,7 @@ from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
 from tests.conformance.catalogue import checks_for, claim_of
 from tests.conformance.harness import Check, Harness
-from tests.conformance.report import Report
+from tests.conformance.matrix import Findings
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from tests.conformance.report import Report
     ],
 )
 async def test_the_adapter_keeps_its_obligation(
-    system: BrokerName, check: Check, servers: Runtime, report: Report
+    system: BrokerName, check: Check, servers: Runtime, findings: Findings
 ) -> None:
     result = "FAILED"
     harness = Harness(servers, system)
@@ -29,4 +29,4 @@ async def test_the_adapter_keeps_its_obligation(
             await check(harness)
         result = "holds"
     finally:
-        report.note(claim_of(check), system, result, harness.duplicates)
+        findings.checked(claim_of(check), system, result, harness.duplicates)

@@ -13,6 +13,8 @@ from services.order.app import SERVICE
 from services.order.http import NewOrder, OrderView, create_app
 from tests.unit.unserved import unserved
 
+SOME_ID = "0192f1a0-7c1e-7d3b-9b0e-1f6c5a4d3b2a"
+"""The same in every run: it is part of the tests' names."""
 LINE = {"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}
 ORDER = {"user_id": str(uuid4()), "currency": "EUR", "lines": [LINE]}
 
@@ -81,9 +83,9 @@ async def test_an_id_that_is_none_is_not_found(client: httpx.AsyncClient, path: 
         "",
         "user_id=",
         "user_id=ada",
-        f"user_id={uuid4()}&cursor=garbage",
-        f"user_id={uuid4()}&limit=0",
-        f"user_id={uuid4()}&limit=501",
+        f"user_id={SOME_ID}&cursor=garbage",
+        f"user_id={SOME_ID}&limit=0",
+        f"user_id={SOME_ID}&limit=501",
     ],
 )
 async def test_a_bad_question_is_a_422(client: httpx.AsyncClient, query: str) -> None:

@@ -1,0 +1,48 @@
+"""What stays in one worker when the suite runs in several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import scheduling
+from tests.scheduling import ONE_BY_ONE, rank, unit_of, workers
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_system_on_one_broker_is_one_unit_whatever_the_file() -> None:
+    units = {
+        unit_of(f"tests/system/{file}::test_it[{parameters}]")
+        for file in ("test_mail.py", "test_killed_processes.py")
+        for parameters in ("kafka", "kafka-claimed-False")
+    }
+    assert len(units) == 1
+    assert unit_of("tests/system/test_mail.py::test_it[rabbit]") not in units
+
+
+def test_a_module_is_one_unit_unless_its_tests_are_given_out_one_by_one() -> None:
+    first, second = "tests/unit/test_a.py::test_it[a::b]", "tests/unit/test_a.py::test_that"
+    assert unit_of(first) == unit_of(second) == "tests/unit/test_a.py"
+    first, second = f"{ONE_BY_ONE[0]}::test_it", f"{ONE_BY_ONE[0]}::test_that"
+    assert unit_of(first) != unit_of(second)
+
+
+def test_what_takes_longest_is_given_out_first_and_what_takes_no_time_last() -> None:
+    ids = ["tests/unit/test_a.py::a", "tests/integration/test_a.py::a", "tests/system/test_a.py::a[rabbit]"]
+    assert sorted(ids, key=rank) == ids[::-1]
+
+
+@pytest.mark.parametrize("name", [*ONE_BY_ONE, *scheduling.LONGEST_FIRST, *scheduling.SHORTEST_LAST])
+def test_what_the_schedule_names_exists(name: str) -> None:
+    assert (REPOSITORY / name).exists()
+
+
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_what_is_given_out_one_by_one_shares_no_fixture_of_its_module(name: str) -> None:
+    assert 'scope="module"' not in (REPOSITORY / name).read_text()
+
+
+def test_there_is_at_least_one_worker_and_never_more_than_the_limit() -> None:
+    assert 1 <= workers() <= scheduling.WORKERS_MAX
