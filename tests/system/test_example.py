@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from deploy.native.supervision import REPOSITORY
+from deploy.paths import REPOSITORY
 from shared.broker.base import Broker, Delivery, Message, Settlement, Subscription
 from shared.envelope import Envelope
 from tests.system.running_system import RunningSystem, eventually
@@ -76,10 +76,10 @@ async def running(system: RunningSystem) -> AsyncIterator[Receipts]:
         await broker.declare(("order", "receipt"), (wanted,))
         await broker.subscribe(wanted, receipts.listen)
         name = await asyncio.to_thread(
-            runtime.start_extra,
+            runtime.processes.start_extra,
             system.process("order-consumer"), "receipts", environment, module=["examples.receipts.app"],
         )  # fmt: skip
-        stack.push_async_callback(asyncio.to_thread, runtime.stop_extra, name)
+        stack.push_async_callback(asyncio.to_thread, runtime.processes.stop_extra, name)
         yield receipts
 
 
