@@ -1,7 +1,8 @@
 """The error tree.
 
     TandemError
-    ├── ConfigurationError            refuse to start: a setting is missing, wrong, or contradicts another
+    ├── ConfigurationError            refuse to start: a setting is missing, wrong, or contradicts another,
+    │                                 or a server refuses what they say (a wrong password)
     ├── TransientError                the same event may succeed later: retry it, bounded
     │   ├── UnavailableError          a server (PostgreSQL, Redis, the broker) cannot be reached:
     │   │   │                         no event is to blame, so no attempt is counted
@@ -27,7 +28,7 @@ class TandemError(Exception):
 
 
 class ConfigurationError(TandemError):
-    """A setting is missing or wrong, or two settings contradict each other."""
+    """A setting is missing or wrong, two settings contradict each other, or a server refuses them."""
 
 
 class TransientError(TandemError):

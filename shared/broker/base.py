@@ -169,6 +169,9 @@ class Consumer(Protocol):
         One call of `handler` at a time. Whatever it raises is logged and answered as `RETRY` for its whole
         batch. A settlement that fails is reported through `settlement_failures` and logged, and
         the message is delivered again.
+
+        Raises as `Broker.declare`, which it does first; what is refused later (a right that was taken away) is
+        waited for.
         """
 
     @property
@@ -235,7 +238,8 @@ class Broker(Publisher, Consumer, DeadLetterChannel, Inspector, Protocol):
     capabilities: Capabilities
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises `UnavailableError` when the broker does not answer in time."""
+        """Connect. Raises `UnavailableError` when the broker does not answer in time, `ConfigurationError` when it
+        refuses who asks (a wrong password)."""
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop pulling, let running handlers finish and settle within the grace period, disconnect."""
@@ -246,7 +250,7 @@ class Broker(Publisher, Consumer, DeadLetterChannel, Inspector, Protocol):
 
         Idempotent. From then on no event on the channel is lost to the subscriptions, running or not.
         Raises `ConfigurationError` when one of them is there with other options (nothing is changed in
-        silence), `UnavailableError` when the broker does not answer in time.
+        silence) or may not be declared, `UnavailableError` when the broker does not answer in time.
         """
 
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from shared.process.service import Service
 
 _log = structlog.get_logger(__name__)
 
+FAILED = 1
+REFUSED = 78
+"""EX_CONFIG of sysexits.h: a setting is wrong, by itself or for a server; starting again will not help."""
 GOODBYES_S = 5.0
 """Seconds to disconnect, after the grace period of what is in flight."""
 
@@ -26,8 +29,8 @@ class Process:
     def __init__(self, service: Service, parts: Parts) -> None:
         self.service = service
         self.parts = parts
-        self.failed = False
-        """A role has raised; `stop` has been called."""
+        self.exit_code = 0
+        """Other than 0 once a role has raised and `stop` has been called: `FAILED` or `REFUSED`."""
         self.stop: Callable[[], None] = lambda: None
         """How to stop the HTTP server, which stops the rest; whoever serves this process says it."""
         self._subscribers = (*service.subscribers, *service.more_subscribers(parts))
@@ -70,11 +73,22 @@ class Process:
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     def _roles_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self.failed = True
-            error = task.exception()
-            if isinstance(error, ConfigurationError):
-                _log.critical("process.refused", error=str(error))
-            else:
-                _log.critical("process.failed", exc_info=error)
-            self.stop()
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        refusal = _refusal_in(error)
+        if refusal is None:
+            self.exit_code = FAILED
+            _log.critical("process.failed", exc_info=error)
+        else:
+            self.exit_code = REFUSED
+            _log.critical("process.refused", error=str(refusal))
+        self.stop()
+
+
+def _refusal_in(error: BaseException) -> ConfigurationError | None:
+    """The one thing that is wrong with the settings, if that is all that happened. Roles run in a task group, and
+    what they raise comes out in a group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, ConfigurationError) else None

@@ -13,12 +13,11 @@ from starlette.applications import Starlette
 
 from shared.errors import ConfigurationError
 from shared.process.parts import Parts, build_parts
-from shared.process.process import Process
+from shared.process.process import FAILED, REFUSED, Process
 from shared.process.service import Service
 from shared.settings import Settings
 from shared.telemetry import logs
 
-_BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
 _KEEP_ALIVE_S = 30
 _GC_ALLOCATIONS = 50_000
 
@@ -26,14 +25,14 @@ _GC_ALLOCATIONS = 50_000
 def run(service: Service, build: Callable[[str, Settings], Parts] = build_parts) -> int:
     """Run one process of `service` until it is told to stop; return its exit code.
 
-    0: it was told to. 1: it could not start, or a role failed. 78: bad settings, told in one sentence. `build`
-    makes its parts from the service's name and the settings.
+    0: it was told to. 1: it could not start, or a role failed. 78: bad settings, or a server that refuses them,
+    told in one sentence. `build` makes its parts from the service's name and the settings.
     """
     try:
         settings = Settings.from_environment()
     except ConfigurationError as error:
         print(f"{service.name}: {error}", file=sys.stderr)
-        return _BAD_SETTINGS
+        return REFUSED
     logs.configure(settings.log_level, service.name)
     process = Process(service, build(service.name, settings))
     server = _Server(
@@ -52,7 +51,7 @@ def run(service: Service, build: Callable[[str, Settings], Parts] = build_parts)
     server.begin_stop = process.begin_stop
     rest_garbage_collector()
     server.run()
-    return 1 if process.failed or not server.started else 0
+    return process.exit_code or (0 if server.started else FAILED)
 
 
 def application_of(process: Process) -> Starlette:

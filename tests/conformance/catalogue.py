@@ -11,6 +11,7 @@ from tests.conformance import (
     checks_delivery,
     checks_outage,
     checks_publishing,
+    checks_rights,
     checks_settlement,
     checks_topology,
 )
@@ -22,6 +23,7 @@ _MODULES: tuple[ModuleType, ...] = (
     checks_settlement,
     checks_dead_letters,
     checks_topology,
+    checks_rights,
     checks_outage,
 )
 

@@ -139,14 +139,39 @@ class QueueSeen:
 
 async def management(runtime: Runtime, path: str) -> Any:
     """GET a resource of the default virtual host from RabbitMQ's management API."""
+    kind, _, rest = path.partition("/")
+    return (await _manage(runtime, "GET", f"{kind}/%2F/{rest}")).json()
+
+
+async def _manage(runtime: Runtime, method: str, path: str, body: Any = None) -> httpx.Response:
     parts = urlsplit(runtime.server_urls()["rabbit"])
     assert parts.username
     assert parts.password
-    kind, _, rest = path.partition("/")
+    url = f"{runtime.addresses.management_url}/api/{path}"
     async with httpx.AsyncClient(auth=(parts.username, parts.password), timeout=30) as client:
-        answer = await client.get(f"{runtime.addresses.management_url}/api/{kind}/%2F/{rest}")
-        answer.raise_for_status()
-        return answer.json()
+        return (await client.request(method, url, json=body)).raise_for_status()
+
+
+async def make_account(runtime: Runtime, name: str) -> str:
+    """A user of RabbitMQ with every right, whose password is its name; the URL to connect with."""
+    await _manage(runtime, "PUT", f"users/{name}", {"password": name, "tags": ""})
+    await give_rights(runtime, name)
+    parts = urlsplit(runtime.server_urls()["rabbit"])
+    return parts._replace(netloc=f"{name}:{name}@{parts.hostname}:{parts.port}").geturl()
+
+
+async def give_rights(runtime: Runtime, name: str) -> None:
+    await _manage(runtime, "PUT", f"permissions/%2F/{name}", dict.fromkeys(("configure", "write", "read"), ".*"))
+
+
+async def take_rights_away(runtime: Runtime, name: str) -> None:
+    """All of them, but the one to connect; who is connected must connect anew."""
+    await _manage(runtime, "PUT", f"permissions/%2F/{name}", dict.fromkeys(("configure", "write", "read"), "^$"))
+    await _manage(runtime, "DELETE", f"connections/username/{name}")
+
+
+async def delete_account(runtime: Runtime, name: str) -> None:
+    await _manage(runtime, "DELETE", f"users/{name}")
 
 
 async def queue_seen(runtime: Runtime, name: str) -> QueueSeen:

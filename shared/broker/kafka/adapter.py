@@ -57,7 +57,7 @@ class KafkaAdapter:
 
     async def __aenter__(self) -> Self:
         try:
-            async with self._clients.asking():
+            async with self._clients.setting_up():
                 await self._producer.start()
                 await self._subscriptions.start()
         except TandemError:

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from shared.broker.kafka.errors import LOST, unavailable
+from shared.broker.kafka.errors import LOST, failure, refusal
 
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 250
@@ -34,7 +34,16 @@ class KafkaClients:
             async with asyncio.timeout(self._timeout_s if timeout_s is None else timeout_s):
                 yield
         except LOST as error:
-            raise unavailable(error) from error
+            raise failure(error) from error
+
+    @asynccontextmanager
+    async def setting_up(self) -> AsyncIterator[None]:
+        """As `asking`, for what a process does before it works: what will not pass is a `ConfigurationError`."""
+        async with self.asking():
+            try:
+                yield
+            except LOST as error:
+                raise refusal(error) from error
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:

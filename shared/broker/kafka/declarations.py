@@ -36,7 +36,7 @@ class KafkaDeclarations:
         self._retry_topics.add(retry_topic(subscription))
 
     async def _create(self, topics: Sequence[NewTopic]) -> None:
-        async with self._clients.admin() as admin, self._clients.asking():
+        async with self._clients.admin() as admin, self._clients.setting_up():
             await admin.start()
             await create_missing(admin, topics)
 

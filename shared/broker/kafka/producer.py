@@ -17,7 +17,6 @@ from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     KafkaError,
-    MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
@@ -25,7 +24,7 @@ from aiokafka.errors import (
 
 from shared.broker.base import Message, PublishFailure, destination_name
 from shared.broker.kafka.clients import GOODBYE_S, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, ended
-from shared.broker.kafka.errors import LOST, unavailable
+from shared.broker.kafka.errors import LOST, failure
 from shared.broker.kafka.internals import cancel_sender
 from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
@@ -185,11 +184,9 @@ class KafkaProducer:
 
     def _reason(self, error: BaseException) -> TandemError:
         """Our error for the client's; notes when it says that the producer is of no use any more."""
-        if isinstance(error, MessageSizeTooLargeError):
-            return EventTooLargeError(f"Kafka: {error!r}")
         if isinstance(error, _PRODUCER_LOST) or type(error) is KafkaError:
             self._lost = True
-        return unavailable(error)
+        return failure(error)
 
 
 async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:

@@ -107,7 +107,7 @@ class KafkaSubscriptions:
         consumer = KafkaConsumer(subscription, subscriber, handover, handler)
         self._consumers.append(consumer)
         try:
-            async with self._clients.asking():
+            async with self._clients.setting_up():
                 await consumer.start()
         except TandemError:
             # Half started it may yet join, and hold its partitions without ever polling.

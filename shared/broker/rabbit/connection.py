@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager
 
 import aiormq
 from aio_pika.abc import AbstractRobustConnection
-from aio_pika.exceptions import ChannelPreconditionFailed
 from faststream.rabbit import Channel, RabbitBroker
 
-from shared.broker.rabbit.errors import LOST, differs, unavailable
+from shared.broker.rabbit.errors import LOST, refusal, unavailable
 from shared.broker.rabbit.internals import open_channel, use_connection_class
 from shared.broker.rabbit.nodes import connection_class, node_urls
 from shared.broker.rabbit.unreadable import read_what_is_not_utf8
-from shared.errors import TandemError
+from shared.errors import ConfigurationError, TandemError
 from shared.settings import Settings
 
 HEARTBEAT_S = 10
 RECONNECT_INTERVAL_S = 0.5
+_REFUSED_PAUSE_S = 1.0
 
 
 class RabbitConnection:
@@ -43,13 +43,21 @@ class RabbitConnection:
         use_connection_class(self.faststream, connection_class(nodes))
 
     async def open(self) -> None:
-        """Raises as `setting_up`; what was begun is closed then."""
-        try:
-            async with self.setting_up():
-                await self.faststream.connect()
-        except TandemError:
-            await self.close()
-            raise
+        """Raises `UnavailableError`, or `ConfigurationError` when the server went on refusing for
+        `connect_timeout_s`: while it boots it may not know its accounts yet."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + self._settings.connect_timeout_s
+        while True:
+            try:
+                async with self.setting_up():
+                    await self.faststream.connect()
+            except TandemError as error:
+                await self.close()
+                if not isinstance(error, ConfigurationError) or clock.time() + _REFUSED_PAUSE_S > deadline:
+                    raise
+                await asyncio.sleep(_REFUSED_PAUSE_S)
+            else:
+                return
 
     async def close(self) -> None:
         """Within the grace period."""
@@ -75,8 +83,8 @@ class RabbitConnection:
         async with self.asking():
             try:
                 yield
-            except ChannelPreconditionFailed as error:
-                raise differs(error) from error
+            except LOST as error:
+                raise refusal(error) from error
 
     async def client(self) -> AbstractRobustConnection:
         """aio-pika's connection. Raises one of `LOST` while there is none."""
