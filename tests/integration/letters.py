@@ -83,10 +83,15 @@ async def emptied(world: World) -> str:
 
 @asynccontextmanager
 async def letters_of(
-    world: World, replicas: int = 1, environment: Mapping[str, str] = MappingProxyType({}), **settings: Any
+    world: World,
+    replicas: int = 1,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    dsn: str | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Letters]:
-    """Run the service for the world's subscription until the block is left; its database is emptied first."""
-    dsn = await emptied(world)
+    """Run the service for the world's subscription until the block is left, on its own database, which is emptied
+    first, or on one that is brought along."""
+    dsn = dsn or await emptied(world)
     block = Ports.free_block().block
     values = {
         "redrive_poll_interval_s": 0.1,

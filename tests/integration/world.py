@@ -109,15 +109,17 @@ class World:
         self.runtime = runtime
         self.broker_name = broker_name
         self.name = f"t{uuid4().hex[:10]}"
-        self.channel = self.name
         self.stack = AsyncExitStack()
         self.default_overrides: dict[str, Any] = {}
         self.subscriber_options: dict[str, Any] = {}
         self.telemetry = _telemetry(broker_name)
-        self.data: type[Happened] = type(
-            "Happened", (Happened,), {"channel": self.channel, "__module__": __name__}
-        )
         self._publisher: Broker | None = None
+        self.use_channel(self.name)
+
+    def use_channel(self, channel: str) -> None:
+        """The test's own, unless it needs one of a certain name."""
+        self.channel = channel
+        self.data: type[Happened] = type("Happened", (Happened,), {"channel": channel, "__module__": __name__})
 
     async def open(self) -> None:
         """Make the tables, or empty them: a database per test would cost a second, and more to shut down."""
