@@ -1,4 +1,7 @@
-"""The tables of dead letters, of redrives that people asked for, and of alerts. Nothing here commits."""
+"""The tables of dead letters, of redrives that people asked for, and of alerts. Nothing here commits.
+
+Longer than most files: it holds every question that is asked of one table, and they share its columns.
+"""
 
 from __future__ import annotations
 
