@@ -9,7 +9,16 @@ import pytest
 
 from tests.architecture.source import PACKAGES, REPOSITORY, modules, relative, tracked_files, tree
 
-LINES_MAX = 452
+FILE_LINES_MAX = 400
+CLASS_LINES_MAX = 200
+BEING_SPLIT = "being split"
+LONGER: dict[str, str] = {
+    "deploy/native/runtime.py Runtime": BEING_SPLIT,
+    "services/dead_letter/store.py": BEING_SPLIT,
+    "shared/telemetry/telemetry.py Telemetry": BEING_SPLIT,
+    "tests/integration/world.py World": BEING_SPLIT,
+}
+"""Files and classes that are longer all the same, each with a sentence that says why."""
 LEFTOVER = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME"]) + r")\b")
 REGISTRY = re.compile(r"https?://[a-z0-9.-]*(pypi|npmjs|debian|maven|crates|golang|pythonhosted)[a-z0-9.-]*", re.I)
 MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9_.])/(?:work|farm|root)/[a-z]")
@@ -29,9 +38,43 @@ def matching(pattern: re.Pattern[str]) -> list[str]:
     return [f"{name}:{number}: {line.strip()[:100]}" for name, number, line in lines() if pattern.search(line)]
 
 
-def test_no_python_file_is_longer_than_one_holds_in_the_head() -> None:
-    long = {relative(path): len(path.read_text().splitlines()) for path in modules(*PACKAGES, "tests")}
-    assert {name: count for name, count in long.items() if count > LINES_MAX} == {}
+def too_long(name: str, text: str) -> dict[str, int]:
+    """The lines of what is too long in a Python file: of the file itself by its name, of a class by both names."""
+    files = {name: len(text.splitlines())}
+    classes = {
+        f"{name} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef)
+    }
+    return {
+        **{name: count for name, count in files.items() if count > FILE_LINES_MAX},
+        **{name: count for name, count in classes.items() if count > CLASS_LINES_MAX},
+    }
+
+
+def all_too_long() -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path in modules(*PACKAGES, "tests"):
+        found |= too_long(relative(path), path.read_text())
+    return found
+
+
+def test_files_and_classes_are_no_longer_than_one_holds_in_the_head() -> None:
+    assert {name: count for name, count in all_too_long().items() if name not in LONGER} == {}
+
+
+def test_what_may_be_longer_is_longer_and_says_why() -> None:
+    settled = {name: reason for name, reason in LONGER.items() if reason != BEING_SPLIT}
+    assert settled.keys() - all_too_long().keys() == set(), "no exception any more"
+    assert [name for name, reason in settled.items() if len(reason.split()) < 5] == []
+
+
+def test_a_line_too_much_is_seen() -> None:
+    body = "    x = 1\n" * (CLASS_LINES_MAX - 1)
+    assert too_long("a.py", f"class Long:\n{body}") == {}
+    assert too_long("a.py", f"class Long:\n    y = 2\n{body}") == {"a.py Long": CLASS_LINES_MAX + 1}
+    assert too_long("a.py", "x = 1\n" * FILE_LINES_MAX) == {}
+    assert too_long("a.py", "x = 1\n" * (FILE_LINES_MAX + 1)) == {"a.py": FILE_LINES_MAX + 1}
 
 
 def test_every_module_says_what_it_is() -> None:
