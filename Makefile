@@ -20,7 +20,7 @@ ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
 ARGS ?=
 
-CHECKED := shared services deploy experiment compare bench faults examples docs
+CHECKED := shared services deploy experiment compare bench faults examples docs tests
 
 .PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test check docs render lock
 
