@@ -1,4 +1,4 @@
-"""The durable effect: its tables, and what one contender left in PostgreSQL and Redis."""
+"""Keeps the tables of the durable effect, and measures and checks what a contender left there and in Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of a round: the bytes that every contender reads."""
+"""Makes the events of a round: the bytes that every contender reads."""
 
 from __future__ import annotations
 

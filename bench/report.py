@@ -1,4 +1,4 @@
-"""From rates to ratios: the table on standard output and `summary.json`."""
+"""Compares the contenders' rates as ratios, and writes the table and `summary.json`."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ CELERY_WORKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Who drains, and on which broker."""
+    """A consumer to be measured, and its broker."""
 
     name: str
     broker: str
@@ -57,7 +57,10 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run. `events` per contender; Celery gets the first `celery_events`: its rate is what counts."""
+    """What is run.
+
+    Each contender drains `events` in each round; Celery, which is slow, the first `celery_events` of them.
+    """
 
     rounds: int
     events: int
@@ -78,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where it is run. `settings` by broker; `environment` is what every contender gets besides its own."""
+    """Runs a plan. `settings` are by broker; `environment` is what every contender gets besides its own."""
 
     plan: Plan
     settings: dict[str, Settings]

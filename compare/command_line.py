@@ -79,7 +79,7 @@ def _rounds(text: str) -> int:
 
 
 def _command(chosen: argparse.Namespace) -> str:
-    """What does this run again."""
+    """The command that does this run again."""
     words = ["make", "compare"]
     if chosen.workload != DEFAULT_WORKLOAD:
         words.append(f"WORKLOAD={chosen.workload}")

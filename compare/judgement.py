@@ -1,4 +1,4 @@
-"""What may be concluded from a run, and what a reader must know before believing its figures."""
+"""Decides what may be concluded from a run, and says what a reader must know before believing its figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROUNDS_MIN = 5
 
 
 def differences(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, str]:
-    """For each figure who is better and by how much, or why that cannot be said."""
+    """For each figure the better broker and by how much, or why that cannot be said."""
     general = _no_verdict(outcome)
     steady_results = [result for measured in outcome.sides.values() for result in measured.steady]
     client_limited = any(_client_limited(result) for result in steady_results)
@@ -60,7 +60,7 @@ def _difference(name: str, better: str, brokers: Mapping[BrokerName, Any]) -> st
 
 
 def notes(outcome: RunResult) -> list[str]:
-    """Sentences, the gravest first."""
+    """What a reader must know, in sentences, the gravest first."""
     found: list[str] = []
     if not _calm(outcome):
         found.append(

@@ -1,4 +1,4 @@
-"""The phases that are measured on each side: warm-up, steady load, and a backlog that is shipped and drained."""
+"""Runs and measures the phases on each side: warm-up, steady load, and a backlog that is shipped and drained."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class MeasuredSide:
 
 
 async def warm_up(side: Side) -> None:
-    """The same load for a short time; its figures are thrown away, its events are checked."""
+    """Run the same load for a short time; its figures are thrown away, its events are checked."""
     planned = side.workload.warm_up
     if planned.steady_s:
         await side.send(side.schedule("warm-up", planned.steady_s), "warm-up")
@@ -83,7 +83,7 @@ async def warm_up(side: Side) -> None:
 
 
 async def run_steady(side: Side, phase: str) -> SteadyResult:
-    """The steady load, until its last effect is recorded."""
+    """Run the steady load, until its last effect is recorded."""
     before, drift_s = await side.usage(), side.clock.drift_s()
     entries, report = await side.send(side.schedule(phase, side.workload.steady.duration_s), phase)
     await side.settle()
@@ -104,7 +104,7 @@ async def run_steady(side: Side, phase: str) -> SteadyResult:
 
 
 async def run_backlog(side: Side, phase: str) -> BacklogResult:
-    """Consumer stopped, backlog written and shipped to the broker, consumer started, backlog drained."""
+    """Stop the consumer, let a backlog pile up in the broker, start the consumer and let it drain the backlog."""
     drift_s, events = side.clock.drift_s(), side.workload.backlog.events
     side.progress.detail("stopping the consumer")
     await asyncio.to_thread(side.runtime.processes.stop, side.process(CONSUMER))

@@ -1,4 +1,4 @@
-"""The whole run: one instance with both brokers and two sets of services, the rounds in turns, the check."""
+"""Runs the comparison: one instance with both brokers and a set of services on each, rounds in turns, a check."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def plan(workload: Workload) -> list[Phase]:
 
 
 def run(workload: Workload, run_root: Path) -> RunResult:
-    """Do it all, below `run_root`, and leave nothing running and no data behind, however it ends.
+    """Run the whole comparison below `run_root`, and leave nothing running and no data behind, however it ends.
 
     Raises `DeployError` when servers or services do not come up, `StalledError` when the system does not work.
     """

@@ -1,1 +1,1 @@
-"""The rig that the comparison, the faults and the benchmarks stand on: servers, load, ledger, checker."""
+"""What compare, faults and bench have in common: servers, load, the ledger of what was asked, the check."""

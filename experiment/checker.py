@@ -1,4 +1,4 @@
-"""The checker: compares what clients were promised with the effects that were recorded. Pure functions.
+"""Compares what clients were promised with the effects that were recorded. Pure functions.
 
 Each class is proved by a test that plants it (tests/compare/test_checker.py, and on real servers
 tests/compare/test_planted_faults.py).
@@ -58,7 +58,8 @@ class State:
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found, event by event. `sound`: none of it but what is allowed (`reordered`, `…_recovered`)."""
+    """What the check found, event by event. It is sound when nothing was found but what is allowed (`reordered`,
+    `indeterminate_recovered`)."""
 
     acknowledged: int = 0
     effects: int = 0
@@ -135,7 +136,7 @@ def check(
 
 
 def since(whole: Verdict, before: Verdict, entries: Sequence[Entry], effects: Iterable[Effect]) -> Verdict:
-    """What one verdict over everything found that an earlier one had not, and the counts of `entries` alone.
+    """What one verdict over everything found and an earlier one had not, with the counts of `entries` alone.
 
     So every violation belongs to the phase that was checked first after it, whichever phase's event it hit.
     """
@@ -184,8 +185,11 @@ def missing(entries: Iterable[Entry], effects: Iterable[Effect]) -> list[Entry]:
 
 
 def _split_duplicates(recorded: Sequence[Effect]) -> tuple[list[Effect], list[Effect]]:
-    """An event is the same when its id is, and also when its key and sequence are: published twice under two
-    ids it is still one event to the user."""
+    """The first effect of every event, and all others.
+
+    An event is the same when its id is, and also when its key and sequence are: published twice under two ids it
+    is still one event to the user.
+    """
     firsts: list[Effect] = []
     duplicates: list[Effect] = []
     seen: set[Identity | str] = set()
@@ -221,7 +225,7 @@ def _account_for(entry: Entry, unclaimed: dict[Identity, Effect], remaining: Rem
 
 
 def _classify(entry: Entry, remaining: Remaining, verdict: Verdict) -> None:
-    """An event without effect: where is it?"""
+    """Enter an event without effect by where it was found: among the dead letters, on its way, or nowhere."""
     if entry.identity in remaining.in_dead_letters:
         verdict.dead_lettered.append(entry)
     elif entry.identity in remaining.in_outbox or entry.identity in remaining.in_queue:
@@ -255,7 +259,7 @@ def _unheard(entries: Sequence[Entry], recorded: Iterable[Effect], versions: Map
 
 
 def _stale(entries: Iterable[Entry], copies: Mapping[str, int] | None) -> list[Entry]:
-    """Of each user the last acknowledged change, if the copy is older."""
+    """The last acknowledged change of each user whose copy in the order service is older."""
     if copies is None:
         return []
     last: dict[str, tuple[int, Entry]] = {}
@@ -268,8 +272,10 @@ def _stale(entries: Iterable[Entry], copies: Mapping[str, int] | None) -> list[E
 
 
 def _recover_unknown(entries: Sequence[Entry], unclaimed: dict[Identity, Effect], verdict: Verdict) -> None:
-    """A change whose answer never came has no known sequence: give it an effect of its key and type that nobody
-    else claims."""
+    """Find the effects of changes whose answer never came.
+
+    Such a change has no known sequence: it gets an effect of its key and type that nobody else claims.
+    """
     waiting: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.outcome is Outcome.INDETERMINATE and entry.key is not None and entry.sequence is None:

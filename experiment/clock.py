@@ -1,4 +1,4 @@
-"""Time: one clock for the whole run, derived from the monotonic one, and waiting for a condition."""
+"""Tells the time of a run, by one clock that never steps, and waits for conditions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Clock:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float, poll_s: float) -> bool:
-    """Poll until `condition` holds; False when it does not within the time."""
+    """Wait until `condition` holds, asking every `poll_s`; False when it does not within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not await condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What a figure depends on: versions, hardware, and every setting that is not the default."""
+"""Collects what a figure depends on: versions, hardware, and every setting that is not the default."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def versions(runtime: Runtime) -> dict[str, str]:
 
 
 def hardware(busy_percent: float) -> dict[str, Any]:
-    """The machine. `busy_percent` is what other programs used of its CPUs just before the run."""
+    """What the machine is. `busy_percent` is what other programs used of its CPUs just before the run."""
     return {
         "cpu": _cpu_model(),
         "cores": psutil.cpu_count(logical=True),

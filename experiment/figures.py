@@ -1,4 +1,4 @@
-"""From times to figures: rates between two marks, and latencies in HdrHistograms. Pure, but for the log writer."""
+"""Makes figures of times: rates between two marks, and latencies in HdrHistograms."""
 
 from __future__ import annotations
 

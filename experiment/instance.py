@@ -34,7 +34,7 @@ def remove_leftovers(run_root: Path, name: str) -> None:
 
 
 def belongs_to(pid: int, place: Path) -> bool:
-    """Whether a process that runs has made `place`: a number is given again, in a new container soon."""
+    """Whether the process that runs under this number made `place`: numbers are given again."""
     try:
         return pid != os.getpid() and psutil.Process(pid).create_time() <= place.stat().st_mtime + _CLOCK_SLACK_S
     except psutil.NoSuchProcess:

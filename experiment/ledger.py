@@ -1,4 +1,4 @@
-"""The event ledger: every event that was meant to happen, and what its client was told."""
+"""Keeps a ledger of every event that was meant to happen, and of what its client was told."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def identity(self) -> Identity | None:
-        """None while it is not known which event this became."""
+        """Type, key and sequence of the event; None while it is not known which event this became."""
         if self.key is None or self.sequence is None:
             return None
         return (self.event_type, self.key, self.sequence)

@@ -1,4 +1,4 @@
-"""The load generator: sends a schedule over HTTP, open loop.
+"""Generates load: sends a schedule of requests over HTTP without waiting for the system (open loop).
 
 Each operation starts at its intended time whatever became of the others. Only two things can hold one up: the
 order that it pays or cancels is not yet acknowledged, or all slots for requests under way are taken. Neither

@@ -1,4 +1,4 @@
-"""What is done when: the steady load as a list of operations, and who is first. Pure; equal for equal seeds."""
+"""Plans the load: which request is sent when, and which broker is first in a round. Equal for equal seeds."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ class Operation:
 
 
 def plan_registrations(users: int) -> list[Operation]:
+    """A registration of each user, 50 a second."""
     return [Operation(number, "register", number / _REGISTRATIONS_PER_S, number) for number in range(users)]
 
 
 def plan_steady(steady: Steady, users: int, duration_s: float, seed: str) -> list[Operation]:
-    """`duration_s` of load in the order of time. Follow-ups of the last orders come after the end."""
+    """The steady load of `duration_s` in the order of time; follow-ups of the last orders come after its end."""
     rng = random.Random(seed)  # noqa: S311 - load, not secrets
     planned: list[tuple[float, Kind, int, int | None]] = []
     orders = round(steady.orders_per_s * duration_s)
@@ -66,7 +67,7 @@ def _zipf(count: int, exponent: float) -> list[float]:
 
 
 def turns(seed: int, round_number: int) -> tuple[BrokerName, ...]:
-    """Who is first in a round's steady phase: by lot in every odd round, the other one in the round after it.
+    """The order of the brokers in a round's steady phase: drawn in every odd round, reversed in the one after it.
 
     The backlog phase of the round goes in the reverse order, so neither is always the first or the second.
     """

@@ -29,7 +29,7 @@ class StalledError(Exception):
 
 @dataclass(slots=True)
 class Side:
-    """Drives one broker's set of services. The set is named after the broker and must be running.
+    """One broker's set of services, which is named after the broker and must be running, and what it was asked.
 
     `entries` and `effects` are what was asked and what was done so far, `users` the ids of the registered users.
     """
@@ -83,8 +83,10 @@ class Side:
     async def send(
         self, operations: list[Operation], phase: str, enough: asyncio.Event | None = None
     ) -> tuple[list[Entry], LoadReport]:
-        """Send operations over HTTP, all or until `enough`; their ledger entries are among `entries` once all are
-        answered."""
+        """Send operations over HTTP, all of them or until `enough`.
+
+        Returns their ledger entries, which are among `entries` from then on, when all are answered.
+        """
         steady = self.workload.steady
         of_all = "" if enough else f" of {len(operations):,}"
         generator = LoadGenerator(

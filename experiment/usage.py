@@ -1,4 +1,4 @@
-"""CPU time and memory of the processes that take part, from the kernel's accounts."""
+"""Measures CPU time and memory of the processes that take part, from the kernel's accounts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Usage:
 
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
-    """Ask the kernel; blocks for some milliseconds. Groups: the servers, both sets of services, this process."""
+    """What every group of processes has used so far: each server, each set of services, this process. Blocks."""
     groups: dict[str, list[int]] = {name: runtime.processes.pids(name) for name in runtime.servers}
     for name, service_set in runtime.sets.items():
         groups[f"{name}_services"] = [

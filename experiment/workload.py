@@ -1,4 +1,4 @@
-"""The workload file: what load both brokers get. Read once, checked whole, never changed after that."""
+"""Reads and checks the workload file, which says what load both brokers get."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Part(BaseModel):
 
 
 class WarmUp(_Part):
-    """Run on each broker before the first round. Checked like everything else, measured not at all."""
+    """Load on each broker before the first round: checked like everything else, and not measured."""
 
     steady_s: Annotated[float, Field(ge=0, le=600)] = 3.0
     backlog_events: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
@@ -71,7 +71,10 @@ class Backlog(_Part):
 
 
 class Workload(_Part):
-    """All of it. `settle_timeout_s`: how long an acknowledged event may take before it counts as not arrived."""
+    """A whole workload file.
+
+    `settle_timeout_s` is how long an acknowledged event may take before it counts as not arrived.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     seed: int

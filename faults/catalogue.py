@@ -1,4 +1,4 @@
-"""The faults, in the order in which they are played. Each is one function of a `Scene`."""
+"""Lists the faults, in the order in which they are played; each is one function of a `Scene`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ async def _nothing(_scene: Scene) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`act` is called when the load has run for a while, `prepare` before the load, `restore` in any case after.
+    """One way to break the running system.
+
+    `prepare` is called before the load, `act` when it has run for a while, `restore` in any case at the end.
 
     `load_s` is how long the load lasts at least: through the fault, and into the time after it until the system is
     caught up, as a rule.
@@ -88,7 +90,7 @@ def _armed(name: str, title: str, place: str, process: str) -> Fault:
 
 
 async def _arm_zombie(scene: Scene) -> None:
-    """Stops itself in the middle of its transaction; a second consumer is there to take over."""
+    """A consumer that stops itself in the middle of its transaction, and a second one to take over."""
     environment = {"TANDEM_FAILPOINTS": f"{failpoints.AFTER_EFFECT}=stop@{_PASSES}"}
     await scene.stand_in(CONSUMER, environment)
     await scene.call(scene.runtime.processes.start_extra, scene.process(CONSUMER), "second")
@@ -282,5 +284,5 @@ FAULTS: tuple[Fault, ...] = (
 
 
 def fault_named(name: str) -> Fault:
-    """Raises StopIteration when there is none."""
+    """The fault of this name; raises StopIteration when there is none."""
     return next(fault for fault in FAULTS if fault.name == name)

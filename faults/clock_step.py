@@ -1,4 +1,4 @@
-"""A clock that steps back an hour while a consumer runs, for that process alone (libfaketime, preloaded).
+"""Sets the clock of a running consumer back by an hour, for that process alone (libfaketime, preloaded).
 
 Only the wall clock steps; the monotonic clock, which a step leaves alone, goes on.
 """
@@ -41,7 +41,7 @@ def _dial(scene: Scene) -> Path:
 
 
 async def prepare(scene: Scene) -> None:
-    """A consumer whose clock can be set; it is right so far."""
+    """Start a consumer whose clock can be set; it is right so far."""
     path = await scene.call(library)
     _dial(scene).write_text("+0\n")
     environment = {
@@ -54,7 +54,7 @@ async def prepare(scene: Scene) -> None:
 
 
 async def step_back(scene: Scene) -> None:
-    """An hour back, and it stays there. Raises `StalledError` when the process does not see it."""
+    """Set the clock back by an hour for good. Raises `StalledError` when the process does not see it."""
     scene.begin()
     _dial(scene).write_text(f"-{_BACK_S}\n")
     scene.end()
@@ -71,5 +71,5 @@ async def step_back(scene: Scene) -> None:
 
 
 async def restore(scene: Scene) -> None:
-    """The consumer with the machine's clock."""
+    """Start the consumer with the machine's clock."""
     await scene.restored(CONSUMER)

@@ -22,7 +22,7 @@ _STARTED = re.compile(r"^process_start_time_seconds (\S+)$", re.MULTILINE)
 
 
 def started_at(page: str) -> str:
-    """When the process began that a Prometheus page is from, as it says it; empty if it does not."""
+    """The start time of the process that a Prometheus page is from, as the page has it; empty if it has none."""
     found = _STARTED.search(page)
     return found[1] if found else ""
 
@@ -33,7 +33,7 @@ def duplicates_on(page: str) -> float:
 
 
 class DuplicateCount:
-    """Watches processes; `urls` is asked at every look for those that there are, by name."""
+    """Counts the duplicate deliveries of processes; `urls` is asked at every look for their URLs by name."""
 
     def __init__(self, urls: Callable[[], Mapping[str, str]]) -> None:
         self._urls = urls

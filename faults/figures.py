@@ -1,4 +1,4 @@
-"""Availability and recovery, from the ledger and the times of the effects. Pure functions.
+"""Computes availability and recovery from the ledger and the times of the effects. Pure functions.
 
 All times are seconds since the epoch, of one clock.
 """
@@ -17,8 +17,9 @@ LATE_S = 1.0
 def watched_until_s(
     entries: Sequence[Entry], committed_s: Mapping[Identity, float], times: Sequence[float]
 ) -> float:
-    """Until when effects can be expected: the end of the load; or, when an effect of the load was late then, the
-    first effect after it.
+    """Until when effects can be expected.
+
+    It is the end of the load; or, when an effect of the load was late then, the first effect after it.
 
     `times` are those at which effects were committed.
     """

@@ -1,4 +1,4 @@
-"""Plays one fault on one side: load, fault, quiet, check."""
+"""Plays one fault on one broker: load, fault, quiet, check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TAIL_S = 5.0
 
 @dataclass(slots=True)
 class PhaseResult:
-    """What one fault did. The verdict is of what was found since the phase before, whichever event it hit."""
+    """What one fault did. The verdict holds what was found since the fault before, whichever event it hit."""
 
     fault: str
     verdict: Verdict
@@ -72,7 +72,7 @@ class PhaseResult:
 
 
 async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
-    """Load from before the fault until after it, then quiet until all is settled, then the check.
+    """Play a fault: load from before it until after it, then quiet until all is settled, then the check.
 
     Raises `StalledError` when the fault itself cannot be played, `DeployError` when a process does not come back.
     """
@@ -110,7 +110,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
 
 
 async def verify(side: Side, entries: Sequence[Entry]) -> Verdict:
-    """Check everything; what was found that the check before had not, and the counts of `entries`."""
+    """Check everything; returns what the check before had not found, with the counts of `entries`."""
     before = side.verdict
     whole = await side.verify()
     # It is stopped there if something was missing; where it runs, this changes nothing.

@@ -1,4 +1,4 @@
-"""Poison arrives while the dead-letter service is down; then a fix is deployed and what failed is redriven."""
+"""Sends poison while the dead-letter service is down; then a fix is deployed and what failed is redriven."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TIMEOUT_S = 10.0
 
 
 async def prepare(scene: Scene) -> None:
-    """A consumer that cannot take the next events of one type."""
+    """Start a consumer that cannot take the next events of one type."""
     await scene.stand_in(CONSUMER, {"TANDEM_FAILPOINTS": f"handler:order.paid=raise*{_LETTERS}"})
 
 
 async def arrives(scene: Scene) -> None:
-    """The fault is over when the consumer is sound again and the dead-letter service is up."""
+    """Play the fault; it is over when the consumer is sound again and the dead-letter service is up."""
     scene.begin()
     await scene.call(scene.runtime.processes.stop, scene.process(_KEEPER))
     await asyncio.sleep(_ARRIVAL_S)
@@ -46,6 +46,6 @@ async def arrives(scene: Scene) -> None:
 
 
 async def restore(scene: Scene) -> None:
-    """A sound consumer, and the dead-letter service."""
+    """Start a sound consumer, and the dead-letter service."""
     await scene.restored(CONSUMER)
     await scene.call(scene.runtime.processes.start, scene.process(_KEEPER))

@@ -1,4 +1,4 @@
-"""TCP proxies between the services and a server, to cut the network and to mend it again.
+"""Cuts the network between the services and a server, and mends it again: TCP proxies stand in between.
 
 A cut is silent, as a broken cable or a dropped packet is: nothing passes, nobody is told, new connections are
 accepted and get no answer. What was under way goes on when the cut is mended, unless one side has given up.
@@ -18,7 +18,7 @@ _START_TIMEOUT_S = 10.0
 
 
 class Proxies:
-    """One proxy for each name, on 127.0.0.1; `ports` gives where each listens and where it connects to.
+    """A proxy for each server, on 127.0.0.1; `ports` gives the ports where it listens and to which it connects.
 
     They run in a thread with an event loop of its own, so that they pass on what comes whatever the caller does.
     """

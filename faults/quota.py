@@ -1,4 +1,4 @@
-"""A full disk for Kafka, by a quota: no file of the broker may grow (RLIMIT_FSIZE of its process).
+"""Keeps Kafka from writing, as a full disk does: no file of the broker may grow (RLIMIT_FSIZE of its process).
 
 A write then fails with EFBIG where a full disk gives ENOSPC; the broker treats the two alike: its only log
 directory is offline, and it ends. Its successors get the same quota until the time is over, as if nobody had

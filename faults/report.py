@@ -46,12 +46,12 @@ DEFINITIONS = {
 
 
 def summarise(result: RunResult) -> dict[str, Any]:
-    """Broker → fault → figures, and nothing else."""
+    """The figures by broker and fault: summary.json."""
     return {broker: {phase.fault: phase.figures() for phase in phases} for broker, phases in result.phases.items()}
 
 
 def circumstances(result: RunResult, command: str) -> dict[str, Any]:
-    """What the figures mean and depend on."""
+    """What the figures mean and depend on: run.json."""
     return {
         "sound": result.sound,
         "broken": result.broken,

@@ -1,4 +1,4 @@
-"""The whole run: an instance, its services on each broker, one fault after the other on each, the results."""
+"""Runs the faults: an instance, its services on each broker, one fault after the other, the results."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ _SERVICE_SETTINGS = {
 
 @dataclass(slots=True)
 class RunResult:
-    """The phases by broker in the order played; `afterwards` is what was found in the quiet after the last of a
-    stage; `broken` says why the run ended early, if it did."""
+    """What a run found: the phases by broker in the order played.
+
+    `afterwards` is what was found in the quiet after the last fault of a stage; `broken` says why the run ended
+    early, if it did.
+    """
 
     workload: Workload
     started_at: datetime
@@ -77,7 +80,7 @@ class Stage:
         return ("postgres", "redis", *self.brokers)
 
     def phases(self) -> list[Phase]:
-        """Estimates are of a machine with two cores."""
+        """The parts of the stage for the progress bar; estimates are of a machine with two cores."""
         phases = [Phase(_STARTING, 12 + 9 * len(self.brokers))]
         phases += [Phase(_USERS, 3, broker) for broker in self.brokers]
         phases += [
@@ -90,7 +93,7 @@ class Stage:
 
 
 def stages(brokers: Sequence[BrokerName], faults: Sequence[Fault]) -> list[Stage]:
-    """All brokers together with one node; a cluster alone, since three nodes take memory."""
+    """What is played together: all brokers with one node each; a cluster alone, since three nodes take memory."""
     chosen = tuple(broker for broker in BROKERS if broker in brokers)
     made = [Stage(chosen, 1, tuple(fault for fault in faults if fault.nodes == 1))]
     made += [Stage((broker,), 3, tuple(fault for fault in faults if fault.nodes == 3)) for broker in chosen]

@@ -1,4 +1,4 @@
-"""What a fault has in its hands: one side, its processes and servers, the proxies, and the clock."""
+"""Gives a fault what it needs: a side, its processes and servers, the proxies, and the clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(slots=True)
 class Scene:
-    """`began_s` and `ended_s` are the fault's times, set by `begin` and `end`, or else around it."""
+    """A side on which a fault is played.
+
+    `began_s` and `ended_s` are the fault's times: of `begin` and `end`, or else of the caller around the fault.
+    """
 
     side: Side
     proxies: Proxies
@@ -61,7 +64,7 @@ class Scene:
     # -- processes and servers
 
     async def kill(self, name: str) -> None:
-        """SIGKILL; supervisor starts the successor at once. Raises `StalledError` when nothing runs."""
+        """Kill a process, which supervisor starts again at once. Raises `StalledError` when nothing runs."""
         self.begin()
         if not await self.call(self.runtime.processes.kill, name):
             raise StalledError(f"{name} was not running and could not be killed")
@@ -70,7 +73,7 @@ class Scene:
     async def stand_in(
         self, name: str, environment: Mapping[str, str], module: Sequence[str] | None = None
     ) -> str:
-        """Replace a service process by one with other settings, or another module, on its port; its name."""
+        """Replace a service process by one with other settings or another module, on its port; return its name."""
         await self.call(self.runtime.processes.stop, self.process(name))
         return await self.call(
             self.runtime.processes.start_extra,
@@ -87,6 +90,7 @@ class Scene:
         await self.call(self.runtime.processes.start, self.process(name))
 
     async def remove_extras(self, name: str) -> None:
+        """Stop the processes that were started beside a service process."""
         for row in self.runtime.sets[self.broker].processes:
             if row.name.startswith(f"{self.process(name)}-") and row.process == name:
                 await self.call(self.runtime.processes.stop_extra, row.name)
@@ -115,6 +119,6 @@ class Scene:
             raise StalledError(f"{name} does not stop: its fail point was not reached")
 
     async def wake(self, name: str) -> None:
-        """SIGCONT."""
+        """Let a stopped process go on (SIGCONT)."""
         for pid in await self.call(self.runtime.processes.pids, name):
             os.kill(pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""What both hand-written loops do with a batch: the least code that a careful engineer would trust.
+"""Records a batch for both hand-written loops, with the least code that a careful engineer would trust.
 
 One Redis script claims, one transaction of two multi-row inserts (asyncpg) records, one script marks done.
 It has no isolation of a bad event, no retries, no dead letters, no traces: whatever goes wrong ends the process.

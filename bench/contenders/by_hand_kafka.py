@@ -15,7 +15,7 @@ _POLL_MS = 200
 
 
 async def drain(settings: Settings, channel: str, subscriber: str, stopping: asyncio.Event) -> None:
-    """A poll is a batch; one commit closes it."""
+    """Consume until told to stop: each poll is a batch, and one commit closes it."""
     consumer = AIOKafkaConsumer(
         destination_name("kafka", channel),
         bootstrap_servers=settings.kafka_bootstrap,

@@ -15,7 +15,7 @@ _GATHER_WAIT_S = 0.003
 
 
 async def drain(settings: Settings, channel_name: str, subscriber: str, stopping: asyncio.Event) -> None:
-    """What has arrived is a batch; one `ack(multiple)` closes it."""
+    """Consume until told to stop: what has arrived is a batch, and one `ack(multiple)` closes it."""
     arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
 
     async def end() -> None:
