@@ -12,10 +12,10 @@ from rich.table import Table
 
 from compare.run import RunResult
 from experiment.atomic_directory import replace_directory
+from experiment.facts import TITLES
 from experiment.figures import Latencies, write_histogram_log
 from experiment.ledger import write_ledger
 
-_TITLES = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 _PIPE_WIDTH = 118
 
 
@@ -66,7 +66,7 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for broker in summary["brokers"]:
-        table.add_column(f"{_TITLES[broker]} {summary['versions'].get(broker, '')}", justify="right")
+        table.add_column(f"{TITLES[broker]} {summary['versions'].get(broker, '')}", justify="right")
     table.add_column("difference")
     rows = summary["brokers"].values()
     for name, title, show in _FIGURES:

@@ -20,6 +20,8 @@ from shared.broker.kafka.producer import PRODUCER_OPTIONS
 from shared.broker.kafka.subscriptions import consumer_options
 from shared.broker.rabbit.adapter import client_options
 
+TITLES: dict[str, str] = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
+"""The brokers' names as a person writes them."""
 TRACE_RATIO = 0.01
 MEASURED = tuple(row for row in PROCESSES if row.service != "dead_letter")
 """The processes that take part. Without the dead-letter service: it would take the dead letters, which the check

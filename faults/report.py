@@ -11,11 +11,11 @@ from rich.table import Table
 
 from experiment.atomic_directory import replace_directory
 from experiment.checker import Verdict
+from experiment.facts import TITLES
 from experiment.ledger import write_ledger
 from faults.catalogue import fault_named
 from faults.run import RunResult
 
-_TITLES = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 _PIPE_WIDTH = 132
 _EXAMPLES_MAX = 5
 _COLUMNS = (
@@ -118,7 +118,7 @@ def _table(result: RunResult) -> Table:
         for phase in phases:
             counts = phase.verdict.counts()
             table.add_row(
-                _TITLES[broker],
+                TITLES[broker],
                 fault_named(phase.fault).title,
                 f"{counts['acknowledged']:,}",
                 *(_bad(counts[name]) for name in ("lost", "duplicate_effects", "stuck", "reordered")),
