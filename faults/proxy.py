@@ -25,13 +25,13 @@ class Proxies:
 
     def __init__(self, ports: Mapping[str, tuple[int, int]]) -> None:
         self._ports = dict(ports)
-        self._loop = asyncio.new_event_loop()
         self._open = {name: asyncio.Event() for name in ports}
         self._thread = threading.Thread(target=self._run, name="proxies", daemon=True)
         self._listening = threading.Event()
         self._stop = asyncio.Event()
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()  # closed by the thread
         self._thread.start()
         if not self._listening.wait(_START_TIMEOUT_S):
             raise OSError("the proxies do not listen")
