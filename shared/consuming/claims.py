@@ -41,6 +41,8 @@ from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
+_CANCEL_AGAIN_S = 0.1
+
 # The keys come as one JSON array: redis-py takes longer to pack 500 arguments than Redis to run the script.
 _CLAIM = """
 local owner, lock_ms = ARGV[2], ARGV[3]
@@ -160,7 +162,9 @@ class Claims:
         try:
             yield
         finally:
-            pulse.cancel()
+            while not pulse.done():  # Python 3.11's `wait_for`, in the client, may swallow a cancellation
+                pulse.cancel()
+                await asyncio.wait([pulse], timeout=_CANCEL_AGAIN_S)
             with contextlib.suppress(asyncio.CancelledError):
                 await pulse
             with contextlib.suppress(RedisError, OSError, TimeoutError):  # it runs out by itself

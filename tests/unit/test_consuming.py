@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from shared.broker.base import Delivery, Subscription
 from shared.consuming.attempts import Attempts, Patience
 from shared.consuming.batch import Batch, Status, Work, retry_with_followers
+from shared.consuming.claims import Claims
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.envelope import Envelope
 from shared.errors import BusinessError, DelayError, TransientError, UnavailableError
@@ -67,12 +69,16 @@ class Transactions:
             work.status = DONE
 
 
+def settings_with(**overrides: Any) -> Settings:
+    unused = {"broker": "rabbit", "http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-"}
+    quick = {"retry_wait_initial_s": 0.001, "retry_wait_max_s": 0.002, "outage_hold_s": 0.0005}
+    return Settings.from_environment(**{**unused, **quick, **overrides})
+
+
 def attempts(
     transact: Callable[[Sequence[Work]], Awaitable[None]], *, outside_effects: bool = False, **overrides: Any
 ) -> Attempts:
-    unused = {"http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-"}
-    quick = {"retry_wait_initial_s": 0.001, "retry_wait_max_s": 0.002, "outage_hold_s": 0.0005}
-    settings = Settings.from_environment(broker="rabbit", **unused, **{**quick, **overrides})
+    settings = settings_with(**overrides)
     subscriber = Subscriber("thing", "tester", (HANDLER,), outside_effects=outside_effects, concurrency=2)
     return Attempts(settings, subscriber, SUBSCRIPTION, transact, Patience(settings, SUBSCRIPTION))
 
@@ -139,6 +145,32 @@ async def test_side_by_side_every_event_has_a_transaction_of_its_own_and_those_o
     batch = batch_of("a", "b", "a", "b")
     await attempts(transact, outside_effects=True, outage_hold_s=60).run(batch)
     assert (ended, statuses(batch)) == (["1", "3", "0", "2"], [DONE] * 4)
+
+
+async def test_leaving_the_heartbeat_ends_it_although_the_client_swallows_a_cancellation() -> None:
+    class Swallowing(Claims):
+        """As `asyncio.wait_for` of Python 3.11 does, within the client, when the answer comes at that moment."""
+
+        beats = 0
+        beating = asyncio.Event()
+
+        async def _beat(self) -> None:
+            self.beats += 1
+            if self.beats == 2:  # the first of the pulse's own
+                self.beating.set()
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+    async def live_and_leave() -> None:
+        async with claims.heartbeat():
+            await claims.beating.wait()
+
+    claims = Swallowing(
+        settings_with(redis_url="redis://127.0.0.1:1", heartbeat_interval_s=0.001, heartbeat_ttl_s=1)
+    )
+    done, _ = await asyncio.wait([asyncio.create_task(live_and_leave())], timeout=10)
+    assert done, "the heartbeat is awaited for ever"
+    await claims.close()
 
 
 # -- the batch's own rules
