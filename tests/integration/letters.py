@@ -74,8 +74,9 @@ async def emptied(world: World) -> str:
     """The DSN of the service's database, with empty tables."""
     await asyncio.to_thread(world.runtime.ensure_databases, [DATABASE])
     dsn = world.runtime.dsn(DATABASE)
-    await migrate("dead_letter", dsn)
     connection = await asyncpg.connect(dsn)
+    if await connection.fetchval("select to_regclass('dead_letter')") is None:
+        await migrate("dead_letter", dsn)
     await connection.execute("truncate dead_letter, redrive, alert, idempotency_key restart identity")
     await connection.close()
     return dsn

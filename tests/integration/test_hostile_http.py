@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -23,12 +22,12 @@ from services.notification import app as notification_app
 from services.order import app as order_app
 from services.user import app as user_app
 from shared.http.problems import BODY_BYTES_MAX
-from shared.migrate import migrate
 from shared.process.parts import build_parts
 from shared.process.process import Process
 from shared.process.server import application_of
 from shared.process.service import Service
 from shared.settings import Settings
+from tests.integration.databases import migrated_database
 
 SERVICES: dict[str, Service] = {
     service.name: service
@@ -51,8 +50,6 @@ class Served:
 
 @pytest.fixture(params=sorted(SERVICES), scope="module")
 def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]:
-    name = f"{request.param}_{uuid4().hex[:10]}"
-    servers.ensure_databases([name])
     urls = servers.server_urls()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -60,11 +57,10 @@ def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]
             broker="rabbit",
             roles=frozenset({"api"}),
             http_port=port,
-            postgres_dsn=servers.dsn(name),
+            postgres_dsn=asyncio.run(migrated_database(servers, request.param)),
             redis_url=urls["redis"],
             rabbit_url=urls["rabbit"],
         )
-        asyncio.run(migrate(request.param, settings.postgres_dsn))
         app = application_of(Process(SERVICES[request.param], build_parts(request.param, settings)))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

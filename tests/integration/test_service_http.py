@@ -21,12 +21,12 @@ from services.user import app as user_app
 from shared.envelope import Envelope
 from shared.errors import TransientError
 from shared.http import idempotency
-from shared.migrate import migrate
 from shared.process.parts import build_parts
 from shared.process.process import Process
 from shared.process.server import application_of
 from shared.process.service import Service
 from shared.settings import Settings
+from tests.integration.databases import migrated_database
 
 LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]
 
@@ -70,17 +70,14 @@ async def start(servers: Runtime) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def started(service: Service, **overrides: Any) -> Running:
-            database = f"{service.name}_{uuid4().hex[:10]}"
-            await asyncio.to_thread(servers.ensure_databases, [database])
             settings = Settings(
                 broker="rabbit",
                 http_port=1,
-                postgres_dsn=servers.dsn(database),
+                postgres_dsn=await migrated_database(servers, service.name),
                 redis_url=servers.server_urls()["redis"],
                 rabbit_url=servers.server_urls()["rabbit"],
                 **overrides,
             )
-            await migrate(service.name, settings.postgres_dsn)
             process = Process(service, build_parts(service.name, settings))
             stack.push_async_callback(process.parts.database.close)
             running = Running(process, application_of(process))
