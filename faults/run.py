@@ -130,7 +130,8 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
     ):
         try:
             with progress.phase(stage.phases()[0]):
-                start(runtime, stage)
+                runtime.start_servers()
+                start_services(runtime, stage.brokers)
             result.versions = facts.versions(runtime)
             run_until_signal(_drive(stage, result, runtime, proxies, progress))
         except Exception:
@@ -140,13 +141,12 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
             keep_logs(runtime, run_root, NAME, progress)
 
 
-def start(runtime: Runtime, stage: Stage) -> None:
-    """Servers, then a set of services on each broker, named after it."""
-    runtime.start_servers()
+def start_services(runtime: Runtime, brokers: Sequence[BrokerName]) -> None:
+    """A set of services on each broker, named after it."""
     settings = {**facts.services_environment(), **_SERVICE_SETTINGS}
-    for broker in stage.brokers:
+    for broker in brokers:
         runtime.start_services(broker, instance=broker, env_overrides=settings, wait=False)
-    for broker in stage.brokers:
+    for broker in brokers:
         for row in runtime.sets[broker].processes:
             runtime.processes.wait_ready(row.name)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 
-from deploy.native import Ports, Runtime
+from deploy.native import BrokerName, Ports, Runtime
 from deploy.native.install.install import ensure_installed
 from deploy.progress import Steps
 from deploy.topology import SERVERS
@@ -21,15 +22,49 @@ __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """PostgreSQL, Redis, RabbitMQ and Kafka; every worker has its own."""
+@contextmanager
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     runtime = Runtime(tmp_path_factory.mktemp("servers"), Ports.free_block())
     try:
         runtime.start_servers()
         yield runtime
     finally:
         runtime.stop(remove=True)
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """PostgreSQL, Redis, RabbitMQ, Kafka and mail; every worker has its own."""
+    with started(tmp_path_factory) as runtime:
+        yield runtime
+
+
+ServersFor = Callable[..., AbstractContextManager[Runtime]]
+
+
+@pytest.fixture(scope="session")
+def servers_for(servers: Runtime, tmp_path_factory: pytest.TempPathFactory) -> ServersFor:
+    """Servers where none of these sets of services has ever run, so that nothing of one is left there.
+
+    The first who asks for a set gets the worker's own servers, another one new ones. The sets are named after
+    their brokers, and stopped in the end.
+    """
+    used: set[BrokerName] = set()
+
+    @contextmanager
+    def servers_for(*brokers: BrokerName) -> Iterator[Runtime]:
+        if used.isdisjoint(brokers):
+            used.update(brokers)
+            try:
+                yield servers
+            finally:
+                for broker in brokers:
+                    servers.stop_services(broker)
+        else:
+            with started(tmp_path_factory) as others:
+                yield others
+
+    return servers_for
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -87,23 +87,19 @@ def test_a_tiny_comparison_reports_both_columns_and_leaves_nothing_behind(
     assert "round 1 · kafka · steady load" in progress
 
 
-@pytest.mark.parametrize(
-    ("number", "moment"), [(signal.SIGTERM, "starting the services"), (signal.SIGINT, "kafka · warm-up")]
-)
-def test_an_interrupted_comparison_leaves_nothing_running(
-    command: list[str], tmp_path: Path, number: signal.Signals, moment: str
-) -> None:
+def test_an_interrupted_comparison_leaves_nothing_running(command: list[str], tmp_path: Path) -> None:
+    """At its beginning. Under load, in the event loop: the faults' short form, which ends in the same way."""
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr is not None
-        assert any(moment in line for line in running.stderr), "it ended before the moment came"
+        assert any("starting the services" in line for line in running.stderr), "it ended before the moment came"
         time.sleep(1)
         # Impatient people press twice; `timeout` and make both pass a signal on.
-        os.kill(running.pid, number)
-        os.kill(running.pid, number)
+        os.kill(running.pid, signal.SIGTERM)
+        os.kill(running.pid, signal.SIGTERM)
         time.sleep(0.2)
-        os.kill(running.pid, number)
+        os.kill(running.pid, signal.SIGTERM)
         output, progress = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "interrupted" in progress.splitlines()[-1]

@@ -13,7 +13,8 @@ import pytest
 
 from compare.phases import MeasuredSide, run_backlog, run_steady
 from compare.run import start_both_sets
-from deploy.native import BrokerName, Ports, Runtime
+from deploy.native import BrokerName, Runtime
+from deploy.topology import BROKERS
 from experiment.backlog import write_backlog
 from experiment.checker import Verdict
 from experiment.clock import Clock, until
@@ -22,6 +23,7 @@ from experiment.instance import databases_of
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.workload import Workload
+from tests.conftest import ServersFor
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,14 +41,10 @@ WORKLOAD = Workload.model_validate(
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    instance = Runtime(tmp_path_factory.mktemp("compare"), Ports.free_block())
-    try:
-        instance.start_servers()
-        start_both_sets(instance)
-        yield instance
-    finally:
-        instance.stop(remove=True)
+def runtime(servers_for: ServersFor) -> Iterator[Runtime]:
+    with servers_for(*BROKERS) as servers:
+        start_both_sets(servers)
+        yield servers
 
 
 @pytest.fixture(params=["rabbit", "kafka"], scope="module")

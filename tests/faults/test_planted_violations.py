@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from deploy.native import BrokerName, Ports, Runtime
+from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
 from experiment.clock import Clock
 from experiment.effects import CONSUMER
@@ -18,8 +18,9 @@ from experiment.workload import load_workload
 from faults.catalogue import ORDER, Fault
 from faults.phase import PhaseResult, play
 from faults.proxy import Proxies
-from faults.run import LOAD, Stage, start
+from faults.run import LOAD, start_services
 from faults.scene import Scene
+from tests.conftest import ServersFor
 from tests.faults.sabotaged import ARMED
 
 pytestmark = pytest.mark.timeout(600)
@@ -28,13 +29,10 @@ WORKLOAD = load_workload(LOAD).model_copy(update={"users": 6, "settle_timeout_s"
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    instance = Runtime(tmp_path_factory.mktemp("faults"), Ports.free_block())
-    try:
-        start(instance, Stage(BROKERS, 1, ()))
-        yield instance
-    finally:
-        instance.stop(remove=True)
+def runtime(servers_for: ServersFor) -> Iterator[Runtime]:
+    with servers_for(*BROKERS) as servers:
+        start_services(servers, BROKERS)
+        yield servers
 
 
 @pytest.fixture(scope="module")
