@@ -1,1 +1,4 @@
 """What every Tandem service is built from: the broker seam, the consumer pipeline and the outbox relay."""
+
+__version__ = "0.1.0"
+"""As in pyproject.toml; what the OpenAPI and AsyncAPI documents name."""

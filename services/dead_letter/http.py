@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import FastAPI, Header, Query
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,21 +16,14 @@ from starlette.responses import Response
 from services.dead_letter import domain, handlers
 from services.dead_letter.domain import LetterKind, State
 from services.dead_letter.store import Filter, Listed, Stored
-from shared.http import application, openapi, pages, problems
-from shared.http.idempotency import (
-    KEY_DESCRIPTION,
-    KEY_LENGTH_MAX,
-    KEY_PATTERN,
-    KEY_REUSED,
-    Answer,
-    KeyReusedError,
-    answer_once,
-)
+from shared.http import pages
+from shared.http.application import IdempotencyKey, service_app
+from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
-from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
+from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
 from shared.http.problems import ProblemKind
 from shared.http.readable import Readable, readable
-from shared.http.timestamps import Moment
+from shared.http.timestamps import Timestamp
 from shared.process.parts import Parts
 from shared.publishing.uow import UnitOfWork
 
@@ -52,21 +46,10 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     domain.LetterNotFoundError: NOT_FOUND,
     domain.RedriveNotFoundError: REDRIVE_NOT_FOUND,
     domain.IllegalStateChangeError: ILLEGAL,
-    KeyReusedError: KEY_REUSED,
 }
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=KEY_LENGTH_MAX,
-        pattern=KEY_PATTERN,
-        description=KEY_DESCRIPTION,
-    ),
-]
 
 
 class LetterFilter(BaseModel):
@@ -80,8 +63,8 @@ class LetterFilter(BaseModel):
     type: Name | None = Field(None, description="The event type.", examples=["order.placed"])
     fingerprint: Name | None = Field(None, description="That of one cause; see the groups.")
     error_type: Name | None = Field(None, examples=["SchemaViolationError"])
-    seen_from: Moment | None = Field(None, alias="from", description="First seen at this time or later.")
-    seen_to: Moment | None = Field(None, alias="to", description="First seen before this time.")
+    seen_from: Timestamp | None = Field(None, alias="from", description="First seen at this time or later.")
+    seen_to: Timestamp | None = Field(None, alias="to", description="First seen before this time.")
 
     def wanted(self) -> Filter:
         values = {name: getattr(self, name) for name in Filter.__dataclass_fields__ if name != "states"}
@@ -91,7 +74,7 @@ class LetterFilter(BaseModel):
 class LetterQuery(LetterFilter):
     """A filter, and where the page begins."""
 
-    cursor: str = Field("", description="`next_cursor` of the page before.")
+    cursor: str = Field("", description=CURSOR_DESCRIPTION)
     limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE_MAX)
 
 
@@ -207,22 +190,15 @@ def detail_of(stored: Stored) -> LetterDetail:
 
 
 def create_app(parts: Parts) -> FastAPI:
-    app = FastAPI(
+    """The dead-letter service's HTTP application, for a process with the role `api`."""
+    app = service_app(
         title="Tandem dead-letter service",
-        version="1.0.0",
         description="Keeps the events that subscribers could not take, and gives them back.",
-        redoc_url=None,
-        redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
-        responses=problem_responses(
-            problems.TOO_LARGE, problems.UNSUPPORTED, problems.INVALID, problems.UNEXPECTED, problems.UNAVAILABLE
-        ),
+        telemetry=parts.telemetry,
+        errors=PROBLEMS,
     )
-    application.install(app, RequestValidationError, PROBLEMS)
     add_queries(app, parts)
     add_commands(app, parts)
-    openapi.add_problem_schema(app.openapi())
-    parts.telemetry.instrument_http(app)
     return app
 
 
@@ -232,13 +208,9 @@ def add_queries(app: FastAPI, parts: Parts) -> None:
         """The dead letters that the filter finds, newest first."""
         before = pages.decode_sequence(query.cursor) if query.cursor else None
         async with parts.units.begin() as uow:
-            found = await handlers.list_letters(uow, query.wanted(), before, query.limit + 1)
-        more = len(found) > query.limit
-        items = found[: query.limit]
-        return LetterPage(
-            items=[LetterView.of(listed) for listed in items],
-            next_cursor=pages.encode_cursor(str(items[-1].sequence)) if more else None,
-        )
+            fetch = partial(handlers.list_letters, uow, query.wanted(), before)
+            letters, next_cursor = await page_of(fetch, query.limit, attrgetter("sequence"))
+        return LetterPage(items=[LetterView.of(listed) for listed in letters], next_cursor=next_cursor)
 
     @app.get("/dead-letters/groups")
     async def list_groups(query: Annotated[LetterFilter, Query()]) -> GroupList:

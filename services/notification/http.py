@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import FastAPI, Query
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from services.notification import handlers
-from shared.http import application, openapi, pages, problems
-from shared.http.openapi import problem_responses
-from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
+from shared.http import pages
+from shared.http.application import service_app
+from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
 from shared.http.problems import InvalidRequestError
 from shared.process.parts import Parts
 
@@ -49,19 +50,14 @@ class NotificationPage(BaseModel):
 
 
 def create_app(parts: Parts) -> FastAPI:
-    app = FastAPI(
+    """The notification service's HTTP application, for a process with the role `api`."""
+    app = service_app(
         title="Tandem notification service",
-        version="1.0.0",
         description="Tells users what happened to their orders and their account.",
-        redoc_url=None,
-        redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
-        responses=problem_responses(problems.INVALID, problems.UNEXPECTED, problems.UNAVAILABLE),
+        telemetry=parts.telemetry,
+        takes_bodies=False,
     )
-    application.install(app, RequestValidationError, {})
     add_routes(app, parts)
-    openapi.add_problem_schema(app.openapi())
-    parts.telemetry.instrument_http(app)
     return app
 
 
@@ -70,7 +66,7 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     async def list_notifications(
         user_id: MaybeId = None,
         order_id: MaybeId = None,
-        cursor: Annotated[str, Query(description="`next_cursor` of the page before.")] = "",
+        cursor: Annotated[str, Query(description=CURSOR_DESCRIPTION)] = "",
         limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
     ) -> NotificationPage:
         """The notifications of a user, of an order, or of both together, newest first."""
@@ -78,9 +74,7 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
             raise InvalidRequestError(["query"], "give a user_id or an order_id")
         before = pages.decode_sequence(cursor) if cursor else None
         async with parts.units.begin() as uow:
-            found = await handlers.list_notifications(uow, user_id, order_id, before, limit + 1)
-        items = [NotificationView.model_validate(notification) for notification in found[:limit]]
-        more = len(found) > limit
-        return NotificationPage(
-            items=items, next_cursor=pages.encode_cursor(str(found[limit - 1].sequence)) if more else None
-        )
+            fetch = partial(handlers.list_notifications, uow, user_id, order_id, before)
+            notifications, next_cursor = await page_of(fetch, limit, attrgetter("sequence"))
+        items = [NotificationView.model_validate(notification) for notification in notifications]
+        return NotificationPage(items=items, next_cursor=next_cursor)

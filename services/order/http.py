@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import FastAPI, Header, Query
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_extra_types.currency_code import Currency as Iso4217  # without bonds, metals and test codes
 from starlette.requests import Request
@@ -15,19 +16,11 @@ from starlette.responses import Response
 
 from services.order import domain, handlers
 from services.order.domain import Line, Order, OrderStatus
-from shared.http import application, openapi, pages, problems
-from shared.http.backpressure import Backpressure
-from shared.http.idempotency import (
-    KEY_DESCRIPTION,
-    KEY_LENGTH_MAX,
-    KEY_PATTERN,
-    KEY_REUSED,
-    Answer,
-    KeyReusedError,
-    answer_once,
-)
+from shared.http import pages
+from shared.http.application import IdempotencyKey, service_app
+from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
-from shared.http.pages import PAGE_SIZE, PAGE_SIZE_MAX
+from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
 from shared.http.problems import ProblemKind
 from shared.process.parts import Parts
 from shared.publishing.uow import UnitOfWork
@@ -59,7 +52,6 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     domain.IllegalStateChangeError: ILLEGAL,
     domain.UserNotKnownError: USER_NOT_KNOWN,
     domain.UserDeactivatedError: USER_DEACTIVATED,
-    KeyReusedError: KEY_REUSED,
 }
 
 
@@ -88,16 +80,6 @@ Sku = Annotated[
     str,
     StringConstraints(min_length=1, max_length=domain.SKU_LENGTH_MAX, pattern=r"^[^\x00-\x1f\x7f]+$"),
     Field(examples=["TEA-250"]),
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=KEY_LENGTH_MAX,
-        pattern=KEY_PATTERN,
-        description=KEY_DESCRIPTION,
-    ),
 ]
 
 
@@ -165,28 +147,16 @@ def answer(status: int, order: Order, *, created: bool = False) -> Answer:
 
 
 def create_app(parts: Parts) -> FastAPI:
-    app = FastAPI(
+    """The order service's HTTP application, for a process with the role `api`."""
+    app = service_app(
         title="Tandem order service",
-        version="1.0.0",
         description="Takes orders of known users and tells the other services about them.",
-        redoc_url=None,
-        redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
-        responses=problem_responses(
-            problems.TOO_LARGE,
-            problems.UNSUPPORTED,
-            problems.INVALID,
-            problems.UNEXPECTED,
-            problems.UNAVAILABLE,
-            problems.OUTBOX_FULL,
-        ),
+        telemetry=parts.telemetry,
+        errors=PROBLEMS,
+        outbox_gate=parts.outbox_gate,
     )
-    application.install(app, RequestValidationError, PROBLEMS)
-    app.add_middleware(Backpressure, gate=parts.outbox_gate)
     add_queries(app, parts)
     add_commands(app, parts)
-    openapi.add_problem_schema(app.openapi())
-    parts.telemetry.instrument_http(app)
     return app
 
 
@@ -199,23 +169,15 @@ def add_queries(app: FastAPI, parts: Parts) -> None:
     @app.get("/orders")
     async def list_orders(
         user_id: UUID,
-        cursor: Annotated[str, Query(description="`next_cursor` of the page before.")] = "",
+        cursor: Annotated[str, Query(description=CURSOR_DESCRIPTION)] = "",
         limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
     ) -> OrderPage:
         """A user's orders, newest first."""
-        before = _position(cursor) if cursor else None
+        before = pages.decode_id(cursor) if cursor else None
         async with parts.units.begin() as uow:
-            found = await handlers.list_orders(uow, user_id, before, limit + 1)
-        more = len(found) > limit
-        items = [OrderView.model_validate(order) for order in found[:limit]]
-        return OrderPage(items=items, next_cursor=pages.encode_cursor(str(items[-1].id)) if more else None)
-
-
-def _position(cursor: str) -> UUID:
-    try:
-        return UUID(pages.decode_cursor(cursor))
-    except ValueError:
-        raise pages.bad_cursor() from None
+            fetch = partial(handlers.list_orders, uow, user_id, before)
+            orders, next_cursor = await page_of(fetch, limit, attrgetter("id"))
+        return OrderPage(items=[OrderView.model_validate(order) for order in orders], next_cursor=next_cursor)
 
 
 def add_commands(app: FastAPI, parts: Parts) -> None:

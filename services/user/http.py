@@ -6,25 +6,15 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from fastapi import FastAPI, Header
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
 from services.user import domain, handlers
 from services.user.domain import User, UserStatus
-from shared.http import application, openapi, problems
-from shared.http.backpressure import Backpressure
-from shared.http.idempotency import (
-    KEY_DESCRIPTION,
-    KEY_LENGTH_MAX,
-    KEY_PATTERN,
-    KEY_REUSED,
-    Answer,
-    KeyReusedError,
-    answer_once,
-)
+from shared.http.application import IdempotencyKey, service_app
+from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
 from shared.http.problems import ProblemKind
 from shared.process.parts import Parts
@@ -42,7 +32,6 @@ ILLEGAL = ProblemKind(
 PROBLEMS: dict[type[Exception], ProblemKind] = {
     domain.UserNotFoundError: NOT_FOUND,
     domain.IllegalStateChangeError: ILLEGAL,
-    KeyReusedError: KEY_REUSED,
 }
 
 Email = Annotated[
@@ -61,16 +50,6 @@ Name = Annotated[
         strip_whitespace=True, min_length=1, max_length=domain.NAME_LENGTH_MAX, pattern=r"^[^\x00-\x1f\x7f]+$"
     ),
     Field(examples=["Ada Lovelace"]),
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=KEY_LENGTH_MAX,
-        pattern=KEY_PATTERN,
-        description=KEY_DESCRIPTION,
-    ),
 ]
 
 
@@ -124,27 +103,15 @@ def answer(status: int, user: User, *, created: bool = False) -> Answer:
 
 
 def create_app(parts: Parts) -> FastAPI:
-    app = FastAPI(
+    """The user service's HTTP application, for a process with the role `api`."""
+    app = service_app(
         title="Tandem user service",
-        version="1.0.0",
         description="Registers users and tells the other services about them.",
-        redoc_url=None,
-        redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
-        responses=problem_responses(
-            problems.TOO_LARGE,
-            problems.UNSUPPORTED,
-            problems.INVALID,
-            problems.UNEXPECTED,
-            problems.UNAVAILABLE,
-            problems.OUTBOX_FULL,
-        ),
+        telemetry=parts.telemetry,
+        errors=PROBLEMS,
+        outbox_gate=parts.outbox_gate,
     )
-    application.install(app, RequestValidationError, PROBLEMS)
-    app.add_middleware(Backpressure, gate=parts.outbox_gate)
     add_routes(app, parts)
-    openapi.add_problem_schema(app.openapi())
-    parts.telemetry.instrument_http(app)
     return app
 
 

@@ -1,115 +1,80 @@
-"""What every HTTP application of a service gets: bodies checked, errors told as problem documents."""
+"""The HTTP application of a service: one recipe, to which the service adds its routes.
+
+Every service's application tells errors as problem documents, checks bodies, describes itself at `/openapi.json`
+and `/docs`, and gives every request a span. Its probes and its lifespan come from the process that serves it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI, Header
+from fastapi.exceptions import RequestValidationError
 
-from shared.errors import TransientError
-from shared.http.bodies import JsonBodies
-from shared.http.problems import (
-    INVALID,
-    NOT_FOUND,
-    UNAVAILABLE,
-    UNEXPECTED,
-    FieldError,
-    InvalidRequestError,
-    ProblemKind,
-    log,
-    respond,
-)
+from shared import __version__
+from shared.http import problems
+from shared.http.backpressure import Backpressure, OutboxGate
+from shared.http.errors import answer_errors
+from shared.http.idempotency import KEY_DESCRIPTION, KEY_LENGTH_MAX, KEY_PATTERN, KEY_REUSED, KeyReusedError
+from shared.http.openapi import add_problem_schema, problem_responses
+from shared.http.problems import ProblemKind
+from shared.telemetry.telemetry import Telemetry
 
-_ERRORS_MAX = 20
-
-
-class UnexpectedErrors:
-    """Answers whatever nobody expected with a 500 problem, and logs it with its trace id, without payload."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        except Exception:
-            log.exception("request failed unexpectedly", method=scope["method"], path=scope["path"])
-            if started:
-                raise  # too late for another answer: the server closes the connection
-            await respond(scope, UNEXPECTED, UNEXPECTED.example)(scope, receive, send)
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_LENGTH_MAX,
+        pattern=KEY_PATTERN,
+        description=KEY_DESCRIPTION,
+    ),
+]
+"""A route's parameter for the header of that name; None where the client sent none."""
 
 
-def install(
-    app: Starlette, invalid_request: type[Exception], kinds: Mapping[type[Exception], ProblemKind]
-) -> None:
-    """Answer every error of `app` with problem details.
+def service_app(
+    *,
+    title: str,
+    description: str,
+    telemetry: Telemetry,
+    errors: Mapping[type[Exception], ProblemKind] | None = None,
+    takes_bodies: bool = True,
+    outbox_gate: OutboxGate | None = None,
+) -> FastAPI:
+    """A service's application, without its routes.
 
-    `kinds` is the service's own table: which error of its domain is which kind of problem; the text of the
-    error becomes the detail. `invalid_request` is the framework's error for a request that does not match its
-    schema (it has `errors()`). An invalid id in the path names nothing, so it is answered with 404.
+    `errors` says which error of the service's domain is which kind of problem. `takes_bodies` is False where
+    every route only reads. With an `outbox_gate`, whatever may change state is turned away while too many events
+    wait to be published.
     """
-
-    async def on_invalid(request: Request, error: Exception) -> Response:
-        return _invalid(request, error.errors())  # type: ignore[attr-defined]
-
-    async def on_invalid_by_hand(request: Request, error: Exception) -> Response:
-        assert isinstance(error, InvalidRequestError)
-        return _invalid(request, [{"loc": error.location, "msg": str(error)}])
-
-    async def on_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
-        return respond(request.scope, ProblemKind(error.status_code), error.detail, headers=headers)
-
-    async def on_transient(request: Request, error: Exception) -> Response:
-        log.warning("request could not be served", path=request.url.path, error=type(error).__name__)
-        return respond(request.scope, UNAVAILABLE, UNAVAILABLE.example)
-
-    async def on_known(request: Request, error: Exception) -> Response:
-        kind = next(kinds[base] for base in type(error).__mro__ if base in kinds)
-        return respond(request.scope, kind, str(error))
-
-    app.add_exception_handler(invalid_request, on_invalid)
-    app.add_exception_handler(InvalidRequestError, on_invalid_by_hand)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(TransientError, on_transient)
-    for error_type in kinds:
-        app.add_exception_handler(error_type, on_known)
-    app.add_middleware(JsonBodies)
-    app.add_middleware(UnexpectedErrors)
+    answers = [problems.INVALID, problems.UNEXPECTED, problems.UNAVAILABLE]
+    if takes_bodies:
+        answers = [problems.TOO_LARGE, problems.UNSUPPORTED, *answers]
+    if outbox_gate is not None:
+        answers.append(problems.OUTBOX_FULL)
+    app = _Application(
+        title=title,
+        version=__version__,
+        description=description,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses=problem_responses(*answers),
+    )
+    answer_errors(app, RequestValidationError, {KeyReusedError: KEY_REUSED, **(errors or {})})
+    if outbox_gate is not None:
+        app.add_middleware(Backpressure, gate=outbox_gate)
+    telemetry.instrument_http(app)
+    return app
 
 
-def _invalid(request: Request, errors: Sequence[Mapping[str, Any]]) -> Response:
-    """422 with what is wrong and where, without the values; 404 when it is the path that is wrong."""
-    for error in errors:
-        if error["loc"][0] == "path":
-            return respond(request.scope, NOT_FOUND, f"{error['loc'][-1]} in the path is no UUID: nothing has it")
-    listed = [FieldError(location=list(error["loc"]), message=error["msg"]) for error in errors[:_ERRORS_MAX]]
-    first = f"{'.'.join(str(part) for part in listed[0].location)}: {listed[0].message}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return respond(request.scope, INVALID, first + more, listed)
+class _Application(FastAPI):
+    """FastAPI, whose OpenAPI document also has the schema of problem documents."""
 
-
-def _allowed(request: Request) -> str:
-    """The methods that the path of the request does take, of all its routes; the router names only the first's."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
-            methods |= route.methods or set()
-    return ", ".join(sorted(methods))
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            add_problem_schema(super().openapi())
+        assert self.openapi_schema is not None
+        return self.openapi_schema

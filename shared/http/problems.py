@@ -1,11 +1,4 @@
-"""HTTP at the edge of every service: problem details (RFC 9457), request bodies, cursors.
-
-Starlette only, so that no shared module depends on FastAPI. `install` gives an application all of it:
-
-    request ── UnexpectedErrors ── JsonBodies ── routes
-                 500, logged         413 415 422     domain errors by the service's own table, 503 for
-                                                     `TransientError`, 404 and 405 from the router
-"""
+"""Problem details (RFC 9457): what an error of the HTTP looks like from outside."""
 
 from __future__ import annotations
 
@@ -114,9 +107,3 @@ def respond(
     body = orjson.dumps(kind.document(detail, quote(scope["path"]), errors))
     extra = {"retry-after": str(kind.retry_after_s)} if kind.retry_after_s is not None else {}
     return Response(body, kind.status, {**(headers or {}), **extra}, MEDIA_TYPE)
-
-
-# -- OpenAPI
-
-
-# -- cursors

@@ -17,11 +17,11 @@ def _not_a_number(value: object) -> object:
     raise ValueError("a time as in RFC 3339, such as 2026-07-13T12:00:00Z")
 
 
-def _in_this_era(moment: datetime) -> datetime:
-    if not 1970 <= moment.year < 9_000:
+def _in_this_era(time: datetime) -> datetime:
+    if not 1970 <= time.year < 9_000:
         raise ValueError("a time between the years 1970 and 9000")
-    return moment
+    return time
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_this_era)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_this_era)]
 """A point in time with its offset, of a request."""

@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from shared import __version__
 from shared.consuming.subscriber import Subscriber
 from shared.errors import UnavailableError
 from shared.process.parts import Parts
 from shared.process.service import Service
 from shared.telemetry.telemetry import prometheus_page
 
-VERSION = "0.1.0"
 _TIMEOUT_S = 3.0
 _NOT_NEEDED = frozenset({"redis"})
 
@@ -71,7 +71,7 @@ class Probes:
 
     async def _asyncapi(self, _request: Request) -> Response:
         operations = self._service.operations(self._subscribers)
-        return JSONResponse(self._parts.broker.asyncapi(f"Tandem {self._service.name}", VERSION, operations))
+        return JSONResponse(self._parts.broker.asyncapi(f"Tandem {self._service.name}", __version__, operations))
 
 
 async def _live(_request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import shared
 from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SERVICES, SUBSCRIPTIONS
 from services.notification.handlers import mail_subscribers
 from shared.database import Database
@@ -30,6 +32,11 @@ def test_the_process_table_knows_every_service() -> None:
     there = {path.parent.name for path in (REPOSITORY / "services").glob("*/app.py")}
     assert set(SERVICES) == there
     assert {name: service.name for name, service in apps().items()} == {name: name for name in there}
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert shared.__version__ == project["version"]
 
 
 def test_the_subscriptions_of_the_tools_are_those_of_the_services() -> None:

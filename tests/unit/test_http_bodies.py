@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shared.http.application import install
+from shared.http.errors import answer_errors
 from shared.http.problems import BODY_BYTES_MAX
 
 JSON = {"content-type": "application/json"}
@@ -27,7 +27,7 @@ class Application:
         app = Starlette(
             routes=[Route("/echo", self.echo, methods=["POST"]), Route("/deaf", self.deaf, methods=["POST"])]
         )
-        install(app, LookupError, {})
+        answer_errors(app, LookupError, {})
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
     async def echo(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from shared.errors import BusinessError, TransientError, UnavailableError
 from shared.http import openapi, pages, problems
-from shared.http.application import install
+from shared.http.errors import answer_errors
 from shared.http.problems import InvalidRequestError, ProblemKind
 
 
@@ -77,7 +77,7 @@ def client() -> httpx.AsyncClient:
             Route("/two", fine, methods=["POST"]),
         ]
     )
-    install(app, InvalidError, {TooLateError: ProblemKind(409, "too-late", "Too late", retry_after_s=3)})
+    answer_errors(app, InvalidError, {TooLateError: ProblemKind(409, "too-late", "Too late", retry_after_s=3)})
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
