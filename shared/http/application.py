@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from shared import __version__
 from shared.http import problems
 from shared.http.backpressure import Backpressure, OutboxGate
+from shared.http.docs import add_docs
 from shared.http.errors import answer_errors
 from shared.http.idempotency import KEY_DESCRIPTION, KEY_LENGTH_MAX, KEY_PATTERN, KEY_REUSED, KeyReusedError
 from shared.http.openapi import add_problem_schema, problem_responses
@@ -58,6 +59,7 @@ def service_app(
         title=title,
         version=__version__,
         description=description,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -66,6 +68,7 @@ def service_app(
     answer_errors(app, RequestValidationError, {KeyReusedError: KEY_REUSED, **(errors or {})})
     if outbox_gate is not None:
         app.add_middleware(Backpressure, gate=outbox_gate)
+    add_docs(app)
     telemetry.instrument_http(app)
     return app
 
