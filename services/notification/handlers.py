@@ -7,7 +7,6 @@ from functools import singledispatch
 from typing import TypeVar
 from uuid import UUID
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from uuid_utils.compat import uuid7
 
 from services.notification import domain, store
@@ -140,6 +139,9 @@ class Mails:
     """Sends the mails of the subscriber `mail`; the inbox row is their only trace in the database."""
 
     def __init__(self, mailer: Mailer) -> None:
+        # Only where mail is sent: it is no small import for every consumer.
+        from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
         self._mailer = mailer
         self._templates = Environment(
             loader=PackageLoader("services.notification"),
