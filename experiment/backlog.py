@@ -47,7 +47,7 @@ async def write_backlog(
     database = Database(settings, _NAME)
     writer = _Writer([UUID(user) for user in users], backlog, phase, random.Random(seed), clock)  # noqa: S311
     try:
-        async with UnitsOfWork(database, "order", telemetry).begin() as uow:
+        async with UnitsOfWork(database, "order", telemetry.spans).begin() as uow:
             while len(writer.entries) < events:
                 writer.write_part(uow, events)
                 await uow.flush()

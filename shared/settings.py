@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared import failpoints
 from shared.errors import ConfigurationError
 
+BrokerName = Literal["rabbit", "kafka"]
 Role = Literal["api", "relay", "consumer"]
 Seconds = Annotated[float, Field(gt=0)]
 Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
@@ -60,7 +61,7 @@ class Settings(BaseSettings):
         env_prefix="TANDEM_", frozen=True, extra="forbid", use_attribute_docstrings=True
     )
 
-    broker: Literal["rabbit", "kafka"]
+    broker: BrokerName
     """The broker that events go through."""
     roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
     """What this process does, separated by commas: `api` serves the service's HTTP, `relay` publishes its outbox,

@@ -19,7 +19,7 @@ from deploy.errors import DeployError
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _STATUS_ERROR = 2
 _JAEGER_TIMEOUT_S = 10.0
-# Jaeger finds spans by the exact key; these carry ids (see shared/telemetry/telemetry.py).
+# Jaeger finds spans by the exact key; these carry ids (see shared/telemetry/spans.py).
 _JAEGER_KEYS = ("tandem.event.subject", "messaging.message.id", "tandem.order.id", "tandem.user.id")
 
 

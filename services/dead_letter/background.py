@@ -92,8 +92,8 @@ async def measure(parts: Parts) -> None:
         async with parts.units.begin() as uow:
             return await handlers.count_letters(uow)
 
-    places = queues_of(parts.broker, parts.telemetry, events.places(parts.settings), dead_letter_group=GROUP)
-    await Gauges(parts.settings, parts.telemetry, {"dead_letters": count, **places}).run()
+    places = queues_of(parts.broker, parts.settings.broker, events.places(parts.settings), dead_letter_group=GROUP)
+    await Gauges(parts.settings, parts.telemetry.metrics.measurements, {"dead_letters": count, **places}).run()
 
 
 async def forget(parts: Parts) -> None:

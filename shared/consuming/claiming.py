@@ -15,7 +15,7 @@ from shared.consuming.batch import Batch, Status, Work, retry_with_followers
 from shared.consuming.claims import Claims, ClaimState
 from shared.errors import UnavailableError
 from shared.settings import Settings
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -30,14 +30,12 @@ class Claiming:
     While Redis is away everything goes on unclaimed: the inbox alone still keeps every effect single.
     """
 
-    def __init__(
-        self, settings: Settings, subscription: Subscription, claims: Claims, telemetry: Telemetry
-    ) -> None:
+    def __init__(self, settings: Settings, subscription: Subscription, claims: Claims, metrics: Metrics) -> None:
         # A dead holder's heartbeat runs out within its TTL; twice that, and the holder lives.
         self._busy_wait_max_s = 2 * settings.heartbeat_ttl_s
         self._subscription = subscription
         self._claims = claims
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._redis_away_until = 0.0
 
     async def claim(self, batch: Batch) -> None:
@@ -55,13 +53,13 @@ class Claiming:
     async def claim_once(self, works: Sequence[Work]) -> list[Work]:
         """Claim `works` and return those that are busy; those that are done become duplicates."""
         if self._redis_is_away():
-            self._telemetry.without_claims(self._subscription, len(works))
+            self._metrics.without_claims(self._subscription, len(works))
             return []
         try:
             claims = await self._claims.claim(self._subscription.subscriber, [work.envelope for work in works])
         except UnavailableError as error:
             self._redis_lost(error)
-            self._telemetry.without_claims(self._subscription, len(works))
+            self._metrics.without_claims(self._subscription, len(works))
             return []
         busy: list[Work] = []
         outcomes: Counter[StrEnum] = Counter()
@@ -74,7 +72,7 @@ class Claiming:
                 busy.append(work)
             else:
                 work.attempt = claim.attempt
-        self._telemetry.claimed(self._subscription, outcomes)
+        self._metrics.claimed(self._subscription, outcomes)
         return busy
 
     async def mark_done(self, works: Sequence[Work]) -> None:

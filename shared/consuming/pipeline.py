@@ -49,13 +49,13 @@ class Pipeline:
         self.subscription = subscription = self._intake.subscription
         fail_points = FailPoints.told(settings.failpoints)
         patience = Patience(settings, subscription)
-        transaction = Transaction(settings, subscription, units, telemetry, fail_points)
+        transaction = Transaction(settings, subscription, units, telemetry.spans, fail_points)
         letters = DeadLetterSender(settings, subscription, broker, subscriber.transient, patience.run)
-        self._claiming = Claiming(settings, subscription, claims, telemetry)
+        self._claiming = Claiming(settings, subscription, claims, telemetry.metrics)
         self._attempts = Attempts(settings, subscriber, subscription, transaction.run, patience)
         self._finishing = Finishing(letters, self._claiming, fail_points)
         self._suspects = Suspects(settings, self._claiming, self._attempts, self._finishing)
-        self._telemetry = telemetry
+        self._metrics = telemetry.metrics
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
         """Process a batch; return one settlement for each delivery, in the same order.
@@ -79,5 +79,5 @@ class Pipeline:
         batch.close()
         await self._finishing.send_receipts(batch)
         outcome = batch.outcome()
-        self._telemetry.processed(self.subscription, Counter(outcome), time.perf_counter() - started)
+        self._metrics.processed(self.subscription, Counter(outcome), time.perf_counter() - started)
         return [Settlement.RETRY if status is Status.RETRIED else Settlement.ACK for status in outcome]

@@ -15,7 +15,7 @@ from shared.errors import DelayError, PermanentError, TransientError
 from shared.failpoints import FailPoints
 from shared.publishing.uow import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry.spans import Spans
 
 
 class Transaction:
@@ -26,13 +26,13 @@ class Transaction:
         settings: Settings,
         subscription: Subscription,
         units: UnitsOfWork,
-        telemetry: Telemetry,
+        spans: Spans,
         fail_points: FailPoints | None,
     ) -> None:
         self._timeout_s = settings.handler_timeout_s
         self._subscription = subscription
         self._units = units
-        self._telemetry = telemetry
+        self._spans = spans
         self._fail_points = fail_points
 
     async def run(self, works: Sequence[Work]) -> None:
@@ -46,9 +46,7 @@ class Transaction:
             self._fail_points.reach(failpoints.BEFORE_EFFECT)
         limit = asyncio.timeout(self._timeout_s)
         try:
-            with self._telemetry.process_batch(
-                self._subscription, [work.envelope for work in works]
-            ) as batch_span:
+            with self._spans.process_batch(self._subscription, [work.envelope for work in works]) as batch_span:
                 async with limit, self._units.begin() as uow:
                     await self._take_effect(works, uow, batch_span, spans)
         except TimeoutError as error:
@@ -64,7 +62,7 @@ class Transaction:
                 status = (work.status or Status.DONE).value
                 if failure is not None:
                     status = Status.DEAD_LETTERED.value if isinstance(failure, PermanentError) else "rolled_back"
-                self._telemetry.end_process(span, status, failure or work.error)
+                self._spans.end_process(span, status, failure or work.error)
 
     async def _take_effect(
         self, works: Sequence[Work], uow: UnitOfWork, batch_span: Any, spans: list[tuple[Any, Work]]
@@ -77,10 +75,10 @@ class Transaction:
             if (work.envelope.source, work.envelope.id) not in fresh:
                 work.status = Status.DUPLICATE
                 continue
-            span = self._telemetry.start_process(self._subscription, work.envelope, batch_span)
+            span = self._spans.start_process(self._subscription, work.envelope, batch_span)
             if span is not None:
                 spans.append((span, work))
-            with nullcontext() if span is None else self._telemetry.inside(span):
+            with nullcontext() if span is None else self._spans.inside(span):
                 await self._handle(work, uow, alone=alone)
         aside = [work.envelope for work in works if work.status in PUT_ASIDE]
         if aside:

@@ -58,16 +58,16 @@ def build_parts(service_name: str, settings: Settings) -> Parts:
     telemetry = Telemetry(settings, service_name, process_name)
     database = Database(settings, process_name)
     broker = create_broker(settings, process_name)
-    telemetry.settlement_failures_from(lambda: broker.settlement_failures)
+    telemetry.metrics.settlement_failures_from(lambda: broker.settlement_failures)
     return Parts(
         process_name=process_name,
         settings=settings,
         telemetry=telemetry,
         database=database,
-        units=UnitsOfWork(database, service_name, telemetry),
+        units=UnitsOfWork(database, service_name, telemetry.spans),
         claims=Claims(settings),
         broker=broker,
-        circuit_breakers=CircuitBreakers(telemetry.breaker, settings.breaker_open_s),
+        circuit_breakers=CircuitBreakers(telemetry.metrics.breaker, settings.breaker_open_s),
         outbox_gate=OutboxGate(database, settings.outbox_rows_max),
     )
 

@@ -14,7 +14,7 @@ from shared.consuming.subscriber import Subscriber
 from shared.errors import UnavailableError
 from shared.process.parts import Parts
 from shared.process.service import Service
-from shared.telemetry.telemetry import prometheus_page
+from shared.telemetry.provider import prometheus_page
 
 _TIMEOUT_S = 3.0
 _NOT_NEEDED = frozenset({"redis"})

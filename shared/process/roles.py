@@ -80,8 +80,8 @@ async def consume(work: Work) -> None:
     for background_task in work.service.background_tasks:
         tasks.create_task(background_task(parts))
     if pipelines:
-        queues = queues_of(parts.broker, parts.telemetry, [pipeline.subscription for pipeline in pipelines])
-        tasks.create_task(Gauges(parts.settings, parts.telemetry, queues).run())
+        queues = queues_of(parts.broker, parts.settings.broker, [pipeline.subscription for pipeline in pipelines])
+        tasks.create_task(Gauges(parts.settings, parts.telemetry.metrics.measurements, queues).run())
         tasks.create_task(keep_pruning(parts.database, inbox.prune, parts.settings.inbox_retention_s))
 
 
@@ -95,7 +95,9 @@ async def relay(work: Work) -> None:
         return
     for shard in range(parts.settings.relay_shards):
         tasks.create_task(Relay(parts.settings, parts.broker, parts.telemetry, shard).run())
-    tasks.create_task(Gauges(parts.settings, parts.telemetry, outbox_of(parts.database)).run())
+    tasks.create_task(
+        Gauges(parts.settings, parts.telemetry.metrics.measurements, outbox_of(parts.database)).run()
+    )
 
 
 async def serve(work: Work) -> None:

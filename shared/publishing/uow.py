@@ -19,7 +19,7 @@ from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.bulk import insert_of_arrays
 from shared.publishing.outbox import NOTIFY_CHANNEL, insert_outbox, outbox_row
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry.spans import Spans
 
 _NOTIFY = text(f"select pg_notify('{NOTIFY_CHANNEL}', '')")
 
@@ -30,10 +30,10 @@ class UnitOfWork:
     Changes told under one key are carried out in the order told, whatever else the batch holds.
     """
 
-    def __init__(self, connection: AsyncConnection, service: str, telemetry: Telemetry) -> None:
+    def __init__(self, connection: AsyncConnection, service: str, spans: Spans) -> None:
         self.connection = connection
         self._service = service
-        self._telemetry = telemetry
+        self._spans = spans
         self._outbox: list[Mapping[str, Any]] = []
         self._groups: list[tuple[Executable, list[Mapping[str, Any]]]] = []
         self._newest_group_of: dict[int, int] = {}
@@ -84,7 +84,7 @@ class UnitOfWork:
         served; `link` is the traceparent of another event that this one builds on. Raises `EventTooLargeError`.
         """
         cause = self._cause
-        with self._telemetry.create(data.channel, data.event_type, subject, cause, link) as created:
+        with self._spans.create(data.channel, data.event_type, subject, cause, link) as created:
             event = Envelope(
                 id=created.event_id,
                 source=f"/services/{self._service}",
@@ -127,10 +127,10 @@ class UnitOfWork:
 class UnitsOfWork:
     """Opens units of work on one service's database."""
 
-    def __init__(self, database: Database, service: str, telemetry: Telemetry) -> None:
+    def __init__(self, database: Database, service: str, spans: Spans) -> None:
         self._database = database
         self._service = service
-        self._telemetry = telemetry
+        self._spans = spans
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
@@ -139,6 +139,6 @@ class UnitsOfWork:
         Raises `UnavailableError` and `TransientError` as `database.database_errors` maps them.
         """
         async with self._database.transaction() as connection:
-            uow = UnitOfWork(connection, self._service, self._telemetry)
+            uow = UnitOfWork(connection, self._service, self._spans)
             yield uow
             await uow.flush()

@@ -1,4 +1,4 @@
-"""Gauges that nobody counts along the way: the outbox and the queues are asked how they stand, again and again."""
+"""Gauges that nobody counts along the way: outbox and queues are asked, again and again, how they stand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import structlog
 
 from shared.broker.base import Inspector, QueueState, Subscription
 from shared.errors import TransientError
-from shared.settings import Settings
-from shared.telemetry.measurements import Sample
-from shared.telemetry.telemetry import Telemetry
+from shared.settings import BrokerName, Settings
+from shared.telemetry.conventions import MESSAGING_SYSTEM
+from shared.telemetry.measurements import Measurements, Sample
 
 _log = structlog.get_logger(__name__)
 
@@ -27,12 +27,13 @@ class Gauges:
     dead-letter service for everybody's, since a consumer that has stopped says nothing.
     """
 
-    def __init__(self, settings: Settings, telemetry: Telemetry, asks: Mapping[str, Ask]) -> None:
+    def __init__(self, settings: Settings, measurements: Measurements, asks: Mapping[str, Ask]) -> None:
         self._interval_s = settings.metrics_interval_s
-        self._measurements = telemetry.measurements
+        self._measurements = measurements
         self._asks = asks
 
     async def run(self) -> None:
+        """Ask all questions at once, wait, and again; a question that fails stops no other."""
         while True:
             await asyncio.gather(*(self._measure(question, ask) for question, ask in self._asks.items()))
             await asyncio.sleep(self._interval_s)
@@ -52,13 +53,13 @@ class Gauges:
 
 def queues_of(
     inspector: Inspector,
-    telemetry: Telemetry,
+    broker: BrokerName,
     subscriptions: Sequence[Subscription],
     *,
     dead_letter_group: str | None = None,
 ) -> dict[str, Ask]:
-    """How their queues stand, and, if it is said who consumes them, their dead-letter places."""
-    system = telemetry.messaging_system
+    """How these subscriptions' queues stand, and, if it is said who consumes them, their dead-letter places."""
+    system = MESSAGING_SYSTEM[broker]
 
     async def ask_queues() -> list[Sample]:
         return _of_queues(system, await inspector.queue_states(subscriptions))

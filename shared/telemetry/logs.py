@@ -1,6 +1,6 @@
 """Logs: one JSON object per line on standard output, with the trace they belong to. No payloads.
 
-    {"event": "connected", "level": "info", "logger": "shared.process.process", "service": "order",
+    {"event": "process.started", "level": "info", "logger": "shared.process.roles", "service": "order",
      "timestamp": "2026-01-31T12:00:00.000000Z", "trace_id": "…", "span_id": "…"}
 
 `structlog.get_logger(__name__)` and the standard library's loggers end in the same handler.
@@ -16,7 +16,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from shared.telemetry.telemetry import current_trace_ids
+from shared.telemetry.spans import current_trace_ids
 
 # They log each connection and each retry at INFO; what matters of that, our own modules say.
 _CHATTY = ("aiokafka", "aio_pika", "aiormq", "faststream", "httpx", "uvicorn.access", "alembic")

@@ -1,5 +1,7 @@
-"""What is only known by asking. A value is there for as long as its last answer stands: by an old one, whatever is
-in trouble would look well."""
+"""The last answers to questions about what nobody counts: how queues, outbox and dead letters stand.
+
+A value is there for as long as its last answer stands: by an old one, whatever is in trouble would look well.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,14 @@ class Measurements:
         self._answers: dict[str, Sequence[Sample]] = {}
 
     def answered(self, question: str, samples: Sequence[Sample]) -> None:
-        """All that was answered; what was said before is over."""
+        """Replace what was known by this answer."""
         self._answers[question] = (*samples, Sample(UP, 1, {"tandem.question": question}))
 
     def failed(self, question: str) -> None:
-        """Nothing is known any more."""
+        """Forget what was known: the question was not answered."""
         self._answers[question] = (Sample(UP, 0, {"tandem.question": question}),)
 
     def of(self, metric: str) -> list[Sample]:
-        """Those of one metric. May be called in any thread, as exporters do."""
+        """The values of one metric. May be called in any thread, as exporters do."""
         answers = list(self._answers.values())
         return [sample for answer in answers for sample in answer if sample.metric == metric]

@@ -90,7 +90,7 @@ def test_only_the_unit_of_work_begins_and_ends_transactions(part: str) -> None:
 
 
 def test_telemetry_only_sets_the_one_switch_that_its_library_has() -> None:
-    telemetry = tree(REPOSITORY / "shared" / "telemetry" / "telemetry.py")
+    telemetry = tree(REPOSITORY / "shared" / "telemetry" / "provider.py")
     uses = [node for node in ast.walk(telemetry) if isinstance(node, ast.Attribute) and node.attr == "environ"]
     calls = [
         node.func.attr

@@ -42,7 +42,7 @@ async def main(channel: str, values: bytes) -> None:
             subscriber=Subscriber(channel, SUBSCRIBER, (Handler(Happened, on_happened),)),
             broker=broker,
             claims=claims,
-            units=UnitsOfWork(Database(settings, channel), "tester", telemetry),
+            units=UnitsOfWork(Database(settings, channel), "tester", telemetry.spans),
             telemetry=telemetry,
         )
         await broker.subscribe(pipeline.subscription, pipeline)

@@ -29,7 +29,7 @@ async def test_no_message_is_loaded_to_list_letters_or_to_note_what_became_of_th
 
     for _ in range(2):
         async with database.transaction() as connection:
-            uow = UnitOfWork(connection, "dead_letter", rabbit_world.telemetry)
+            uow = UnitOfWork(connection, "dead_letter", rabbit_world.telemetry.spans)
             await handlers.receive(uow, [received], policy, alert_interval_s=60)
             [letter] = await handlers.list_letters(uow, store.Filter(), None, 10)
             await uow.flush()

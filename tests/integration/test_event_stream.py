@@ -218,7 +218,7 @@ async def test_postgresql_that_hangs_under_load_loses_and_doubles_nothing(rabbit
     """Its sockets stay open and nothing is answered: only time-outs tell."""
     world = rabbit_world
     async with world.consumer(
-        units=UnitsOfWork(await world.opened_database(postgres_timeout_s=1.0), "tester", world.telemetry)
+        units=UnitsOfWork(await world.opened_database(postgres_timeout_s=1.0), "tester", world.telemetry.spans)
     ):
         publishing = asyncio.create_task(load(world))
         await world.await_effects(50)

@@ -22,7 +22,7 @@ from shared.process.service import Service
 from shared.publishing.outbox import insert_outbox, outbox_row, outbox_state
 from shared.telemetry.gauges import Gauges
 from shared.telemetry.measurements import Sample
-from shared.telemetry.telemetry import prometheus_page
+from shared.telemetry.provider import prometheus_page
 from tests.integration.letters import letters_of
 from tests.integration.world import SUBSCRIBER, Happened, World, eventually, happened
 
@@ -99,7 +99,11 @@ async def test_what_nobody_answers_any_more_has_no_value(rabbit_world: World) ->
             raise UnavailableError("gone")
         return [Sample("tandem.queue.messages", 7, {"tandem.queue": question})]
 
-    gauges = Gauges(rabbit_world.settings(metrics_interval_s=0.05), rabbit_world.telemetry, {question: ask})
+    gauges = Gauges(
+        rabbit_world.settings(metrics_interval_s=0.05),
+        rabbit_world.telemetry.metrics.measurements,
+        {question: ask},
+    )
     asking = asyncio.create_task(gauges.run())
 
     def said() -> tuple[list[float], list[float]]:

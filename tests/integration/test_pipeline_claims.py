@@ -14,7 +14,7 @@ from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
 from shared.event import Event
 from shared.publishing.uow import UnitOfWork
-from shared.telemetry.telemetry import prometheus_page
+from shared.telemetry.provider import prometheus_page
 from tests.integration.world import Happened, World, happened, take_effect
 
 ACK, RETRY = Settlement.ACK, Settlement.RETRY

@@ -125,7 +125,7 @@ class World:
         """Make the tables, or empty them: a database per test would cost a second, and more to shut down."""
         await asyncio.to_thread(self.runtime.ensure_databases, [DATABASE])
         self.database = await self.opened_database()
-        self.units = UnitsOfWork(self.database, "tester", self.telemetry)
+        self.units = UnitsOfWork(self.database, "tester", self.telemetry.spans)
         async with self.database.engine.begin() as connection:
             for part in (inbox.metadata, outbox.metadata, metadata):
                 await connection.run_sync(part.create_all)

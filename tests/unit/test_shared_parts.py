@@ -18,7 +18,7 @@ from shared.errors import PermanentError, SchemaViolationError, TransientError, 
 from shared.event import Event, EventData
 from shared.publishing.outbox import VIRTUAL_SHARDS, outbox_row, shard_of
 from shared.publishing.uow import UnitOfWork
-from shared.telemetry import telemetry
+from shared.telemetry import spans
 
 # -- errors
 
@@ -71,7 +71,7 @@ def test_an_outbox_row_is_ready_to_be_sent() -> None:
     }
 
 
-# -- telemetry
+# -- spans
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -79,10 +79,10 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 @pytest.mark.parametrize(("flags", "sampled"), [("01", True), ("00", False)])
 def test_a_traceparent_is_read_and_written_back(flags: str, sampled: bool) -> None:
     traceparent = f"00-{TRACE}-{SPAN}-{flags}"
-    context = telemetry._parse(traceparent)
+    context = spans._parse(traceparent)
     assert context is not None
-    assert telemetry._format(context) == traceparent
-    assert telemetry.is_sampled(traceparent) is sampled
+    assert spans._format(context) == traceparent
+    assert spans.is_sampled(traceparent) is sampled
     assert context.is_remote
 
 
@@ -102,14 +102,14 @@ def test_a_traceparent_is_read_and_written_back(flags: str, sampled: bool) -> No
     ],
 )
 def test_a_malformed_traceparent_is_no_trace(traceparent: str | None) -> None:
-    assert telemetry._parse(traceparent) is None
+    assert spans._parse(traceparent) is None
 
 
 @given(st.text() | st.from_regex(r"[0-9a-f-]{0,80}", fullmatch=True))
 def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
-    telemetry._parse(traceparent)
-    telemetry.is_sampled(traceparent)
-    telemetry._links([traceparent, None])
+    spans._parse(traceparent)
+    spans.is_sampled(traceparent)
+    spans._links([traceparent, None])
 
 
 def test_destinations_have_their_brokers_names() -> None:

@@ -55,7 +55,7 @@ def connection() -> Connection:
 
 @pytest.fixture
 def uow(connection: Connection, telemetry: Telemetry) -> UnitOfWork:
-    return UnitOfWork(connection, "tests", telemetry)  # type: ignore[arg-type]
+    return UnitOfWork(connection, "tests", telemetry.spans)  # type: ignore[arg-type]
 
 
 def event(key: str) -> Envelope:
@@ -154,7 +154,7 @@ async def test_every_key_keeps_its_order_and_discarded_events_leave_nothing(
 ) -> None:
     """A model: what each key told, event by event, without the discarded ones."""
     connection = Connection()
-    uow = UnitOfWork(connection, "tests", telemetry)  # type: ignore[arg-type]
+    uow = UnitOfWork(connection, "tests", telemetry.spans)  # type: ignore[arg-type]
     expected: dict[str, list[tuple[int, int]]] = defaultdict(list)
     published: list[int] = []
     number = 0

@@ -1,0 +1,93 @@
+"""Metrics: what one process counts and times along an event's way, and what it only knows by asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
+
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+
+from shared.broker.base import Subscription
+from shared.settings import BrokerName
+from shared.telemetry.conventions import (
+    DURATION_BUCKETS_S,
+    destination_attributes,
+    process_attributes,
+)
+from shared.telemetry.measurements import METRICS, Measurements
+
+
+class Metrics:
+    """One process's counters, histograms and gauges."""
+
+    def __init__(self, meter: Meter, broker: BrokerName) -> None:
+        self._broker = broker
+        self._sent = meter.create_counter("messaging.client.sent.messages", "{message}")
+        self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}")
+        self._send_duration = _durations(
+            meter, "messaging.client.operation.duration", "One published batch, until confirmed"
+        )
+        self._process_duration = _durations(
+            meter,
+            "messaging.process.duration",
+            "One batch's way through the pipeline, by queue and status",
+        )
+        self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
+        self.measurements = Measurements()
+        for name, (unit, description) in METRICS.items():
+            meter.create_observable_gauge(name, [partial(self._observe, name)], unit, description)
+        self._settlement_failures: Callable[[], Mapping[str, int]] = dict
+        meter.create_observable_counter(
+            "tandem.settlement.failures",
+            [self._observe_settlement_failures],
+            "{message}",
+            "Settlements that the broker refused or never got; these messages come again",
+        )
+        self._breaker_state = meter.create_gauge(
+            "tandem.breaker.state", "1", "Circuit breaker: 0 closed, 1 half-open, 2 open"
+        )
+
+    def sent(self, channel: str, *, confirmed: int, failed: int, duration_s: float) -> None:
+        """Count a published batch's events, and record how long it took until all were confirmed or were not."""
+        attributes = destination_attributes(self._broker, channel)
+        self._send_duration.record(duration_s, {**attributes, "messaging.operation.name": "send"})
+        self._sent.add(confirmed, {**attributes, "tandem.status": "confirmed"})
+        if failed:
+            self._sent.add(failed, {**attributes, "tandem.status": "failed"})
+
+    def processed(self, subscription: Subscription, counts: Mapping[StrEnum, int], duration_s: float) -> None:
+        """Count a batch's deliveries by status and record how long the batch took."""
+        base = process_attributes(self._broker, subscription) | {"tandem.queue": subscription.queue}
+        for status, count in counts.items():
+            self._consumed.add(count, {**base, "tandem.status": status.value})
+            self._process_duration.record(duration_s, {**base, "tandem.status": status.value})
+
+    def claimed(self, subscription: Subscription, outcomes: Mapping[StrEnum, int]) -> None:
+        """Count claims by outcome."""
+        for outcome, count in outcomes.items():
+            self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": outcome.value})
+
+    def without_claims(self, subscription: Subscription, count: int) -> None:
+        """Redis is away: so many events go on under the inbox alone."""
+        self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": "unavailable"})
+
+    def breaker(self, name: str, state: int) -> None:
+        """A circuit breaker's state: 0 closed, 1 half-open, 2 open."""
+        self._breaker_state.set(state, {"tandem.breaker": name})
+
+    def settlement_failures_from(self, source: Callable[[], Mapping[str, int]]) -> None:
+        """Where to ask for the settlements that failed since the start, by queue."""
+        self._settlement_failures = source
+
+    def _observe(self, metric: str, _options: CallbackOptions) -> list[Observation]:
+        return [Observation(sample.value, sample.attributes) for sample in self.measurements.of(metric)]
+
+    def _observe_settlement_failures(self, _options: CallbackOptions) -> list[Observation]:
+        return [
+            Observation(count, {"tandem.queue": queue}) for queue, count in self._settlement_failures().items()
+        ]
+
+
+def _durations(meter: Meter, name: str, description: str) -> Histogram:
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S)

@@ -1,0 +1,109 @@
+"""Sets up the OpenTelemetry SDK for one process, with exporters to where its spans and metrics go.
+
+Exporters are imported only where the settings ask for them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.metrics import Meter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Tracer
+
+from shared.settings import Settings
+from shared.telemetry.conventions import SCHEMA_URL
+
+_SCOPE = "tandem"
+_OTLP_TIMEOUT_S = 5
+_SPANS_DELAY_MS = 500
+_SPANS_WAITING_MAX = 8_192
+
+
+class Provider:
+    """One process's tracer and meter.
+
+    Spans go to OTLP JSON-lines files, to an OTLP endpoint, or nowhere; metrics to such files, and always to the
+    page for Prometheus.
+    """
+
+    def __init__(self, settings: Settings, service: str, process: str) -> None:
+        resource = Resource.create(
+            {"service.name": service, "service.instance.id": f"{process}-{os.getpid()}"}, SCHEMA_URL
+        )
+        self._tracers = TracerProvider(
+            resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio))
+        )
+        readers = [_prometheus_reader()]
+        if settings.otlp_dir is not None:
+            settings.otlp_dir.mkdir(parents=True, exist_ok=True)
+            self._tracers.add_span_processor(_span_files(settings.otlp_dir, process))
+            readers.append(_metric_files(settings.otlp_dir, process, settings.metrics_interval_s))
+        if settings.otlp_endpoint is not None:
+            self._tracers.add_span_processor(_span_endpoint(settings.otlp_endpoint))
+        self._meters = MeterProvider(metric_readers=readers, resource=resource)
+        self.tracer: Tracer = self._tracers.get_tracer(_SCOPE, schema_url=SCHEMA_URL)
+        self.meter: Meter = self._meters.get_meter(_SCOPE, schema_url=SCHEMA_URL)
+
+    def instrument_http(self, app: Any) -> None:
+        """Give every request of a FastAPI application a server span (probes and metrics excepted)."""
+        os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # the only switch that the library has
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+        FastAPIInstrumentor.instrument_app(
+            app,
+            tracer_provider=self._tracers,
+            meter_provider=self._meters,
+            excluded_urls="health/.*,metrics",
+            exclude_spans=["send", "receive"],
+        )
+
+    def shutdown(self) -> None:
+        """Flush what is waiting and stop; bounded by the exporters' own timeouts."""
+        self._tracers.shutdown()
+        self._meters.shutdown()
+
+
+def _span_files(directory: Path, process: str) -> BatchSpanProcessor:
+    from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
+
+    return BatchSpanProcessor(
+        FileSpanExporter(directory / f"traces-{process}.jsonl"),
+        schedule_delay_millis=_SPANS_DELAY_MS,
+        max_queue_size=_SPANS_WAITING_MAX,
+    )
+
+
+def _metric_files(directory: Path, process: str, interval_s: float) -> MetricReader:
+    from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
+
+    exporter = FileMetricExporter(directory / f"metrics-{process}.jsonl")
+    return PeriodicExportingMetricReader(exporter, interval_s * 1_000)
+
+
+def _span_endpoint(endpoint: str) -> BatchSpanProcessor:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return BatchSpanProcessor(
+        OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_OTLP_TIMEOUT_S)
+    )
+
+
+def _prometheus_reader() -> MetricReader:
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+
+    return PrometheusMetricReader()
+
+
+def prometheus_page() -> tuple[bytes, str]:
+    """Every metric of this process in Prometheus's text format, and that format's content type."""
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    return generate_latest(), CONTENT_TYPE_LATEST

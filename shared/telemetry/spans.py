@@ -1,0 +1,207 @@
+"""Spans: one trace leads from the HTTP request to the last effect.
+
+The request's span → `create` (its context is the event's `traceparent`) → `send` in the relay and `process` in
+each subscriber. A batch has a span of its own, joined to its events' spans by links, since it belongs to many
+traces at once. No payload enters a span. Events that are not sampled cost nothing: their spans are not started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+)
+from uuid_utils import uuid7
+
+from shared.broker.base import Subscription, destination_name
+from shared.envelope import Envelope
+from shared.settings import BrokerName
+from shared.telemetry.conventions import destination_attributes, process_attributes
+
+_LINKS_MAX = 128  # the SDK's own limit per span; the other spans of the batch still link to it
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new event's id and the trace context that it carries, None when there is none."""
+
+    event_id: str
+    traceparent: str | None
+
+
+def is_sampled(traceparent: str | None) -> bool:
+    """Whether a W3C `traceparent` says that its trace is recorded."""
+    return traceparent is not None and traceparent[-2:] == "01"
+
+
+def _parse(traceparent: str | None) -> SpanContext | None:
+    """The remote span that a W3C Trace Context `traceparent` names; None when absent or malformed."""
+    try:
+        version, trace_id, span_id, flags = (traceparent or "").split("-")
+        context = SpanContext(
+            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
+        )
+    except ValueError:
+        return None
+    return context if context.is_valid and version == "00" else None
+
+
+def _format(context: SpanContext) -> str:
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"
+
+
+def _links(traceparents: Sequence[str | None]) -> list[Link]:
+    contexts = (_parse(traceparent) for traceparent in traceparents if is_sampled(traceparent))
+    return [Link(context) for context in contexts if context is not None][:_LINKS_MAX]
+
+
+def current_trace_ids() -> dict[str, str]:
+    """`trace_id` and `span_id` of the running span for a log line; empty outside a span."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+class Spans:
+    """Starts one process's spans of events and batches."""
+
+    def __init__(self, tracer: Tracer, broker: BrokerName) -> None:
+        self._tracer = tracer
+        self._broker = broker
+
+    @contextmanager
+    def create(
+        self,
+        channel: str,
+        event_type: str,
+        subject: str,
+        cause: Envelope | None = None,
+        link: str | None = None,
+    ) -> Iterator[Created]:
+        """The PRODUCER span whose context the new event carries; `subject` makes it findable."""
+        event_id = str(uuid7())
+        if cause is not None and cause.traceparent is not None and not is_sampled(cause.traceparent):
+            yield Created(event_id, cause.traceparent)
+            return
+        name = f"create {destination_name(self._broker, channel)}"
+        span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, links=_links([link]))
+        if span.is_recording():
+            span.set_attributes(
+                {
+                    **destination_attributes(self._broker, channel),
+                    "messaging.operation.name": "create",
+                    "messaging.operation.type": "create",
+                    "messaging.message.id": event_id,
+                    "tandem.event.type": event_type,
+                    "tandem.event.subject": subject,
+                }
+            )
+        with trace.use_span(span, end_on_exit=True):
+            yield Created(event_id, _format(span.get_span_context()))
+
+    def sent(
+        self,
+        channel: str,
+        events: Sequence[tuple[str, str, str | None]],
+        started_ns: int,
+        ended_ns: int,
+        failed: frozenset[str] = frozenset(),
+    ) -> None:
+        """The CLIENT spans of a published batch of (event id, event type, traceparent): its own, and one for each
+        sampled event; `failed` holds unconfirmed ids."""
+        links = _links([traceparent for _, _, traceparent in events])
+        if not links:
+            return
+        name = f"send {destination_name(self._broker, channel)}"
+        attributes = {
+            **destination_attributes(self._broker, channel),
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+        }
+        batch = self._tracer.start_span(
+            f"{name} batch", otel_context.Context(), SpanKind.CLIENT,
+            {**attributes, "messaging.batch.message_count": len(events)}, links, started_ns,
+        )  # fmt: skip
+        for event_id, event_type, traceparent in events:
+            parent = _parse(traceparent) if is_sampled(traceparent) else None
+            if parent is None:
+                continue
+            span = self._tracer.start_span(
+                name,
+                trace.set_span_in_context(NonRecordingSpan(parent), otel_context.Context()),
+                SpanKind.CLIENT,
+                {**attributes, "messaging.message.id": event_id, "tandem.event.type": event_type},
+                [Link(batch.get_span_context())],
+                started_ns,
+            )
+            if event_id in failed:
+                span.set_status(Status(StatusCode.ERROR, "not confirmed"))
+            span.end(ended_ns)
+        batch.end(ended_ns)
+
+    @contextmanager
+    def process_batch(self, subscription: Subscription, events: Sequence[Envelope]) -> Iterator[Span | None]:
+        """The batch's own span, linked to its sampled events; None when none of them is sampled."""
+        links = _links([event.traceparent for event in events])
+        if not links:
+            yield None
+            return
+        attributes: dict[str, str | int] = {
+            **process_attributes(self._broker, subscription),
+            "messaging.batch.message_count": len(events),
+        }
+        name = f"process {destination_name(self._broker, subscription.channel)} batch"
+        with self._tracer.start_as_current_span(
+            name, otel_context.Context(), SpanKind.CONSUMER, attributes, links
+        ) as span:
+            yield span
+
+    def start_process(self, subscription: Subscription, event: Envelope, batch: Span | None) -> Span | None:
+        """One event's CONSUMER span, child of the span that created it; None when it is not sampled.
+
+        Started when its handler starts; whoever started it ends it with `end_process` after the commit.
+        """
+        if event.traceparent is not None and not is_sampled(event.traceparent):
+            return None
+        parent = _parse(event.traceparent)
+        if event.traceparent is not None and parent is None:
+            return None
+        base = otel_context.Context()
+        context = base if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), base)
+        attributes = {
+            **process_attributes(self._broker, subscription),
+            "messaging.message.id": event.id,
+            "tandem.event.type": event.type,
+            "tandem.event.subject": event.subject or "",
+        }
+        name = f"process {destination_name(self._broker, subscription.channel)}"
+        links = [Link(batch.get_span_context())] if batch is not None else []
+        return self._tracer.start_span(name, context, SpanKind.CONSUMER, attributes, links)
+
+    @staticmethod
+    def inside(span: Span) -> AbstractContextManager[object]:
+        """Make `span` the current one without ending it."""
+        return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+
+    @staticmethod
+    def end_process(span: Span, status: str, error: BaseException | None = None) -> None:
+        """End an event's span; an error is named by its type and sentence, never by the payload."""
+        span.set_attribute("tandem.status", status)
+        if error is not None:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR, str(error).partition("\n")[0][:200]))
+        span.end()
