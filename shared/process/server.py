@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable
 from pkgutil import resolve_name
@@ -12,6 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from shared.errors import ConfigurationError
+from shared.process.garbage import rest_garbage_collector
 from shared.process.parts import Parts, build_parts
 from shared.process.process import FAILED, REFUSED, Process
 from shared.process.service import Service
@@ -19,7 +19,6 @@ from shared.settings import Settings
 from shared.telemetry import logs
 
 _KEEP_ALIVE_S = 30
-_GC_ALLOCATIONS = 50_000
 
 
 def run(service: Service, build: Callable[[str, Settings], Parts] = build_parts) -> int:
@@ -74,14 +73,3 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         self.begin_stop()
-
-
-def rest_garbage_collector() -> None:
-    """Leave the modules out of every collection, and collect once in many thousand allocations, not in 700.
-
-    A batch makes tens of thousands of objects, nearly all freed by reference counting: looking for cycles among
-    them, and among all that was imported, took a fifth of a consumer's CPU time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_ALLOCATIONS)
