@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
+from itertools import cycle, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +16,7 @@ import asyncpg
 import httpx
 import orjson
 
-from deploy.native.ports import Ports
+from deploy.native.ports import BLOCK_SIZE, Ports
 from deploy.paths import REPOSITORY
 from shared.migrate import migrate
 from tests.integration.world import SUBSCRIBER, World, eventually
@@ -93,7 +95,6 @@ async def letters_of(
     """Run the service for the world's subscription until the block is left, on its own database, which is emptied
     first, or on one that is brought along."""
     dsn = dsn or await emptied(world)
-    block = Ports.free_block().block
     values = {
         "redrive_poll_interval_s": 0.1,
         **world.setting_values(),
@@ -104,7 +105,7 @@ async def letters_of(
     }
     async with AsyncExitStack() as stack:
         urls = []
-        for port in range(block, block + replicas):
+        for port in islice(_ports(), replicas):
             await stack.enter_async_context(_replica({**values, "http_port": port}, environment))
             urls.append(f"http://127.0.0.1:{port}")
         letters = Letters(urls, dsn)
@@ -112,6 +113,13 @@ async def letters_of(
         for url in urls:
             await eventually(lambda url=url: _ready(letters, url), "the service is ready")  # type: ignore[misc]
         yield letters
+
+
+@cache
+def _ports() -> Iterator[int]:
+    """Those of one block in turn: it is held for as long as this process lives."""
+    block = Ports.free_block().block
+    return cycle(range(block, block + BLOCK_SIZE))
 
 
 @asynccontextmanager
