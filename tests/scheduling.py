@@ -22,10 +22,8 @@ WORKER_MEMORY_BYTES = 3 * 2**30
 """A worker with its servers and, for the system tests, every service."""
 
 ONE_BY_ONE = (
-    "tests/compare/test_command.py",
     "tests/conformance/test_conformance.py",
     "tests/faults/test_clusters.py",
-    "tests/faults/test_short_form.py",
     "tests/integration/test_deploy_runtime.py",
     "tests/integration/test_event_stream.py",
     "tests/integration/test_poison.py",
