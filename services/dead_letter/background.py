@@ -28,7 +28,10 @@ _FORGET_INTERVAL_S = 3_600.0
 
 
 async def keep_and_give_back(parts: Parts) -> None:
-    """Both, with the same alerts. Raises `ConfigurationError` when no place is named."""
+    """Keep dead letters and give them back, with the same alerts for both.
+
+    Raises `ConfigurationError` when no subscription is named.
+    """
     if not parts.settings.dead_letter_subscriptions:
         raise ConfigurationError("TANDEM_DEAD_LETTER_SUBSCRIPTIONS must name at least one subscription")
     mailer = Mailer(parts.settings, parts.circuit_breakers.named("smtp")) if parts.settings.alert_mail_to else None
@@ -39,7 +42,7 @@ async def keep_and_give_back(parts: Parts) -> None:
 
 
 async def keep(parts: Parts, alerts: Alerts) -> None:
-    """Consume every dead-letter place."""
+    """Consume the dead-letter queue or topic of every subscription that is named."""
     for place in events.places(parts.settings):
         handler = letter_handler(parts, place, alerts)
         await until_available(
@@ -48,7 +51,7 @@ async def keep(parts: Parts, alerts: Alerts) -> None:
 
 
 def letter_handler(parts: Parts, place: Subscription, alerts: Alerts) -> BatchHandler:
-    """Keeps a batch in one transaction, or, when that fails, one by one."""
+    """What keeps the dead letters of `place`: a batch in one transaction, or, when that fails, one by one."""
     settings, policy = parts.settings, handlers.policy_of(parts.settings)
 
     async def keep_all(deliveries: Sequence[Delivery]) -> None:
@@ -85,8 +88,10 @@ async def give_back(parts: Parts, alerts: Alerts) -> None:
 
 
 async def measure(parts: Parts) -> None:
-    """Say how many letters there are, and how every subscriber's queue and dead-letter place stands: a subscriber
-    that has stopped cannot say it."""
+    """Report how many letters there are, and how every subscriber's queue and dead letters stand.
+
+    A subscriber that has stopped cannot report its own.
+    """
 
     async def count() -> list[Sample]:
         async with parts.units.begin() as uow:
@@ -97,7 +102,7 @@ async def measure(parts: Parts) -> None:
 
 
 async def forget(parts: Parts) -> None:
-    """Forget what has been finished for long, in portions."""
+    """Delete, in portions, the letters that were resolved or discarded long ago, once an hour."""
     while True:
         forgotten = 0
         with contextlib.suppress(TransientError):

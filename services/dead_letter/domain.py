@@ -95,7 +95,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """The part of a dead letter that changes.
+    """The part of a dead letter that changes; its message never does.
 
     `redrives` is the number of the last redrive, `tries` how many of those the schedule has used up since it came
     or somebody redrove it, `due_at` when it is looked at next (of a REDRIVEN one: when its answer is overdue).
@@ -128,7 +128,7 @@ class Redrive:
 
 
 def receive(letter_id: UUID, cause: Cause, *, redrive: int, whole: bool, now: datetime, policy: Policy) -> Letter:
-    """A letter that was not known before."""
+    """A new letter, as it is when it is first kept."""
     blank = Letter(
         id=letter_id,
         state=State.PENDING,
@@ -143,8 +143,10 @@ def receive(letter_id: UUID, cause: Cause, *, redrive: int, whole: bool, now: da
 
 
 def fail_again(letter: Letter, cause: Cause, redrive: int, now: datetime, policy: Policy) -> Letter:
-    """The subscriber had it once more, and it failed or is delayed again. What an earlier redrive says, or one
-    that was answered already, is a repetition and changes nothing."""
+    """The letter after its subscriber had it once more, and it failed or is delayed again.
+
+    What an earlier redrive says, or one that was answered already, is a repetition and changes nothing.
+    """
     seen = replace(letter, last_seen_at=now)
     answered = redrive == letter.redrives and letter.state is not State.REDRIVEN
     if redrive < letter.redrives or answered or letter.state in (State.RESOLVED, State.DISCARDED):
@@ -154,7 +156,7 @@ def fail_again(letter: Letter, cause: Cause, redrive: int, now: datetime, policy
 
 
 def resolve(letter: Letter, redrive: int, now: datetime) -> Letter:
-    """Its effect is recorded, whichever redrive did it."""
+    """The letter after its effect was recorded, whichever redrive did it."""
     return replace(
         letter,
         state=State.RESOLVED,
@@ -166,7 +168,7 @@ def resolve(letter: Letter, redrive: int, now: datetime) -> Letter:
 
 
 def redrive(letter: Letter, now: datetime, policy: Policy) -> Letter:
-    """It has been given back, because it was due or because somebody asked for it, with the next number.
+    """The letter after it was given back, because it was due or somebody asked for it, with the next number.
 
     What somebody asked for begins anew: with all tries, and all delays.
     """
@@ -184,13 +186,16 @@ def redrive(letter: Letter, now: datetime, policy: Policy) -> Letter:
 
 
 def hold(letter: Letter, now: datetime, wait_s: float) -> Letter:
-    """It could not be given back, and that is not its fault: it is looked at again after `wait_s`."""
+    """The letter after the broker did not take it, no fault of its own: it is looked at again after `wait_s`."""
     return letter if letter.asked else replace(letter, due_at=now + timedelta(seconds=wait_s))
 
 
 def fail_to_route(letter: Letter, now: datetime, policy: Policy) -> Letter:
-    """Its subscriber has no queue: nobody had it, and a moment later that will be no different. It waits, and is
-    parked in the end, as if it had failed again, whether the schedule or somebody wanted it redriven."""
+    """The letter after nobody was found who has its subscriber's queue.
+
+    A moment later that will be no different: it waits, and is parked in the end, as if it had failed again,
+    whether the schedule or somebody wanted it redriven.
+    """
     tries = 0 if letter.asked else letter.tries + 1
     unwanted = replace(letter, state=State.PENDING, tries=tries, asked=False, reason=None)
     if tries >= policy.attempts_max:
@@ -199,7 +204,7 @@ def fail_to_route(letter: Letter, now: datetime, policy: Policy) -> Letter:
 
 
 def is_used_up(letter: Letter, policy: Policy) -> bool:
-    """Whether the schedule may not give it back once more."""
+    """Whether the letter has been given back so often that the schedule may not do it once more."""
     counted = letter.state is State.REDRIVEN or _counts(letter)
     return not letter.asked and counted and letter.tries >= policy.attempts_max
 
@@ -209,7 +214,7 @@ def park(letter: Letter, reason: str) -> Letter:
 
 
 def ask(letter: Letter) -> Letter:
-    """Somebody wants it redriven. Raises `IllegalStateChangeError`."""
+    """The letter after somebody asked for it to be redriven. Raises `IllegalStateChangeError`."""
     if letter.state not in OPEN:
         raise IllegalStateChangeError(f"dead letter {letter.id} is {letter.state.value} and cannot be redriven")
     if not letter.whole:
@@ -218,7 +223,7 @@ def ask(letter: Letter) -> Letter:
 
 
 def discard(letter: Letter, reason: str, now: datetime) -> Letter:
-    """Somebody says that it need not take effect. Raises `IllegalStateChangeError`."""
+    """The letter after somebody said that it need not take effect. Raises `IllegalStateChangeError`."""
     if letter.state not in OPEN:
         raise IllegalStateChangeError(f"dead letter {letter.id} is {letter.state.value} and cannot be discarded")
     return replace(letter, state=State.DISCARDED, due_at=None, asked=False, reason=reason, last_seen_at=now)

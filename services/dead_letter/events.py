@@ -51,7 +51,7 @@ class Received:
 
 
 def places(settings: Settings) -> list[Subscription]:
-    """The subscriptions whose dead letters are kept, as far as they are known here."""
+    """The subscriptions whose dead letters are kept, as the settings name them."""
     return [
         Subscription(
             channel=channel,
@@ -65,7 +65,10 @@ def places(settings: Settings) -> list[Subscription]:
 
 
 def read(subscription: Subscription, delivery: Delivery) -> Received:
-    """Never fails: a message with strange headers, or with none, is a failure of unknown cause."""
+    """What a message from a dead-letter queue or topic says.
+
+    Never fails: a message with strange headers, or with none, is a failure of unknown cause.
+    """
     given = delivery.headers
     attributes = _attributes(delivery.body)
     return Received(

@@ -70,8 +70,10 @@ def policy_of(settings: Settings) -> Policy:
 async def receive(
     uow: UnitOfWork, received: Sequence[Received], policy: Policy, alert_interval_s: float
 ) -> list[Alarm]:
-    """Keep new letters, and note what became of those that were given back. Nothing comes in here twice with
-    effect: messages may be repeated. Returns the alerts to raise, one for each cause that had been quiet."""
+    """Keep new letters, note what became of those that were given back, and return the alerts to raise.
+
+    There is one alert for each cause that had been quiet. A message that is repeated has no second effect.
+    """
     now = await store.read_clock(uow.connection)
     first: dict[UUID, Received] = {}
     for one in received:
@@ -112,7 +114,7 @@ def _again(letter: Letter, one: Received, now: datetime, policy: Policy) -> Lett
 async def _raised(
     uow: UnitOfWork, alarms: Mapping[str, Alarm], now: datetime, alert_interval_s: float
 ) -> list[Alarm]:
-    """Those whose cause, by which they are found here, had been quiet for so long."""
+    """The alarms, by fingerprint, of those causes that had been quiet for so long."""
     quiet_since = now - timedelta(seconds=alert_interval_s)
     raised = await store.raise_alerts(uow.connection, list(alarms), now, quiet_since)
     return [alarms[fingerprint] for fingerprint in sorted(raised)]
@@ -139,8 +141,11 @@ def _is_alarming(letter: Letter) -> bool:
 
 
 def way_back(broker: Broker, queues: Collection[str]) -> Publish:
-    """`publish_retry`. On a broker that cannot say that nobody has a queue, those are believed whose letters are
-    kept: any other subscriber's would wait for ever for somebody to be there."""
+    """`publish_retry`, which on every broker refuses what nobody has a queue for.
+
+    A broker that cannot tell is not asked: there, those subscribers have a queue whose dead letters are kept. Any
+    other's letter would wait for ever for somebody to be there.
+    """
 
     async def publish(subscription: Subscription, delivery: Delivery, headers: dict[str, str]) -> None:
         if not broker.capabilities.unroutable_detected and subscription.queue not in queues:
@@ -158,8 +163,10 @@ async def give_back_due(
     *,
     delayed_only: bool,
 ) -> Portion:
-    """Give back a portion of what is due. `delayed_only`: delayed events and overdue answers, not the failed ones,
-    whose turn comes more rarely."""
+    """Give back a portion of what is due.
+
+    `delayed_only`: delayed events and overdue answers, not the failed ones, whose turn comes more rarely.
+    """
     now = await store.read_clock(uow.connection)
     due = await store.take_due(uow.connection, now, delayed_only=delayed_only, batch_max=PORTION_MAX)
     _, alarms = await _give_back(uow, publish, due, now, policy)
@@ -167,8 +174,10 @@ async def give_back_due(
 
 
 async def give_back_asked(uow: UnitOfWork, publish: Publish, policy: Policy, alert_interval_s: float) -> Portion:
-    """The next portion of a redrive, if one is due. The pace is kept in the database, so that it holds for all
-    replicas together."""
+    """Give back the next portion of a redrive that somebody asked for, if one is due.
+
+    The pace is kept in the database, so that it holds for all replicas together.
+    """
     now = await store.read_clock(uow.connection)
     asked_for = await store.take_redrive(uow.connection, now)
     if asked_for is None or asked_for.next_at is None:
@@ -191,8 +200,10 @@ async def give_back_asked(uow: UnitOfWork, publish: Publish, policy: Policy, ale
 async def _give_back(
     uow: UnitOfWork, publish: Publish, taken: Sequence[Stored], now: datetime, policy: Policy
 ) -> tuple[list[Letter], dict[str, Alarm]]:
-    """Publish them to their subscribers and note it; what they are now, and the alarms about those that are
-    parked, by their cause."""
+    """Publish the letters to their subscribers, and note it.
+
+    Returns what they are now, and the alarms about those that are parked, by their cause.
+    """
     letters = await asyncio.gather(*(_offered(publish, stored, now, policy) for stored in taken))
     alarms: dict[str, Alarm] = {}
     for stored, letter in zip(taken, letters, strict=True):
@@ -204,7 +215,7 @@ async def _give_back(
 
 
 async def _offered(publish: Publish, stored: Stored, now: datetime, policy: Policy) -> Letter:
-    """The letter as it is after its subscriber was to have it."""
+    """The letter after it was published to its subscriber, or could not be."""
     letter = stored.letter
     if domain.is_used_up(letter, policy):
         return domain.park(letter, f"no answer to {letter.redrives} redrives")
@@ -237,7 +248,7 @@ async def _send(publish: Publish, stored: Stored, now: datetime) -> None:
 
 
 async def redrive_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
-    """Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
+    """Have one letter given back now. Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
     stored = await _found(uow, letter_id, lock=True)
     domain.ask(stored.letter)
     asked_for = _redrive(rate_per_s=1.0, requested=1, now=await store.read_clock(uow.connection))
@@ -250,8 +261,11 @@ async def redrive_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
 async def redrive_letters(
     uow: UnitOfWork, wanted: Filter, rate_per_s: float, *, dry_run: bool
 ) -> tuple[UUID | None, int, dict[str, dict[str, int]]]:
-    """Have what the filter finds redriven: the redrive's id (None where there is none: a dry run, or nothing was
-    found), how many letters, and how many of which state and fingerprint."""
+    """Have what the filter finds redriven.
+
+    Returns the redrive's id (None where there is none: a dry run, or nothing was found), how many letters, and how
+    many of which state and fingerprint.
+    """
     asked_for = _redrive(rate_per_s=rate_per_s, requested=0, now=await store.read_clock(uow.connection))
     redrive_id: UUID = asked_for["id"]
     counts = await store.ask(uow.connection, wanted, redrive_id, LETTERS_PER_REDRIVE_MAX, dry_run=dry_run)
@@ -273,7 +287,7 @@ def _redrive(*, rate_per_s: float, requested: int, now: datetime) -> dict[str, A
 
 
 async def discard_letter(uow: UnitOfWork, letter_id: UUID, reason: str) -> Stored:
-    """Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
+    """Say that a letter need not take effect. Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
     stored = await _found(uow, letter_id, lock=True)
     now = await store.read_clock(uow.connection)
     uow.tell(store.CHANGE_LETTER, store.changed(domain.discard(stored.letter, reason, now)))
@@ -282,17 +296,17 @@ async def discard_letter(uow: UnitOfWork, letter_id: UUID, reason: str) -> Store
 
 
 async def get_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
-    """Raises `LetterNotFoundError`."""
+    """One letter with its message. Raises `LetterNotFoundError`."""
     return await _found(uow, letter_id)
 
 
 async def list_letters(uow: UnitOfWork, wanted: Filter, before: int | None, page_size: int) -> list[Listed]:
-    """Newest first."""
+    """The letters that the filter finds, newest first."""
     return await store.list_letters(uow.connection, wanted, before, page_size)
 
 
 async def list_groups(uow: UnitOfWork, wanted: Filter) -> list[dict[str, Any]]:
-    """By fingerprint, the largest first, at most `GROUPS_MAX`."""
+    """The letters that the filter finds, by fingerprint, the largest group first, at most `GROUPS_MAX`."""
     return await store.list_groups(uow.connection, wanted, GROUPS_MAX)
 
 
@@ -317,7 +331,7 @@ async def _found(uow: UnitOfWork, letter_id: UUID, *, lock: bool = False) -> Sto
 
 
 async def count_letters(uow: UnitOfWork) -> list[Sample]:
-    """By state and kind, all of them, those that there are none of as well."""
+    """How many letters there are of each state and kind; 0 is said, too."""
     counts = await store.count_letters(uow.connection)
     return [
         Sample("tandem.dead_letters", counts.get((state, kind), 0), {"tandem.state": state, "tandem.kind": kind})

@@ -231,7 +231,7 @@ def _changing(letter: Letter) -> dict[str, Any]:
 
 
 async def lock_letters(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Letter]:
-    """The letters; nobody else changes them until the transaction ends. Locked in the order of their ids."""
+    """These letters, locked in the ids' order; nobody else changes them until the transaction ends."""
     statement = select(*_WITHOUT_MESSAGE).where(dead_letter.c.id.in_(ids)).order_by(dead_letter.c.id)
     statement = statement.with_for_update()
     return {row["id"]: _letter(row) for row in (await connection.execute(statement)).mappings()}
@@ -249,7 +249,10 @@ async def find_letter(connection: AsyncConnection, letter_id: UUID, *, lock: boo
 async def take_due(
     connection: AsyncConnection, now: datetime, *, delayed_only: bool, batch_max: int
 ) -> list[Stored]:
-    """Those that are due and that nobody has in hand: delayed ones and overdue answers, or failed ones as well."""
+    """Letters that are due and that no other transaction has in hand.
+
+    Delayed ones and overdue answers, or failed ones as well.
+    """
     columns = dead_letter.c
     due = or_(
         columns.state == State.REDRIVEN.value,
@@ -315,7 +318,7 @@ NEXT_OF_REDRIVE = (
 
 
 async def take_redrive(connection: AsyncConnection, now: datetime) -> Redrive | None:
-    """One whose next letters are due, that no other replica has in hand."""
+    """A redrive whose next letters are due and that no other replica has in hand; None where there is none."""
     statement = (
         select(redrive)
         .where(redrive.c.next_at <= now)
@@ -355,7 +358,7 @@ async def progress_of(connection: AsyncConnection, redrive_id: UUID) -> tuple[in
 async def list_letters(
     connection: AsyncConnection, wanted: Filter, before: int | None, page_size: int
 ) -> list[Listed]:
-    """Newest first, beginning after sequence number `before`."""
+    """The letters that the filter finds, newest first, beginning after sequence number `before`."""
     statement = select(*_WITHOUT_MESSAGE).where(*wanted.conditions())
     if before is not None:
         statement = statement.where(dead_letter.c.sequence < before)
@@ -393,7 +396,7 @@ async def list_groups(connection: AsyncConnection, wanted: Filter, groups_max: i
 
 
 async def count_letters(connection: AsyncConnection) -> dict[tuple[str, str], int]:
-    """By state and kind."""
+    """How many letters there are, by state and kind."""
     columns = dead_letter.c
     statement = select(columns.state, columns.kind, func.count()).group_by(columns.state, columns.kind)
     return {(state, kind): count for state, kind, count in (await connection.execute(statement)).all()}

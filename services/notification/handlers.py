@@ -40,7 +40,7 @@ DataT = TypeVar("DataT", bound=OrderEvent | UserEvent)
 async def list_notifications(
     uow: UnitOfWork, user_id: UUID | None, order_id: UUID | None, before: int | None, page_size: int
 ) -> list[Notification]:
-    """Newest first; none where nothing is known."""
+    """A user's or an order's notifications, newest first; none where nothing is known."""
     return await store.list_notifications(uow.connection, user_id, order_id, before, page_size)
 
 
@@ -90,7 +90,10 @@ async def on_order_event(event: Event[OrderEvent], uow: UnitOfWork) -> None:
 
 
 async def on_user_event(event: Event[UserEvent], uow: UnitOfWork) -> None:
-    """The address is kept whether mail is sent or not, so that it is known when it is."""
+    """Notify the user, and keep the address.
+
+    It is kept whether mail is sent or not, so that it is known when it is.
+    """
     data = event.data
     _notify(event, uow)
     if data.email is not None:
@@ -136,7 +139,10 @@ SUBSCRIBERS = (
 
 
 class Mails:
-    """Sends the mails of the subscriber `mail`; the inbox row is their only trace in the database."""
+    """The handlers of the subscriber `mail`, which send one mail per event.
+
+    The inbox row is the only trace of a mail in the database.
+    """
 
     def __init__(self, mailer: Mailer) -> None:
         # Only where mail is sent: it is no small import for every consumer.
@@ -151,7 +157,10 @@ class Mails:
         )
 
     async def on_order_event(self, event: Event[OrderEvent], uow: UnitOfWork) -> None:
-        """Raises `TransientError` when nothing is heard of the user: no channel waits for another for long."""
+        """Mail the user of the order, whose address the other channel brings, at the same time or a little later.
+
+        Raises `TransientError` when nothing is heard of the user: no channel waits for another for long.
+        """
         user_id = event.data.user_id
         looks = 0
         while (recipient := await store.find_recipient(uow.connection, user_id)) is None:

@@ -54,7 +54,7 @@ class KnownUser:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`unit_amount` is in the currency's minor unit."""
+    """One article of an order; `unit_amount` is in the currency's minor unit."""
 
     sku: str
     quantity: int
@@ -63,7 +63,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """`total_amount` is in the currency's minor unit; `version` is 1 when placed and grows with every change."""
+    """What a user buys.
+
+    `total_amount` is in the currency's minor unit; `version` is 1 when placed and grows with every change.
+    """
 
     id: UUID
     user_id: UUID
@@ -100,12 +103,12 @@ def place(order_id: UUID, user: KnownUser, currency: str, lines: Sequence[Line],
 
 
 def pay(order: Order, now: datetime) -> Order:
-    """Raises `IllegalStateChangeError` unless the order is just placed."""
+    """The order after it was paid. Raises `IllegalStateChangeError` unless it is just placed."""
     return _close(order, OrderStatus.PAID, now)
 
 
 def cancel(order: Order, now: datetime) -> Order:
-    """Raises `IllegalStateChangeError` unless the order is just placed."""
+    """The order after it was cancelled. Raises `IllegalStateChangeError` unless it is just placed."""
     return _close(order, OrderStatus.CANCELLED, now)
 
 

@@ -27,7 +27,7 @@ from shared.publishing.uow import UnitOfWork
 
 
 async def place_order(uow: UnitOfWork, user_id: UUID, currency: str, lines: Sequence[Line]) -> Order:
-    """Raises `UserNotKnownError` and `UserDeactivatedError`."""
+    """Place an order of a known user. Raises `UserNotKnownError` and `UserDeactivatedError`."""
     user = domain.require_known(await store.find_user(uow.connection, user_id), user_id)
     order = domain.place(uuid7(), user, currency, lines, datetime.now(UTC))
     uow.tell(store.INSERT_ORDER, store.inserted(order))
@@ -36,7 +36,7 @@ async def place_order(uow: UnitOfWork, user_id: UUID, currency: str, lines: Sequ
 
 
 async def get_order(uow: UnitOfWork, order_id: UUID) -> Order:
-    """Raises `OrderNotFoundError`."""
+    """The order. Raises `OrderNotFoundError`."""
     return _found(await store.find_order(uow.connection, order_id), order_id)
 
 
@@ -46,7 +46,7 @@ async def list_orders(uow: UnitOfWork, user_id: UUID, before: UUID | None, page_
 
 
 async def pay_order(uow: UnitOfWork, order_id: UUID) -> Order:
-    """Raises `OrderNotFoundError` and `IllegalStateChangeError`."""
+    """Pay an order that is placed. Raises `OrderNotFoundError` and `IllegalStateChangeError`."""
     order = _found(await store.find_order(uow.connection, order_id, lock=True), order_id)
     paid = domain.pay(order, datetime.now(UTC))
     uow.tell(store.UPDATE_ORDER, store.changed(paid))
@@ -55,7 +55,7 @@ async def pay_order(uow: UnitOfWork, order_id: UUID) -> Order:
 
 
 async def cancel_order(uow: UnitOfWork, order_id: UUID) -> Order:
-    """Raises `OrderNotFoundError` and `IllegalStateChangeError`."""
+    """Cancel an order that is placed. Raises `OrderNotFoundError` and `IllegalStateChangeError`."""
     order = _found(await store.find_order(uow.connection, order_id, lock=True), order_id)
     cancelled = domain.cancel(order, datetime.now(UTC))
     uow.tell(store.UPDATE_ORDER, store.changed(cancelled))

@@ -30,7 +30,7 @@ class IllegalStateChangeError(BusinessError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """`version` is 1 at registration and grows by 1 with every change.
+    """Somebody who is registered; `version` is 1 at registration and grows by 1 with every change.
 
     An email address identifies nobody here: two users may share one.
     """
@@ -70,7 +70,7 @@ def update_profile(user: User, email: str | None, name: str | None, now: datetim
 
 
 def deactivate(user: User, now: datetime) -> User:
-    """Raises `IllegalStateChangeError` for a user who is deactivated already."""
+    """The user after the deactivation. Raises `IllegalStateChangeError` for one who is deactivated already."""
     _require_active(user, "deactivated")
     return replace(user, status=UserStatus.DEACTIVATED, version=user.version + 1, updated_at=now)
 

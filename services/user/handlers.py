@@ -21,12 +21,12 @@ async def register_user(uow: UnitOfWork, email: str, name: str) -> User:
 
 
 async def get_user(uow: UnitOfWork, user_id: UUID) -> User:
-    """Raises `UserNotFoundError`."""
+    """The user. Raises `UserNotFoundError`."""
     return _found(await store.find_user(uow.connection, user_id), user_id)
 
 
 async def update_profile(uow: UnitOfWork, user_id: UUID, email: str | None, name: str | None) -> User:
-    """Change what is given; nothing is published when nothing changes.
+    """Change what is given of a profile; nothing is published when nothing changes.
 
     Raises `UserNotFoundError` and `IllegalStateChangeError`.
     """
@@ -39,7 +39,7 @@ async def update_profile(uow: UnitOfWork, user_id: UUID, email: str | None, name
 
 
 async def deactivate_user(uow: UnitOfWork, user_id: UUID) -> User:
-    """Raises `UserNotFoundError` and `IllegalStateChangeError`."""
+    """Deactivate the user, for good. Raises `UserNotFoundError` and `IllegalStateChangeError`."""
     user = _found(await store.find_user(uow.connection, user_id, lock=True), user_id)
     deactivated = domain.deactivate(user, datetime.now(UTC))
     uow.tell(store.UPDATE_USER, store.changed(deactivated))

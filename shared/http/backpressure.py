@@ -23,7 +23,7 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class OutboxGate:
-    """Knows whether the outbox holds `rows_max` events or more, as of a second ago."""
+    """Whether the outbox holds `rows_max` events or more, as of a second ago."""
 
     def __init__(self, database: Database, rows_max: int) -> None:
         self.closed = False
@@ -42,7 +42,7 @@ class OutboxGate:
             await asyncio.sleep(_LOOK_INTERVAL_S)
 
     async def look(self) -> None:
-        """Raises `TransientError` when the database cannot tell."""
+        """Look once. Raises `TransientError` when the database cannot tell."""
         async with self._database.transaction() as connection:
             state = await outbox_state(connection, self._rows_max)
         full = state.messages >= self._rows_max

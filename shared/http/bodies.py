@@ -15,7 +15,7 @@ class JsonBodies:
     A route that takes no body would never look at one, and would act although it is too large; and the parser
     of the standard library, which FastAPI uses, accepts lone surrogates and NaN and fails on deep nesting.
     So the body is read and checked here. What routes see is the same JSON in its shortest form, which also
-    makes equal bodies equal in bytes (`shared.idempotency` compares them).
+    makes equal bodies equal in bytes (`shared.http.idempotency` compares them).
     """
 
     def __init__(self, app: ASGIApp) -> None:

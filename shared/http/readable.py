@@ -22,7 +22,7 @@ class Readable(BaseModel):
 
 
 def readable(body: bytes) -> Readable:
-    """Never fails; what comes out can be written as JSON."""
+    """The bytes in the first form that fits. Never fails; what comes out can be written as JSON."""
     part = body[:_SHOWN_BYTES_MAX]
     size: dict[str, Any] = {"bytes": len(body), "complete": len(part) == len(body)}
     if size["complete"]:

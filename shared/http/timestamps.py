@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 
 def _not_a_number(value: object) -> object:
-    """Pydantic would take a number for seconds since 1970."""
+    """Refuse a number, which Pydantic would take for seconds since 1970."""
     try:
         float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
