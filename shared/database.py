@@ -147,4 +147,5 @@ class Database:
             raise UnavailableError("PostgreSQL: no answer in time") from error
 
     async def close(self) -> None:
+        """Close the pool's connections."""
         await self.engine.dispose()

@@ -104,6 +104,7 @@ def _upgrade(connection: Connection, config: Config) -> tuple[str | None, str | 
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m shared.migrate", description="Migrate a service's database.")
     parser.add_argument("service")
     parser.add_argument("--within", metavar="FOLDER", default=_SERVICES, help="holds the service's folder")

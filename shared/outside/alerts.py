@@ -22,7 +22,7 @@ _WEBHOOK_TIMEOUT_S = 5.0
 
 
 class Alerts:
-    """To the log, to `alert_webhook_url`, and through `mailer`, if there is one, to `alert_mail_to`."""
+    """Sends to the log, to `alert_webhook_url`, and through `mailer`, if there is one, to `alert_mail_to`."""
 
     def __init__(self, settings: Settings, mailer: Mailer | None) -> None:
         self._webhook_url = settings.alert_webhook_url
@@ -35,7 +35,7 @@ class Alerts:
         await asyncio.gather(self._post(alert, said), self._mail(alert, said))
 
     async def send_all(self, alert: str, said: Sequence[Mapping[str, str]]) -> None:
-        """Side by side: one that does not get through holds up no other."""
+        """Send several side by side: one that does not get through holds up no other."""
         await asyncio.gather(*(self.send(alert, one) for one in said))
 
     async def _post(self, alert: str, said: Mapping[str, str]) -> None:

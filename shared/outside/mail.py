@@ -32,7 +32,7 @@ class MailRefusedError(PermanentError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """One mail to one recipient. `message_id` is what `message_id` makes; `name` may hold anything."""
+    """One mail to one recipient; `name` may hold anything, an event's `message_id` is made by `message_id()`."""
 
     message_id: str
     address: str

@@ -14,7 +14,7 @@ def collect_seldom() -> None:
     """Look for cycles once in many thousand allocations, not in 700.
 
     Importing a service makes hundreds of thousands of objects that stay: looking for cycles among them, again and
-    again as they become more, took a quarter of the CPU time of a process's start.
+    again as they become more, took 14 % of the import's CPU time.
     """
     gc.set_threshold(_ALLOCATIONS)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from shared.errors import DelayError, PermanentError, TransientError
-from shared.outside.circuit_breaker import BreakerState, CircuitBreaker
+from shared.outside.circuit_breaker import BreakerState, CircuitBreaker, CircuitBreakers
 
 
 class Bench:
@@ -119,3 +119,26 @@ async def test_a_refusal_of_one_call_alone_is_an_answer(bench: Bench) -> None:
     for _ in range(30):
         assert await bench.call(PermanentError("no such mailbox"))
     assert bench.breaker.state is BreakerState.CLOSED
+
+
+async def test_a_process_has_one_breaker_for_each_name_and_knows_which_are_not_closed() -> None:
+    told: list[tuple[str, BreakerState]] = []
+    breakers = CircuitBreakers(lambda name, state: told.append((name, state)), open_s=7.0)
+    smtp = breakers.named("smtp")
+    assert breakers.named("smtp") is smtp
+    assert breakers.named("bank") is not smtp
+    assert breakers.problems() == {}
+    for _ in range(10):
+        with suppress(TransientError):
+            async with smtp.call():
+                raise TransientError("away")
+    assert breakers.problems() == {"smtp": "circuit breaker open: TransientError: away"}
+    assert told == [
+        ("smtp", BreakerState.CLOSED),
+        ("bank", BreakerState.CLOSED),
+        ("smtp", BreakerState.OPEN),
+    ]
+    with pytest.raises(DelayError) as refused:
+        async with breakers.named("smtp").call():
+            pytest.fail("an open breaker lets nothing pass")
+    assert 0 < refused.value.delay_s <= 7.0
