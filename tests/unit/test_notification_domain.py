@@ -32,9 +32,34 @@ def test_every_currency_that_is_told_apart_is_one_that_orders_can_have() -> None
     assert not domain.NO_DECIMALS & domain.THREE_DECIMALS
 
 
-def test_a_text_names_the_order_and_what_it_costs() -> None:
-    for tell in (domain.order_placed, domain.order_paid, domain.order_cancelled):
-        text = tell(ORDER_ID, 2500, "EUR")
-        assert text.title
-        assert str(ORDER_ID) in text.body
-        assert "25.00 EUR" in text.body
+@pytest.mark.parametrize(
+    ("text", "title", "body"),
+    [
+        (
+            domain.order_placed(ORDER_ID, 2500, "EUR"),
+            "We have your order",
+            "Your order {} of 25.00 EUR is placed.",
+        ),
+        (domain.order_paid(ORDER_ID, 2500, "EUR"), "Your payment arrived", "Your order {} of 25.00 EUR is paid."),
+        (
+            domain.order_cancelled(ORDER_ID, 2500, "EUR"),
+            "Your order is cancelled",
+            "Your order {} of 25.00 EUR is cancelled.",
+        ),
+        (domain.user_registered("Ada"), "Welcome", "Welcome, Ada. Your account is ready."),
+        (
+            domain.user_profile_updated("Ada"),
+            "Your profile changed",
+            "Ada, your profile was changed. If that was not you, tell us.",
+        ),
+        (
+            domain.user_deactivated("Ada"),
+            "Your account is closed",
+            "Ada, your account is deactivated. You cannot place orders any more.",
+        ),
+    ],
+)
+def test_a_text_says_what_happened_to_what_and_names_the_order_and_its_amount(
+    text: domain.Text, title: str, body: str
+) -> None:
+    assert text == domain.Text(title, body.format(ORDER_ID))

@@ -46,12 +46,12 @@ def test_a_change_leaves_the_order_it_started_from_as_it_was() -> None:
 
 
 def test_a_user_nobody_told_of_may_not_order_yet() -> None:
-    with pytest.raises(domain.UserNotKnownError):
+    with pytest.raises(domain.UserNotKnownError, match=f"{USER.user_id} is not known"):
         domain.require_known(None, USER.user_id)
 
 
 def test_a_deactivated_user_may_not_order() -> None:
-    with pytest.raises(domain.UserDeactivatedError):
+    with pytest.raises(domain.UserDeactivatedError, match=f"{USER.user_id} is deactivated"):
         domain.require_known(KnownUser(USER.user_id, active=False, traceparent=None), USER.user_id)
 
 

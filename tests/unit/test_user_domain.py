@@ -41,8 +41,10 @@ def test_an_update_that_changes_nothing_is_no_new_version() -> None:
 
 def test_deactivation_is_for_good() -> None:
     gone = domain.deactivate(ada(), LATER)
-    assert (gone.status, gone.version) == (UserStatus.DEACTIVATED, 2)
-    with pytest.raises(domain.IllegalStateChangeError):
+    assert (gone.status, gone.version, gone.updated_at) == (UserStatus.DEACTIVATED, 2, LATER)
+    with pytest.raises(
+        domain.IllegalStateChangeError, match=f"{gone.id} is deactivated and cannot be deactivated$"
+    ):
         domain.deactivate(gone, LATER)
-    with pytest.raises(domain.IllegalStateChangeError):
+    with pytest.raises(domain.IllegalStateChangeError, match=f"{gone.id} is deactivated and cannot be changed$"):
         domain.update_profile(gone, None, "Ada", LATER)
