@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +35,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """PostgreSQL, Redis, RabbitMQ, Kafka and mail; every worker has its own."""
+    """PostgreSQL, Redis, RabbitMQ, Kafka and mail: every worker's own, or those in TANDEM_TEST_SERVERS."""
+    if root := os.environ.get("TANDEM_TEST_SERVERS"):
+        yield Runtime.attach(Path(root))
+        return
     with started(tmp_path_factory) as runtime:
         yield runtime
 
