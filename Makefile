@@ -22,7 +22,7 @@ ARGS ?=
 
 CHECKED := shared services deploy experiment compare bench faults examples docs tests
 
-.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test check docs render lock
+.PHONY: help up-rabbit up-kafka down status logs trace dead-letters compare faults bench test mutants check docs render lock
 
 help: ## this list
 	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -67,6 +67,14 @@ test: $(STAMP) ## all tests, on servers of their own
 .PHONY: test-fast
 test-fast: $(STAMP) ## the tests that need no servers
 	$(PYTHON) -m pytest -n logical tests/unit tests/architecture $(ARGS)
+
+# Servers of their own, once: each mutant's tests run against them. Ctrl-C, and it goes on where it was the next time.
+mutants: export TANDEM_TEST_SERVERS = $(CURDIR)/.run/mutants
+mutants: $(STAMP) ## change the code in small ways and say which changes no test notices (takes an hour or two)
+	$(PYTHON) -m deploy servers --root .run/mutants --only postgres redis rabbit --databases >/dev/null
+	$(PYTHON) -m mutmut run --max-children 1 $(ARGS); status=$$?; \
+	  $(PYTHON) -m deploy stop --root .run/mutants --remove; exit $$status
+	$(PYTHON) -m mutmut results
 
 check: $(STAMP) ## lint, formatting, types, imports, lock file
 	$(PYTHON) -m ruff check .
