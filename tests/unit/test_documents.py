@@ -140,3 +140,16 @@ def metrics_in(path: Path) -> set[str]:
         and isinstance(node.args[0], ast.Constant)
     ]
     return {*map(str, calls), *METRICS}
+
+
+def test_every_file_that_a_document_names_is_there() -> None:
+    """Not in the changelog, which tells of the past, nor for `<name>`, which stands for any."""
+    texts = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *ROOT.glob("*.md"), *ROOT.glob("adr/*.md")]
+    places = "shared|services|deploy|experiment|compare|faults|bench|tests|examples|docs|reports/sample"
+    missing = {
+        f"{path.name}: {named}"
+        for path in texts
+        for named in re.findall(rf"`((?:{places})/[\w./*-]*)", path.read_text())
+        if not named.endswith(("-", ".")) and not any(REPOSITORY.glob(named.rstrip("/")))
+    }
+    assert missing == set()
