@@ -19,7 +19,13 @@ def ada() -> User:
 
 
 def test_a_new_user_is_active_with_version_1() -> None:
-    assert (ada().status, ada().version, ada().registered_at, ada().updated_at) == (UserStatus.ACTIVE, 1, NOW, NOW)
+    user = ada()
+    assert (user.id, user.email, user.name) == (
+        UUID("0198c0de-0000-7000-8000-00000000000a"),
+        "ada@example.org",
+        "Ada",
+    )
+    assert (user.status, user.version, user.registered_at, user.updated_at) == (UserStatus.ACTIVE, 1, NOW, NOW)
 
 
 def test_what_is_not_given_stays() -> None:
