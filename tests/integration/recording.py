@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from deploy.native import BrokerName, Runtime
+from tests.conformance.servers_seen import delete_topics
 
 CHANNEL = "recorded"
 RECORDED = Path(__file__).parent / "recorded"
@@ -69,51 +70,50 @@ async def insert_rows(dsn: str, table: str, rows: Sequence[Mapping[str, Any]]) -
         await connection.close()
 
 
-async def put_back(runtime: Runtime, broker: BrokerName, left: Recording) -> None:
-    """Declare what was declared, with the arguments of then, and send the messages that were there."""
+async def declare(runtime: Runtime, broker: BrokerName, left: Recording) -> None:
+    """What was declared, with the arguments of then."""
     if broker == "rabbit":
-        await _put_back_on_rabbitmq(runtime, left)
-    else:
-        await _put_back_on_kafka(runtime, left)
-
-
-async def _put_back_on_rabbitmq(runtime: Runtime, left: Recording) -> None:
-    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
-        channel = await connection.channel(on_return_raises=True)
-        exchanges: dict[str, aio_pika.abc.AbstractExchange] = {"": channel.default_exchange}
-        for name, exchange in left["declared"]["exchanges"].items():
-            exchanges[name] = await channel.declare_exchange(
-                name, exchange["type"], durable=exchange["durable"], arguments=exchange["arguments"]
-            )
-        for name, queue in left["declared"]["queues"].items():
-            declared = await channel.declare_queue(name, durable=queue["durable"], arguments=queue["arguments"])
-            for exchange_name, routing_key in queue["bindings"]:
-                await declared.bind(exchanges[exchange_name], routing_key)
-        for message in (*left["events"], *left["given_back"], *left["dead_letters"]):
-            await exchanges[message["exchange"]].publish(
-                aio_pika.Message(message["body"], headers=message["headers"], **message["properties"]),
-                message["routing_key"],
-                mandatory=True,
-            )
-
-
-async def _put_back_on_kafka(runtime: Runtime, left: Recording) -> None:
-    bootstrap = runtime.server_urls()["kafka"]
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+            await _declare_on_rabbitmq(await connection.channel(), left["declared"])
+        return
+    topics = left["declared"]["topics"].items()
+    admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
     await admin.start()
     try:
         await admin.create_topics(
-            [
-                NewTopic(name, topic["partitions"], 1, topic_configs=topic["options"])
-                for name, topic in left["declared"]["topics"].items()
-            ]
+            [NewTopic(name, topic["partitions"], 1, topic_configs=topic["options"]) for name, topic in topics]
         )
     finally:
         await admin.close()
+
+
+async def _declare_on_rabbitmq(channel: aio_pika.abc.AbstractChannel, declared: Mapping[str, Any]) -> None:
+    for name, exchange in declared["exchanges"].items():
+        await channel.declare_exchange(
+            name, exchange["type"], durable=exchange["durable"], arguments=exchange["arguments"]
+        )
+    for name, queue in declared["queues"].items():
+        made = await channel.declare_queue(name, durable=queue["durable"], arguments=queue["arguments"])
+        for exchange_name, routing_key in queue["bindings"]:
+            await made.bind(exchange_name, routing_key)
+
+
+async def send(runtime: Runtime, broker: BrokerName, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Put messages where they were, with the properties and headers that they had."""
+    if broker == "rabbit":
+        async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+            channel = await connection.channel(on_return_raises=True)
+            for message in messages:
+                name = message["exchange"]
+                exchange = await channel.get_exchange(name) if name else channel.default_exchange
+                sent = aio_pika.Message(message["body"], headers=message["headers"], **message["properties"])
+                await exchange.publish(sent, message["routing_key"], mandatory=True)
+        return
+    bootstrap = runtime.server_urls()["kafka"]
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", max_request_size=32 * 1024 * 1024)
     await producer.start()
     try:
-        for message in (*left["events"], *left["given_back"], *left["dead_letters"]):
+        for message in messages:
             await producer.send_and_wait(
                 message["topic"],
                 message["value"],
@@ -123,3 +123,14 @@ async def _put_back_on_kafka(runtime: Runtime, left: Recording) -> None:
             )
     finally:
         await producer.stop()
+
+
+async def remove(runtime: Runtime, broker: BrokerName, left: Recording) -> None:
+    """Everything that was declared, so that it can be put back once more."""
+    if broker == "kafka":
+        await delete_topics(runtime, CHANNEL)
+        return
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        channel = await connection.channel()
+        for name in left["declared"]["queues"]:
+            await channel.queue_delete(name)
