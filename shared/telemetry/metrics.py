@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import partial
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from shared.broker.base import Subscription
 from shared.settings import BrokerName
@@ -25,13 +25,17 @@ class Metrics:
         self._broker = broker
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}")
         self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}")
-        self._send_duration = _durations(
-            meter, "messaging.client.operation.duration", "One published batch, until confirmed"
+        self._send_duration = meter.create_histogram(
+            "messaging.client.operation.duration",
+            "s",
+            "One published batch, until confirmed",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
         )
-        self._process_duration = _durations(
-            meter,
+        self._process_duration = meter.create_histogram(
             "messaging.process.duration",
+            "s",
             "One batch's way through the pipeline, by queue and status",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
         )
         self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
         self.measurements = Measurements()
@@ -87,7 +91,3 @@ class Metrics:
         return [
             Observation(count, {"tandem.queue": queue}) for queue, count in self._settlement_failures().items()
         ]
-
-
-def _durations(meter: Meter, name: str, description: str) -> Histogram:
-    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S)
