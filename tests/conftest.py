@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.workermanage import NodeManager
 
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.native.install.install import ensure_installed
@@ -22,15 +25,39 @@ __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 # Kafka is started some twenty times and lives for minutes: compiled with less effort it needs half the CPU.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
+WORKER_EXIT_S = 30
+"""When a run is interrupted each worker still stops its servers and removes their data."""
+
+
+@contextmanager
+def start_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One worker at a time starts servers or services: all at once, each would take minutes, and some too long."""
+    with (tmp_path_factory.getbasetemp().parent / "starting.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
 
 @contextmanager
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """Servers, on ports and data of their own; nothing is left of them afterwards."""
     runtime = Runtime(tmp_path_factory.mktemp("servers"), Ports.free_block())
     try:
-        runtime.start_servers()
+        with start_alone(tmp_path_factory):
+            runtime.start_servers()
         yield runtime
     finally:
-        runtime.stop(remove=True)
+        with uninterrupted():
+            runtime.stop(remove=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Further interrupts change nothing: impatient people press twice, and pytest-xdist does so by itself."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +110,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """What `-n auto` means; `-n logical` is one for each core."""
     chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
     return scheduling.workers() if config.option.numprocesses == "auto" and not chosen else None
+
+
+def pytest_configure() -> None:
+    NodeManager.EXIT_TIMEOUT = WORKER_EXIT_S
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.Units:

@@ -69,7 +69,7 @@ def workers() -> int:
     """As many as cores and memory have room for."""
     cores = len(os.sched_getaffinity(0))
     room = psutil.virtual_memory().total // WORKER_MEMORY_BYTES
-    return max(1, min(WORKERS_MAX, WORKERS_PER_CORE * cores + 1, room))
+    return max(1, min(WORKERS_MAX, WORKERS_PER_CORE * cores, room))
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types

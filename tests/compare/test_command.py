@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import yaml
 from deploy.native.supervision import INSTANCE_VARIABLE
 from deploy.paths import REPOSITORY
 from experiment.instance import remove_leftovers
+from tests.commands import PYTHON
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -37,7 +37,7 @@ CONTRACT = {"effects_per_s", "p50_ms", "p99_ms", "lost", "duplicate_effects", "r
 def command(tmp_path: Path) -> list[str]:
     (tmp_path / "tiny.yml").write_text(yaml.safe_dump(TINY))
     workload, out = tmp_path / "tiny.yml", tmp_path / "report"
-    return [sys.executable, "-m", "compare", "--workload", str(workload), "--out", str(out)]
+    return [*PYTHON, "-m", "compare", "--workload", str(workload), "--out", str(out)]
 
 
 def left_running(pid: int) -> list[psutil.Process]:

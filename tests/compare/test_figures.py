@@ -54,6 +54,8 @@ def test_the_histogram_log_can_be_read_back(tmp_path: Path) -> None:
     for _ in range(10):
         latencies.record(0.025)
     write_histogram_log(tmp_path / "log.hlog", {"rabbit-steady-1": (1_000.0, 5.0, latencies)})
-    read = HistogramLogReader(str(tmp_path / "log.hlog"), Latencies().histogram).get_next_interval_histogram()
+    reader = HistogramLogReader(str(tmp_path / "log.hlog"), Latencies().histogram)
+    read = reader.get_next_interval_histogram()
+    reader.close()
     assert read.get_total_count() == 10
     assert read.get_value_at_percentile(50) == pytest.approx(25_000, rel=1e-3)

@@ -23,7 +23,7 @@ from experiment.instance import databases_of
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.workload import Workload
-from tests.conftest import ServersFor
+from tests.conftest import ServersFor, start_alone
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -41,9 +41,10 @@ WORKLOAD = Workload.model_validate(
 
 
 @pytest.fixture(scope="module")
-def runtime(servers_for: ServersFor) -> Iterator[Runtime]:
+def runtime(servers_for: ServersFor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with servers_for(*BROKERS) as servers:
-        start_both_sets(servers)
+        with start_alone(tmp_path_factory):
+            start_both_sets(servers)
         yield servers
 
 

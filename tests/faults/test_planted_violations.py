@@ -20,7 +20,7 @@ from faults.phase import PhaseResult, play
 from faults.proxy import Proxies
 from faults.run import LOAD, start_services
 from faults.scene import Scene
-from tests.conftest import ServersFor
+from tests.conftest import ServersFor, start_alone
 from tests.faults.sabotaged import ARMED
 
 pytestmark = pytest.mark.timeout(600)
@@ -29,9 +29,10 @@ WORKLOAD = load_workload(LOAD).model_copy(update={"users": 6, "settle_timeout_s"
 
 
 @pytest.fixture(scope="module")
-def runtime(servers_for: ServersFor) -> Iterator[Runtime]:
+def runtime(servers_for: ServersFor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with servers_for(*BROKERS) as servers:
-        start_services(servers, BROKERS)
+        with start_alone(tmp_path_factory):
+            start_services(servers, BROKERS)
         yield servers
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -14,8 +13,9 @@ import pytest
 
 from deploy.native.supervision import INSTANCE_VARIABLE
 from deploy.paths import REPOSITORY
+from tests.commands import PYTHON
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 CONTRACT = {
     "lost",
@@ -31,7 +31,7 @@ CONTRACT = {
 
 def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [sys.executable, "-m", "faults", "--only", "consumer-after-commit", "--out", str(out)]
+    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--out", str(out)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -53,7 +53,7 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
 
 def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [sys.executable, "-m", "faults", "--only", "consumer-after-commit", "--broker", "rabbit"]
+    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--broker", "rabbit"]
     with subprocess.Popen(
         [*command, "--out", str(out)], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -71,7 +71,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
 
 def test_an_unknown_fault_is_refused_in_one_sentence() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "faults", "--only", "meteorite"],
+        [*PYTHON, "-m", "faults", "--only", "meteorite"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

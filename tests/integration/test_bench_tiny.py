@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench import report
+from tests.commands import PYTHON
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 def test_every_contender_gives_every_event_one_effect(tmp_path: Path) -> None:
     summary = tmp_path / "summary.json"
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--rounds", "1", "--events", "2000", "--summary", str(summary)],
+        [*PYTHON, "-m", "bench", "--rounds", "1", "--events", "2000", "--summary", str(summary)],
         cwd=_REPOSITORY,
         capture_output=True,
         text=True,

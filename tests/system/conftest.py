@@ -8,17 +8,20 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.native import BrokerName
-from tests.conftest import ServersFor
+from tests.conftest import ServersFor, start_alone
 from tests.system.running_system import RunningSystem
 
 
 @pytest.fixture(scope="session", params=["rabbit", "kafka"])
-async def system(request: pytest.FixtureRequest, servers_for: ServersFor) -> AsyncIterator[RunningSystem]:
+async def system(
+    request: pytest.FixtureRequest, servers_for: ServersFor, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningSystem]:
     """All services on one broker, with databases, ports and names of their own."""
     broker: BrokerName = request.param
     with servers_for(broker) as servers:
         settings = {"TANDEM_SMTP_URL": servers.server_urls()["mail"], "TANDEM_BREAKER_OPEN_S": "5"}
-        await asyncio.to_thread(servers.start_services, broker, instance=broker, env_overrides=settings)
+        with start_alone(tmp_path_factory):
+            await asyncio.to_thread(servers.start_services, broker, instance=broker, env_overrides=settings)
         running = RunningSystem(servers, broker)
         running.expected_dead_letters.update(letter.body for letter in await running.dead_letters())
         try:
