@@ -23,6 +23,7 @@ class KeepAll:
         self._maildir = Maildir(maildir)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+        """Answer as SMTP does, with a code and a word."""
         content = envelope.content or b""
         try:
             await asyncio.to_thread(self._maildir.add, content)
@@ -49,6 +50,7 @@ async def serve(host: str, port: int, maildir: Path) -> None:
 
 
 def main() -> None:
+    """Read the arguments and serve until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m deploy.mail_server", description="Keeps every mail.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)

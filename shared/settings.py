@@ -24,6 +24,8 @@ Seconds = Annotated[float, Field(gt=0)]
 Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
 Rate = Annotated[float, Field(ge=1)]
 
+BROKER_ADDRESSES = {"rabbit": "rabbit_url", "kafka": "kafka_bootstrap"}
+"""Which setting says where each broker is."""
 _SEGMENT_MAX_S = 43_200.0
 _OUTLIVES_MIN_S = 3_600.0
 """By how much the inbox must outlive events: Kafka fills a segment in half of it (`kafka_segment_s`), and looks
@@ -239,7 +241,7 @@ class Settings(BaseSettings):
 
 def relations(settings: Settings) -> dict[str, object]:
     """What must hold between settings: each rule as the sentence that names it, true while it is kept."""
-    broker_url = "rabbit_url" if settings.broker == "rabbit" else "kafka_bootstrap"
+    broker_url = BROKER_ADDRESSES[settings.broker]
     mail_to, mail_from = parseaddr(settings.alert_mail_to)[1], parseaddr(settings.mail_from)[1]
     return {
         f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {settings.broker}": (

@@ -29,10 +29,10 @@ _Wait = Callable[[threading.Event], None]
 
 
 class Processes:
-    """Acts on processes by name: a server (`postgres`, `kafka-2`) or a service process (`order-consumer`,
-    `kafka-order`).
+    """Acts on the processes of one instance by name.
 
-    Every method blocks; in async code call them through `asyncio.to_thread`.
+    A name is that of a server's process (`postgres`, `kafka-2`) or of a service's (`order-consumer`,
+    `kafka-order`). Every method blocks; in async code call them through `asyncio.to_thread`.
     """
 
     def __init__(self, inventory: Inventory, supervisor: Supervisor, steps: Steps) -> None:

@@ -1,5 +1,8 @@
-"""Shows what could not be processed: what the dead-letter service keeps, by cause; while it is down, what waits
-for it in the dead-letter queues or topics. Nothing is changed."""
+"""Shows what could not be processed; nothing is changed.
+
+That is what the dead-letter service keeps, by cause; while it is down, what waits for it in the dead-letter queues
+or topics.
+"""
 
 import asyncio
 import sys

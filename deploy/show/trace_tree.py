@@ -34,6 +34,7 @@ class _Drawing:
         self._follow_links = follow_links
 
     def hang(self, tree: Tree, spans: list[Span]) -> None:
+        """Hang the spans below `tree`, each below its parent."""
         known = {span.span_id for span in spans}
         children: dict[str | None, list[Span]] = {}
         for span in spans:

@@ -20,10 +20,10 @@ _DOWN_WAIT_MAX_S = 30.0  # an `up` that is about to be ready; one that hangs is 
 
 
 def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> Status:
-    """Bring the whole system up on `broker`, of 1 or 3 nodes, and return its status. Already up on it: nothing
-    happens.
+    """Bring the whole system up on `broker`, of 1 or 3 nodes, and return its status.
 
-    Raises DeployError, with nothing left running, when something is in the way or does not come up.
+    Where it is up on that broker already, nothing happens. Raises DeployError, with nothing left running, when
+    something is in the way or does not come up.
     """
     with alone(_lock(), f"up {broker}", steps, wait_max_s=_UP_WAIT_MAX_S):
         there = running(steps)
@@ -38,9 +38,9 @@ def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> Status:
 
 
 def down(steps: Steps, *, volumes: bool = False) -> bool:
-    """Stop everything that `up` started; False when nothing was up. With `volumes` its data is deleted too, in the
-    runtime that RUNTIME names, else in both.
+    """Stop everything that `up` started; False when nothing was up.
 
+    With `volumes` its data is deleted too, in the runtime that RUNTIME names, else in both.
     Raises DeployError when another `up` or `down` does not end soon.
     """
     with alone(_lock(), "down", steps, wait_max_s=_DOWN_WAIT_MAX_S):

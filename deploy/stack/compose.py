@@ -17,6 +17,7 @@ from deploy.show.traces import Found, find_in_jaeger
 from deploy.stack.docker import Project, pids_of
 from deploy.stack.stack import Stack, Status
 from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, ServiceProcess, servers_for
+from shared.settings import BROKER_ADDRESSES
 
 JAEGER_URL = "http://127.0.0.1:16686"
 COMPOSE_FILE = REPOSITORY / "deploy" / "compose" / "compose.yml"
@@ -110,7 +111,7 @@ class ComposeStack(Stack):
         if broker is None:
             raise DeployError("no broker runs in the containers")
         urls = ",".join(url for url in _broker_urls(broker, rows).values() if url)
-        return {"broker": broker, {"rabbit": "rabbit_url", "kafka": "kafka_bootstrap"}[broker]: urls}
+        return {"broker": broker, BROKER_ADDRESSES[broker]: urls}
 
     def _remove_containers(self, *, volumes: bool) -> None:
         with self._steps.step("stopping the containers"):

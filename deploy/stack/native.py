@@ -166,8 +166,10 @@ def _status_of(runtime: Runtime) -> Status:
 
 
 def _settings_of(caller: Mapping[str, str]) -> dict[str, str]:
-    """TANDEM_* variables that are the services' settings and not the runtime's to decide, such as
-    TANDEM_BATCH_MAX=100 in front of `make up-rabbit`."""
+    """The caller's TANDEM_… variables that are settings of the services and not the runtime's to decide.
+
+    Such as TANDEM_BATCH_MAX=100 in front of `make up-rabbit`.
+    """
     return {
         key: value
         for key, value in caller.items()

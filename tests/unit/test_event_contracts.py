@@ -2,13 +2,14 @@
 
 `golden/<type>.<schema version>.json` are wire bytes as the producer encoded them. They are history: a change
 that breaks one must not be made; publish a new schema version instead and add a sample of it. To add the
-samples of new types or versions: `python tests/unit/test_event_contracts.py`.
+samples of new types or versions: `python -m tests.unit.test_event_contracts`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,10 +17,9 @@ from uuid import UUID
 import orjson
 import pytest
 
-from services.notification.handlers import SUBSCRIBERS as NOTIFICATION_SUBSCRIBERS
+from deploy.topology import SERVICES
 from services.order import domain as order_domain
 from services.order import events as order_events
-from services.order.handlers import SUBSCRIBERS as ORDER_SUBSCRIBERS
 from services.user import domain as user_domain
 from services.user import events as user_events
 from shared.consuming.subscriber import Subscriber
@@ -32,8 +32,9 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 USER_ID = UUID("0198c0de-0000-7000-8000-00000000000a")
 ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
 
-PUBLISHED = {"user": user_events.PUBLISHED, "order": order_events.PUBLISHED}
-SUBSCRIBERS = (*ORDER_SUBSCRIBERS, *NOTIFICATION_SUBSCRIBERS)
+APPS = [import_module(f"services.{name}.app").SERVICE for name in SERVICES]
+PUBLISHED = {app.name: app.publishes for app in APPS}
+SUBSCRIBERS = [subscriber for app in APPS for subscriber in app.subscribers]
 MODELS = [(service, model) for service, models in PUBLISHED.items() for model in models]
 SAMPLES = sorted(GOLDEN.glob("*.json"))
 

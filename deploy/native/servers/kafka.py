@@ -112,8 +112,10 @@ class Kafka(BrokerServer):
         return [_prepare_node(site, node, cluster, kafka_lib, java) for node in range(1, self.nodes(site) + 1)]
 
     async def probe(self, site: Site, node: int = 1) -> None:
-        """Raise unless a record is stored and the group coordinator answers (it makes its topic at the first
-        call)."""
+        """Raise unless a record is stored and the coordinator of groups answers.
+
+        Kafka makes the coordinator's topic when it is first asked for one.
+        """
         bootstrap_servers, nodes = self.url(site, node), self.nodes(site)
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
         await admin.start()
