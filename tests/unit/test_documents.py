@@ -130,7 +130,7 @@ def test_operating_names_every_metric_of_our_own_and_no_other() -> None:
 
 
 def test_every_file_that_a_document_names_is_there() -> None:
-    """But in the changelog, which tells of the past, and in CONTRIBUTING, which tells of files that are to be made."""
+    """But in the changelog, which tells of the past, and in CONTRIBUTING, which tells of what is to be made."""
     texts = [REPOSITORY / "README.md", *ROOT.glob("*.md"), *ROOT.glob("adr/*.md")]
     places = "shared|services|deploy|experiment|compare|faults|bench|tests|examples|docs|reports/sample"
     missing = {
