@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shlex
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import asyncpg
+import httpx
 import pytest
 
+from deploy.native import Runtime
 from deploy.paths import REPOSITORY
+from shared.broker.base import Message
+from shared.broker.connect import create_broker
+from shared.envelope import Envelope
+from shared.settings import Settings
 from tests.contributing.recipes import Scratch
+from tests.system.running_system import eventually
 
 pytestmark = pytest.mark.timeout(600)  # each starts Python several times, on a machine that may be busy
 
@@ -54,20 +71,89 @@ def test_a_new_event_type_is_published_and_read(scratch: Scratch) -> None:
     assert_in_good_style(scratch)
 
 
-def test_a_new_service_is_one_row_and_its_folder(scratch: Scratch) -> None:
-    render, check, test = scratch.follow("A new service")
+async def test_a_new_service_is_one_row_and_its_folder(scratch: Scratch, servers: Runtime) -> None:
+    render, check, test = await asyncio.to_thread(scratch.follow, "A new service")
     assert (check, test) == ("make check", "make test")  # of which this test runs what concerns a new service
 
-    written = scratch.make(render)
+    written = await asyncio.to_thread(scratch.make, render)
     assert {line.removeprefix("written: ") for line in written.splitlines()} == {
         "deploy/compose/compose.yml",
         "deploy/compose/create-databases.sh",
     }
-    assert_in_good_style(scratch)
-    run_tests(
+    await asyncio.to_thread(assert_in_good_style, scratch)
+    await asyncio.to_thread(
+        run_tests,
         scratch,
         *(f"tests/architecture/test_{part}.py" for part in ("agreement", "rendered", "compose_files")),
         "tests/unit/test_event_contracts.py",
+    )
+
+    order = Envelope.decode(PAID.read_bytes())
+    async with parcels(scratch, servers) as (service, database):
+        settings = settings_of(service)
+        async with create_broker(settings, "recipes") as broker:
+            await broker.declare(("order",))
+            message = Message("order", order.type, order.key, PAID.read_bytes())
+            assert await broker.publish([message, message]) == []
+
+        async def packed() -> list[str]:
+            return [row["label"] for row in await database.fetch("select label from parcel")]
+
+        assert await eventually(packed, "a parcel is packed") == [f"order {order.subject}"]
+
+
+@asynccontextmanager
+async def parcels(
+    scratch: Scratch, servers: Runtime
+) -> AsyncIterator[tuple[dict[str, str], asyncpg.Connection[Any]]]:
+    """The one service of the recipe on the session's servers: its settings, and its database."""
+    said = await asyncio.to_thread(scratch.python, "-m", HELPER, "environment", str(servers.root), "parcel")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]  # those of the instance belong to the other tests' services
+    service = {**json.loads(said), "TANDEM_HTTP_PORT": str(port)}
+    dsn = service["TANDEM_POSTGRES_DSN"]
+    name = dsn.rpartition("/")[2]
+    assert name.endswith("_parcel")
+    await asyncio.to_thread(servers.ensure_databases, [name])
+    environment = {**os.environ, **service}
+    migrated = await asyncio.to_thread(scratch.python, "-m", "shared.migrate", "parcel", environment=environment)
+    assert migrated == "parcel: schema 0001, was empty\n"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.parcel.app", cwd=scratch.root, env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        await eventually(lambda: ready(port), "the service is ready")
+        database = await asyncpg.connect(dsn)
+        try:
+            yield service, database
+        finally:
+            await database.close()
+        process.terminate()
+        # uvicorn passes the signal on once the service has stopped in good order.
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGTERM
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        # Or it would fill with what later tests publish.
+        await asyncio.to_thread(servers.rabbitmqctl, "delete_queue", "parcel.order")
+
+
+async def ready(port: int) -> bool:
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"http://127.0.0.1:{port}/health/ready", timeout=5)).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def settings_of(service: dict[str, str]) -> Settings:
+    return Settings(
+        broker="rabbit",
+        http_port=1,
+        postgres_dsn=service["TANDEM_POSTGRES_DSN"],
+        redis_url=service["TANDEM_REDIS_URL"],
+        rabbit_url=service["TANDEM_RABBIT_URL"],
     )
 
 
@@ -114,11 +200,17 @@ def test_a_new_broker_adapter_that_breaks_its_obligation_is_caught(scratch: Scra
         scratch.python("-m", HELPER, "conformance", str(tmp_path / "nobody"), "nats", *CHECKS)
 
 
-def test_a_new_fault_is_listed(scratch: Scratch) -> None:
+def test_a_new_fault_is_listed_and_played(scratch: Scratch, servers: Runtime) -> None:
     alone, whole = scratch.follow("A new fault")
     assert whole == "make faults"
     [_, _, arguments] = shlex.split(alone)
     [_, name] = arguments.removeprefix("ARGS=").split()
 
     assert name in scratch.python("-m", "faults", "--help")
+    # Without the load and the check of every event, which tests/faults has of the whole command.
+    played = json.loads(scratch.python("-m", HELPER, "fault", str(servers.root), name))
+
+    assert played["seen"] == ["sleeping", "stopped", "sleeping"]
+    assert played["lasted_s"] >= 2
+    assert servers.processes.is_healthy("redis")
     assert_in_good_style(scratch)
