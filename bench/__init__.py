@@ -4,3 +4,5 @@
 interleaved rounds on servers of its own. What each contender does for an event: claim it in Redis, write an inbox
 row and an effect row in one transaction, mark the claim done, and settle the message after the commit.
 """
+
+__all__: list[str] = []

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 from bench.contenders import celery_app
 from bench.events import OrderPlaced, WireEvent
-from shared.broker.base import Message, Subscription
-from shared.broker.connect import create_broker
+from shared.broker import Message, Subscription, create_broker
 from shared.errors import UnavailableError
 from shared.settings import Settings
 

@@ -2,3 +2,5 @@
 
 python -m compare --workload compare/workloads/default.yml --rounds 2 --out reports/latest
 """
+
+__all__: list[str] = []

@@ -2,3 +2,11 @@
 
 Importing this package, or any module of it, starts nothing and reads no setting.
 """
+
+__all__ = [
+    "errors",
+    "native",
+    "paths",
+    "progress",
+    "topology",
+]

@@ -1,0 +1,3 @@
+"""Examples to start from."""
+
+__all__: list[str] = []

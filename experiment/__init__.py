@@ -1,1 +1,20 @@
 """What compare, faults and bench have in common: servers, load, the ledger of what was asked, the check."""
+
+__all__ = [
+    "atomic_directory",
+    "broker_state",
+    "checker",
+    "clock",
+    "effects",
+    "facts",
+    "figures",
+    "instance",
+    "ledger",
+    "load",
+    "progress_bar",
+    "schedule",
+    "side",
+    "signals",
+    "usage",
+    "workload",
+]

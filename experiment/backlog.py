@@ -21,9 +21,9 @@ from services.order import domain, store
 from services.order.domain import KnownUser, Line, Order
 from services.order.events import OrderPaid, OrderPlaced
 from shared.database import Database
-from shared.publishing.uow import UnitOfWork, UnitsOfWork
+from shared.publishing import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry import Telemetry
 
 _ORDERS_PER_FLUSH = 500
 _NAME = "compare-backlog"

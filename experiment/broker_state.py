@@ -18,9 +18,8 @@ from deploy.native import BrokerName, Runtime
 from deploy.topology import SUBSCRIPTIONS
 from experiment.effects import SUBSCRIBER, identities
 from experiment.ledger import Identity
-from shared.broker.base import Subscription, destination_name
-from shared.broker.connect import create_broker
-from shared.broker.kafka.topics import subscribed_topics
+from shared.broker import Subscription, create_broker, destination_name
+from shared.broker.kafka import subscribed_topics
 from shared.errors import UnavailableError
 from shared.settings import Settings
 

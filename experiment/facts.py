@@ -16,9 +16,8 @@ from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
 from experiment.backlog import settings_from
 from experiment.effects import CONSUMER
-from shared.broker.kafka.producer import PRODUCER_OPTIONS
-from shared.broker.kafka.subscriptions import consumer_options
-from shared.broker.rabbit.adapter import client_options
+from shared.broker.kafka import PRODUCER_OPTIONS, consumer_options
+from shared.broker.rabbit import client_options
 
 TITLES: dict[str, str] = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 """The brokers' names as a person writes them."""

@@ -2,3 +2,5 @@
 
 `make faults`: real servers, the services as they are, one fault after the other on each broker.
 """
+
+__all__: list[str] = []

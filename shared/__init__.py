@@ -2,3 +2,24 @@
 
 __version__ = "0.1.0"
 """As in pyproject.toml; what the OpenAPI and AsyncAPI documents name."""
+
+__all__ = [
+    "backoff",
+    "broker",
+    "consuming",
+    "database",
+    "dead_letter",
+    "envelope",
+    "errors",
+    "event",
+    "failpoints",
+    "garbage",
+    "http",
+    "migrate",
+    "migrations",
+    "outside",
+    "process",
+    "publishing",
+    "settings",
+    "telemetry",
+]

@@ -1,1 +1,5 @@
 """The contenders: each a process that drains one backlog until it is told to stop (SIGTERM)."""
+
+__all__ = [
+    "celery_app",
+]

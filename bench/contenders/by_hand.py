@@ -16,7 +16,7 @@ import orjson
 import uvloop
 from redis.asyncio import Redis
 
-from shared.process.garbage import rest_garbage_collector
+from shared.garbage import rest_garbage_collector
 from shared.settings import Settings
 
 _CLAIM = """

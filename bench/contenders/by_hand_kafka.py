@@ -8,7 +8,7 @@ import sys
 from aiokafka import AIOKafkaConsumer
 
 from bench.contenders.by_hand import Recorder, run_until_told
-from shared.broker.base import destination_name
+from shared.broker import destination_name
 from shared.settings import Settings
 
 _POLL_MS = 200

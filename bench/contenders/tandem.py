@@ -6,11 +6,10 @@ import sys
 
 from bench.effects import INSERT_EFFECT
 from bench.events import OrderPlaced
-from shared.consuming.subscriber import Handler, Subscriber
+from shared.consuming import Handler, Subscriber
 from shared.event import Event
-from shared.process.server import run
-from shared.process.service import Service
-from shared.publishing.uow import UnitOfWork
+from shared.process import Service, run
+from shared.publishing import UnitOfWork
 
 
 async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None:

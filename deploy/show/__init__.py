@@ -1,1 +1,9 @@
 """What a person looks at: traces, dead letters, logs."""
+
+__all__ = [
+    "dead_letters",
+    "log_follow",
+    "status",
+    "trace_tree",
+    "traces",
+]

@@ -17,8 +17,7 @@ from rich.table import Table
 
 from deploy.errors import DeployError
 from deploy.topology import MAIL_SUBSCRIPTIONS, SUBSCRIPTIONS
-from shared.broker.base import DeadLetter, Subscription
-from shared.broker.connect import create_broker
+from shared.broker import DeadLetter, Subscription, create_broker
 from shared.dead_letter import headers as dead_letter
 from shared.errors import TandemError
 from shared.settings import Settings

@@ -1,1 +1,6 @@
 """Starting and stopping the whole, natively or with compose."""
+
+__all__ = [
+    "choice",
+    "stack",
+]

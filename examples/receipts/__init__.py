@@ -1,0 +1,3 @@
+"""A whole service in one screen."""
+
+__all__: list[str] = []

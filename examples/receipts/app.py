@@ -4,11 +4,10 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Uuid, insert
 
-from shared.consuming.subscriber import Handler, Subscriber
+from shared.consuming import Handler, Subscriber
 from shared.event import Event, EventData
-from shared.process.server import run
-from shared.process.service import Service
-from shared.publishing.uow import UnitOfWork
+from shared.process import Service, run
+from shared.publishing import UnitOfWork
 
 receipt = Table(
     "receipt", MetaData(),

@@ -1,0 +1,3 @@
+"""The dead-letter service."""
+
+__all__: list[str] = []

@@ -6,8 +6,7 @@ Run it with `python -m services.dead_letter.app`.
 from __future__ import annotations
 
 from services.dead_letter import background
-from shared.process.server import run
-from shared.process.service import Service
+from shared.process import Service, run
 
 SERVICE = Service(
     name="dead_letter",

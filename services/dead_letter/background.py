@@ -10,14 +10,12 @@ from collections.abc import Sequence
 import structlog
 
 from services.dead_letter import events, handlers
-from shared.broker.base import BatchHandler, Delivery, Subscription
-from shared.broker.batches import isolating
+from shared.broker import BatchHandler, Delivery, Subscription, isolating
 from shared.errors import ConfigurationError, TransientError
 from shared.outside.alerts import Alerts
 from shared.outside.mail import Mailer
-from shared.process.parts import Parts, until_available
-from shared.telemetry.gauges import Gauges, queues_of
-from shared.telemetry.measurements import Sample
+from shared.process import Parts, until_available
+from shared.telemetry import Gauges, Sample, queues_of
 
 _log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 
 from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
-from shared.broker.base import DEATH, Delivery, Subscription
+from shared.broker import DEATH, Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import NOTES, Kind, count, is_own, letter_id, redrive_number
 from shared.settings import Settings

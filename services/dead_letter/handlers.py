@@ -19,12 +19,12 @@ from services.dead_letter import domain, store
 from services.dead_letter.domain import Letter, LetterNotFoundError, Policy, Redrive, RedriveNotFoundError, State
 from services.dead_letter.events import Received
 from services.dead_letter.store import Filter, Listed, Stored
-from shared.broker.base import Broker, Delivery, Subscription
+from shared.broker import Broker, Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.errors import UnavailableError, UnroutableError
-from shared.publishing.uow import UnitOfWork
+from shared.publishing import UnitOfWork
 from shared.settings import Settings
-from shared.telemetry.measurements import Sample
+from shared.telemetry import Sample
 
 _log = structlog.get_logger(__name__)
 

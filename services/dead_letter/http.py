@@ -24,8 +24,8 @@ from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page
 from shared.http.problems import ProblemKind
 from shared.http.readable import Readable, readable
 from shared.http.timestamps import Timestamp
-from shared.process.parts import Parts
-from shared.publishing.uow import UnitOfWork
+from shared.process import Parts
+from shared.publishing import UnitOfWork
 
 LETTER_ID = "7b1c2f0e-0000-5000-8000-000000000001"
 REDRIVE_ID = "0198c0de-0000-7000-8000-0000000000d1"

@@ -1,0 +1,3 @@
+"""The notification service."""
+
+__all__: list[str] = []

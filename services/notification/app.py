@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from services.notification import handlers
-from shared.consuming.subscriber import Subscriber
+from shared.consuming import Subscriber
 from shared.outside.mail import Mailer
-from shared.process.parts import Parts
-from shared.process.server import run
-from shared.process.service import Service
+from shared.process import Parts, Service, run
 
 
 def mail_subscribers(parts: Parts) -> tuple[Subscriber, ...]:

@@ -22,11 +22,11 @@ from services.notification.events import (
     UserRegistered,
 )
 from services.notification.store import Notification, Recipient
-from shared.consuming.subscriber import EventHandler, Handler, Subscriber
+from shared.consuming import EventHandler, Handler, Subscriber
 from shared.errors import TransientError
 from shared.event import Event
 from shared.outside.mail import Mail, Mailer, MailRefusedError, message_id
-from shared.publishing.uow import UnitOfWork
+from shared.publishing import UnitOfWork
 
 NAME = "notification"
 MAIL = "mail"

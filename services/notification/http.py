@@ -16,7 +16,7 @@ from shared.http import pages
 from shared.http.application import service_app
 from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
 from shared.http.problems import InvalidRequestError
-from shared.process.parts import Parts
+from shared.process import Parts
 
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"

@@ -1,0 +1,7 @@
+"""The order service."""
+
+__all__ = [
+    "domain",
+    "events",
+    "store",
+]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from services.order import events, handlers
-from shared.process.server import run
-from shared.process.service import Service
+from shared.process import Service, run
 
 SERVICE = Service(
     name="order",

@@ -19,9 +19,9 @@ from services.order.events import (
     UserProfileUpdated,
     UserRegistered,
 )
-from shared.consuming.subscriber import Handler, Subscriber
+from shared.consuming import Handler, Subscriber
 from shared.event import Event
-from shared.publishing.uow import UnitOfWork
+from shared.publishing import UnitOfWork
 
 # -- use cases
 

@@ -22,8 +22,8 @@ from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
 from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
 from shared.http.problems import ProblemKind
-from shared.process.parts import Parts
-from shared.publishing.uow import UnitOfWork
+from shared.process import Parts
+from shared.publishing import UnitOfWork
 
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"

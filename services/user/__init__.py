@@ -1,0 +1,3 @@
+"""The user service."""
+
+__all__: list[str] = []

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from services.user import domain, store
 from services.user.domain import User, UserNotFoundError
 from services.user.events import UserDeactivated, UserProfileUpdated, UserRegistered
-from shared.publishing.uow import UnitOfWork
+from shared.publishing import UnitOfWork
 
 
 async def register_user(uow: UnitOfWork, email: str, name: str) -> User:

@@ -17,8 +17,8 @@ from shared.http.application import IdempotencyKey, service_app
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
 from shared.http.problems import ProblemKind
-from shared.process.parts import Parts
-from shared.publishing.uow import UnitOfWork
+from shared.process import Parts
+from shared.publishing import UnitOfWork
 
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"
 

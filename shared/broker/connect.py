@@ -9,9 +9,9 @@ from shared.settings import Settings
 def create_broker(settings: Settings, client_name: str) -> Broker:
     """The adapter that `TANDEM_BROKER` names, not yet connected; the other one's client is never imported."""
     if settings.broker == "rabbit":
-        from shared.broker.rabbit.adapter import RabbitAdapter
+        from shared.broker.rabbit import RabbitAdapter
 
         return RabbitAdapter(settings, client_name)
-    from shared.broker.kafka.adapter import KafkaAdapter
+    from shared.broker.kafka import KafkaAdapter
 
     return KafkaAdapter(settings, client_name)

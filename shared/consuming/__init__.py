@@ -1,1 +1,17 @@
 """Consuming: the stages that a batch of deliveries goes through until its effects are recorded."""
+
+from shared.consuming import inbox
+from shared.consuming.claims import Claims
+from shared.consuming.intake import Intake
+from shared.consuming.pipeline import Pipeline
+from shared.consuming.subscriber import EventHandler, Handler, Subscriber
+
+__all__ = [
+    "Claims",
+    "EventHandler",
+    "Handler",
+    "Intake",
+    "Pipeline",
+    "Subscriber",
+    "inbox",
+]

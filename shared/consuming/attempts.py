@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from shared.backoff import backoff_s, longest_wait_s
-from shared.broker.base import Subscription
+from shared.broker import Subscription
 from shared.consuming.batch import Batch, Status, Work, retry_later
 from shared.consuming.key_order import run_in_key_order
 from shared.consuming.subscriber import Subscriber

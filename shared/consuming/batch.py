@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from shared.broker.base import Delivery
+from shared.broker import Delivery
 from shared.consuming.claims import ClaimState
 from shared.consuming.subscriber import Handler
 from shared.envelope import Envelope

@@ -10,12 +10,12 @@ from enum import StrEnum
 
 import structlog
 
-from shared.broker.base import Subscription
+from shared.broker import Subscription
 from shared.consuming.batch import Batch, Status, Work, retry_with_followers
 from shared.consuming.claims import Claims, ClaimState
 from shared.errors import UnavailableError
 from shared.settings import Settings
-from shared.telemetry.metrics import Metrics
+from shared.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from shared import failpoints
-from shared.broker.base import Delivery
+from shared.broker import Delivery
 from shared.consuming.batch import PUT_ASIDE, RECORDED, Batch, Status, Work
 from shared.consuming.claiming import Claiming
 from shared.dead_letter.headers import LETTER_ID, Kind, redrive_number

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiolimiter import AsyncLimiter
 
-from shared.broker.base import Delivery, Subscription
+from shared.broker import Delivery, Subscription
 from shared.consuming.batch import Batch, Status, Work
 from shared.consuming.subscriber import Subscriber
 from shared.envelope import Envelope

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from shared.broker.base import DeadLetterChannel, Delivery, Settlement
+from shared.broker import DeadLetterChannel, Delivery, Settlement
 from shared.consuming.attempts import Attempts, Patience
 from shared.consuming.batch import Status
 from shared.consuming.claiming import Claiming
@@ -27,9 +27,9 @@ from shared.consuming.suspects import Suspects
 from shared.consuming.transaction import Transaction
 from shared.dead_letter.sender import DeadLetterSender
 from shared.failpoints import FailPoints
-from shared.publishing.uow import UnitsOfWork
+from shared.publishing import UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry import Telemetry
 
 
 class Pipeline:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from shared.envelope import Envelope
 from shared.errors import SchemaViolationError, UnknownSchemaError
 from shared.event import Event, EventData
-from shared.publishing.uow import UnitOfWork
+from shared.publishing import UnitOfWork
 
 EventHandler = Callable[[Any, UnitOfWork], Awaitable[None]]
 """`async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None`"""

@@ -8,14 +8,14 @@ from contextlib import nullcontext
 from typing import Any
 
 from shared import failpoints
-from shared.broker.base import Subscription
+from shared.broker import Subscription
 from shared.consuming import inbox
 from shared.consuming.batch import PUT_ASIDE, Status, Work
 from shared.errors import DelayError, PermanentError, TransientError
 from shared.failpoints import FailPoints
-from shared.publishing.uow import UnitOfWork, UnitsOfWork
+from shared.publishing import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry.spans import Spans
+from shared.telemetry import Spans
 
 
 class Transaction:

@@ -1,1 +1,6 @@
 """The words of dead letters, and how they are sent."""
+
+__all__ = [
+    "headers",
+    "sender",
+]

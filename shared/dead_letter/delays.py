@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from shared.backoff import backoff_s
-from shared.broker.base import Delivery
+from shared.broker import Delivery
 from shared.dead_letter.headers import AGE_S, DELAY_S, DELAYS, DUE_AT, FIRST_FAILED_AT, KIND, Kind, count, seconds
 from shared.errors import DelayError, PermanentError, TransientError
 from shared.settings import Settings

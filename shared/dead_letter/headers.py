@@ -22,8 +22,7 @@ from enum import StrEnum
 from hashlib import sha256
 from uuid import UUID, uuid5
 
-from shared.broker.base import BODY_BYTES_MAX, DEATHS, HEADERS_BYTES_MAX, Delivery, Subscription
-from shared.broker.unreadable import UNREADABLE
+from shared.broker import BODY_BYTES_MAX, DEATHS, HEADERS_BYTES_MAX, UNREADABLE, Delivery, Subscription
 from shared.envelope import Envelope
 from shared.errors import UndecodableError
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from shared.broker.base import DeadLetterChannel, Delivery, Subscription
+from shared.broker import DeadLetterChannel, Delivery, Subscription
 from shared.dead_letter.delays import Delays
 from shared.dead_letter.headers import (
     BODY_CUT_FROM,

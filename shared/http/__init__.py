@@ -1,1 +1,12 @@
 """What every HTTP API has: problem documents, checked bodies, pages, idempotency keys."""
+
+__all__ = [
+    "application",
+    "backpressure",
+    "idempotency",
+    "openapi",
+    "pages",
+    "problems",
+    "readable",
+    "timestamps",
+]

@@ -20,7 +20,7 @@ from shared.http.errors import answer_errors
 from shared.http.idempotency import KEY_DESCRIPTION, KEY_LENGTH_MAX, KEY_PATTERN, KEY_REUSED, KeyReusedError
 from shared.http.openapi import add_problem_schema, problem_responses
 from shared.http.problems import ProblemKind
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry import Telemetry
 
 IdempotencyKey = Annotated[
     str | None,

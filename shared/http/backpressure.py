@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared.database import Database
 from shared.errors import TransientError
 from shared.http.problems import OUTBOX_FULL, respond
-from shared.publishing.outbox import outbox_state
+from shared.publishing import outbox_state
 
 _log = structlog.get_logger(__name__)
 

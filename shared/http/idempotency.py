@@ -34,7 +34,7 @@ from starlette.responses import Response
 
 from shared.errors import PermanentError
 from shared.http.problems import ProblemKind
-from shared.publishing.uow import UnitOfWork, UnitsOfWork
+from shared.publishing import UnitOfWork, UnitsOfWork
 
 KEY_LENGTH_MAX = 255
 KEY_PATTERN = r"^[\x21-\x7e]+$"

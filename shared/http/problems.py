@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.types import Scope
 
-from shared.telemetry.spans import current_trace_ids
+from shared.telemetry import current_trace_ids
 
 BODY_BYTES_MAX: Final = 1_000_000
 """Largest request body in bytes; what is longer is refused while it is still arriving."""

@@ -10,16 +10,15 @@ from typing import Any
 
 import structlog
 
-from shared.broker.base import Broker
-from shared.broker.connect import create_broker
-from shared.consuming.claims import Claims
+from shared.broker import Broker, create_broker
+from shared.consuming import Claims
 from shared.database import Database
 from shared.errors import UnavailableError
 from shared.http.backpressure import OutboxGate
 from shared.outside.circuit_breaker import CircuitBreakers
-from shared.publishing.uow import UnitsOfWork
+from shared.publishing import UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry import Telemetry
 
 _log = structlog.get_logger(__name__)
 

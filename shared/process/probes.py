@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from shared import __version__
-from shared.consuming.subscriber import Subscriber
+from shared.consuming import Subscriber
 from shared.errors import UnavailableError
 from shared.process.parts import Parts
 from shared.process.service import Service
-from shared.telemetry.provider import prometheus_page
+from shared.telemetry import prometheus_page
 
 _TIMEOUT_S = 3.0
 _NOT_NEEDED = frozenset({"redis"})

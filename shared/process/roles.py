@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from shared.consuming.intake import Intake
-from shared.consuming.subscriber import Subscriber
+from shared.consuming import Intake, Subscriber
 from shared.process.parts import Parts, until_available
 from shared.process.service import Service
 from shared.process.upkeep import keep_pruning
 from shared.settings import Role
-from shared.telemetry.gauges import Gauges, queues_of
+from shared.telemetry import Gauges, queues_of
 
 _log = structlog.get_logger(__name__)
 
@@ -60,8 +59,7 @@ async def run_roles(
 
 async def consume(work: Work) -> None:
     """Subscribe; then run the service's background tasks, measure its queues, and keep its inbox bounded."""
-    from shared.consuming import inbox
-    from shared.consuming.pipeline import Pipeline
+    from shared.consuming import Pipeline, inbox
 
     parts, tasks = work.parts, work.tasks
     pipelines = [
@@ -87,8 +85,7 @@ async def consume(work: Work) -> None:
 
 async def relay(work: Work) -> None:
     """Run a relay for each shard of the outbox, and measure the outbox."""
-    from shared.publishing.outbox import outbox_of
-    from shared.publishing.relay import Relay
+    from shared.publishing import Relay, outbox_of
 
     parts, tasks = work.parts, work.tasks
     if not work.service.publishes:

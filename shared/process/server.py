@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from shared.errors import ConfigurationError
-from shared.process.garbage import rest_garbage_collector
+from shared.garbage import rest_garbage_collector
 from shared.process.parts import Parts, build_parts
 from shared.process.process import FAILED, REFUSED, Process
 from shared.process.service import Service

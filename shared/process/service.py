@@ -6,8 +6,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.broker.base import Operation
-from shared.consuming.subscriber import Subscriber
+from shared.broker import Operation
+from shared.consuming import Subscriber
 from shared.event import EventData
 from shared.process.parts import Parts
 

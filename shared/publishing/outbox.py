@@ -16,8 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
 from shared.envelope import Envelope
-from shared.telemetry.gauges import Ask
-from shared.telemetry.measurements import Sample
+from shared.telemetry import Ask, Sample
 
 NOTIFY_CHANNEL = "tandem_outbox"
 VIRTUAL_SHARDS = 16

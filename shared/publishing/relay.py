@@ -20,12 +20,12 @@ import structlog
 
 from shared import failpoints
 from shared.backoff import backoff_s, jittered_s
-from shared.broker.base import Message, Publisher, PublishFailure
+from shared.broker import Message, Publisher, PublishFailure
 from shared.database import LOST_PEER
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 from shared.publishing.outbox import NOTIFY_CHANNEL
 from shared.settings import Settings
-from shared.telemetry.telemetry import Telemetry
+from shared.telemetry import Telemetry
 
 _log = structlog.get_logger(__name__)
 

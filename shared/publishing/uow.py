@@ -19,7 +19,7 @@ from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.bulk import insert_of_arrays
 from shared.publishing.outbox import NOTIFY_CHANNEL, insert_outbox, outbox_row
-from shared.telemetry.spans import Spans
+from shared.telemetry import Spans
 
 _NOTIFY = text(f"select pg_notify('{NOTIFY_CHANNEL}', '')")
 

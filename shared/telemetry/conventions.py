@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from shared.broker.base import Subscription, destination_name
+from shared.broker import Subscription, destination_name
 from shared.settings import BrokerName
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from shared.broker.base import Inspector, QueueState, Subscription
+from shared.broker import Inspector, QueueState, Subscription
 from shared.errors import TransientError
 from shared.settings import BrokerName, Settings
 from shared.telemetry.conventions import MESSAGING_SYSTEM

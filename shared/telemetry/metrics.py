@@ -8,7 +8,7 @@ from functools import partial
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from shared.broker.base import Subscription
+from shared.broker import Subscription
 from shared.settings import BrokerName
 from shared.telemetry.conventions import (
     DURATION_BUCKETS_S,

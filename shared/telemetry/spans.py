@@ -26,7 +26,7 @@ from opentelemetry.trace import (
 )
 from uuid_utils import uuid7
 
-from shared.broker.base import Subscription, destination_name
+from shared.broker import Subscription, destination_name
 from shared.envelope import Envelope
 from shared.settings import BrokerName
 from shared.telemetry.conventions import destination_attributes, process_attributes

@@ -170,7 +170,13 @@ def with_adapter(scratch: Scratch) -> Scratch:
     """The recipe followed, with stand-ins for the two files that are work: the adapter, and its server."""
     adapter = scratch.root / "shared/broker/nats"
     adapter.mkdir()
-    (adapter / "__init__.py").touch()
+    (adapter / "__init__.py").write_text(
+        """\
+from shared.broker.nats.adapter import NatsAdapter
+
+__all__ = ["NatsAdapter"]
+"""
+    )
     shutil.copy(HERE / "nats_adapter.py", adapter / "adapter.py")
     shutil.copy(HERE / "nats_server.py", scratch.root / "deploy/native/servers/nats.py")
     docs, suite = scratch.follow("A new broker adapter")

@@ -1,1 +1,6 @@
 """What must be on the machine before servers can run natively."""
+
+__all__ = [
+    "install",
+    "system",
+]
