@@ -7,6 +7,7 @@ file exactly once and becomes what those with ` ` and `+` say. A block of `sh` i
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from deploy.paths import REPOSITORY
 from tests.architecture.source import tracked_files
 
 _STAMP = ".venv/.installed"  # what make would install first
+_OF_A_MAKE_ABOVE = frozenset({"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES"})
 _COMMAND_TIMEOUT_S = 300.0
 _BLOCK = re.compile(r"^ *```(python|diff|sh)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _ADDRESS = re.compile(r"# (\S+)\n")
@@ -58,7 +60,9 @@ class Scratch:
         command, *rest = line.split()
         assert command == "make"
         # The copy has this repository's packages: nothing is to be installed, however old the copies look.
-        return self._run(["make", "-o", _STAMP, *rest])
+        # Nor is it the child of a make that runs the tests, and would say which directory it enters.
+        own = {name: value for name, value in os.environ.items() if name not in _OF_A_MAKE_ABOVE}
+        return self._run(["make", "-o", _STAMP, *rest], own)
 
     def python(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
         """Run Python in the copy and return what it printed. Fails with that when it fails."""
