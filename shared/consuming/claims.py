@@ -35,13 +35,12 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
+from shared import cancellation
 from shared.envelope import Envelope
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
-
-_CANCEL_AGAIN_S = 0.1
 
 # The keys come as one JSON array: redis-py takes longer to pack 500 arguments than Redis to run the script.
 _CLAIM = """
@@ -162,9 +161,7 @@ class Claims:
         try:
             yield
         finally:
-            while not pulse.done():  # Python 3.11's `wait_for`, in the client, may swallow a cancellation
-                pulse.cancel()
-                await asyncio.wait([pulse], timeout=_CANCEL_AGAIN_S)
+            await cancellation.end(pulse)
             with contextlib.suppress(asyncio.CancelledError):
                 await pulse
             with contextlib.suppress(RedisError, OSError, TimeoutError):  # it runs out by itself

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
+from shared import cancellation
 from shared.broker.base import BatchHandler, Subscription
 from shared.broker.rabbit.connection import RabbitConnection
 from shared.broker.rabbit.consumer import RabbitConsumer
@@ -56,6 +57,5 @@ class RabbitSubscriptions:
     async def stop(self) -> None:
         """Stop pulling; let the running batches settle within the grace period."""
         if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.wait([self._tending])
+            await cancellation.end(self._tending)
         await asyncio.gather(*(consumer.stop(self._settings.shutdown_grace_s) for consumer in self._consumers))
