@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -39,6 +40,8 @@ def client(app: FastAPI) -> httpx.AsyncClient:
         {"email": 1},
         {"name": ""},
         {"name": "   "},
+        {"name": "\u00a0\u2003\u3000"},
+        {"name": "\x85"},
         {"name": "a\0b"},
         {"name": "a\nb"},
         {"name": "x" * 201},
@@ -76,3 +79,10 @@ def test_openapi_shows_an_example_that_would_be_accepted(app: FastAPI) -> None:
     NewUser.model_validate(schemas["NewUser"]["examples"][0])
     assert "default" not in schemas["ProfileChange"]["properties"]["email"]
     assert set(app.openapi()["paths"]) == {"/users", "/users/{user_id}", "/users/{user_id}/deactivate"}
+
+
+@pytest.mark.parametrize("name", [" ", "\t", "\u00a0\u2003\u3000", "\x85", "", "a\0b"])
+def test_the_document_too_says_that_a_name_is_not_blank(app: FastAPI, name: str) -> None:
+    pattern = app.openapi()["components"]["schemas"]["NewUser"]["properties"]["name"]["pattern"]
+    assert re.search(pattern, name) is None
+    assert re.search(pattern, f"{name.strip()} Ada ") is not None or "\0" in name
