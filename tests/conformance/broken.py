@@ -30,6 +30,7 @@ from tests.conformance import checks_dead_letters as dead_letters
 from tests.conformance import checks_delivery as delivery
 from tests.conformance import checks_publishing as publishing
 from tests.conformance import checks_settlement as settlement
+from tests.conformance import checks_transactions as transactions
 from tests.conformance.harness import TYPE, Check
 
 
@@ -220,6 +221,27 @@ class IgnoresBounds(Sound):
         await super().subscribe(replace(subscription, batch_max=1_000, in_flight_max=1_000), handler)
 
 
+class DeliversWhatWasTakenBack(Sound):
+    """Reads Kafka as its clients do when nobody says otherwise."""
+
+    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
+        inside: Any = self.real
+        framework = inside._subscriptions._broker
+        subscriber = framework.subscriber
+        framework.subscriber = lambda *topics, **options: subscriber(
+            *topics, **{**options, "isolation_level": "read_uncommitted"}
+        )
+        await super().subscribe(subscription, handler)
+
+
+class CountsMarkers(Sound):
+    """Has the end of every transaction wait for the subscriber."""
+
+    async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
+        states = await self.real.queue_states(subscriptions)
+        return [replace(state, messages=state.messages + 1) for state in states]
+
+
 class LosesDeadLetters(Sound):
     """Says that a dead letter is parked before anybody has it."""
 
@@ -287,6 +309,10 @@ BREAKS: Mapping[type[Sound], tuple[tuple[Check, str], ...]] = {
         (delivery.check_batches_are_bounded_and_run_one_at_a_time, "more than batch_max"),
         (delivery.check_no_more_than_in_flight_max_is_handed_over, "more than in_flight_max"),
     ),
+    DeliversWhatWasTakenBack: (
+        (transactions.check_what_a_producer_took_back_is_never_delivered, "was delivered"),
+    ),
+    CountsMarkers: ((transactions.check_nothing_waits_behind_the_last_event_of_a_transaction, "nothing waits"),),
     LosesDeadLetters: (
         (dead_letters.check_a_dead_letter_is_kept_whole_and_looking_changes_nothing, "dead letters lost"),
     ),

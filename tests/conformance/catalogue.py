@@ -14,6 +14,7 @@ from tests.conformance import (
     checks_rights,
     checks_settlement,
     checks_topology,
+    checks_transactions,
 )
 from tests.conformance.harness import Check
 
@@ -23,6 +24,7 @@ _MODULES: tuple[ModuleType, ...] = (
     checks_settlement,
     checks_dead_letters,
     checks_topology,
+    checks_transactions,
     checks_rights,
     checks_outage,
 )
@@ -34,8 +36,13 @@ def checks_for(system: BrokerName) -> list[Check]:
         check
         for module in _MODULES
         for name, check in inspect.getmembers(module, inspect.iscoroutinefunction)
-        if name.startswith("check_") and getattr(check, "only_on", system) == system
+        if name.startswith("check_") and applies_to(system, check)
     ]
+
+
+def applies_to(system: BrokerName, check: Check) -> bool:
+    """Whether the broker has what the check is about."""
+    return getattr(check, "only_on", system) == system
 
 
 def claim_of(check: Check) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aio_pika import Connection, RobustChannel, RobustConnection
 from aio_pika.abc import UnderlayConnection
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import (
     DescribeGroupsResponse_v0,
@@ -34,6 +34,7 @@ from yarl import URL
 from shared.broker.kafka.internals import (
     cancel_sender,
     client_of,
+    consumed_offsets,
     next_offset_of,
     subscribed_topics_of_members,
     tolerant_batch_records,
@@ -53,6 +54,12 @@ async def test_a_consumer_of_aiokafka_has_the_client_that_knows_the_leaders() ->
     assert callable(client.cluster.leader_for_partition)
     assert inspect.iscoroutinefunction(client.send)
     assert inspect.iscoroutinefunction(client.close)
+    assert consumed_offsets(consumer) == {}
+    partition = TopicPartition("topic", 0)
+    consumer.assign([partition])
+    assert consumed_offsets(consumer) == {}, "nobody knows yet"
+    consumer._subscription.seek(partition, 7)
+    assert consumed_offsets(consumer) == {partition: 7}
     await consumer.stop()
 
 

@@ -16,6 +16,8 @@ REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 250
 """aiokafka logs every attempt while the cluster is away: its default of 100 ms fills the log."""
 GOODBYE_S = 3.0
+ISOLATION_LEVEL = "read_committed"
+"""Of everybody who reads: what a producer took back is nobody's (KIP-98), and what it may yet take back waits."""
 
 
 class KafkaClients:
@@ -66,6 +68,7 @@ class KafkaClients:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level=ISOLATION_LEVEL,
         )
         try:
             yield consumer

@@ -18,7 +18,7 @@ from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
 from shared.broker.kafka.clients import GOODBYE_S, ended
 from shared.broker.kafka.errors import LOST
-from shared.broker.kafka.internals import client_of
+from shared.broker.kafka.internals import client_of, consumed_offsets
 from shared.broker.kafka.unreadable import Record, TolerantReader, committed_positions, content_is_to_blame
 
 _log = structlog.get_logger(__name__)
@@ -67,6 +67,10 @@ class KafkaConsumer:
         self._tolerant = TolerantReader(subscription)
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._committed: dict[TopicPartition, int] = {}
+        """What this member committed since the last rebalance."""
+        self._committed_in: int | None = None
+        """Which rebalance that was."""
         self.settlement_failures = 0
 
     async def start(self) -> None:
@@ -101,7 +105,7 @@ class KafkaConsumer:
                 if trouble is None or (records and content_is_to_blame(trouble)):
                     failures = 0
                 trouble = None
-                pause |= await self._work_off(records) if records else False
+                pause |= await (self._work_off(records) if records else self._pass_by_markers())
             except Exception as error:  # noqa: BLE001  a consumer that dies in silence is the worst of all
                 failures += 1
                 trouble = error
@@ -147,11 +151,11 @@ class KafkaConsumer:
             positions = await committed_positions(consumer)
             for partition, offset in positions.items():
                 consumer.seek(partition, offset)
-            records = await self._tolerant.read(consumer, positions, self._batch_max)
+            records, reached = await self._tolerant.read(consumer, positions, self._batch_max)
         if rebalances is None or rebalances != self._handover.rebalances:
             return ()  # not ours any more, or ours again from another offset
-        for record in records:
-            consumer.seek(TopicPartition(record.topic, record.partition), record.offset + 1)
+        for partition, offset in reached.items():
+            consumer.seek(partition, offset)
         if records:
             self._handover.idle.clear()
         return records
@@ -170,6 +174,8 @@ class KafkaConsumer:
                 commits[partition] = record.offset + 1
             else:
                 rewinds[partition] = record.offset
+        passed = {tp: offset for tp, offset in self._uncommitted().items() if tp not in rewinds}
+        commits |= {tp: max(offset, commits.get(tp, 0)) for tp, offset in passed.items()}
         if commits and not await self._commit(commits):
             self.settlement_failures += len(records)
             rewinds = starts
@@ -178,6 +184,22 @@ class KafkaConsumer:
                 self._subscriber.consumer.seek(partition, offset)
         return bool(rewinds)
 
+    async def _pass_by_markers(self) -> bool:
+        """Commit what a poll without records has moved past: it would count as waiting for ever. True when that
+        failed, and is to be tried again after a pause."""
+        passed = self._uncommitted()
+        return bool(passed) and not await self._commit(passed)
+
+    def _uncommitted(self) -> dict[TopicPartition, int]:
+        """Where reading goes on, of the partitions where nothing says that so much is committed. Everything before
+        that is settled, but for what is in hand."""
+        if self._committed_in != self._handover.rebalances:
+            self._committed, self._committed_in = {}, self._handover.rebalances
+        if self._committed_in is None:
+            return {}
+        consumed = consumed_offsets(self._subscriber.consumer)
+        return {tp: offset for tp, offset in consumed.items() if self._committed.get(tp) != offset}
+
     async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
         try:
             async with asyncio.timeout(_COMMIT_TIMEOUT_S):
@@ -185,6 +207,7 @@ class KafkaConsumer:
         except (*LOST, IllegalStateError) as error:
             _log.warning("kafka.settlement_failed", queue=self.queue, error=repr(error))
             return False
+        self._committed |= offsets
         return True
 
     async def _rejoin(self) -> None:

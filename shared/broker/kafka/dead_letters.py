@@ -47,11 +47,8 @@ class KafkaDeadLetters:
             await consumer.start()
             partitions = list(consumer.assignment())
             ends = await consumer.end_offsets(partitions)
-            beginnings = await consumer.beginning_offsets(partitions)
-            remaining = sum(ends[p] - beginnings[p] for p in partitions)
-            while remaining > 0 and len(letters) < limit:
+            while len(letters) < limit and any([await consumer.position(p) < ends[p] for p in partitions]):
                 polled = await consumer.getmany(timeout_ms=_LOOK_MS, max_records=limit - len(letters))
                 for records in polled.values():
-                    remaining -= len(records)
                     letters += [DeadLetter(topic, r.value or b"", text_headers(r)) for r in records]
         return letters

@@ -7,7 +7,8 @@ says what is gone when that is raised.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from random import sample
 from typing import Any
 
@@ -16,6 +17,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.util import decode_varint_py
 
@@ -24,12 +26,23 @@ from shared.broker.unreadable import TolerantBytes
 _FETCH_WAIT_MS = 100
 _FETCH_BYTES_MAX = 16 * 1024 * 1024
 _PARTITION_BYTES_MAX = 1024 * 1024
-_READ_UNCOMMITTED = 0
+_READ_COMMITTED = 1
+_PREFERRED_REPLICA_SINCE = 11
+"""From this version on an answer names, just before the data, the replica that is preferred."""
 
 
 def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
     """The connections that a consumer asks through."""
     return consumer._client
+
+
+def consumed_offsets(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    """Where reading goes on in each assigned partition, as far as it is known: behind markers of transactions, and
+    what was taken back, too, which no poll ever hands over."""
+    subscription = consumer._subscription.subscription
+    if subscription is None or subscription.assignment is None:
+        return {}
+    return {tp: consumed.offset for tp, consumed in subscription.assignment.all_consumed_offsets().items()}
 
 
 def cancel_sender(producer: AIOKafkaProducer) -> None:
@@ -47,10 +60,22 @@ def subscribed_topics_of_members(described: Any) -> list[list[str]]:
     return [list(ConsumerProtocolMemberMetadata.decode(told).subscription) for told in metadata if told]
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The batches of a partition as they are stored, from an offset on."""
+
+    data: bytes
+    """The last batch may be cut off."""
+    end: int
+    """The last stable offset: behind it are open transactions, or nothing."""
+    aborted: Sequence[tuple[int, int]] = ()
+    """Transactions among them that were aborted, as (producer, first offset)."""
+
+
 async def fetch_stored_bytes(
     consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]
-) -> dict[TopicPartition, tuple[bytes, int]]:
-    """The batches as they are stored, and the high watermark, of the partitions whose leaders have some."""
+) -> dict[TopicPartition, Stored]:
+    """What is stored in the partitions whose leaders have something."""
     client = client_of(consumer)
     asked: defaultdict[int, defaultdict[str, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
     for partition in sample(list(positions), len(positions)):  # the answer may hold the first ones only
@@ -58,23 +83,50 @@ async def fetch_stored_bytes(
         if leader is not None and leader >= 0:
             place = (partition.partition, positions[partition], _PARTITION_BYTES_MAX)
             asked[leader][partition.topic].append(place)
-    fetched: dict[TopicPartition, tuple[bytes, int]] = {}
+    fetched: dict[TopicPartition, Stored] = {}
     for leader, topics in asked.items():
-        request = FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES_MAX, _READ_UNCOMMITTED, list(topics.items()))
+        request = FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES_MAX, _READ_COMMITTED, list(topics.items()))
         response = await client.send(leader, request)
         for topic, partitions in response.topics:
-            for number, error_code, high_water, *_, data in partitions:
+            for number, error_code, _high_water, stable_end, *rest in partitions:
+                *_, aborted, data = (
+                    rest if response.API_VERSION < _PREFERRED_REPLICA_SINCE else (*rest[:-2], rest[-1])
+                )
                 if not error_code and data:
-                    fetched[TopicPartition(topic, number)] = data, high_water
+                    fetched[TopicPartition(topic, number)] = Stored(data, stable_end, tuple(aborted or ()))
     return fetched
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionPart:
+    """What a batch is to the transaction that it is part of."""
+
+    producer: int
+    first_offset: int
+    aborts: bool
+    """It is the marker that ends the transaction, and takes it back."""
+
+
+def transaction_part(raw: bytes) -> TransactionPart | None:
+    """None: the batch is of none. Raises `CorruptRecordException`, or whatever a damaged marker leads to."""
+    batch = _intact_batch(raw)
+    if not batch.is_transactional:
+        return None
+    aborts = batch.is_control_batch and any(ControlRecord.parse(record.key) == ABORT_MARKER for record in batch)
+    return TransactionPart(batch.producer_id, batch.base_offset, aborts)
+
+
+def _intact_batch(raw: bytes) -> _DefaultRecordBatchPy:
+    batch = _DefaultRecordBatchPy(raw)
+    if not batch.validate_crc():
+        raise CorruptRecordException("wrong checksum")
+    return batch
 
 
 def tolerant_batch_records(raw: bytes) -> Iterator[Any]:
     """The records of one whole batch, with what is not UTF-8 escaped; each has `offset`, `key`, `value` and
     `headers`. Raises whatever damaged bytes lead to."""
-    batch = _DefaultRecordBatchPy(raw)
-    if not batch.validate_crc():
-        raise CorruptRecordException("wrong checksum")
+    batch = _intact_batch(raw)
     if batch.is_control_batch:
         return
     iter(batch)  # decompresses

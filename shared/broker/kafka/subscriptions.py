@@ -11,7 +11,14 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
 from shared.broker.base import BatchHandler, Subscription
-from shared.broker.kafka.clients import GOODBYE_S, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, KafkaClients, ended
+from shared.broker.kafka.clients import (
+    GOODBYE_S,
+    ISOLATION_LEVEL,
+    REQUEST_TIMEOUT_MS,
+    RETRY_BACKOFF_MS,
+    KafkaClients,
+    ended,
+)
 from shared.broker.kafka.consumer import Handover, KafkaConsumer
 from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.topics import dead_letter_topic, subscribed_topics
@@ -33,6 +40,7 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
     session_ms = int(settings.kafka_session_timeout_s * 1_000)
     return {
         "auto_offset_reset": "earliest",
+        "isolation_level": ISOLATION_LEVEL,
         "max_poll_interval_ms": int(settings.kafka_max_poll_interval_s * 1_000),
         "session_timeout_ms": session_ms,
         "heartbeat_interval_ms": session_ms // 3,

@@ -9,7 +9,8 @@ everything that is no event: to the dead letters.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -18,7 +19,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 
 from shared.broker.base import Subscription
-from shared.broker.kafka.internals import fetch_stored_bytes, next_offset_of, tolerant_batch_records
+from shared.broker.kafka.internals import (
+    Stored,
+    fetch_stored_bytes,
+    next_offset_of,
+    tolerant_batch_records,
+    transaction_part,
+)
 from shared.broker.unreadable import UNREADABLE
 
 _log = structlog.get_logger(__name__)
@@ -54,25 +61,34 @@ class TolerantReader:
 
     async def read(
         self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], records_max: int
-    ) -> list[Record]:
-        """Up to `records_max` records from these positions on, as many of each partition; the caller bounds the
-        time."""
+    ) -> tuple[list[Record], dict[TopicPartition, int]]:
+        """Up to `records_max` records from these positions on, as many of each partition, and where to go on in
+        each partition of which something was read, if only what nobody is given; the caller bounds the time."""
         fetched = await fetch_stored_bytes(consumer, positions)
         share = max(1, records_max // max(1, len(fetched)))
         records: list[Record] = []
-        for partition, (data, high_water) in fetched.items():
-            records += islice(self.records(partition, positions[partition], data, high_water), share)
-        return records[:records_max]
+        reached: dict[TopicPartition, int] = {}
+        for partition, stored in fetched.items():
+            if len(records) < records_max:
+                reached[partition] = positions[partition]
+                records += islice(self.records(partition, stored, reached), share)
+        return records, reached
 
-    def records(self, partition: TopicPartition, position: int, data: bytes, high_water: int) -> Iterator[Record]:
-        batches = list(_batches(data))
-        next_offsets = [_BATCH_START.unpack_from(raw)[0] for raw in batches[1:]] + [high_water]
+    def records(
+        self, partition: TopicPartition, stored: Stored, reached: dict[TopicPartition, int]
+    ) -> Iterator[Record]:
+        """The records from `reached[partition]` on, which moves along."""
+        taken_back = _TakenBack(stored.aborted)
+        batches = list(_batches(stored.data))
+        next_offsets = [_BATCH_START.unpack_from(raw)[0] for raw in batches[1:]] + [stored.end]
         for raw, next_offset in zip(batches, next_offsets, strict=False):
+            position = reached[partition]
             try:
-                for record in _batch_records(partition, raw):
+                for record in () if taken_back.includes(raw) else _batch_records(partition, raw):
                     if record.offset >= position:
-                        position = record.offset + 1
+                        position = reached[partition] = record.offset + 1
                         yield record
+                reached[partition] = max(position, next_offset_of(raw))
             except Exception as error:  # noqa: BLE001  damaged bytes fail in every way there is
                 if not self._given_up(partition, position):
                     _log.warning("kafka.unreadable", queue=self._queue, partition=partition, error=repr(error))
@@ -86,7 +102,7 @@ class TolerantReader:
                     last_offset=stand_in.offset,
                     error=repr(error),
                 )
-                position = stand_in.offset + 1
+                reached[partition] = stand_in.offset + 1
                 yield stand_in
 
     def _given_up(self, partition: TopicPartition, position: int) -> bool:
@@ -94,6 +110,28 @@ class TolerantReader:
         times = times + 1 if offset == position else 1
         self._refused[partition] = (position, times)
         return times >= READS_MAX
+
+
+class _TakenBack:
+    """Which batches of a partition are of transactions that were aborted, told of one after the other (KIP-98)."""
+
+    def __init__(self, aborted: Sequence[tuple[int, int]]) -> None:
+        self._to_come = deque(sorted(aborted, key=lambda transaction: transaction[1]))
+        self._producers: set[int] = set()
+
+    def includes(self, raw: bytes) -> bool:
+        """Of the next batch. Raises whatever damaged bytes lead to."""
+        if _BATCH_START.unpack_from(raw)[3] != _MAGIC:
+            raise CorruptRecordException("not a batch of the format that Kafka 4 writes")
+        part = transaction_part(raw)
+        if part is None:
+            return False
+        while self._to_come and self._to_come[0][1] <= part.first_offset:
+            self._producers.add(self._to_come.popleft()[0])
+        included = part.producer in self._producers
+        if part.aborts:  # what this producer sends next is of another transaction
+            self._producers.discard(part.producer)
+        return included
 
 
 def _batches(data: bytes) -> Iterator[bytes]:
@@ -110,8 +148,6 @@ def _batches(data: bytes) -> Iterator[bytes]:
 
 def _batch_records(partition: TopicPartition, raw: bytes) -> Iterator[Record]:
     """Raises whatever damaged bytes lead to."""
-    if _BATCH_START.unpack_from(raw)[3] != _MAGIC:
-        raise CorruptRecordException("not a batch of the format that Kafka 4 writes")
     for record in tolerant_batch_records(raw):
         yield _record(partition, record.offset, record.key, record.value, tuple(record.headers))
 
