@@ -251,17 +251,20 @@ def _wait(letter: Letter, cause: Cause, now: datetime, policy: Policy) -> Letter
 # -- causes
 
 _FINGERPRINTS: Final = UUID("0d6c0d52-5f0e-4e2f-8f0b-0c1a0b6f7d21")
-_VARYING: Final = re.compile(
-    r"""
-      '[^']*' | "[^"]*" | `[^`]*`                                          # quoted values
-    | [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}         # UUIDs
-    | \S+@\S+                                                              # addresses, offsets
-    | 0x[0-9a-f]+ | \b(?=[0-9a-f]*[0-9])[0-9a-f]{6,}\b                     # hexadecimal
-    | [-+]?\d+(?:[.,:]\d+)*                                                # numbers, times
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_FRAME: Final = re.compile(r'File "[^"\n]*?(?:services|shared|tests)/[^"\n]+\.py", line \d+, in (\S+)')
+_QUOTED_OR_UUID: Final = r"""
+      '[^']*' | "[^"]*" | `[^`]*`
+    | [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
+"""
+_HEXADECIMAL_OR_NUMBER: Final = r"""
+      0x[0-9a-f]+ | \b(?=[0-9a-f]*[0-9])[0-9a-f]{6,}\b
+    | [-+]?\d+(?:[.,:]\d+)*                                                # also times
+"""
+_AS_WRITTEN: Final = re.VERBOSE | re.IGNORECASE
+_BEFORE_ADDRESSES: Final = re.compile(_QUOTED_OR_UUID, _AS_WRITTEN)
+_VARYING: Final = re.compile(rf"{_QUOTED_OR_UUID} | {_HEXADECIMAL_OR_NUMBER} | (?P<blanks>\s+)", _AS_WRITTEN)
+_REST_OF_WORD: Final = re.compile(r"\S*")
+_FRAME: Final = re.compile(r'File "([^"\n]*)\.py", line \d+, in (\S+)')
+_OURS: Final = re.compile(r"(?:services|shared|tests)/.")
 _SAYS_ALL: Final = frozenset(
     error.__name__ for error in (UndecodableError, UnknownEventTypeError, UnknownSchemaError, SchemaViolationError)
 )
@@ -272,11 +275,33 @@ def fingerprint(queue: str, error_type: str, message: str, stack: str) -> str:
     """32 hexadecimal digits that are equal for failures of one subscriber with one cause: the error's type, its
     message without what differs from event to event, and the innermost function of ours that it came from, by its
     name alone: functions move to other files while letters are kept."""
-    frames = [] if error_type in _SAYS_ALL else _FRAME.findall(stack)
-    function = frames[-1].lstrip("_") if frames else ""
+    functions = (
+        [] if error_type in _SAYS_ALL else [name for path, name in _FRAME.findall(stack) if _OURS.search(path)]
+    )
+    function = functions[-1].lstrip("_") if functions else ""
     return uuid5(_FINGERPRINTS, "\n".join((queue, error_type, normalised(message), function))).hex
 
 
 def normalised(message: str) -> str:
-    """The message with a `#` for every id, number and quoted value."""
-    return " ".join(_VARYING.sub("#", message).split())
+    """The message with a `#` for every id, number, address and quoted value.
+
+    Takes time in proportion to the message, whatever is in it. So an address (or an offset: a word with an `@` in
+    its midst) is not left to the pattern: at each character it would look for an `@` in all the rest of the word.
+    """
+    parts: list[str] = []
+    position = word_end = last_at = 0
+    while position < len(message):
+        if position >= word_end:
+            word_end = _REST_OF_WORD.match(message, position).end()  # type: ignore[union-attr]  # it may match nothing
+            last_at = message.rfind("@", position, max(position, word_end - 1))
+        if position < last_at and not _BEFORE_ADDRESSES.match(message, position):
+            parts.append("#")
+            position = word_end
+            continue
+        found = _VARYING.search(message, position)
+        if found is None:
+            parts.append(message[position:])
+            break
+        parts += message[position : found.start()], " " if found["blanks"] else "#"
+        position = found.end()
+    return " ".join("".join(parts).split())

@@ -15,6 +15,7 @@ from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
 from shared.broker import DEATH, Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import NOTES, Kind, count, is_own, letter_id, redrive_number
+from shared.envelope import EVENT_BYTES_MAX
 from shared.settings import Settings
 
 _BY_BROKER = {
@@ -91,9 +92,10 @@ def read(subscription: Subscription, delivery: Delivery) -> Received:
 def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
     given = delivery.headers
     error_type, message = _BY_BROKER.get(_reason(given.get(DEATH, "")), _UNKNOWN)
-    error_type = _storable(given.get(dead_letter.ERROR_TYPE, error_type))
-    message = _storable(given.get(dead_letter.ERROR_MESSAGE, message))
-    stack = _storable(given.get(dead_letter.ERROR_STACK, ""))
+    # Anybody may have written these: no more of them is kept, and looked at, than a subscriber of ours tells.
+    error_type = _storable(given.get(dead_letter.ERROR_TYPE, error_type))[: dead_letter.ERROR_TYPE_CHARACTERS_MAX]
+    message = _storable(given.get(dead_letter.ERROR_MESSAGE, message))[: dead_letter.ERROR_MESSAGE_CHARACTERS_MAX]
+    stack = _storable(given.get(dead_letter.ERROR_STACK, ""))[-dead_letter.ERROR_STACK_CHARACTERS_MAX :]
     delayed = given.get(dead_letter.KIND) == Kind.DELAYED
     return Cause(
         kind=LetterKind.DELAYED if delayed else LetterKind.FAILED,
@@ -115,7 +117,10 @@ def _reason(deaths: str) -> str:
 
 
 def _attributes(body: bytes) -> dict[str, str]:
-    """Those of an envelope, as far as the bytes can be read; no more of it is asked."""
+    """Those of an envelope, as far as the bytes can be read; no more of it is asked. What is too long for an event
+    is not read: unpacked, it may take twenty times the room."""
+    if len(body) > EVENT_BYTES_MAX:
+        return {}
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

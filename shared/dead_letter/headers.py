@@ -64,9 +64,13 @@ OWN_HEADERS = NOTES | {
 KEY_BYTES_MAX = 64 * 1024
 """Longest key that goes with a letter: with body and headers it must fit a record of the dead-letter topic."""
 
+ERROR_TYPE_CHARACTERS_MAX = 255
+ERROR_MESSAGE_CHARACTERS_MAX = 1_000
+"""Of the message its beginning is told, and kept."""
+ERROR_STACK_CHARACTERS_MAX = 8_000
+"""Of the stack its end is told, and kept."""
+
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-_MESSAGE_CHARACTERS_MAX = 1_000
-_STACK_CHARACTERS_MAX = 8_000
 _LETTERS = UUID("5b0c7c55-7a1e-4f0e-9a2e-3f4a5d1e7c11")
 """The namespace of the letters' ids."""
 
@@ -90,9 +94,9 @@ def dead_letter_headers(
         LETTER_ID: str(letter_id(subscription.queue, delivery)),
         SUBSCRIBER: subscription.subscriber,
         CHANNEL: subscription.channel,
-        ERROR_TYPE: type(error).__name__,
-        ERROR_MESSAGE: str(error)[:_MESSAGE_CHARACTERS_MAX],
-        ERROR_STACK: stack[-_STACK_CHARACTERS_MAX:],
+        ERROR_TYPE: type(error).__name__[:ERROR_TYPE_CHARACTERS_MAX],
+        ERROR_MESSAGE: str(error)[:ERROR_MESSAGE_CHARACTERS_MAX],
+        ERROR_STACK: stack[-ERROR_STACK_CHARACTERS_MAX:],
         ATTEMPTS: str(attempts),
         FIRST_FAILED_AT: delivery.headers.get(FIRST_FAILED_AT, now),
         FAILED_AT: now,

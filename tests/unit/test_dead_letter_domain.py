@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -19,6 +20,7 @@ from services.dead_letter.domain import (
     Policy,
     State,
     fingerprint,
+    normalised,
 )
 from services.dead_letter.handlers import policy_of
 from shared.broker.base import Delivery, Subscription
@@ -305,3 +307,86 @@ def test_where_an_event_turns_out_to_be_unusable_before_it_has_a_handler_tells_n
 @given(st.text(max_size=2_000), st.text(max_size=2_000))
 def test_anything_has_a_fingerprint(message: str, stack: str) -> None:
     assert len(fingerprint("a.b", "E", message, stack)) == 32
+
+
+LONG = 300_000
+"""With the square of so many characters a fingerprint takes minutes, in proportion to them about a second."""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "of_a_stranger",
+    [
+        "x" * LONG,
+        "'" * (LONG + 1),
+        "''x" * (LONG // 3),
+        "'@'" + "''" * (LONG // 2),
+        "1x" * LONG,
+        "0a" * LONG + "g",
+    ],
+    ids=[
+        "one word",
+        "quotes",
+        "quotes in a word",
+        "an address in quotes",
+        "numbers in a word",
+        "nearly hexadecimal",
+    ],
+)
+def test_a_long_message_takes_no_longer_in_proportion_than_a_short_one(of_a_stranger: str) -> None:
+    assert len(fingerprint("a.b", "E", of_a_stranger, "")) == 32
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "of_a_stranger",
+    [
+        'File "' + "tests/" * (LONG // 6),
+        'File "tests/' * (LONG // 12),
+        'File "' + "tests/" * (LONG // 6) + '.py", line ' + "1" * LONG,
+    ],
+    ids=["folders", "files", "lines"],
+)
+def test_a_long_stack_takes_no_longer_in_proportion_than_a_short_one(of_a_stranger: str) -> None:
+    assert fingerprint("a.b", "E", "", of_a_stranger) == fingerprint("a.b", "E", "", "")
+
+
+_PATTERN_OF_BEFORE = re.compile(
+    r"""
+      '[^']*' | "[^"]*" | `[^`]*`
+    | [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
+    | \S+@\S+
+    | 0x[0-9a-f]+ | \b(?=[0-9a-f]*[0-9])[0-9a-f]{6,}\b
+    | [-+]?\d+(?:[.,:]\d+)*
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Of the groups that are open; on a long word it takes time with the square of its length."""
+_PIECES = st.sampled_from(
+    [
+        "'",
+        '"',
+        "`",
+        "@",
+        " ",
+        "\t",
+        "\n",
+        "a",
+        "f0",
+        "12",
+        ".",
+        ":",
+        "-",
+        "+",
+        "0x",
+        "é",
+        "word",
+        "deadbeef1",
+        str(ID),
+    ]
+)
+
+
+@given(st.lists(_PIECES, max_size=16).map("".join) | st.text(max_size=100))
+def test_every_message_is_read_as_it_was_when_the_open_groups_began(message: str) -> None:
+    assert normalised(message) == " ".join(_PATTERN_OF_BEFORE.sub("#", message).split())
