@@ -7,9 +7,9 @@ again, with the same Message-ID, by which mail systems know it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from email.errors import MessageError
-from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, parseaddr
@@ -19,11 +19,14 @@ from uuid import NAMESPACE_URL, uuid5
 import aiosmtplib
 
 from shared.envelope import Envelope
-from shared.errors import PermanentError, TransientError
+from shared.errors import ConfigurationError, PermanentError, TransientError
 from shared.outside.circuit_breaker import CircuitBreaker
+from shared.outside.mail_headers import Mailbox, address_header, subject_header
 from shared.settings import Settings
 
 _PORTS = {"smtp": 25, "smtps": 465}
+_GOODBYE_S = 0.5
+_AS_WRITTEN = SMTP.clone(refold_source="none")
 
 
 class MailRefusedError(PermanentError):
@@ -49,38 +52,38 @@ def message_id(event: Envelope, sender: str) -> str:
 
 def domain_of(sender: str) -> str:
     """What follows the `@` of an address, with or without a name before it."""
-    return parseaddr(sender)[1].partition("@")[2]
+    return parseaddr(sender)[1].rpartition("@")[2]
 
 
-def compose(mail: Mail, sender: str) -> EmailMessage:
-    """The message with its bodies. Raises `MailRefusedError` for an address that is none."""
-    message = EmailMessage(policy=SMTP)
+def compose(mail: Mail, sender: Mailbox, recipient: Mailbox) -> bytes:
+    """The message as SMTP takes it, with both bodies. Raises `MailRefusedError` for one that cannot be written."""
+    message = EmailMessage(policy=_AS_WRITTEN)
+    message.set_raw("From", address_header("From", sender))
+    message.set_raw("To", address_header("To", recipient))
+    message.set_raw("Subject", subject_header(mail.subject))
+    message.set_raw("Date", formatdate())
+    message.set_raw("Message-ID", mail.message_id)
+    message.set_raw("Auto-Submitted", "auto-generated")  # RFC 3834: nobody's out-of-office should answer
     try:
-        message["From"] = sender
-        message["To"] = Address(_one_line(mail.name), addr_spec=mail.address)
-        message["Subject"] = _one_line(mail.subject)
-    except (MessageError, ValueError, IndexError) as error:
-        raise MailRefusedError(f"the mail cannot be addressed: {type(error).__name__}") from error
-    message["Date"] = formatdate()
-    message["Message-ID"] = mail.message_id
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's out-of-office should answer
-    message.set_content(mail.text)
-    if mail.html is not None:
-        message.add_alternative(mail.html, subtype="html")
-    return message
-
-
-def _one_line(text: str) -> str:
-    """Without line breaks and control characters: a header has none, and nobody may smuggle one in."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        message.set_content(mail.text)
+        if mail.html is not None:
+            message.add_alternative(mail.html, subtype="html")
+        return message.as_bytes()
+    except (MessageError, ValueError) as error:  # half a surrogate pair, for instance, has no bytes
+        raise MailRefusedError(f"the mail cannot be written: {type(error).__name__}") from error
 
 
 class Mailer:
     """Sends over a connection per mail to the server of `smtp_url`, which must be set."""
 
     def __init__(self, settings: Settings, breaker: CircuitBreaker) -> None:
+        """Raises `ConfigurationError` when nothing can be sent from `mail_from`."""
         url = urlsplit(settings.smtp_url or "")
         self.sender = settings.mail_from
+        try:
+            self._sender = Mailbox.read(settings.mail_from)
+        except ValueError as error:
+            raise ConfigurationError(f"TANDEM_MAIL_FROM is no address: {error}") from error
         self._breaker = breaker
         self._host = url.hostname
         self._port = url.port or _PORTS[url.scheme]
@@ -95,21 +98,36 @@ class Mailer:
         Raises `MailRefusedError` when it says 5xx to the recipient or the message, `TransientError` when it is
         away, slow, not to be trusted (TLS), or says anything else, and `DelayError` while the breaker is open.
         """
-        message = compose(mail, self.sender)
+        try:
+            recipient = Mailbox.of(mail.name, mail.address)
+        except ValueError as error:
+            raise MailRefusedError(f"the mail cannot be addressed: {error}") from error
+        message = compose(mail, self._sender, recipient)
         async with self._breaker.call():
             try:
-                async with asyncio.timeout(self._timeout_s):  # the client's own is for each command
-                    await aiosmtplib.send(
-                        message,
-                        hostname=self._host,
-                        port=self._port,
-                        username=self._username,
-                        password=self._password,
-                        use_tls=self._tls,
-                        timeout=self._timeout_s,
-                    )
+                await self._hand_over(message, recipient.address)
             except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
                 raise _mapped(error) from error
+
+    async def _hand_over(self, message: bytes, recipient: str) -> None:
+        """To that recipient alone, whatever the message's headers say."""
+        client = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._username,
+            password=self._password,
+            use_tls=self._tls,
+            timeout=self._timeout_s,
+        )
+        try:
+            async with asyncio.timeout(self._timeout_s):  # the client's own is for each command
+                await client.connect()
+                await client.sendmail(self._sender.address, [recipient], message)
+            # The mail is the server's now: however it takes the good-bye, the mail must not be sent again.
+            with contextlib.suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
+                await client.quit(timeout=_GOODBYE_S)
+        finally:
+            client.close()  # at once: the client's own way out would wait for an answer to its good-bye
 
 
 def _mapped(error: Exception) -> Exception:

@@ -29,11 +29,11 @@ def run(service: Service, build: Callable[[str, Settings], Parts] = build_parts)
     """
     try:
         settings = Settings.from_environment()
+        logs.configure(settings.log_level, service.name)
+        process = Process(service, build(service.name, settings))
     except ConfigurationError as error:
         print(f"{service.name}: {error}", file=sys.stderr)
         return REFUSED
-    logs.configure(settings.log_level, service.name)
-    process = Process(service, build(service.name, settings))
     server = _Server(
         uvicorn.Config(
             application_of(process),

@@ -18,8 +18,11 @@ class Server:
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
+        self.recipients: list[str] = []
+        """Of the mails, as the envelopes say."""
         self.answers: dict[str, str] = {}
         self.to_data = ""
+        self.to_quit = "221 Bye"
         self.port = 0
 
     async def handle_RCPT(
@@ -29,12 +32,16 @@ class Server:
             sent.rcpt_tos.append(address)
         return self.answers.get(address, "250 OK")
 
+    async def handle_QUIT(self, _server: SMTP, _session: Session, _sent: Envelope) -> str:
+        return self.to_quit
+
     async def handle_DATA(self, _server: SMTP, _session: Session, sent: Envelope) -> str:
         if not self.to_data:
             assert isinstance(sent.content, bytes), "aiosmtpd was asked to decode"
             message = message_from_bytes(sent.content, policy=default)
             assert isinstance(message, EmailMessage)
             self.mails.append(message)
+            self.recipients += sent.rcpt_tos
         return self.to_data or "250 OK"
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,10 +32,10 @@ async def server() -> AsyncIterator[Server]:
         yield made
 
 
-def mailer(port: int) -> tuple[Mailer, CircuitBreaker]:
+def mailer(port: int, timeout_s: float = 5) -> tuple[Mailer, CircuitBreaker]:
     settings = Settings(
         broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
-        smtp_url=f"smtp://127.0.0.1:{port}", mail_from=SENDER, smtp_timeout_s=5,
+        smtp_url=f"smtp://127.0.0.1:{port}", mail_from=SENDER, smtp_timeout_s=timeout_s,
     )  # fmt: skip
     breaker = CircuitBreaker("smtp")
     return Mailer(settings, breaker), breaker
@@ -59,13 +60,55 @@ async def test_a_mail_arrives_as_text_and_html(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Ada\r\nBcc: all@example.org", "\x00\x1b[31m", "Ada <x@y.org>, ", '"', "\u202e", ""]
-)
+    "name",
+    [
+        "Ada\r\nBcc: all@example.org", "\x00\x1b[31m", "Ada <x@y.org>, ", '"', "\u202e", "",
+        "boss@victim.example, " * 4 + "x" * 20, "=?utf-8?q?=0D=0ABcc:_all@example.org?=",
+    ],
+)  # fmt: skip
 async def test_no_name_smuggles_a_header_or_a_recipient_in(server: Server, name: str) -> None:
     await mailer(server.port)[0].send(mail(name=name, subject=name))
     [arrived] = server.mails
     assert [address.addr_spec for address in arrived["To"].addresses] == ["ada@example.org"]
     assert arrived["Bcc"] is None
+    assert server.recipients == ["ada@example.org"]
+
+
+@pytest.mark.parametrize("address", ["a..b@docomo.example", "a.@example.org", ".a@example.org"])
+async def test_a_mailbox_with_dots_in_odd_places_gets_its_mail(server: Server, address: str) -> None:
+    await mailer(server.port)[0].send(mail(address))
+    local, _, domain = address.partition("@")
+    assert server.recipients == [address]  # which the server was told in quotes, as it insists
+    [arrived] = server.mails
+    [to] = arrived["To"].addresses
+    assert (to.username, to.domain) == (local, domain)
+
+
+async def test_a_good_bye_that_is_not_answered_sends_no_mail_twice(server: Server) -> None:
+    server.to_quit = "421 busy"
+    await mailer(server.port)[0].send(mail())
+    assert len(server.mails) == 1
+
+
+async def test_a_server_that_answers_a_little_at_a_time_has_the_time_of_one_mail_and_no_good_bye() -> None:
+    heard: list[bytes] = []
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 test\r\n")
+        with contextlib.suppress(ConnectionError):
+            while command := await reader.readline():
+                heard.append(command)
+                for _ in range(50):  # each piece within the time of a command, all of them not
+                    writer.write(b"250-x\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.1)
+        writer.close()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as listening:
+        sender, _ = mailer(listening.sockets[0].getsockname()[1], timeout_s=0.5)
+        with pytest.raises(TransientError, match="SMTP: TimeoutError"):
+            await sender.send(mail())
+    assert heard[1:] == []
 
 
 @pytest.mark.parametrize("address", ["no address", "@", "a@b@c", "a@", "a\r\nb@c.org", "<a@b.org>"])
