@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.http.problems import BODY_BYTES_MAX, INVALID, TOO_LARGE, UNSUPPORTED, FieldError, respond
+
+_PARAMETER: Final = re.compile(
+    r"""[ \t]*;[ \t]*(?:([!#$%&'*+.^_`|~0-9a-z-]+)=([!#$%&'*+.^_`|~0-9a-z-]+|"(?:[^"\\]|\\.)*"))?"""
+)
+"""One parameter of a media type, or the nothing that may stand for one (RFC 9110, 5.6.6), in lower case."""
+_CHARSETS: Final = frozenset({"utf-8", "utf8"})
 
 
 class JsonBodies:
@@ -16,18 +25,29 @@ class JsonBodies:
     of the standard library, which FastAPI uses, accepts lone surrogates and NaN and fails on deep nesting.
     So the body is read and checked here. What routes see is the same JSON in its shortest form, which also
     makes equal bodies equal in bytes (`shared.http.idempotency` compares them).
+
+    Whether there is a body, a length tells at once. Chunks do not: proxies send on in chunks what has no body at all
+    (RFC 9112, 6: framing is not content), so their first bytes are awaited before a media type is asked for.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _has_body(headers := Headers(scope=scope)):
+        if scope["type"] != "http" or not _may_have_body(headers := Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        if int(headers.get("content-length", "0")) > BODY_BYTES_MAX:
+        if _length(headers) > BODY_BYTES_MAX:
             await respond(scope, TOO_LARGE, TOO_LARGE.example)(scope, receive, send)
             return
+        if "transfer-encoding" in headers:
+            beginning = await _until_bytes(receive)
+            if beginning["type"] == "http.disconnect":
+                return
+            if not beginning.get("body", b""):
+                await self._app(scope, _first(beginning, receive), send)
+                return
+            receive = _first(beginning, receive)
         if not _is_json(headers):
             await respond(scope, UNSUPPORTED, UNSUPPORTED.example)(scope, receive, send)
             return
@@ -43,18 +63,41 @@ class JsonBodies:
             problem = FieldError(location=["body"], message=_why_not_json(error))
             await respond(scope, INVALID, "the body is not acceptable JSON", [problem])(scope, receive, send)
             return
-        await self._app(scope, _replay(body, receive), send)
+        await self._app(scope, _first({"type": "http.request", "body": body, "more_body": False}, receive), send)
 
 
-def _has_body(headers: Headers) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+def _may_have_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or _length(headers) > 0
+
+
+def _length(headers: Headers) -> int:
+    return int(headers.get("content-length", "0"))
 
 
 def _is_json(headers: Headers) -> bool:
-    media_type, _, parameters = headers.get("content-type", "").lower().partition(";")
-    charset = parameters.partition("charset=")[2].strip().strip('"') or "utf-8"
-    encoding = headers.get("content-encoding", "identity").lower()
-    return media_type.strip() == "application/json" and charset in {"utf-8", "utf8"} and encoding == "identity"
+    """Whether the one `Content-Type` is JSON's and no `charset` contradicts it; JSON has no other parameters, and
+    those that it does not have say nothing (RFC 8259, 11)."""
+    types = set(headers.getlist("content-type"))
+    if len(types) != 1:
+        return False
+    media_type, semicolon, parameters = types.pop().lower().partition(";")
+    encodings = ",".join(headers.getlist("content-encoding")).lower().split(",")
+    return (
+        media_type.strip() == "application/json"
+        and _charsets(semicolon + parameters) <= _CHARSETS
+        and {encoding.strip() for encoding in encodings} <= {"identity", ""}
+    )
+
+
+def _charsets(parameters: str) -> set[str]:
+    """Every `charset` among well-formed parameters; from the first that is not, nothing more is read."""
+    found: set[str] = set()
+    position = 0
+    while parameter := _PARAMETER.match(parameters, position):
+        position = parameter.end()
+        if parameter[1] == "charset":
+            found.add(parameter[2].strip('"'))
+    return found
 
 
 def _why_not_json(error: Exception) -> str:
@@ -62,6 +105,14 @@ def _why_not_json(error: Exception) -> str:
     if isinstance(error, orjson.JSONDecodeError):
         return f"not JSON: {error.msg}"
     return "nested too deeply"
+
+
+async def _until_bytes(receive: Receive) -> Message:
+    """The first message with a part of the body, or the one with which it ends or the client goes away."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect" or message.get("body", b"") or not message.get("more_body", False):
+            return message
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -80,11 +131,11 @@ async def _read(receive: Receive) -> bytes | None:
     return b"".join(chunks)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A receive channel that hands over `body` once and then what the connection says."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _first(message: Message, receive: Receive) -> Receive:
+    """A receive channel that hands over `message` once and then what the connection says."""
+    pending = [message]
 
-    async def replayed() -> Message:
+    async def received() -> Message:
         return pending.pop() if pending else await receive()
 
-    return replayed
+    return received
