@@ -26,8 +26,8 @@ class JsonBodies:
     So the body is read and checked here. What routes see is the same JSON in its shortest form, which also
     makes equal bodies equal in bytes (`shared.http.idempotency` compares them).
 
-    Whether there is a body, a length tells at once. Chunks do not: proxies send on in chunks what has no body at all
-    (RFC 9112, 6: framing is not content), so their first bytes are awaited before a media type is asked for.
+    Whether there is a body, a length tells at once. Chunks do not: proxies send on in chunks what has no body at
+    all (RFC 9112, 6: framing is not content), so their first bytes are awaited before anything is asked of them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,31 +37,29 @@ class JsonBodies:
         if scope["type"] != "http" or not _may_have_body(headers := Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        if _length(headers) > BODY_BYTES_MAX:
-            await respond(scope, TOO_LARGE, TOO_LARGE.example)(scope, receive, send)
-            return
         if "transfer-encoding" in headers:
             beginning = await _until_bytes(receive)
-            if beginning["type"] == "http.disconnect":
-                return
-            if not beginning.get("body", b""):
-                await self._app(scope, _first(beginning, receive), send)
-                return
             receive = _first(beginning, receive)
-        if not _is_json(headers):
-            await respond(scope, UNSUPPORTED, UNSUPPORTED.example)(scope, receive, send)
+            if beginning["type"] == "http.request" and not beginning.get("body", b""):
+                await self._app(scope, receive, send)
+                return
+        await self._check(headers, scope, receive, send)
+
+    async def _check(self, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = TOO_LARGE if _length(headers) > BODY_BYTES_MAX else None if _is_json(headers) else UNSUPPORTED
+        raw = None if problem else await _read(receive)
+        if raw is not None and len(raw) > BODY_BYTES_MAX:
+            problem = TOO_LARGE
+        if problem:
+            await respond(scope, problem, problem.example)(scope, receive, send)
             return
-        raw = await _read(receive)
         if raw is None:
-            return
-        if len(raw) > BODY_BYTES_MAX:
-            await respond(scope, TOO_LARGE, TOO_LARGE.example)(scope, receive, send)
             return
         try:
             body = orjson.dumps(orjson.loads(raw))
         except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
-            problem = FieldError(location=["body"], message=_why_not_json(error))
-            await respond(scope, INVALID, "the body is not acceptable JSON", [problem])(scope, receive, send)
+            wrong = FieldError(location=["body"], message=_why_not_json(error))
+            await respond(scope, INVALID, "the body is not acceptable JSON", [wrong])(scope, receive, send)
             return
         await self._app(scope, _first({"type": "http.request", "body": body, "more_body": False}, receive), send)
 

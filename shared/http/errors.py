@@ -117,4 +117,6 @@ def _allowed(request: Request) -> str:
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
             methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")  # no method of FastAPI's routes, and yet answered (`shared.http.application`)
     return ", ".join(sorted(methods))
