@@ -155,12 +155,21 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
         async with units.begin() as uow:
             return UserView.model_validate(await handlers.get_user(uow, user_id))
 
-    @app.patch("/users/{user_id}", responses=problem_responses(NOT_FOUND, ILLEGAL))
-    async def update_profile(user_id: UUID, change: ProfileChange) -> UserView:
+    @app.patch(
+        "/users/{user_id}",
+        response_model=UserView,
+        responses=problem_responses(NOT_FOUND, ILLEGAL, KEY_REUSED),
+    )
+    async def update_profile(
+        user_id: UUID, change: ProfileChange, request: Request, key: IdempotencyKey = None
+    ) -> Response:
         """Change the profile; publishes `user.profile_updated` if that changes anything."""
-        async with units.begin() as uow:
-            user = await handlers.update_profile(uow, user_id, change.email or None, change.name or None)
-        return UserView.model_validate(user)
+
+        async def work(uow: UnitOfWork) -> Answer:
+            changed = await handlers.update_profile(uow, user_id, change.email or None, change.name or None)
+            return answer(200, changed)
+
+        return await answer_once(units, request, key, work)
 
     @app.post(
         "/users/{user_id}/deactivate",

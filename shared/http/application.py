@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BeforeValidator, StringConstraints
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
@@ -20,20 +21,15 @@ from shared.http import problems
 from shared.http.backpressure import Backpressure, OutboxGate
 from shared.http.docs import add_docs
 from shared.http.errors import answer_errors
-from shared.http.idempotency import KEY_DESCRIPTION, KEY_LENGTH_MAX, KEY_PATTERN, KEY_REUSED, KeyReusedError
+from shared.http.idempotency import KEY_DESCRIPTION, KEY_PATTERN, KEY_REUSED, KeyReusedError, check_key
 from shared.http.openapi import add_problem_schema, problem_responses
 from shared.http.problems import ProblemKind
 from shared.telemetry import Telemetry
 
 IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=KEY_LENGTH_MAX,
-        pattern=KEY_PATTERN,
-        description=KEY_DESCRIPTION,
-    ),
+    Annotated[str, StringConstraints(pattern=KEY_PATTERN)] | None,
+    BeforeValidator(check_key),
+    Header(alias="Idempotency-Key", description=KEY_DESCRIPTION),
 ]
 """A route's parameter for the header of that name; None where the client sent none."""
 

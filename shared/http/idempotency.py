@@ -4,14 +4,19 @@ The answer is stored in the transaction that did the work, so that there is an a
 an effect. A request with a key that another one is using waits for it and gets its answer. The key belongs to
 one request of this service: method, path and JSON body; the same key with another request is a 409.
 Only answers that changed something are stored: a refusal (4xx) rolls back, key included, and a later
-request with that key is judged anew. Modelled on draft-ietf-httpapi-idempotency-key-header.
+request with that key is judged anew.
+
+Source: draft-ietf-httpapi-idempotency-key-header-07. The field is a string of RFC 8941 (3.3.3): `"k1"` is the
+key k1. Without quotes, as many clients send it, it is the same key; then it has no blanks.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import (
     Column,
@@ -33,13 +38,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import PermanentError
-from shared.http.problems import ProblemKind
+from shared.http.problems import InvalidRequestError, ProblemKind
 from shared.publishing import UnitOfWork, UnitsOfWork
 
-KEY_LENGTH_MAX = 255
-KEY_PATTERN = r"^[\x21-\x7e]+$"
-"""Visible ASCII."""
-KEY_DESCRIPTION = "The same key and request get the same answer for a day; the same key with another, 409."
+_HEADER: Final = "Idempotency-Key"
+_CHARACTER: Final = r"""(?:[ !#-\[\]-~]|\\["\\])"""
+_STRING: Final = rf'"{_CHARACTER}{{1,255}}"'
+_PARAMETER: Final = rf'(?:; *[a-z*][a-z0-9_.*-]*(?:=(?:"{_CHARACTER}*"|[!#-+\--:<-~]+))?)'
+KEY_PATTERN: Final = rf"^(?:[!#-~][!-~]{{0,254}}|{_STRING}{_PARAMETER}*)$"
+"""1 to 255 visible characters of ASCII, or as many, blanks too, in quotes; parameters behind these say nothing."""
+KEY_DESCRIPTION: Final = (
+    "The same key and request get the same answer for a day; the same key with another, 409. "
+    'A string as in RFC 8941, `"order 42"`; without blanks and quotes in it, the quotes may be left out.'
+)
 KEY_REUSED = ProblemKind(
     409,
     "idempotency-key-reused",
@@ -99,36 +110,73 @@ class Answer:
         return Response(self.body, self.status, headers, "application/json")
 
 
+def check_key(value: object) -> object:
+    """The value of the field as it came. Raises `ValueError`, which says what a key is, for anything else."""
+    if isinstance(value, str) and re.search(KEY_PATTERN, value) is None:
+        raise ValueError("a key has 1 to 255 visible ASCII characters; one with blanks is put in double quotes")
+    return value
+
+
+def stored_as(value: str) -> str:
+    """The key that a value of the field, matching `KEY_PATTERN`, is stored under: what the quotes hold.
+
+    But with them where that begins with a quote itself: earlier versions stored every key as it came, and what
+    is stored with quotes is theirs, or cannot be mistaken for it.
+    """
+    quoted = re.match(_STRING, value)
+    if quoted is None:
+        return value
+    key = re.sub(r"\\(.)", r"\1", quoted[0][1:-1])
+    return quoted[0] if key.startswith('"') else key
+
+
 async def answer_once(
     units: UnitsOfWork, request: Request, key: str | None, work: Callable[[UnitOfWork], Awaitable[Answer]]
 ) -> Response:
     """Do `work` in one transaction and answer; with a key that was served before, answer as then.
 
-    Raises `KeyReusedError` for a key of another request, and whatever `work` raises.
+    `key` is the value of the field, matching `KEY_PATTERN`. Raises `KeyReusedError` for a key of another request,
+    `InvalidRequestError` for a field that is sent twice, and whatever `work` raises.
     """
+    if len(request.headers.getlist(_HEADER)) > 1:
+        raise InvalidRequestError(["header", _HEADER], "a request has one key, in one line")
     if key is None:
         async with units.begin() as uow:
             answer = await work(uow)
         return answer.response()
     request_row: dict[str, object] = {
-        "key": key,
+        "key": stored_as(key),
         "method": request.method,
         "path": request.url.path,
         "body_sha256": hashlib.sha256(await request.body()).digest(),
     }
     async with units.begin() as uow:
-        if (await uow.connection.execute(_RESERVE, request_row)).first() is None:
-            return (await _stored(uow.connection, request_row)).response(replayed=True)
+        stored = None
+        if request_row["key"] != key:
+            stored = await _find(uow.connection, {**request_row, "key": key})  # of an earlier version
+        if stored is None and (await uow.connection.execute(_RESERVE, request_row)).first() is None:
+            stored = await _find(uow.connection, request_row)
+            assert stored is not None, "a key that is taken has a row"
+        if stored is not None:
+            return stored.response(replayed=True)
         answer = await work(uow)
         uow.tell(
             _FILL,
-            {"reserved": key, "status": answer.status, "location": answer.location, "answer": answer.body},
+            {
+                "reserved": request_row["key"],
+                "status": answer.status,
+                "location": answer.location,
+                "answer": answer.body,
+            },
         )
     return answer.response()
 
 
-async def _stored(connection: AsyncConnection, request_row: dict[str, object]) -> Answer:
-    row = (await connection.execute(_FIND, {"wanted": request_row["key"]})).mappings().one()
+async def _find(connection: AsyncConnection, request_row: dict[str, object]) -> Answer | None:
+    """The answer that is stored for a request, None without one. Raises `KeyReusedError` for that of another."""
+    row = (await connection.execute(_FIND, {"wanted": request_row["key"]})).mappings().one_or_none()
+    if row is None:
+        return None
     if any(row[name] != value for name, value in request_row.items()):
         raise KeyReusedError("this Idempotency-Key was used for another request")
     return Answer(row["status"], row["answer"], row["location"])

@@ -339,6 +339,41 @@ async def test_a_change_of_state_with_a_key_can_be_sent_again(order: Running) ->
     assert answers[0].content == answers[1].content
 
 
+async def test_a_key_is_the_same_with_and_without_its_quotes(order: Running) -> None:
+    body = new_order(await known_user(order))
+    sent = ['"k1"', "k1", '"k1";v=2', '"order 42"', '" order 42"', '"a\\"b"', 'a"b']
+    answers = [await order.http.post("/orders", json=body, headers={"Idempotency-Key": key}) for key in sent]
+    assert [answer.status_code for answer in answers] == [201] * len(sent)
+    assert [answer.json()["id"] for answer in answers].index(answers[3].json()["id"]) == 3
+    keys = [row.key for row in await order.rows("select key from idempotency_key order by recorded_at")]
+    assert keys == ["k1", "order 42", " order 42", 'a"b']
+    assert len(await order.published()) == 4
+
+
+async def test_a_key_that_an_earlier_version_kept_with_its_quotes_is_still_known(order: Running) -> None:
+    body, key = new_order(await known_user(order)), {"Idempotency-Key": '"k1"'}
+    first = await order.http.post("/orders", json=body, headers=key)
+    await order.rows("update idempotency_key set key = '\"k1\"' returning 1")
+    again = await order.http.post("/orders", json=body, headers=key)
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    other = await order.http.post("/orders", json={**body, "currency": "USD"}, headers=key)
+    assert other.status_code == 409
+    literal = {"Idempotency-Key": '"\\"k1\\""'}
+    assert (await order.http.post("/orders", json=body, headers=literal)).content != first.content
+    assert len(await order.published()) == 2
+
+
+async def test_a_profile_change_with_a_key_can_be_sent_again(user: Running) -> None:
+    registered = await user.http.post("/users", json={"email": "ada@example.org", "name": "Ada"})
+    path, key = registered.headers["location"], {"Idempotency-Key": "k"}
+    first = await user.http.patch(path, json={"name": "Ada Lovelace"}, headers=key)
+    await user.http.patch(path, json={"name": "Countess"})
+    again = await user.http.patch(path, json={"name": "Ada Lovelace"}, headers=key)
+    assert (first.status_code, again.content, again.headers["idempotent-replayed"]) == (200, first.content, "true")
+    assert (await user.http.patch(path, json={"name": "Other"}, headers=key)).status_code == 409
+    assert [event.data["version"] for event in await user.published()] == [1, 2, 3]
+
+
 async def test_old_keys_are_forgotten_and_young_ones_not(order: Running) -> None:
     body = new_order(await known_user(order))
     for key in ("old", "young"):

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from services.order.app import SERVICE
 from services.order.http import NewOrder, OrderView, create_app
+from shared.http import idempotency
 from tests.unit.unserved import unserved
 
 SOME_ID = "0192f1a0-7c1e-7d3b-9b0e-1f6c5a4d3b2a"
@@ -58,12 +59,64 @@ async def test_a_bad_order_is_refused_where_it_is_bad(
     assert [error["location"] for error in response.json()["errors"]] == [location]
 
 
-@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é".encode("latin-1"), b"\x7f"])
-async def test_an_idempotency_key_is_1_to_255_visible_characters(
+TAKEN_KEYS = {
+    "k1": "k1",
+    "8e03978e-40d5-43dd-bc93-6894a57f9324": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    'a"b': 'a"b',
+    "a;b=c,d": "a;b=c,d",
+    "x" * 255: "x" * 255,
+    '"k1"': "k1",
+    '"order 42"': "order 42",
+    '" k "': " k ",
+    '"a\\"b"': 'a"b',
+    '"a\\\\b"': "a\\b",
+    '"' + '\\"' * 255 + '"': '"' + '\\"' * 255 + '"',
+    '"\\"k1\\""': '"\\"k1\\""',
+    '"k1";v=1': "k1",
+    '"k1"; a; b="c d";*d=?0;e=:YQ==:;f=-1.5': "k1",
+}
+"""The field as it is sent, and what the key is stored as."""
+REFUSED_KEYS = [
+    "", '""', "a b", "x" * 256, '"' + "x" * 256 + '"', "é".encode("latin-1"), '"é"'.encode("latin-1"), b"\x7f",
+    '"', '"k1', '"k1"x', '"k1" ;v', '"a\\b"', '"a"b"', '"k1";', '"k1";V=1', '"k1", "k2"', '"k1";a="b', '"a\tb"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", REFUSED_KEYS)
+async def test_an_idempotency_key_is_1_to_255_visible_characters_or_a_string_in_quotes(
     client: httpx.AsyncClient, key: str | bytes
 ) -> None:
+    """RFC 8941, 3.3.3 and 4.2.5; keys without quotes are taken, though the draft knows none."""
     response = await client.post("/orders", json=ORDER, headers=[(b"Idempotency-Key", _bytes(key))])
-    assert response.status_code == 422
+    assert (response.status_code, response.json()["errors"][0]["location"]) == (422, ["header", "Idempotency-Key"])
+    assert "double quotes" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(("sent", "stored"), TAKEN_KEYS.items())
+async def test_a_string_in_quotes_is_the_key_that_they_hold(
+    client: httpx.AsyncClient, sent: str, stored: str
+) -> None:
+    """RFC 8941, 3.1.2, 3.3.3 and 4.2.5."""
+    response = await client.post("/orders", json=ORDER, headers={"Idempotency-Key": sent})
+    assert response.status_code == 503, "taken; there is no database to keep it in"
+    assert idempotency.stored_as(sent) == stored
+
+
+async def test_a_request_has_one_idempotency_key(client: httpx.AsyncClient) -> None:
+    for keys in (("a", "b"), ("a", "a"), ('"a"', "")):
+        headers = [("Idempotency-Key", key) for key in keys]
+        response = await client.post("/orders", json=ORDER, headers=headers)
+        assert response.status_code == 422
+        assert response.json()["errors"][0]["location"] == ["header", "Idempotency-Key"]
+
+
+@pytest.mark.parametrize(
+    "key", ['"' + '\\"' * 100_000, "a" * 200_000, '"k"' + ";a" * 100_000 + "!", '"k"' + ";" * 200_000]
+)
+def test_a_key_of_any_length_is_judged_at_once(key: str) -> None:
+    """A quadratic expression would be stopped by the test's own timeout."""
+    with pytest.raises(ValueError, match="255"):
+        idempotency.check_key(key)
 
 
 def _bytes(value: str | bytes) -> bytes:

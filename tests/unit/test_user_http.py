@@ -69,6 +69,12 @@ async def test_an_id_that_is_none_is_not_found(client: httpx.AsyncClient) -> Non
     assert [response.status_code for response in responses] == [404, 404, 404]
 
 
+async def test_a_profile_change_too_is_asked_for_its_one_key(client: httpx.AsyncClient) -> None:
+    for headers in ([("Idempotency-Key", '"k')], [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]):
+        response = await client.patch(f"/users/{uuid4()}", json={"name": "Ada"}, headers=headers)
+        assert response.json()["errors"][0]["location"] == ["header", "Idempotency-Key"]
+
+
 async def test_without_a_database_the_answer_is_to_come_back(client: httpx.AsyncClient) -> None:
     response = await client.post("/users", json=USER, headers={"Idempotency-Key": "k"})
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
