@@ -6,6 +6,7 @@ Source: CloudEvents specification 1.0.2 and its JSON format; the extension attri
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +22,8 @@ EVENT_BYTES_MAX = 1_000_000
 """Largest encoded event in bytes: under the default limits of both brokers (Kafka 1,048,588; RabbitMQ 16 MiB)."""
 
 _REQUIRED = ("id", "source", "type")
-_OPTIONAL = ("subject", "time", "dataschema", "partitionkey", "traceparent", "correlationid", "causationid")
+_EXTENSIONS = ("partitionkey", "traceparent", "correlationid", "causationid")
+_OPTIONAL = ("subject", "time", "dataschema", *_EXTENSIONS)
 _ID_LENGTH_MAX = 255
 
 
@@ -38,6 +40,7 @@ class Envelope:
     source: str
     type: str
     data: Any
+    """JSON; bytes where a received event has data of another media type."""
     subject: str | None = None
     dataschema: str | None = None
     partitionkey: str | None = None
@@ -75,7 +78,7 @@ class Envelope:
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
-        """Read wire bytes; unknown attributes are tolerated and dropped.
+        """Read wire bytes; unknown attributes are tolerated and dropped, and null is as good as absent.
 
         Raises `UndecodableError` when the bytes are not JSON, not CloudEvents 1.0, or too many.
         """
@@ -95,9 +98,14 @@ class Envelope:
                 raise UndecodableError(f"attribute {name} holds a NUL character")
         for name in _OPTIONAL:
             value = document.get(name)
-            if value is not None and (not isinstance(value, str) or "\x00" in value):
+            if value is None:
+                continue
+            if name in _EXTENSIONS and isinstance(value, int):
+                document[name] = str(value).lower() if isinstance(value, bool) else str(value)
+            elif not isinstance(value, str) or "\x00" in value:
                 raise UndecodableError(f"attribute {name} must be a string without NUL characters")
         get = document.get
+        data = get("data") if get("data_base64") is None else _data_in_base64(document)
         envelope = object.__new__(cls)
         # At once: the __init__ of a frozen dataclass sets field by field, and takes longer than parsing the JSON.
         vars(envelope).update(
@@ -111,7 +119,7 @@ class Envelope:
             id=document["id"],
             source=document["source"],
             type=document["type"],
-            data=document.get("data"),
+            data=data,
         )
         return envelope
 
@@ -119,3 +127,23 @@ class Envelope:
     def key(self) -> str:
         """Events with equal keys keep their order: the partition key, else the subject, else the id."""
         return self.partitionkey or self.subject or self.id
+
+
+def _data_in_base64(document: dict[str, Any]) -> Any:
+    """The data of the member `data_base64` (JSON format, 3.1.1): as JSON where that is what it is said to be, or
+    where nothing is said (3.1), else as bytes. Raises `UndecodableError`."""
+    if document.get("data") is not None:
+        raise UndecodableError("data and data_base64 exclude each other")
+    encoded, media_type = document["data_base64"], document.get("datacontenttype") or "application/json"
+    if not isinstance(encoded, str) or not isinstance(media_type, str):
+        raise UndecodableError("data_base64 and datacontenttype must be strings")
+    try:
+        data = b64decode(encoded, validate=True)
+    except ValueError:
+        raise UndecodableError("data_base64 is not base64 as in RFC 4648, 4") from None
+    if not media_type.partition(";")[0].strip().lower().endswith(("/json", "+json")):
+        return data
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise UndecodableError(f"data_base64 is not JSON: {error}") from None

@@ -32,6 +32,8 @@ class Handler:
         """
         if envelope.dataschema is not None and envelope.dataschema != self.model.schema_uri():
             raise UnknownSchemaError(f"{envelope.type} with schema {envelope.dataschema!r}")
+        if isinstance(envelope.data, bytes):
+            raise SchemaViolationError(f"{envelope.type}: data: its datacontenttype is not JSON's")
         try:
             return Event(envelope, self.model.model_validate(envelope.data))
         except ValidationError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from base64 import b64encode
 from typing import Any
 
 import orjson
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.consuming import Handler
 from shared.envelope import EVENT_BYTES_MAX, Envelope, schema_uri
-from shared.errors import EventTooLargeError, UndecodableError
+from shared.errors import EventTooLargeError, SchemaViolationError, UndecodableError
+from shared.event import EventData
 
 MINIMAL: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "/tests", "type": "thing.happened"}
 ATTRIBUTES = ("subject", "time", "dataschema", "partitionkey", "traceparent", "correlationid", "causationid")
@@ -45,7 +48,11 @@ def test_any_json_is_an_envelope_or_undecodable(document: Any) -> None:
     decoded_or_refused(orjson.dumps(document))
 
 
-@given(st.dictionaries(st.sampled_from([*MINIMAL, *ATTRIBUTES, "data", "x"]), attribute_values))
+@given(
+    st.dictionaries(
+        st.sampled_from([*MINIMAL, *ATTRIBUTES, "data", "data_base64", "datacontenttype", "x"]), attribute_values
+    )
+)
 def test_what_is_nearly_an_envelope_is_one_or_undecodable(attributes: dict[str, Any]) -> None:
     envelope = decoded_or_refused(orjson.dumps({**MINIMAL, **attributes}))
     if envelope is not None:
@@ -94,6 +101,20 @@ def test_decoding_gives_back_what_was_encoded(envelope: Envelope) -> None:
         {**MINIMAL, "subject": 7},
         {**MINIMAL, "subject": "a\x00"},
         {**MINIMAL, "traceparent": {"not": "text"}},
+        {**MINIMAL, "partitionkey": 1.5},
+        {**MINIMAL, "correlationid": ["a"]},
+        {**MINIMAL, "time": 1_790_000_000},
+        {**MINIMAL, "data": {}, "data_base64": "e30="},
+        {**MINIMAL, "data_base64": {}},
+        {**MINIMAL, "data_base64": ""},
+        {**MINIMAL, "data_base64": "e30"},
+        {**MINIMAL, "data_base64": "e30=\n"},
+        {**MINIMAL, "data_base64": "e3-_"},
+        {**MINIMAL, "data_base64": "é"},
+        {**MINIMAL, "data_base64": "bm8gSlNPTg=="},
+        {**MINIMAL, "data_base64": "e30=", "datacontenttype": 5},
+        {**MINIMAL, "data_base64": b64encode(b"[" * 100_000).decode()},
+        {**MINIMAL, "data_base64": b64encode(b"\xef\xbb\xbf{}").decode()},
     ],
 )
 def test_what_is_no_cloudevent_is_undecodable(document: Any) -> None:
@@ -107,6 +128,79 @@ def test_what_is_no_cloudevent_is_undecodable(document: Any) -> None:
 def test_what_is_no_json_is_undecodable(body: bytes) -> None:
     with pytest.raises(UndecodableError, match="not JSON"):
         Envelope.decode(body)
+
+
+def test_a_byte_order_mark_is_refused_by_its_name() -> None:
+    """RFC 8259, 8.1: a reader may ignore it or refuse it."""
+    with pytest.raises(UndecodableError, match="byte order mark"):
+        Envelope.decode(b"\xef\xbb\xbf" + orjson.dumps(MINIMAL))
+
+
+JSON_VALUE = {"appinfoA": "abc", "appinfoB": 123, "appinfoC": True}
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/json",
+        "text/json",
+        "application/vnd.x+json",
+        "application/JSON; charset=utf-8",
+        None,
+        "",
+        "/json",
+    ],
+)
+@pytest.mark.parametrize("data", [JSON_VALUE, [], "text", 5, None, True, {"ü": "漢字"}])
+def test_data_in_base64_is_the_same_data(data: Any, media_type: str | None) -> None:
+    """CloudEvents' JSON format 1.0.2, 3.1 and 3.1.1, of whose examples these are variants."""
+    encoded = {"data_base64": b64encode(orjson.dumps(data)).decode(), "data": None}
+    envelope = Envelope.decode(orjson.dumps({**MINIMAL, "datacontenttype": media_type, **encoded}))
+    assert envelope.data == data
+    assert envelope == Envelope.decode(orjson.dumps({**MINIMAL, "data": data}))
+
+
+@pytest.mark.parametrize("media_type", ["application/xml", "text/plain", "application/octet-stream", "json"])
+@pytest.mark.parametrize("data", [b"", b"{}", b"\x00\xff", b'<much wow="xml"/>'])
+def test_data_of_another_type_stays_bytes(data: bytes, media_type: str) -> None:
+    """The event can be read, so who ignores its type ignores it; who does not says what is wrong with it."""
+    members = {"datacontenttype": media_type, "data_base64": b64encode(data).decode()}
+    envelope = Envelope.decode(orjson.dumps({**MINIMAL, **members}))
+    assert envelope.data == data
+    with pytest.raises(SchemaViolationError, match="datacontenttype"):
+        Handler(EventData, handle).read(envelope)
+
+
+async def handle(event: Any, uow: Any) -> None:
+    """Reading comes first, and is all that is tried."""
+
+
+@pytest.mark.parametrize(("sent", "read"), [(7, "7"), (-(2**31), "-2147483648"), (True, "true"), (False, "false")])
+@pytest.mark.parametrize("name", ["partitionkey", "traceparent", "correlationid", "causationid", "future"])
+def test_extension_attributes_may_be_numbers_and_booleans(name: str, sent: Any, read: str) -> None:
+    """CloudEvents 1.0.2, type system: their text is that of JSON; the JSON format has them as they are (2.2)."""
+    envelope = Envelope.decode(orjson.dumps({**MINIMAL, name: sent}))
+    assert getattr(envelope, name, read) == read
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59.999999999-23:59", "2026-11-25T12:00:00",
+        "2026-11-25T23:59:60Z", "1990-12-31T15:59:60-08:00", "-0001-01-01T00:00:00Z", "+275760-09-13T00:00:00Z",
+        "2026-02-30T00:00:00Z", "12:00", "", None,
+    ],
+)  # fmt: skip
+def test_a_time_at_the_edge_of_every_type_or_none_at_all_is_data(time: str | None) -> None:
+    """It says when somebody else believes to have made the event; nothing is decided by it."""
+    assert Envelope.decode(orjson.dumps({**MINIMAL, "time": time})).time == time
+
+
+@pytest.mark.parametrize("name", [*ATTRIBUTES, "datacontenttype", "data", "data_base64", "unset"])
+def test_what_is_null_is_absent(name: str) -> None:
+    """JSON format 1.0.2, 2.2: an unset attribute may be null."""
+    envelope = Envelope.decode(orjson.dumps({**MINIMAL, name: None}))
+    assert envelope == Envelope.decode(orjson.dumps(MINIMAL))
 
 
 def test_unknown_attributes_are_tolerated_and_dropped() -> None:
