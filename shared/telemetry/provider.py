@@ -14,10 +14,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Tracer
 
+from shared.errors import ConfigurationError
 from shared.settings import Settings
 from shared.telemetry.conventions import SCHEMA_URL
 
@@ -25,6 +26,7 @@ _SCOPE = "tandem"
 _OTLP_TIMEOUT_S = 5
 _SPANS_DELAY_MS = 500
 _SPANS_WAITING_MAX = 8_192
+_SPANS_AT_ONCE_MAX = 512
 
 
 class Provider:
@@ -35,6 +37,15 @@ class Provider:
     """
 
     def __init__(self, settings: Settings, service: str, process: str) -> None:
+        """Raises `ConfigurationError` for an `OTEL_…` variable that the SDK cannot read."""
+        try:
+            self._build(settings, service, process)
+        except ValueError as error:
+            raise ConfigurationError(f"OpenTelemetry refuses its own variables: {error}") from None
+        self.tracer: Tracer = self._tracers.get_tracer(_SCOPE, schema_url=SCHEMA_URL)
+        self.meter: Meter = self._meters.get_meter(_SCOPE, schema_url=SCHEMA_URL)
+
+    def _build(self, settings: Settings, service: str, process: str) -> None:
         resource = Resource.create(
             {"service.name": service, "service.instance.id": f"{process}-{os.getpid()}"}, SCHEMA_URL
         )
@@ -49,8 +60,6 @@ class Provider:
         if settings.otlp_endpoint is not None:
             self._tracers.add_span_processor(_span_endpoint(settings.otlp_endpoint))
         self._meters = MeterProvider(metric_readers=readers, resource=resource)
-        self.tracer: Tracer = self._tracers.get_tracer(_SCOPE, schema_url=SCHEMA_URL)
-        self.meter: Meter = self._meters.get_meter(_SCOPE, schema_url=SCHEMA_URL)
 
     def instrument_http(self, app: Any) -> None:
         """Give every request of a FastAPI application a server span (probes and metrics excepted)."""
@@ -74,11 +83,7 @@ class Provider:
 def _span_files(directory: Path, process: str) -> BatchSpanProcessor:
     from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
 
-    return BatchSpanProcessor(
-        FileSpanExporter(directory / f"traces-{process}.jsonl"),
-        schedule_delay_millis=_SPANS_DELAY_MS,
-        max_queue_size=_SPANS_WAITING_MAX,
-    )
+    return _in_batches(FileSpanExporter(directory / f"traces-{process}.jsonl"))
 
 
 def _metric_files(directory: Path, process: str, interval_s: float) -> MetricReader:
@@ -91,8 +96,17 @@ def _metric_files(directory: Path, process: str, interval_s: float) -> MetricRea
 def _span_endpoint(endpoint: str) -> BatchSpanProcessor:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+    return _in_batches(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_OTLP_TIMEOUT_S))
+
+
+def _in_batches(exporter: SpanExporter) -> BatchSpanProcessor:
+    """Every limit is said: of the environment's, two may contradict each other, and no process would start."""
     return BatchSpanProcessor(
-        OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_OTLP_TIMEOUT_S)
+        exporter,
+        schedule_delay_millis=_SPANS_DELAY_MS,
+        max_queue_size=_SPANS_WAITING_MAX,
+        max_export_batch_size=_SPANS_AT_ONCE_MAX,
+        export_timeout_millis=_OTLP_TIMEOUT_S * 1_000,
     )
 
 

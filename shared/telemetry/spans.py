@@ -7,9 +7,11 @@ traces at once. No payload enters a span. Events that are not sampled cost nothi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -31,6 +33,7 @@ from shared.envelope import Envelope
 from shared.settings import BrokerName
 from shared.telemetry.conventions import destination_attributes, process_attributes
 
+_TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _LINKS_MAX = 128  # the SDK's own limit per span; the other spans of the batch still link to it
 
 
@@ -43,24 +46,38 @@ class Created:
 
 
 def is_sampled(traceparent: str | None) -> bool:
-    """Whether a W3C `traceparent` says that its trace is recorded."""
-    return traceparent is not None and traceparent[-2:] == "01"
+    """Whether a W3C `traceparent` says that its trace is recorded; of the flags, only the first bit says that."""
+    fields = _fields(traceparent)
+    return fields is not None and int(fields[2], 16) & TraceFlags.SAMPLED != 0
+
+
+def _fields(traceparent: str | None) -> tuple[str, str, str] | None:
+    """Trace id, span id and flags of a W3C Trace Context `traceparent`; None when it is absent or malformed.
+
+    Of a later version these are read, and whatever stands behind them is not (Trace Context, 3.2.4).
+    """
+    found = _TRACEPARENT.fullmatch(traceparent or "")
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, more = found.groups()
+    known = version != "ff" and (version != "00" or more is None)
+    return (trace_id, span_id, flags) if known and trace_id.strip("0") and span_id.strip("0") else None
 
 
 def _parse(traceparent: str | None) -> SpanContext | None:
-    """The remote span that a W3C Trace Context `traceparent` names; None when absent or malformed."""
-    try:
-        version, trace_id, span_id, flags = (traceparent or "").split("-")
-        context = SpanContext(
-            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
-        )
-    except ValueError:
+    """The remote span that a W3C Trace Context `traceparent` names; None when it is absent or malformed."""
+    fields = _fields(traceparent)
+    if fields is None:
         return None
-    return context if context.is_valid and version == "00" else None
+    trace_id, span_id, flags = (int(field, 16) for field in fields)
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags & TraceFlags.SAMPLED))
 
 
-def _format(context: SpanContext) -> str:
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"
+def _format(context: SpanContext) -> str | None:
+    """The `traceparent` of a span; None where there is none, as when the SDK is switched off."""
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & TraceFlags.SAMPLED:02x}"
 
 
 def _links(traceparents: Sequence[str | None]) -> list[Link]:
@@ -94,8 +111,9 @@ class Spans:
     ) -> Iterator[Created]:
         """The PRODUCER span whose context the new event carries; `subject` makes it findable."""
         event_id = str(uuid7())
-        if cause is not None and cause.traceparent is not None and not is_sampled(cause.traceparent):
-            yield Created(event_id, cause.traceparent)
+        caused_in = _parse(cause.traceparent) if cause is not None else None
+        if caused_in is not None and not caused_in.trace_flags.sampled:
+            yield Created(event_id, _format(caused_in))
             return
         name = f"create {destination_name(self._broker, channel)}"
         span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, links=_links([link]))
@@ -173,12 +191,11 @@ class Spans:
     def start_process(self, subscription: Subscription, event: Envelope, batch: Span | None) -> Span | None:
         """One event's CONSUMER span, child of the span that created it; None when it is not sampled.
 
+        A malformed `traceparent` is as good as none: a trace begins here (Trace Context, 3.2.2).
         Started when its handler starts; whoever started it ends it with `end_process` after the commit.
         """
-        if event.traceparent is not None and not is_sampled(event.traceparent):
-            return None
         parent = _parse(event.traceparent)
-        if event.traceparent is not None and parent is None:
+        if parent is not None and not parent.trace_flags.sampled:
             return None
         base = otel_context.Context()
         context = base if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), base)

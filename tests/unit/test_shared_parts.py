@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shared import errors
 from shared.broker.base import BODY_BYTES_MAX, Delivery, Subscription, destination_name
@@ -76,14 +82,25 @@ def test_an_outbox_row_is_ready_to_be_sent() -> None:
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-@pytest.mark.parametrize(("flags", "sampled"), [("01", True), ("00", False)])
-def test_a_traceparent_is_read_and_written_back(flags: str, sampled: bool) -> None:
-    traceparent = f"00-{TRACE}-{SPAN}-{flags}"
+FLAGS = [("00", False), ("01", True), ("02", False), ("03", True), ("08", False), ("09", True), ("ff", True)]
+
+
+@pytest.mark.parametrize(("flags", "sampled"), FLAGS)
+@pytest.mark.parametrize("version", ["00", "01", "cc", "fe"])
+def test_a_traceparent_is_read_and_written_back(version: str, flags: str, sampled: bool) -> None:
+    """Trace Context, level 1 (3.2.2.5, 3.2.4) and level 2 (its random flag): one bit says sampled, others nothing,
+    and who reads a later version writes on the one that it knows."""
+    traceparent = f"{version}-{TRACE}-{SPAN}-{flags}"
     context = spans._parse(traceparent)
     assert context is not None
-    assert spans._format(context) == traceparent
+    assert spans._format(context) == f"00-{TRACE}-{SPAN}-{'01' if sampled else '00'}"
     assert spans.is_sampled(traceparent) is sampled
     assert context.is_remote
+
+
+@pytest.mark.parametrize("more", ["-", "-what-the-future-will-be-like", "-01"])
+def test_a_later_traceparent_may_be_longer(more: str) -> None:
+    assert spans.is_sampled(f"cc-{TRACE}-{SPAN}-01{more}")
 
 
 @pytest.mark.parametrize(
@@ -99,10 +116,78 @@ def test_a_traceparent_is_read_and_written_back(flags: str, sampled: bool) -> No
         f"00-{TRACE}-{SPAN}-zz",
         f"00-{TRACE}-{SPAN}",
         f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE}-{SPAN}-01-",
+        f"00-{TRACE}-{SPAN}-01.",
+        f"cc-{TRACE}-{SPAN}-01.what-the-future-will-not-be-like",
+        f".0-{TRACE}-{SPAN}-01",
+        f"0.-{TRACE}-{SPAN}-01",
+        f"0-{TRACE}-{SPAN}-01",
+        f"000-{TRACE}-{SPAN}-01",
+        f"00-.{TRACE[1:]}-{SPAN}-01",
+        f"00-{TRACE[:-1]}.-{SPAN}-01",
+        f"00-{TRACE}0-{SPAN}-01",
+        f"00-{TRACE[1:]}-{SPAN}-01",
+        f"00-{TRACE}-.{SPAN[1:]}-01",
+        f"00-{TRACE}-{SPAN}0-01",
+        f"00-{TRACE}-{SPAN[1:]}-01",
+        f"00-{TRACE}-{SPAN}-.1",
+        f"00-{TRACE}-{SPAN}-001",
+        f"00-{TRACE}-{SPAN}-1",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN.upper()}-01",
+        f"00-{TRACE}-{SPAN}-0A",
+        f" 00-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01\n",
+        f"00-+{TRACE[1:]}-{SPAN}-01",
+        f"00-{TRACE[:10]}_{TRACE[11:]}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN[:-1]}\u0661-01",
     ],
 )
 def test_a_malformed_traceparent_is_no_trace(traceparent: str | None) -> None:
+    """Variants of what the W3C test suite for Trace Context sends, and what Python takes for numbers besides."""
     assert spans._parse(traceparent) is None
+    assert not spans.is_sampled(traceparent)
+
+
+def test_a_trace_that_is_none_is_written_as_none() -> None:
+    """All zeros are no ids (Trace Context, 3.2.2.3 and 3.2.2.4); such a context is what a disabled SDK has."""
+    assert spans._format(trace.INVALID_SPAN_CONTEXT) is None
+
+
+def traced(traceparent: Any) -> tuple[str | None, list[ReadableSpan]]:
+    """The traceparent of an event that one with this traceparent causes, and the spans that were recorded."""
+    recorded = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(recorded))
+    own = spans.Spans(provider.get_tracer("tests"), "kafka")
+    cause = Envelope(source="s", type="thing.happened", traceparent=traceparent, data={})
+    span = own.start_process(SUBSCRIPTION, cause, None)
+    with own.inside(span) if span else nullcontext(), own.create("order", "t", "s", cause) as created:
+        pass
+    if span:
+        own.end_process(span, "done")
+    return created.traceparent, list(recorded.get_finished_spans())
+
+
+@pytest.mark.parametrize("traceparent", [f"00-{TRACE}-{SPAN}-03", f"01-{TRACE}-{SPAN}-09-x"])
+def test_an_event_with_any_sampled_traceparent_is_traced(traceparent: str) -> None:
+    handed_on, recorded = traced(traceparent)
+    assert handed_on is not None
+    assert handed_on.startswith(f"00-{TRACE}-")
+    assert [f"{span.context.trace_id:032x}" for span in recorded if span.context] == [TRACE, TRACE]
+
+
+def test_an_event_that_is_not_sampled_hands_its_trace_on() -> None:
+    assert traced(f"01-{TRACE}-{SPAN}-02-x") == (f"00-{TRACE}-{SPAN}-00", [])
+
+
+@pytest.mark.parametrize("traceparent", ["garbage", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{SPAN}-01-x"])
+def test_an_event_with_a_malformed_traceparent_begins_a_trace_as_one_without(traceparent: str) -> None:
+    """Trace Context, 3.2.2: who cannot read it must not hand it on."""
+    handed_on, recorded = traced(traceparent)
+    assert spans.is_sampled(handed_on)
+    assert len(recorded) == 2
+    assert len(traced(None)[1]) == 2
 
 
 @given(st.text() | st.from_regex(r"[0-9a-f-]{0,80}", fullmatch=True))
