@@ -97,4 +97,4 @@ class _ReadableRoute(APIRoute):
         await (self.app if self._is_head(scope) else super().handle)(scope, receive, send)
 
     def _is_head(self, scope: Scope) -> bool:
-        return scope["type"] == "http" and scope["method"] == "HEAD" and "GET" in self.methods
+        return scope["type"] == "http" and scope["method"] == "HEAD" and "GET" in (self.methods or ())

@@ -344,7 +344,6 @@ async def test_a_key_is_the_same_with_and_without_its_quotes(order: Running) -> 
     sent = ['"k1"', "k1", '"k1";v=2', '"order 42"', '" order 42"', '"a\\"b"', 'a"b']
     answers = [await order.http.post("/orders", json=body, headers={"Idempotency-Key": key}) for key in sent]
     assert [answer.status_code for answer in answers] == [201] * len(sent)
-    assert [answer.json()["id"] for answer in answers].index(answers[3].json()["id"]) == 3
     keys = [row.key for row in await order.rows("select key from idempotency_key order by recorded_at")]
     assert keys == ["k1", "order 42", " order 42", 'a"b']
     assert len(await order.published()) == 4
