@@ -9,7 +9,7 @@ from shared import failpoints
 from shared.broker import Delivery
 from shared.consuming.batch import PUT_ASIDE, RECORDED, Batch, Status, Work
 from shared.consuming.claiming import Claiming
-from shared.dead_letter.headers import LETTER_ID, Kind, redrive_number
+from shared.dead_letter.headers import LETTER_ID, Kind, given_letter_id, redrive_number
 from shared.dead_letter.sender import DeadLetterSender
 from shared.errors import AttemptsExhaustedError
 from shared.failpoints import FailPoints
@@ -50,7 +50,9 @@ class Finishing:
 
     async def send_receipts(self, batch: Batch) -> None:
         """Answer each redriven letter whose effect is recorded; without a confirmed answer it is retried."""
-        given_back = [delivery for delivery in batch.deliveries if LETTER_ID in delivery.headers]
+        given_back = [
+            d for d in batch.deliveries if LETTER_ID in d.headers and given_letter_id(d.headers) is not None
+        ]
         if not given_back:
             return
         recorded = {id(d) for work in batch.works.values() if work.status in RECORDED for d in work.deliveries}

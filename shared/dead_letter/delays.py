@@ -8,7 +8,18 @@ from datetime import UTC, datetime, timedelta
 
 from shared.backoff import backoff_s
 from shared.broker import Delivery
-from shared.dead_letter.headers import AGE_S, DELAY_S, DELAYS, DUE_AT, FIRST_FAILED_AT, KIND, Kind, count, seconds
+from shared.dead_letter.headers import (
+    AGE_S,
+    DELAY_S,
+    DELAYS,
+    DUE_AT,
+    FIRST_FAILED_AT,
+    KIND,
+    Kind,
+    count,
+    moment,
+    seconds,
+)
 from shared.errors import DelayError, PermanentError, TransientError
 from shared.settings import Settings
 
@@ -53,8 +64,5 @@ def _age_s(headers: Mapping[str, str]) -> float:
     age_s = seconds(headers, AGE_S)
     if age_s is not None:
         return age_s
-    try:
-        first = datetime.fromisoformat(headers.get(FIRST_FAILED_AT, ""))
-    except ValueError:
-        return 0.0
-    return (datetime.now(UTC) - first).total_seconds() if first.tzinfo is not None else 0.0
+    first = moment(headers, FIRST_FAILED_AT)
+    return 0.0 if first is None else (datetime.now(UTC) - first).total_seconds()

@@ -71,6 +71,8 @@ ERROR_STACK_CHARACTERS_MAX = 8_000
 """Of the stack its end is told, and kept."""
 
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_HEADER_OVERHEAD_BYTES = 8
+"""Beside name and value: RabbitMQ's lengths and type take 6, Kafka's 2 to 8."""
 _LETTERS = UUID("5b0c7c55-7a1e-4f0e-9a2e-3f4a5d1e7c11")
 """The namespace of the letters' ids."""
 
@@ -88,6 +90,7 @@ def dead_letter_headers(
 ) -> dict[str, str]:
     """Where the message comes from, why it failed and when; body and headers of its own stay as they were."""
     stack = "".join(traceback.format_exception(error))
+    first = moment(delivery.headers, FIRST_FAILED_AT)
     now = datetime.now(UTC).isoformat()
     return {
         KIND: Kind.FAILED.value,
@@ -98,7 +101,7 @@ def dead_letter_headers(
         ERROR_MESSAGE: str(error)[:ERROR_MESSAGE_CHARACTERS_MAX],
         ERROR_STACK: stack[-ERROR_STACK_CHARACTERS_MAX:],
         ATTEMPTS: str(attempts),
-        FIRST_FAILED_AT: delivery.headers.get(FIRST_FAILED_AT, now),
+        FIRST_FAILED_AT: now if first is None else first.isoformat(),
         FAILED_AT: now,
         POSITION: delivery.position,
     }
@@ -108,8 +111,8 @@ def receipt_headers(subscription: Subscription, delivery: Delivery) -> dict[str,
     """That the effect of a delivery that was given back is recorded."""
     return {
         KIND: Kind.RECEIPT.value,
-        LETTER_ID: delivery.headers[LETTER_ID],
-        REDRIVE: delivery.headers.get(REDRIVE, "0"),
+        LETTER_ID: str(letter_id(subscription.queue, delivery)),
+        REDRIVE: str(redrive_number(delivery.headers)),
         SUBSCRIBER: subscription.subscriber,
         CHANNEL: subscription.channel,
         POSITION: delivery.position,
@@ -119,17 +122,22 @@ def receipt_headers(subscription: Subscription, delivery: Delivery) -> dict[str,
 def letter_id(queue: str, delivery: Delivery) -> UUID:
     """The header's, if it has one; else the same for every delivery of one event to this subscriber. What is no
     event is told apart by its bytes and where it stood."""
-    given = delivery.headers.get(LETTER_ID)
+    given = given_letter_id(delivery.headers)
     if given is not None:
-        try:
-            return UUID(given)
-        except ValueError:
-            pass  # somebody else's header of that name
+        return given
     try:
         event = Envelope.decode(delivery.body)
     except UndecodableError:
         return uuid5(_LETTERS, f"{queue} {delivery.position} {sha256(delivery.body).hexdigest()}")
     return uuid5(_LETTERS, f"{queue} {event.identity}")
+
+
+def given_letter_id(headers: Mapping[str, str]) -> UUID | None:
+    """Of a message that was given back, or is a letter; None where there is nothing, or somebody else's header."""
+    try:
+        return UUID(headers.get(LETTER_ID, ""))
+    except ValueError:
+        return None
 
 
 def is_own(name: str) -> bool:
@@ -154,16 +162,56 @@ def seconds(headers: Mapping[str, str], name: str) -> float | None:
     return float(text) if _SECONDS.fullmatch(text) else None
 
 
-def bounded(delivery: Delivery) -> Delivery:
-    """The delivery as it fits a dead-letter place, with a header that says what was cut.
+def moment(headers: Mapping[str, str], name: str) -> datetime | None:
+    """A time in UTC, which one without an offset is taken for. None where there is nothing, or nothing that can be
+    one: also of the first and the last hours that a calendar has, which are outside of it in UTC."""
+    try:
+        told = datetime.fromisoformat(headers.get(name, ""))
+        return told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def bounded(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
+    """The delivery as it fits a dead-letter place, and headers that say what was cut.
 
     No client of ours sends anything near these limits; a foreign one may, and what cannot even be put aside
     would stop the stream for good.
     """
-    body, headers = delivery.body, delivery.headers
-    if sum(len(name.encode()) + len(value.encode()) for name, value in headers.items()) > HEADERS_BYTES_MAX:
-        headers = {HEADERS_LEFT_OUT: str(len(headers))}
-    if len(body) > BODY_BYTES_MAX:
-        headers = {**headers, BODY_CUT_FROM: str(len(body))}
-        body = body[:BODY_BYTES_MAX]
-    return replace(delivery, body=body, headers=headers)
+    letter, notes = with_body_of(delivery, BODY_BYTES_MAX)
+    if headers_bytes(letter.headers) > HEADERS_BYTES_MAX:
+        letter, left_out = without_headers(letter)
+        notes |= left_out
+    if _bytes(letter.key or "") > KEY_BYTES_MAX:
+        letter, left_out = without_key(letter)
+        notes |= left_out
+    return letter, notes
+
+
+def without_headers(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
+    """The delivery without those of its own, and the header that says so, if it had any."""
+    notes = {HEADERS_LEFT_OUT: str(len(delivery.headers))} if delivery.headers else {}
+    return replace(delivery, headers={}), notes
+
+
+def without_key(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
+    """The delivery without its key, and the header that says so, if it had one."""
+    if delivery.key is None:
+        return delivery, {}
+    return replace(delivery, key=None), {KEY_LEFT_OUT: str(_bytes(delivery.key))}
+
+
+def with_body_of(delivery: Delivery, bytes_max: int) -> tuple[Delivery, dict[str, str]]:
+    """The delivery with so many bytes of its body at most, and the header that says so, if it had more."""
+    if len(delivery.body) <= bytes_max:
+        return delivery, {}
+    return replace(delivery, body=delivery.body[:bytes_max]), {BODY_CUT_FROM: str(len(delivery.body))}
+
+
+def headers_bytes(headers: Mapping[str, str]) -> int:
+    """How many they take on the wire at most: a thousand empty ones do take room."""
+    return sum(_HEADER_OVERHEAD_BYTES + _bytes(name) + _bytes(value) for name, value in headers.items())
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -11,22 +11,26 @@ import structlog
 from shared.broker import DeadLetterChannel, Delivery, Subscription
 from shared.dead_letter.delays import Delays
 from shared.dead_letter.headers import (
-    BODY_CUT_FROM,
     DELAY_S,
-    HEADERS_LEFT_OUT,
-    KEY_BYTES_MAX,
-    KEY_LEFT_OUT,
+    ERROR_MESSAGE,
+    ERROR_STACK,
     LETTER_ID,
     Kind,
     bounded,
     dead_letter_headers,
     receipt_headers,
+    with_body_of,
+    without_headers,
+    without_key,
 )
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
+_REMNANT_BYTES_MAX = 64 * 1024
+_REMNANT_CHARACTERS_MAX = 200
+"""Of body and error message, with no stack: an AMQP frame of 4 KiB is the smallest that there may be."""
 
 Patiently = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Runs an action, waiting for a broker that is away; raises `UnavailableError` when it stays away."""
@@ -52,7 +56,7 @@ class DeadLetterSender:
         """Send it as failed or delayed, whichever the error says; None if the broker did not confirm it."""
         delay = self._delays.headers(delivery, error)
         headers = dead_letter_headers(self._subscription, delivery, error, attempts) | delay
-        if not await self._confirmed(_fitting(delivery), headers):
+        if not await self._confirmed(delivery, headers):
             return None
         _log.log(
             logging.WARNING if delay else logging.ERROR,
@@ -72,36 +76,42 @@ class DeadLetterSender:
         return await self._confirmed(replace(delivery, body=b"", headers={}), headers)
 
     async def _confirmed(self, delivery: Delivery, headers: Mapping[str, str]) -> bool:
+        """Send it whole; what the broker can never take like that is sent with less and less of it."""
+        *more, last = _ever_less_of(delivery, headers)
         try:
-            try:
-                await self._publish(delivery, headers)
-            except UnavailableError:
-                raise
-            except Exception:  # noqa: BLE001 - however a client refuses it: what cannot be put aside comes for ever
-                _log.exception("pipeline.dead_letter_stripped", position=delivery.position)
-                await self._publish(_bare(delivery), _encodable(headers))
+            for letter in more:
+                try:
+                    return await self._published(*letter)
+                except UnavailableError:
+                    raise
+                except Exception:  # noqa: BLE001 - however a client refuses it: what stays comes for ever
+                    _log.exception("pipeline.dead_letter_stripped", position=delivery.position)
+            return await self._published(*last)
         except UnavailableError as error:
             _log.warning("pipeline.dead_letter_failed", position=delivery.position, error=str(error))
             return False
+
+    async def _published(self, delivery: Delivery, headers: Mapping[str, str]) -> bool:
+        await self._patiently(lambda: self._channel.publish_dead_letter(self._subscription, delivery, headers))
         return True
 
-    async def _publish(self, delivery: Delivery, headers: Mapping[str, str]) -> None:
-        await self._patiently(lambda: self._channel.publish_dead_letter(self._subscription, delivery, headers))
 
+def _ever_less_of(delivery: Delivery, headers: Mapping[str, str]) -> list[tuple[Delivery, Mapping[str, str]]]:
+    """The delivery, each time with the headers to add, of which some say what was left out.
 
-def _fitting(delivery: Delivery) -> Delivery:
-    """`bounded`, and with no key that takes the room of the rest."""
-    letter = bounded(delivery)
-    key_bytes = len((delivery.key or "").encode("utf-8", "surrogatepass"))
-    if key_bytes <= KEY_BYTES_MAX:
-        return letter
-    return replace(letter, key=None, headers={**letter.headers, KEY_LEFT_OUT: str(key_bytes)})
-
-
-def _bare(delivery: Delivery) -> Delivery:
-    """The body alone."""
-    kept = {name: delivery.headers[name] for name in (BODY_CUT_FROM,) if name in delivery.headers}
-    return replace(delivery, key=None, headers={**kept, HEADERS_LEFT_OUT: str(len(delivery.headers))})
+    As it fits by every limit that we know of; with nothing of its own but the body; and with so little that any
+    broker takes it, whatever its limits are.
+    """
+    whole, cut = bounded(delivery)
+    body, no_headers = without_headers(whole)
+    body, no_key = without_key(body)
+    bare = {**_encodable(headers), **no_headers, **no_key, **cut}
+    remnant, cut_more = with_body_of(body, _REMNANT_BYTES_MAX)
+    told = {**bare, **cut_more, **cut}
+    told.pop(ERROR_STACK, None)
+    if ERROR_MESSAGE in told:
+        told[ERROR_MESSAGE] = told[ERROR_MESSAGE][:_REMNANT_CHARACTERS_MAX]
+    return [(whole, {**headers, **cut}), (body, bare), (remnant, told)]
 
 
 def _encodable(headers: Mapping[str, str]) -> dict[str, str]:

@@ -6,10 +6,19 @@ import asyncio
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiormq import spec
 
 from shared.broker.unreadable import UNREADABLE
-from shared.dead_letter.headers import ERROR_TYPE, POSITION
+from shared.dead_letter.headers import (
+    ERROR_STACK,
+    ERROR_TYPE,
+    FIRST_FAILED_AT,
+    HEADERS_LEFT_OUT,
+    LETTER_ID,
+    POSITION,
+    REDRIVE,
+)
 from tests.conformance.servers_seen import (
     BadName,
     RawProperties,
@@ -60,6 +69,46 @@ async def test_what_foreign_clients_may_send_is_put_aside_and_stops_nobody(world
     assert len(letters) == expected
     assert {letter.headers[ERROR_TYPE] for letter in letters} <= {"UndecodableError", "SchemaViolationError"}
     assert {letter.body for letter in letters} == set(POISON.values())
+
+
+FRAME_FULL = "x" * 130_500
+"""A header of the largest frame that RabbitMQ takes; with what we add to a dead letter it is too large."""
+
+
+@pytest.mark.timeout(180)
+async def test_headers_that_fill_a_frame_stop_nobody_whatever_their_names(rabbit_world: World) -> None:
+    """Under our own names they would be written on letters and receipts; thousands of short ones leave no room."""
+    await rabbit_world.publisher()
+    place = rabbit_world.runtime, f"{rabbit_world.channel}.events", TYPE
+    worst = [{name: FRAME_FULL} for name in (FIRST_FAILED_AT, LETTER_ID, REDRIVE, ERROR_STACK, "their-own")]
+    worst += [{f"{number:04}": "" for number in range(11_500)}, {f"{number:04}": True for number in range(15_000)}]
+    for number, headers in enumerate(worst):
+        await publish_amqp(*place, b"no event", headers)
+        await publish_amqp(*place, happened(number).encode(), headers)
+    async with rabbit_world.consumer():
+        assert await rabbit_world.await_effects(len(worst)) == list(range(len(worst)))
+        letters = await rabbit_world.await_dead_letters(len(worst))
+    assert [letter.body for letter in letters] == [b"no event"] * len(worst)
+    assert {HEADERS_LEFT_OUT in letter.headers for letter in letters} == {True}
+    assert await rabbit_world.real_numbers() == list(range(len(worst))), "lost or doubled"
+
+
+@pytest.mark.timeout(180)
+async def test_a_header_far_larger_than_a_record_stops_no_partition(kafka_world: World) -> None:
+    """Squeezed, it fits a topic; under our own names it would be written on the letter and on the receipt."""
+    await kafka_world.publisher()
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka_world.settings().kafka_bootstrap, max_request_size=2**26, compression_type="gzip"
+    ) as foreign:
+        for number, name in enumerate((FIRST_FAILED_AT, LETTER_ID)):
+            for body in (b"no event", happened(number).encode()):
+                headers = [(name, b"x" * 17_000_000)]
+                await foreign.send_and_wait(f"{kafka_world.channel}-events", body, b"k", headers=headers)
+    await kafka_world.publish(happened(2))
+    async with kafka_world.consumer():
+        assert sorted(await kafka_world.await_effects(3)) == [0, 1, 2]
+        letters = await kafka_world.await_dead_letters(2)
+    assert [(letter.body, letter.headers[HEADERS_LEFT_OUT]) for letter in letters] == [(b"no event", "1")] * 2
 
 
 def nested(depth: int) -> bytes:

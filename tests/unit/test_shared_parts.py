@@ -15,10 +15,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shared import errors
-from shared.broker.base import BODY_BYTES_MAX, Delivery, Subscription, destination_name
+from shared.broker.base import destination_name
 from shared.consuming.subscriber import Handler, Subscriber
-from shared.dead_letter import headers as dead_letter
-from shared.dead_letter.headers import bounded, dead_letter_headers
 from shared.envelope import Envelope
 from shared.errors import PermanentError, SchemaViolationError, TransientError, UnknownSchemaError
 from shared.event import Event, EventData
@@ -200,52 +198,6 @@ def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
 def test_destinations_have_their_brokers_names() -> None:
     assert destination_name("rabbit", "order") == "order.events"
     assert destination_name("kafka", "order") == "order-events"
-
-
-# -- dead letters
-
-SUBSCRIPTION = Subscription(channel="order", subscriber="notification", types=frozenset({"order.placed"}))
-
-
-def delivery(body: bytes = b"{}", headers: dict[str, str] | None = None) -> Delivery:
-    return Delivery(
-        body=body,
-        headers=headers or {"own": "kept"},
-        channel="order",
-        key="k",
-        redelivered=False,
-        position="order-events/3@17",
-        token=None,
-    )
-
-
-def test_a_dead_letter_says_where_it_is_from_and_why() -> None:
-    nothing: dict[str, str] = {}
-    with pytest.raises(KeyError) as raised:
-        _ = nothing["x" * 5_000]
-    headers = dead_letter_headers(SUBSCRIPTION, delivery(), raised.value, 3)
-    assert headers[dead_letter.SUBSCRIBER] == "notification"
-    assert headers[dead_letter.CHANNEL] == "order"
-    assert headers[dead_letter.ERROR_TYPE] == "KeyError"
-    assert headers[dead_letter.ATTEMPTS] == "3"
-    assert headers[dead_letter.POSITION] == "order-events/3@17"
-    assert "test_shared_parts" in headers[dead_letter.ERROR_STACK]
-    assert headers[dead_letter.FAILED_AT].endswith("+00:00")
-    assert len(headers[dead_letter.ERROR_MESSAGE]) <= 1_000
-    assert len(headers[dead_letter.ERROR_STACK]) <= 8_000
-
-
-def test_a_letter_of_usual_size_stays_as_it_is() -> None:
-    assert bounded(delivery()) == delivery()
-
-
-def test_what_exceeds_every_limit_is_cut_and_says_so() -> None:
-    cut = bounded(delivery(b"x" * (BODY_BYTES_MAX + 1)))
-    assert len(cut.body) == BODY_BYTES_MAX
-    assert cut.headers == {"own": "kept", dead_letter.BODY_CUT_FROM: str(BODY_BYTES_MAX + 1)}
-    bare = bounded(delivery(headers={f"h{n}": "ä" * 1_000 for n in range(30)}))
-    assert bare.headers == {dead_letter.HEADERS_LEFT_OUT: "30"}
-    assert bare.body == b"{}"
 
 
 # -- reading events

@@ -144,7 +144,7 @@ class KafkaProducer:
         except TimeoutError:
             raise
         except UnicodeError as error:
-            return PermanentError(f"Kafka: {error!r}")
+            return PermanentError(f"Kafka: {error}")  # its repr holds all of the text
         except Exception as error:  # noqa: BLE001  whatever it is: not sent
             return self._reason(error)
         confirmation.add_done_callback(_look_at)

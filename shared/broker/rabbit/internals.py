@@ -6,6 +6,7 @@ tests/unit/test_client_internals.py says what is gone when one is raised.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -28,6 +29,12 @@ async def channel_of(exchange: RobustExchange) -> aiormq.Channel:
     """The channel below aio-pika's. With `wait=False` its `basic_publish` leaves out a wait for the socket before
     the wait for the confirmation, which would let only one publish at a time into the channel."""
     return cast(aiormq.Channel, await exchange.channel.get_underlay_channel())
+
+
+def frame_bytes_max(channel: aiormq.Channel) -> int:
+    """The largest frame that the server takes: for a larger one it closes the connection."""
+    agreed: int = channel.connection.connection_tune.frame_max  # 0: there is no limit
+    return agreed or sys.maxsize
 
 
 async def open_channel(connection: AbstractRobustConnection) -> aiormq.abc.AbstractChannel:

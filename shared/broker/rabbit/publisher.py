@@ -13,13 +13,15 @@ from aiormq import spec
 from shared.broker.base import Message, PublishFailure
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.errors import LOST, unavailable
-from shared.broker.rabbit.internals import channel_of
+from shared.broker.rabbit.internals import channel_of, frame_bytes_max
 from shared.envelope import CONTENT_TYPE
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 
 PUBLISHES_IN_FLIGHT_MAX = 500
 PERSISTENT = 2
 _SHORT_STRING_BYTES_MAX = 255
+_FRAME_OVERHEAD_BYTES = 64
+"""Of a frame of properties: its ends, what they belong to, and the message id that aiormq adds."""
 _NOT_ENCODABLE = (TypeError, ValueError, struct.error)
 
 
@@ -66,15 +68,16 @@ async def publish_confirmed(
     `PermanentError` for what AMQP cannot express, or one of `LOST`."""
     try:
         channel = await channel_of(exchange)
+        properties = spec.Basic.Properties(
+            content_type=_content_type(headers), delivery_mode=PERSISTENT, headers=dict(headers)
+        )
+        if headers:
+            _require_one_frame(properties, frame_bytes_max(channel))
         await channel.basic_publish(
             body,
             exchange=exchange.name,
             routing_key=routing_key,
-            properties=spec.Basic.Properties(
-                content_type=_content_type(headers),
-                delivery_mode=PERSISTENT,
-                headers=dict(headers),
-            ),
+            properties=properties,
             mandatory=True,
             wait=False,
         )
@@ -84,6 +87,16 @@ async def publish_confirmed(
         raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange.name}") from error
     except _NOT_ENCODABLE as error:
         raise PermanentError(f"RabbitMQ: {error!r}") from error
+
+
+def _require_one_frame(properties: spec.Basic.Properties, bytes_max: int) -> None:
+    """Raises `PermanentError` for properties that do not fit the one frame that AMQP has for them.
+
+    The server would close the connection, with everything else that is under way.
+    """
+    size = len(properties.marshal()) + _FRAME_OVERHEAD_BYTES
+    if size > bytes_max:
+        raise PermanentError(f"RabbitMQ: properties of {size} bytes, over the {bytes_max} of a frame")
 
 
 def _content_type(headers: Mapping[str, str]) -> str:
