@@ -35,6 +35,7 @@ async def keep_and_give_back(parts: Parts) -> None:
     mailer = Mailer(parts.settings, parts.circuit_breakers.named("smtp")) if parts.settings.alert_mail_to else None
     alerts = Alerts(parts.settings, mailer)
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(alerts.deliver())
         tasks.create_task(keep(parts, alerts))
         tasks.create_task(give_back(parts, alerts))
 
@@ -56,9 +57,14 @@ def letter_handler(parts: Parts, place: Subscription, alerts: Alerts) -> BatchHa
         received = [events.read(place, delivery) for delivery in deliveries]
         async with parts.units.begin() as uow:
             alarms = await handlers.receive(uow, received, policy, settings.alert_interval_s)
-        await alerts.send_all(ALERT, alarms)
+        _raise(alerts, alarms)
 
     return isolating(keep_all)
+
+
+def _raise(alerts: Alerts, alarms: Sequence[handlers.Alarm]) -> None:
+    for alarm in alarms:
+        alerts.send(ALERT, alarm)
 
 
 async def give_back(parts: Parts, alerts: Alerts) -> None:
@@ -72,10 +78,10 @@ async def give_back(parts: Parts, alerts: Alerts) -> None:
             delayed_only = time.monotonic() < failed_ones_at
             async with parts.units.begin() as uow:
                 asked = await handlers.give_back_asked(uow, publish, policy, quiet_s)
-            await alerts.send_all(ALERT, asked.alarms)
+            _raise(alerts, asked.alarms)
             async with parts.units.begin() as uow:
                 due = await handlers.give_back_due(uow, publish, policy, quiet_s, delayed_only=delayed_only)
-            await alerts.send_all(ALERT, due.alarms)
+            _raise(alerts, due.alarms)
             if not due.more and not delayed_only:
                 failed_ones_at = time.monotonic() + settings.redrive_interval_s
         except TransientError as error:

@@ -6,6 +6,7 @@ Exporters are imported only where the settings ask for them.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from shared.settings import Settings
 from shared.telemetry.conventions import SCHEMA_URL
 
 _SCOPE = "tandem"
-_OTLP_TIMEOUT_S = 5
+_OTLP_TIMEOUT_S = 3.0
+_SHUTDOWN_S = 5.0
 _SPANS_DELAY_MS = 500
 _SPANS_WAITING_MAX = 8_192
 _SPANS_AT_ONCE_MAX = 512
@@ -75,9 +77,14 @@ class Provider:
         )
 
     def shutdown(self) -> None:
-        """Flush what is waiting and stop; bounded by the exporters' own timeouts."""
-        self._tracers.shutdown()
+        """Write what waits and stop, within `_SHUTDOWN_S`: what is not exported by then is dropped."""
+        ending = threading.Thread(target=self._shut_down, name="telemetry-shutdown", daemon=True)
+        ending.start()
+        ending.join(_SHUTDOWN_S)
+
+    def _shut_down(self) -> None:
         self._meters.shutdown()
+        self._tracers.shutdown()
 
 
 def _span_files(directory: Path, process: str) -> BatchSpanProcessor:
@@ -94,9 +101,9 @@ def _metric_files(directory: Path, process: str, interval_s: float) -> MetricRea
 
 
 def _span_endpoint(endpoint: str) -> BatchSpanProcessor:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from shared.telemetry.collector import span_exporter
 
-    return _in_batches(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_OTLP_TIMEOUT_S))
+    return _in_batches(span_exporter(endpoint, _OTLP_TIMEOUT_S))
 
 
 def _in_batches(exporter: SpanExporter) -> BatchSpanProcessor:

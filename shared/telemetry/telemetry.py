@@ -42,5 +42,5 @@ class Telemetry:
         self._provider.instrument_http(app)
 
     def shutdown(self) -> None:
-        """Flush what is waiting and stop; bounded by the exporters' own timeouts."""
+        """Write what waits and stop, within some seconds."""
         self._provider.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,10 +10,12 @@ import pytest
 
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import Kind
+from shared.envelope import Envelope
 from shared.errors import BusinessError
 from shared.event import Event
 from shared.publishing.uow import UnitOfWork
 from tests.integration.letters import letters_of, webhook
+from tests.integration.misbehaving import HEAD, server_that
 from tests.integration.world import Happened, World, eventually, happened, take_effect
 
 UNWANTED, WANTED = 13, 20
@@ -69,16 +72,22 @@ async def test_letters_of_a_subscriber_that_is_gone_hold_up_no_redrive_and_are_p
     assert sorted(await world.numbers()) == sorted(wanted), "lost or doubled"
 
 
-@pytest.mark.timeout(300)
-async def test_delayed_events_that_are_never_answered_are_parked_with_one_alert(rabbit_world: World) -> None:
-    world, broker = rabbit_world, await rabbit_world.publisher()
+async def delay(world: World, error_type: str, events: Sequence[Envelope]) -> None:
+    """Put the events into the subscriber's dead-letter place, as if it had delayed them."""
+    broker = await world.publisher()
     headers = {
         dead_letter.KIND: Kind.DELAYED.value,
-        dead_letter.ERROR_TYPE: "TransientError",
+        dead_letter.ERROR_TYPE: error_type,
         dead_letter.ERROR_MESSAGE: "not yet",
     }
-    for delivery in world.deliver([happened(number) for number in range(3)]):
+    for delivery in world.deliver(events):
         await broker.publish_dead_letter(world.subscription, delivery, headers)
+
+
+@pytest.mark.timeout(300)
+async def test_delayed_events_that_are_never_answered_are_parked_with_one_alert(rabbit_world: World) -> None:
+    world = rabbit_world
+    await delay(world, "TransientError", [happened(number) for number in range(3)])
     schedule: dict[str, Any] = {"redrive_answer_timeout_s": 0.1, "redrive_attempts_max": 1}
     async with webhook() as (url, alerts), letters_of(world, alert_webhook_url=url, **schedule) as letters:
         await letters.until(3, "parked")
@@ -90,3 +99,19 @@ async def test_delayed_events_that_are_never_answered_are_parked_with_one_alert(
     assert [(alert["state"], alert["error_type"], alert["reason"]) for alert in alerts] == [
         ("parked", "TransientError", "no answer to 2 redrives")
     ]
+
+
+@pytest.mark.timeout(300)
+async def test_a_webhook_that_never_ends_its_answer_holds_up_neither_keeping_nor_giving_back(
+    rabbit_world: World,
+) -> None:
+    world = rabbit_world
+    schedule: dict[str, Any] = {"redrive_answer_timeout_s": 0.1, "redrive_attempts_max": 1}
+    async with (
+        server_that(HEAD, b"x", 1.0) as webhook_,
+        letters_of(world, alert_webhook_url=webhook_.url, **schedule) as letters,
+    ):
+        for number in range(3):  # each parked with an alert of its own: given back, not answered, given back
+            await delay(world, f"{'ABC'[number]}Error", [happened(number)])
+            await letters.until(number + 1, "parked")
+        assert webhook_.asked
