@@ -18,6 +18,7 @@ from shared.broker.base import (
     QueueState,
     Settlement,
     Subscription,
+    Trouble,
     destination_name,
 )
 from shared.broker.batches import isolating
@@ -43,6 +44,7 @@ __all__ = [
     "QueueState",
     "Settlement",
     "Subscription",
+    "Trouble",
     "create_broker",
     "destination_name",
     "isolating",

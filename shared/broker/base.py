@@ -122,6 +122,16 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a queue, topic, exchange or stream does not do its part."""
+
+    reason: str
+    """What follows its name in a sentence: `is missing`."""
+    stops: bool = True
+    """Nothing moves there. Else it works, though not as declared."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueState:
     """How a subscription, or a dead-letter place, stands. `messages` wait for `group`: on RabbitMQ those that no
     consumer holds yet, on Kafka all that are not settled (the group's lag). `consumers` are connected.
@@ -226,6 +236,15 @@ class Inspector(Protocol):
 
     async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
         """The same of their dead-letter places, as `group` consumes them (`subscribe_dead_letters`)."""
+
+    @property
+    def troubles(self) -> Mapping[str, Trouble]:
+        """What of all that this process declared and consumes is not as it should be, by its name on the
+        broker, as it was some seconds ago; empty when all is well.
+
+        What somebody deleted is declared again and what the server closed is opened again, within seconds of the
+        moment when that is possible. A stream that stands still for a minute with something waiting is among them.
+        """
 
     async def ping(self) -> None:
         """Raises `UnavailableError` when the broker does not answer within a second or two."""

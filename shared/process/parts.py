@@ -58,6 +58,7 @@ def build_parts(service_name: str, settings: Settings) -> Parts:
     database = Database(settings, process_name)
     broker = create_broker(settings, process_name)
     telemetry.metrics.settlement_failures_from(lambda: broker.settlement_failures)
+    telemetry.metrics.troubles_from(lambda: broker.troubles)
     return Parts(
         process_name=process_name,
         settings=settings,

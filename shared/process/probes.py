@@ -47,7 +47,8 @@ class Probes:
         """200 when the process can do its work, else 503; the body says for each dependency whether and why not.
 
         `degraded` names what is away and not needed, with the reason: without Redis the inbox alone keeps every
-        effect single, slower.
+        effect single, slower. What stops a stream (a queue that is missing, an event that is not settled) is among
+        the broker's problems; what is not as it was declared, and works, is degraded.
         """
         parts = self._parts
         names = ("postgres", "redis", parts.settings.broker)
@@ -61,6 +62,7 @@ class Probes:
         degraded = {name: problem for name, problem in problems.items() if name in _NOT_NEEDED}
         ready = problems.keys() <= degraded.keys()
         degraded |= parts.circuit_breakers.problems()
+        degraded |= {name: trouble.reason for name, trouble in parts.broker.troubles.items() if not trouble.stops}
         document = {"ready": ready, "degraded": degraded, "dependencies": dependencies}
         return JSONResponse(document, status_code=200 if ready else 503)
 
@@ -68,6 +70,9 @@ class Probes:
         if not self._connected.is_set():
             raise UnavailableError(f"{self._parts.settings.broker}: not connected yet")
         await self._parts.broker.ping()
+        stopped = {name: trouble for name, trouble in self._parts.broker.troubles.items() if trouble.stops}
+        if stopped:
+            raise UnavailableError("; ".join(f"{name} {trouble.reason}" for name, trouble in stopped.items()))
 
     async def _asyncapi(self, _request: Request) -> Response:
         operations = self._service.operations(self._subscribers)

@@ -8,7 +8,7 @@ from functools import partial
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from shared.broker import Subscription
+from shared.broker import Subscription, Trouble
 from shared.settings import BrokerName
 from shared.telemetry.conventions import (
     DURATION_BUCKETS_S,
@@ -48,6 +48,13 @@ class Metrics:
             "{message}",
             "Settlements that the broker refused or never got; these messages come again",
         )
+        self._troubles: Callable[[], Mapping[str, Trouble]] = dict
+        meter.create_observable_gauge(
+            "tandem.broker.troubles",
+            [self._observe_troubles],
+            "1",
+            "1 where a stream is stopped, 0 where it works, though not as declared; no series where all is well",
+        )
         self._breaker_state = meter.create_gauge(
             "tandem.breaker.state", "1", "Circuit breaker: 0 closed, 1 half-open, 2 open"
         )
@@ -84,10 +91,19 @@ class Metrics:
         """Where to ask for the settlements that failed since the start, by queue."""
         self._settlement_failures = source
 
+    def troubles_from(self, source: Callable[[], Mapping[str, Trouble]]) -> None:
+        """Where to ask what is in trouble now, by its name on the broker."""
+        self._troubles = source
+
     def _observe(self, metric: str, _options: CallbackOptions) -> list[Observation]:
         return [Observation(sample.value, sample.attributes) for sample in self.measurements.of(metric)]
 
     def _observe_settlement_failures(self, _options: CallbackOptions) -> list[Observation]:
         return [
             Observation(count, {"tandem.queue": queue}) for queue, count in self._settlement_failures().items()
+        ]
+
+    def _observe_troubles(self, _options: CallbackOptions) -> list[Observation]:
+        return [
+            Observation(int(trouble.stops), {"tandem.place": name}) for name, trouble in self._troubles().items()
         ]

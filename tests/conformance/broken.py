@@ -23,12 +23,14 @@ from shared.broker.base import (
     QueueState,
     Settlement,
     Subscription,
+    Trouble,
 )
 from shared.broker.connect import create_broker
 from shared.settings import Settings
 from tests.conformance import checks_dead_letters as dead_letters
 from tests.conformance import checks_delivery as delivery
 from tests.conformance import checks_publishing as publishing
+from tests.conformance import checks_recovery as recovery
 from tests.conformance import checks_settlement as settlement
 from tests.conformance import checks_transactions as transactions
 from tests.conformance.harness import TYPE, Check
@@ -94,6 +96,10 @@ class Sound:
 
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
         return self.real.asyncapi(title, version, operations)
+
+    @property
+    def troubles(self) -> Mapping[str, Trouble]:
+        return self.real.troubles
 
     @property
     def settlement_failures(self) -> Mapping[str, int]:
@@ -221,6 +227,16 @@ class IgnoresBounds(Sound):
         await super().subscribe(replace(subscription, batch_max=1_000, in_flight_max=1_000), handler)
 
 
+class DeclaresOnlyOnce(Sound):
+    """Never looks again at what it has declared."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        inside: Any = self.real
+        await inside._tending.stop()
+        return self
+
+
 class DeliversWhatWasTakenBack(Sound):
     """Reads Kafka as its clients do when nobody says otherwise."""
 
@@ -309,6 +325,7 @@ BREAKS: Mapping[type[Sound], tuple[tuple[Check, str], ...]] = {
         (delivery.check_batches_are_bounded_and_run_one_at_a_time, "more than batch_max"),
         (delivery.check_no_more_than_in_flight_max_is_handed_over, "more than in_flight_max"),
     ),
+    DeclaresOnlyOnce: ((recovery.check_what_somebody_deleted_comes_back, "again"),),
     DeliversWhatWasTakenBack: (
         (transactions.check_what_a_producer_took_back_is_never_delivered, "was delivered"),
     ),

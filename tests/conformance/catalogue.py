@@ -11,6 +11,7 @@ from tests.conformance import (
     checks_delivery,
     checks_outage,
     checks_publishing,
+    checks_recovery,
     checks_rights,
     checks_settlement,
     checks_topology,
@@ -25,6 +26,7 @@ _MODULES: tuple[ModuleType, ...] = (
     checks_dead_letters,
     checks_topology,
     checks_transactions,
+    checks_recovery,
     checks_rights,
     checks_outage,
 )

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from pydantic import BaseModel
 
-from shared.broker.base import Operation, PublishFailure
-from shared.errors import ConfigurationError, UnavailableError
-from tests.conformance.harness import TYPE, Harness, eventually, only_on, publish_all
-from tests.conformance.servers_seen import delete_queue, management, queue_seen, topic_seen, unbind
+from shared.broker.base import Operation
+from shared.errors import ConfigurationError
+from tests.conformance.harness import TYPE, Harness, only_on, publish_all
+from tests.conformance.servers_seen import management, queue_seen, topic_seen
 
 DAY_MS = 86_400_000
 
@@ -70,25 +70,6 @@ async def check_kafka_topology_is_as_designed(harness: Harness) -> None:
         assert int(options["segment.ms"]) <= DAY_MS / 2
         assert options["min.insync.replicas"] == "1"
         assert int(options["max.message.bytes"]) > 1_048_576
-
-
-@only_on("rabbit")
-async def check_a_queue_or_binding_that_somebody_deleted_comes_back(harness: Harness) -> None:
-    """Until then publishing fails in a way that says "again", so that the outbox keeps the message."""
-    broker, subscription, recorder = await harness.broker(), harness.subscription(), harness.recorder()
-    await broker.subscribe(subscription, recorder)
-    for remove in (unbind, delete_queue):
-        await remove(harness.runtime, subscription)
-        messages = harness.messages(3, prefix=f"{remove.__name__}-")
-        failures = await broker.publish(messages)
-        assert all(isinstance(failure.error, UnavailableError) for failure in failures), "none is given up"
-
-        async def taken(left: list[PublishFailure] = failures) -> bool:
-            left[:] = await broker.publish([failure.message for failure in left])
-            return not left
-
-        await eventually(taken, f"published again after {remove.__name__}", harness.deadline_s)
-        await recorder.until_got(messages)
 
 
 async def check_declaring_again_changes_nothing(harness: Harness) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import aio_pika
 import httpx
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import NoError, NotLeaderForPartitionError, for_code
@@ -67,6 +67,18 @@ async def publish_kafka(
     try:
         for key, value, headers in records:
             await producer.send_and_wait(topic, value, key=key, headers=list(headers))
+    finally:
+        await producer.stop()
+
+
+async def publish_kafka_partition(runtime: Runtime, topic: str, partition: int, body: bytes) -> None:
+    """Straight to one partition, as soon as it is there."""
+    producer = AIOKafkaProducer(bootstrap_servers=runtime.server_urls()["kafka"], metadata_max_age_ms=500)
+    await producer.start()
+    try:
+        while partition not in await producer.partitions_for(topic):  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.1)
+        await producer.send_and_wait(topic, body, partition=partition)
     finally:
         await producer.stop()
 
@@ -167,9 +179,20 @@ async def give_rights(runtime: Runtime, name: str) -> None:
     await _manage(runtime, "PUT", f"permissions/%2F/{name}", dict.fromkeys(("configure", "write", "read"), ".*"))
 
 
-async def take_rights_away(runtime: Runtime, name: str) -> None:
-    """All of them, but the one to connect; who is connected must connect anew."""
+async def withdraw_rights(runtime: Runtime, name: str) -> None:
+    """All of them, but the one to connect; who is connected stays so."""
     await _manage(runtime, "PUT", f"permissions/%2F/{name}", dict.fromkeys(("configure", "write", "read"), "^$"))
+
+
+async def take_rights_away(runtime: Runtime, name: str) -> None:
+    """As `withdraw_rights`; who is connected must connect anew."""
+    await withdraw_rights(runtime, name)
+    await _manage(runtime, "DELETE", f"connections/username/{name}")
+
+
+async def set_password(runtime: Runtime, name: str, password: str) -> None:
+    """Who is connected must connect anew."""
+    await _manage(runtime, "PUT", f"users/{name}", {"password": password, "tags": ""})
     await _manage(runtime, "DELETE", f"connections/username/{name}")
 
 
@@ -195,11 +218,18 @@ async def unbind(runtime: Runtime, subscription: Subscription) -> None:
             await queue.unbind(f"{subscription.channel}.events", event_type)
 
 
-async def delete_queue(runtime: Runtime, subscription: Subscription) -> None:
-    """Remove the subscriber's queue, whoever consumes it."""
+async def delete_queue(runtime: Runtime, name: str) -> None:
+    """Remove a queue, whoever consumes it."""
     async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
         channel = await connection.channel()
-        await channel.queue_delete(subscription.queue)
+        await channel.queue_delete(name)
+
+
+async def delete_exchange(runtime: Runtime, name: str) -> None:
+    """Remove an exchange, and its bindings with it."""
+    async with await aio_pika.connect(runtime.server_urls()["rabbit"]) as connection:
+        channel = await connection.channel()
+        await channel.exchange_delete(name)
 
 
 async def queue_counts(runtime: Runtime, name: str) -> tuple[int, int]:
@@ -230,6 +260,26 @@ async def group_members(runtime: Runtime, group: str) -> int:
     try:
         responses = await admin.describe_consumer_groups([group])
         return sum(len(described[5]) for response in responses for described in response.groups)
+    finally:
+        await admin.close()
+
+
+async def delete_topic(runtime: Runtime, name: str) -> None:
+    """Remove a topic, whoever reads it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
+    await admin.start()
+    try:
+        await admin.delete_topics([name])
+    finally:
+        await admin.close()
+
+
+async def add_partition(runtime: Runtime, topic: str, count: int) -> None:
+    """Give the topic one partition more than `count`."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
+    await admin.start()
+    try:
+        await admin.create_partitions({topic: NewPartitions(count + 1)})
     finally:
         await admin.close()
 

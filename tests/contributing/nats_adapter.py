@@ -23,6 +23,7 @@ from shared.broker.base import (
     QueueState,
     Settlement,
     Subscription,
+    Trouble,
 )
 from shared.settings import Settings
 
@@ -64,6 +65,10 @@ class NatsAdapter:
 
     @property
     def settlement_failures(self) -> Mapping[str, int]:
+        return {}
+
+    @property
+    def troubles(self) -> Mapping[str, Trouble]:
         return {}
 
     async def __aenter__(self) -> Self:

@@ -23,6 +23,7 @@ from shared.publishing.outbox import insert_outbox, outbox_row, outbox_state
 from shared.telemetry.gauges import Gauges
 from shared.telemetry.measurements import Sample
 from shared.telemetry.provider import prometheus_page
+from tests.conformance.servers_seen import delete_account, give_rights, make_account, withdraw_rights
 from tests.integration.letters import letters_of
 from tests.integration.world import SUBSCRIBER, Happened, World, eventually, happened
 
@@ -183,6 +184,40 @@ async def test_a_process_without_redis_is_ready_and_says_what_it_lacks(rabbit_wo
             )
 
         await eventually(measured, "the metrics say so")
+
+
+async def test_a_process_whose_stream_is_stopped_is_not_ready_and_says_what_is_missing(
+    rabbit_world: World,
+) -> None:
+    """Of its rights on the broker it keeps none but to connect; given back, it goes on by itself."""
+    subscriber: Subscriber = rabbit_world.subscriber()
+    account = rabbit_world.channel
+    url = await make_account(rabbit_world.runtime, account)
+    try:
+        settings = rabbit_world.settings(rabbit_url=url, roles={"consumer"})
+        parts = build_parts("tester", settings)
+        app = application_of(Process(Service("tester", subscribers=(subscriber,)), parts))
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=30) as http,
+        ):
+
+            async def answers(status: int, says: str) -> bool:
+                answer = await http.get("/health/ready")
+                return answer.status_code == status and says in answer.text
+
+            queue = f"{subscriber.name}.{rabbit_world.channel}"
+            await eventually(lambda: answers(200, ""), "the process is ready")
+            await withdraw_rights(rabbit_world.runtime, account)
+            await eventually(lambda: answers(503, f"{queue} cannot be declared"), "it says what is missing")
+            page = (await http.get("/metrics")).text
+            assert samples(page, "tandem_broker_troubles", f'tandem_place="{queue}"') == [1]
+            await give_rights(rabbit_world.runtime, account)
+            await eventually(lambda: answers(200, ""), "the process is ready again")
+            await rabbit_world.publish(happened(1))
+            assert await rabbit_world.await_effects(1) == [1]
+    finally:
+        await delete_account(rabbit_world.runtime, account)
 
 
 async def test_a_process_without_postgres_is_not_ready(rabbit_world: World) -> None:

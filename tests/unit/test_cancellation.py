@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from unittest.mock import AsyncMock
 
 from shared import cancellation
-from shared.broker.rabbit.connection import RabbitConnection
-from shared.broker.rabbit.declarations import RabbitDeclarations
-from shared.broker.rabbit.subscriptions import RabbitSubscriptions
-from shared.settings import Settings
+from shared.broker.tending import Tending
 
 
 class Loop:
@@ -53,11 +51,8 @@ async def test_a_task_that_has_ended_is_left_alone() -> None:
     assert isinstance(task.exception(), ValueError)
 
 
-async def test_closing_an_adapter_does_not_wait_for_ever_for_what_keeps_its_queues_declared() -> None:
-    unused = {"http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "amqp://127.0.0.1:1"}
-    settings = Settings.from_environment(broker="rabbit", **unused)
-    connection = RabbitConnection(settings, "test")
-    subscriptions = RabbitSubscriptions(connection, RabbitDeclarations(connection, settings), settings)
-    _, subscriptions._tending = await started()
-    done, _ = await asyncio.wait([asyncio.create_task(subscriptions.stop())], timeout=10)
+async def test_closing_an_adapter_does_not_wait_for_ever_for_what_keeps_its_places_declared() -> None:
+    tending = Tending(tend=AsyncMock())
+    _, tending._task = await started()
+    done, _ = await asyncio.wait([asyncio.create_task(tending.stop())], timeout=10)
     assert done, "closing waits for ever"

@@ -19,6 +19,7 @@ from shared.broker.base import (
     PublishFailure,
     QueueState,
     Subscription,
+    Trouble,
 )
 from shared.broker.kafka.clients import KafkaClients
 from shared.broker.kafka.dead_letters import KafkaDeadLetters
@@ -26,6 +27,7 @@ from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.inspector import KafkaInspector
 from shared.broker.kafka.producer import KafkaProducer
 from shared.broker.kafka.subscriptions import KafkaSubscriptions
+from shared.broker.tending import Tending
 from shared.errors import TandemError
 from shared.settings import Settings
 
@@ -54,6 +56,7 @@ class KafkaAdapter:
         self._subscriptions = KafkaSubscriptions(servers, client_name, self._clients, self._declarations, settings)
         self._dead_letters = KafkaDeadLetters(self._clients, self._declarations, self._producer)
         self._inspector = KafkaInspector(self._clients, self._producer)
+        self._tending = Tending(self._tend)
 
     async def __aenter__(self) -> Self:
         try:
@@ -63,15 +66,24 @@ class KafkaAdapter:
         except TandemError:
             await self._disconnect()
             raise
+        self._tending.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._tending.stop()
         await self._subscriptions.stop()
         await self._disconnect()
 
     async def _disconnect(self) -> None:
         await self._subscriptions.disconnect()
         await self._producer.stop(self._shutdown_grace_s)
+
+    async def _tend(self) -> dict[str, Trouble]:
+        return self._subscriptions.look() | await self._declarations.declare_again()
+
+    @property
+    def troubles(self) -> Mapping[str, Trouble]:
+        return self._tending.troubles
 
     async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription] = ()) -> None:
         await self._declarations.declare(channels, subscriptions)

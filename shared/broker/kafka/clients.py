@@ -15,6 +15,9 @@ from shared.broker.kafka.errors import LOST, failure, refusal
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 250
 """aiokafka logs every attempt while the cluster is away: its default of 100 ms fills the log."""
+METADATA_MAX_AGE_MS = 5_000
+"""What was deleted and is there again, and partitions that were added, are noticed within this time; unset, within
+five minutes."""
 GOODBYE_S = 3.0
 ISOLATION_LEVEL = "read_committed"
 """Of everybody who reads: what a producer took back is nobody's (KIP-98), and what it may yet take back waits."""

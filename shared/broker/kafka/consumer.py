@@ -18,7 +18,7 @@ from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
 from shared.broker.kafka.clients import GOODBYE_S, ended
 from shared.broker.kafka.errors import LOST
-from shared.broker.kafka.internals import client_of, consumed_offsets
+from shared.broker.kafka.internals import client_of, consumed_offsets, stable_ends
 from shared.broker.kafka.unreadable import Record, TolerantReader, committed_positions, content_is_to_blame
 
 _log = structlog.get_logger(__name__)
@@ -69,9 +69,13 @@ class KafkaConsumer:
         self._task: asyncio.Task[None] | None = None
         self._committed: dict[TopicPartition, int] = {}
         """What this member committed since the last rebalance."""
+        self._in_hand: dict[TopicPartition, int] = {}
+        """Where what is being handled begins."""
         self._committed_in: int | None = None
         """Which rebalance that was."""
         self.settlement_failures = 0
+        self.trouble: Exception | None = None
+        """What keeps it from reading, when it has failed more than once."""
 
     async def start(self) -> None:
         """Join the group and begin to poll. Raises one of `LOST`."""
@@ -104,12 +108,13 @@ class KafkaConsumer:
                 pause = trouble is not None and not records
                 if trouble is None or (records and content_is_to_blame(trouble)):
                     failures = 0
-                trouble = None
+                trouble = self.trouble = None
                 pause |= await (self._work_off(records) if records else self._pass_by_markers())
             except Exception as error:  # noqa: BLE001  a consumer that dies in silence is the worst of all
                 failures += 1
                 trouble = error
                 pause = failures > 1
+                self.trouble = error if pause and not content_is_to_blame(error) else None
                 _log.warning("kafka.poll_failed", queue=self.queue, error=repr(error))
             if pause:
                 await self._pause()
@@ -119,10 +124,13 @@ class KafkaConsumer:
     async def _work_off(self, records: Sequence[Record]) -> bool:
         """Hand a batch over and settle it; True when something is to be retried after a pause."""
         try:
+            for record in reversed(records):
+                self._in_hand[TopicPartition(record.topic, record.partition)] = record.offset
             deliveries = [_delivery(record, self._subscription) for record in records]
             settlements = await settle_as_retry(self._handler, deliveries)
             return await self._settle(records, settlements)
         finally:
+            self._in_hand.clear()
             self._handover.idle.set()
 
     async def _next_batch(self, source: Coroutine[Any, Any, Sequence[Record]]) -> Sequence[Record]:
@@ -209,6 +217,17 @@ class KafkaConsumer:
             return False
         self._committed |= offsets
         return True
+
+    def waiting(self) -> dict[str, int]:
+        """How far each partition is settled where something waits; the group itself while it rebalances."""
+        if self._handover.rebalances is None:
+            return {self.queue: 0}
+        consumer = self._subscriber.consumer
+        if consumer is None:
+            return {}
+        settled = consumed_offsets(consumer) | self._in_hand
+        ends = stable_ends(consumer)
+        return {f"{tp.topic}/{tp.partition}": at for tp, at in settled.items() if at < ends.get(tp, at)}
 
     async def _rejoin(self) -> None:
         """A consumer whose background tasks have ended never polls again: replace it."""

@@ -1,17 +1,22 @@
-"""Declares topics, and remembers which may be published to."""
+"""Declares topics, remembers which may be published to, and declares again what somebody deleted."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from aiokafka.admin import NewTopic
 
-from shared.broker.base import Subscription
+from shared.broker.base import Subscription, Trouble
 from shared.broker.kafka.clients import KafkaClients
 from shared.broker.kafka.producer import KafkaProducer
 from shared.broker.kafka.topics import create_missing, own_topics, retry_topic, topics_for
-from shared.errors import UnavailableError
+from shared.errors import TandemError, UnavailableError
 from shared.settings import Settings
+
+_GONE_S = 2.0
+"""So long a topic stays deleted: whoever reads it hears of that with the next fetch, and begins anew. Made again
+at once, it would be read on from an offset of the old one, past what is new."""
 
 
 class KafkaDeclarations:
@@ -23,6 +28,7 @@ class KafkaDeclarations:
         self._producer = producer
         self._settings = settings
         self._retry_topics: set[str] = set()
+        self._topics: dict[str, NewTopic] = {}
 
     async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription]) -> None:
         """As `Broker.declare`."""
@@ -39,6 +45,30 @@ class KafkaDeclarations:
         async with self._clients.admin() as admin, self._clients.setting_up():
             await admin.start()
             await create_missing(admin, topics)
+        self._topics.update((topic.name, topic) for topic in topics)
+
+    async def declare_again(self) -> dict[str, Trouble]:
+        """What was declared and is not there any more; by its name what is not as it was declared. Raises
+        `UnavailableError`."""
+        async with self._clients.asking():
+            there = await self._producer.topics()
+        missing = [topic for name, topic in self._topics.items() if name not in there]
+        troubles: dict[str, Trouble] = {}
+        if missing:
+            await asyncio.sleep(_GONE_S)
+            for topic in missing:
+                try:
+                    await self._create([topic])
+                except TandemError as error:
+                    troubles[topic.name] = Trouble(f"is missing: {error}")
+        for name, (partitions, without_leader) in there.items():
+            declared = self._topics.get(name)
+            if declared is not None and without_leader:
+                troubles[name] = Trouble(f"has {without_leader} partitions without a leader")
+            elif declared is not None and partitions != declared.num_partitions:
+                reason = f"has {partitions} partitions, the settings say {declared.num_partitions}"
+                troubles[name] = Trouble(reason, stops=False)
+        return troubles
 
     def retry_topic(self, subscription: Subscription) -> str:
         """What leads back to the subscriber. Raises `UnavailableError` if it was not declared."""

@@ -45,6 +45,15 @@ def consumed_offsets(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
     return {tp: consumed.offset for tp, consumed in subscription.assignment.all_consumed_offsets().items()}
 
 
+def stable_ends(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    """The last stable offset of each assigned partition, as of the last answer to a fetch."""
+    subscription = consumer._subscription.subscription
+    if subscription is None or subscription.assignment is None:
+        return {}
+    states = {tp: subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
+    return {tp: state.lso for tp, state in states.items() if state.lso is not None}
+
+
 def cancel_sender(producer: AIOKafkaProducer) -> None:
     """End the task that would try for ever to send what is under way."""
     sender_task = producer._sender.sender_task

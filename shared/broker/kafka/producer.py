@@ -23,7 +23,7 @@ from aiokafka.errors import (
 )
 
 from shared.broker.base import Message, PublishFailure, destination_name
-from shared.broker.kafka.clients import GOODBYE_S, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, ended
+from shared.broker.kafka.clients import GOODBYE_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, ended
 from shared.broker.kafka.errors import LOST, failure
 from shared.broker.kafka.internals import cancel_sender
 from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
@@ -33,6 +33,7 @@ from shared.errors import EventTooLargeError, PermanentError, TandemError, Unava
 PRODUCER_OPTIONS: Mapping[str, Any] = {
     "request_timeout_ms": REQUEST_TIMEOUT_MS,
     "retry_backoff_ms": RETRY_BACKOFF_MS,
+    "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     "acks": "all",
     "enable_idempotence": True,
     "linger_ms": 5,
@@ -87,6 +88,20 @@ class KafkaProducer:
         """Ask the cluster for its state. Raises `UnavailableError`; the caller bounds the time."""
         if self._producer is None or not await self._producer.client.force_metadata_update():
             raise UnavailableError("Kafka: no answer")
+
+    async def topics(self) -> dict[str, tuple[int, int]]:
+        """Every topic of the cluster: how many partitions it has, and how many of these have no leader. Raises one
+        of `LOST`; the caller bounds the time."""
+        if self._producer is None:
+            raise UnavailableError("Kafka: not connected")
+        cluster = await self._producer.client.fetch_all_metadata()
+        return {
+            topic: (
+                len(cluster.partitions_for_topic(topic)),
+                len(cluster.partitions_for_topic(topic) - cluster.available_partitions_for_topic(topic)),
+            )
+            for topic in cluster.topics()
+        }
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
         """As `Broker.publish`.

@@ -10,10 +10,11 @@ from typing import Any
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
-from shared.broker.base import BatchHandler, Subscription
+from shared.broker.base import BatchHandler, Subscription, Trouble
 from shared.broker.kafka.clients import (
     GOODBYE_S,
     ISOLATION_LEVEL,
+    METADATA_MAX_AGE_MS,
     REQUEST_TIMEOUT_MS,
     RETRY_BACKOFF_MS,
     KafkaClients,
@@ -22,6 +23,7 @@ from shared.broker.kafka.clients import (
 from shared.broker.kafka.consumer import Handover, KafkaConsumer
 from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.topics import dead_letter_topic, subscribed_topics
+from shared.broker.tending import Standstill
 from shared.errors import TandemError
 from shared.settings import Settings
 
@@ -78,12 +80,14 @@ class KafkaSubscriptions:
             consumer_only=True,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             retry_backoff_ms=RETRY_BACKOFF_MS,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             allow_auto_create_topics=False,
             graceful_timeout=settings.shutdown_grace_s,
             logger=None,
             apply_types=False,
         )
         self._consumers: list[KafkaConsumer] = []
+        self._standstill = Standstill()
 
     async def start(self) -> None:
         """Have FastStream ready, without any consumer. Raises one of `LOST`; the caller bounds the time."""
@@ -130,6 +134,16 @@ class KafkaSubscriptions:
         for consumer in self._consumers:
             failures[consumer.queue] += consumer.settlement_failures
         return failures
+
+    def look(self) -> dict[str, Trouble]:
+        """By its queue, or its partition, what stands still or cannot be read."""
+        waiting: dict[str, int] = {}
+        troubles: dict[str, Trouble] = {}
+        for consumer in self._consumers:
+            waiting |= consumer.waiting()
+            if consumer.trouble is not None:
+                troubles[consumer.queue] = Trouble(f"cannot be read: {consumer.trouble!r}")
+        return self._standstill.look(waiting) | troubles
 
     async def stop(self) -> None:
         """Stop pulling; let the running batches settle within the grace period."""

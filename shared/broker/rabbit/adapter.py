@@ -20,6 +20,7 @@ from shared.broker.base import (
     PublishFailure,
     QueueState,
     Subscription,
+    Trouble,
 )
 from shared.broker.rabbit.connection import HEARTBEAT_S, RECONNECT_INTERVAL_S, RabbitConnection
 from shared.broker.rabbit.dead_letters import RabbitDeadLetters
@@ -27,6 +28,7 @@ from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.inspector import RabbitInspector
 from shared.broker.rabbit.publisher import PERSISTENT, PUBLISHES_IN_FLIGHT_MAX, RabbitPublisher
 from shared.broker.rabbit.subscriptions import RabbitSubscriptions
+from shared.broker.tending import Tending
 from shared.settings import Settings
 
 
@@ -65,14 +67,25 @@ class RabbitAdapter:
         self._subscriptions = RabbitSubscriptions(self._connection, self._declarations, settings)
         self._dead_letters = RabbitDeadLetters(self._connection, self._declarations, settings.publish_timeout_s)
         self._inspector = RabbitInspector(self._connection)
+        self._tending = Tending(self._tend)
 
     async def __aenter__(self) -> Self:
         await self._connection.open()
+        self._tending.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._tending.stop()
         await self._subscriptions.stop()
         await self._connection.close()
+
+    async def _tend(self) -> dict[str, Trouble]:
+        troubles = await self._declarations.declare_again()
+        return await self._subscriptions.tend() | troubles
+
+    @property
+    def troubles(self) -> Mapping[str, Trouble]:
+        return self._tending.troubles
 
     async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription] = ()) -> None:
         await self._declarations.declare(channels, subscriptions)

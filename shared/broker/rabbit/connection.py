@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiormq
 from aio_pika.abc import AbstractRobustConnection
@@ -20,6 +22,8 @@ from shared.settings import Settings
 HEARTBEAT_S = 10
 RECONNECT_INTERVAL_S = 0.5
 _REFUSED_PAUSE_S = 1.0
+_GOODBYE_S = 3.0
+"""For each of the few frames that end a channel in good order; without a connection they are skipped."""
 
 
 class RabbitConnection:
@@ -90,6 +94,22 @@ class RabbitConnection:
         """aio-pika's connection. Raises one of `LOST` while there is none."""
         return await self.faststream.connect()
 
+    async def count(self, queue: str) -> tuple[int, int]:
+        """How many messages are ready in the queue, and how many consumers it has. Raises one of `LOST`."""
+        channel = await self.open_channel()
+        try:
+            counted = await channel.queue_declare(queue, passive=True)
+        finally:
+            await say_goodbye(channel.close())
+        return counted.message_count or 0, counted.consumer_count or 0
+
     async def open_channel(self) -> aiormq.abc.AbstractChannel:
         """A channel below aio-pika's; whoever opens it closes it. Raises one of `LOST`."""
         return await open_channel(await self.client())
+
+
+async def say_goodbye(frame: Any) -> None:
+    """Await one frame of a good-bye; a broker that is away gets none."""
+    with contextlib.suppress(*LOST):
+        async with asyncio.timeout(_GOODBYE_S):
+            await frame

@@ -19,6 +19,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
+from shared.broker.rabbit.connection import say_goodbye
 from shared.broker.rabbit.errors import LOST
 
 _log = structlog.get_logger(__name__)
@@ -29,8 +30,6 @@ _DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
 _GATHER_WAIT_S = 0.003
 _BUSY_BATCH = 32
 _RETRY_PAUSE_S = 1.0
-_GOODBYE_S = 3.0
-"""For each of the few frames that end a consumer in good order; without a connection they are skipped."""
 
 
 @dataclass(slots=True)
@@ -66,16 +65,40 @@ class RabbitConsumer:
         self._channel: AbstractChannel | None = None
         self._source: AbstractQueue | None = None
         self._tag: str | None = None
+        self._cut_off = False
         self._task: asyncio.Task[None] | None = None
         self.settlement_failures = 0
+        self._settled = 0
 
     async def start(self, connection: Any) -> None:
         """Begin to consume; the queue exists. Raises one of `LOST`."""
         self._channel = await connection.channel(publisher_confirms=False)
-        await self._channel.set_qos(prefetch_count=self._subscription.in_flight_max)
-        self._source = await self._channel.declare_queue(self.queue, passive=True)
         self._task = asyncio.create_task(self._work(), name=f"work-{self.queue}")
+        await self._consume(self._channel)
+
+    async def _consume(self, channel: AbstractChannel) -> None:
+        await channel.set_qos(prefetch_count=self._subscription.in_flight_max)
+        self._source = await channel.declare_queue(self.queue, passive=True)
         self._tag = await self._source.consume(self._arrive, no_ack=False)
+
+    async def look(self, connection: Any, ready: int, consumers: int) -> int | None:
+        """How far it got, if something waits for it; None if nothing does, or another replica is at work. `ready`
+        and `consumers` are what the server counts in its queue.
+
+        Cut off, as aio-pika leaves a consumer whose channel the server closed while it was being restored, it
+        consumes anew: at the second look, since aio-pika may be about to. Raises one of `LOST`.
+        """
+        cut_off = not consumers or self._channel is None or self._channel.is_closed
+        if cut_off and self._cut_off:
+            _log.warning("rabbit.consumes_anew", queue=self.queue)
+            gone, self._channel = self._channel, await connection.channel(publisher_confirms=False)
+            if gone is not None:
+                await say_goodbye(gone.close())
+            await self._consume(self._channel)
+            cut_off = False
+        self._cut_off = cut_off
+        in_hand = any(not held.stale for held in (*self._unsettled, *self._waiting))
+        return self._settled if in_hand or (ready and consumers <= 1) else None
 
     async def stop(self, grace_s: float) -> None:
         """Stop pulling, let the running batch settle within `grace_s`, give back what waits."""
@@ -142,6 +165,7 @@ class RabbitConsumer:
         for raw, multiple, count in _acknowledgements(batch, settlements):
             try:
                 await raw.ack(multiple=multiple)
+                self._settled += count
             except LOST:
                 failed += count
         self._waiting.extendleft(reversed(kept))
@@ -175,13 +199,6 @@ def _acknowledgements(
         else:
             covering[channel] = (held.raw, covering[channel][1] + 1 if channel in covering else 1)
     return [(raw, True, count) for raw, count in covering.values()] + [(raw, False, 1) for raw in single]
-
-
-async def say_goodbye(frame: Any) -> None:
-    """Await one frame of a good-bye; a broker that is away gets none."""
-    with contextlib.suppress(*LOST):
-        async with asyncio.timeout(_GOODBYE_S):
-            await frame
 
 
 def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:

@@ -1,31 +1,27 @@
 """Declares exchanges and queues, keeps the exchanges to publish to, and declares again what others removed.
 
 An operator who deletes a binding or a queue, or a policy that expires one, would otherwise stop the stream until
-somebody restarts the consumer: publishers keep their events (they are mandatory), and nothing repairs the route.
+somebody restarts the process: publishers keep their events (they are mandatory), and nothing repairs the route.
 aio-pika resumes a consumer whose queue went and came back by itself.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import aiormq
-import structlog
 from aio_pika import RobustExchange
+from aio_pika.exceptions import AMQPChannelError, ChannelPreconditionFailed
 from faststream.rabbit import RabbitExchange, RabbitQueue
 
-from shared.broker.base import Subscription
-from shared.broker.rabbit.connection import RabbitConnection
-from shared.broker.rabbit.errors import LOST
+from shared.broker.base import Subscription, Trouble
+from shared.broker.rabbit.connection import RabbitConnection, say_goodbye
 from shared.broker.rabbit.topology import dead_letter_exchange, dead_letter_queue, event_exchange, subscriber_queue
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
-_log = structlog.get_logger(__name__)
-
-REDECLARE_INTERVAL_S = 5.0
+_Step = Callable[[aiormq.abc.AbstractChannel], Awaitable[Any]]
 
 
 class RabbitDeclarations:
@@ -37,6 +33,9 @@ class RabbitDeclarations:
         self._settings = settings
         self._exchanges: dict[str, RobustExchange] = {}
         self._dead_letter_exchanges: dict[str, RobustExchange] = {}
+        self._subscriptions: dict[str, Subscription] = {}
+        self._places: dict[str, Subscription] = {}
+        """Whose dead-letter places, by the subscriptions' queues."""
 
     async def declare(self, channels: Sequence[str], subscriptions: Sequence[Subscription]) -> None:
         """As `Broker.declare`."""
@@ -57,12 +56,14 @@ class RabbitDeclarations:
         queue = await self._broker.declare_queue(subscriber_queue(subscription, self._settings))
         for event_type in sorted(subscription.types):
             await queue.bind(self._exchanges[subscription.channel], routing_key=event_type)
+        self._subscriptions[subscription.queue] = subscription
 
     async def _declare_dead_letter_place(self, subscription: Subscription) -> None:
         dlx = await self._broker.declare_exchange(dead_letter_exchange(subscription.channel))
         self._dead_letter_exchanges[subscription.channel] = dlx
         dlq = await self._broker.declare_queue(dead_letter_queue(subscription, self._settings))
         await dlq.bind(dlx, routing_key=subscription.queue)
+        self._places[subscription.queue] = subscription
 
     def exchange(self, channel: str) -> RobustExchange:
         """Where a channel's events are published. Raises `UnavailableError` if it was not declared."""
@@ -82,38 +83,52 @@ class RabbitDeclarations:
         """It routes to the queue that a message names, past every binding. Raises one of `LOST`."""
         return await self._broker.declare_exchange(RabbitExchange())
 
+    async def declare_again(self) -> dict[str, Trouble]:
+        """All that was declared, in case that somebody removed it; by its name what could not be. Raises
+        `UnavailableError`."""
+        troubles: dict[str, Trouble] = {}
+        async with self._connection.asking():
+            channel = await self._connection.open_channel()
+            try:
+                for name, step in self._steps():
+                    if channel.is_closed:  # the server closes it with every refusal
+                        channel = await self._connection.open_channel()
+                    try:
+                        await step(channel)
+                    except ChannelPreconditionFailed as error:  # the start of a process refuses that
+                        troubles[name] = Trouble(f"is there with other arguments: {error}", stops=False)
+                    except AMQPChannelError as error:
+                        troubles.setdefault(name, Trouble(f"cannot be declared: {error!r}"))
+            finally:
+                await say_goodbye(channel.close())
+        return troubles
 
-async def keep_declared(
-    connection: RabbitConnection, subscriptions: Sequence[Subscription], settings: Settings
-) -> None:
-    """Every `REDECLARE_INTERVAL_S`, until cancelled. `subscriptions` may grow meanwhile."""
-    while True:
-        await asyncio.sleep(REDECLARE_INTERVAL_S)
-        try:
-            async with asyncio.timeout(settings.connect_timeout_s):
-                channel = await connection.open_channel()
-                try:
-                    for subscription in tuple(subscriptions):
-                        await _declare_again(channel, subscription, settings)
-                finally:
-                    await channel.close()
-        except LOST as error:  # also when it is there with other arguments: the start of a process refuses that
-            _log.warning("rabbit.redeclare_failed", error=repr(error))
+    def _steps(self) -> Iterator[tuple[str, _Step]]:
+        """As `declare` does it through FastStream, which remembers what it declared."""
+        for channel in self._exchanges:
+            yield _exchange(event_exchange(channel))
+        for place in self._places.values():
+            dlx, dlq = dead_letter_exchange(place.channel), dead_letter_queue(place, self._settings)
+            yield _exchange(dlx)
+            yield _queue(dlq)
+            yield _binding(dlq, dlx, place.queue)
+        for subscription in self._subscriptions.values():
+            queue = subscriber_queue(subscription, self._settings)
+            yield _queue(queue)
+            for event_type in sorted(subscription.types):
+                yield _binding(queue, event_exchange(subscription.channel), event_type)
 
 
-async def _declare_again(
-    channel: aiormq.abc.AbstractChannel, subscription: Subscription, settings: Settings
-) -> None:
-    """As `RabbitDeclarations.declare` does through FastStream, which remembers what it declared."""
-    events, dlx = event_exchange(subscription.channel), dead_letter_exchange(subscription.channel)
-    dlq, queue = dead_letter_queue(subscription, settings), subscriber_queue(subscription, settings)
-    for exchange in (events, dlx):
-        await channel.exchange_declare(exchange.name, **_exchange_options(exchange))
-    await channel.queue_declare(dlq.name, **_queue_options(dlq))
-    await channel.queue_bind(dlq.name, dlx.name, subscription.queue)
-    await channel.queue_declare(queue.name, **_queue_options(queue))
-    for event_type in sorted(subscription.types):
-        await channel.queue_bind(queue.name, events.name, event_type)
+def _exchange(exchange: RabbitExchange) -> tuple[str, _Step]:
+    return exchange.name, lambda channel: channel.exchange_declare(exchange.name, **_exchange_options(exchange))
+
+
+def _queue(queue: RabbitQueue) -> tuple[str, _Step]:
+    return queue.name, lambda channel: channel.queue_declare(queue.name, **_queue_options(queue))
+
+
+def _binding(queue: RabbitQueue, exchange: RabbitExchange, routing_key: str) -> tuple[str, _Step]:
+    return queue.name, lambda channel: channel.queue_bind(queue.name, exchange.name, routing_key)
 
 
 def _exchange_options(exchange: RabbitExchange) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from shared.broker.base import QueueState, Subscription
-from shared.broker.rabbit.connection import RabbitConnection
-from shared.broker.rabbit.consumer import say_goodbye
+from shared.broker.rabbit.connection import RabbitConnection, say_goodbye
 from shared.broker.rabbit.topology import dead_letter_exchange, dead_letter_queue_name, event_exchange
 
 _PING_TIMEOUT_S = 1.5

@@ -6,34 +6,31 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
-from shared import cancellation
-from shared.broker.base import BatchHandler, Subscription
+from aio_pika.exceptions import AMQPChannelError
+
+from shared.broker.base import BatchHandler, Subscription, Trouble
 from shared.broker.rabbit.connection import RabbitConnection
 from shared.broker.rabbit.consumer import RabbitConsumer
-from shared.broker.rabbit.declarations import RabbitDeclarations, keep_declared
+from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.topology import dead_letter_queue_name
+from shared.broker.tending import Standstill
 from shared.settings import Settings
 
 
 class RabbitSubscriptions:
-    """`Consumer`, and the consuming of dead letters: declares, consumes, and keeps declared what is consumed."""
+    """`Consumer`, and the consuming of dead letters: declares, consumes, and consumes again what was cut off."""
 
     def __init__(self, connection: RabbitConnection, declarations: RabbitDeclarations, settings: Settings) -> None:
         self._connection = connection
         self._declarations = declarations
         self._settings = settings
         self._consumers: list[RabbitConsumer] = []
-        self._subscriptions: list[Subscription] = []
-        self._tending: asyncio.Task[None] | None = None
+        self._standstill = Standstill()
 
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         """As `Consumer.subscribe`."""
         await self._declarations.declare((), (subscription,))
         await self._consume(RabbitConsumer(subscription, handler))
-        self._subscriptions.append(subscription)
-        if self._tending is None:
-            keeping = keep_declared(self._connection, self._subscriptions, self._settings)
-            self._tending = asyncio.create_task(keeping, name="keep-declared")
 
     async def subscribe_dead_letters(self, subscription: Subscription, handler: BatchHandler) -> None:
         """As `DeadLetterChannel.subscribe_dead_letters`, for the one group that a queue has: whoever consumes it
@@ -54,8 +51,22 @@ class RabbitSubscriptions:
             failures[consumer.queue] += consumer.settlement_failures
         return failures
 
+    async def tend(self) -> dict[str, Trouble]:
+        """Have those consume again whose channel is gone, or of whom the server knows nothing; by its queue who
+        cannot, or stands still. Raises `UnavailableError`."""
+        troubles: dict[str, Trouble] = {}
+        waiting: dict[str, int] = {}
+        async with self._connection.asking():
+            for consumer in tuple(self._consumers):
+                try:
+                    ready, consumers = await self._connection.count(consumer.queue)
+                    position = await consumer.look(await self._connection.client(), ready, consumers)
+                except AMQPChannelError as error:
+                    troubles[consumer.queue] = Trouble(f"cannot be consumed: {error!r}")
+                else:
+                    waiting |= {} if position is None else {consumer.queue: position}
+        return self._standstill.look(waiting) | troubles
+
     async def stop(self) -> None:
         """Stop pulling; let the running batches settle within the grace period."""
-        if self._tending is not None:
-            await cancellation.end(self._tending)
         await asyncio.gather(*(consumer.stop(self._settings.shutdown_grace_s) for consumer in self._consumers))
