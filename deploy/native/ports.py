@@ -203,8 +203,8 @@ def _holder(port: int) -> str:
 def _lock_block(block: int) -> int | None:
     path = Path(tempfile.gettempdir()) / f"tandem-ports-{block}.lock"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:  # made by another user: leave that block to them
+        descriptor = _open_lock(path)
+    except OSError:  # nobody's file to lock: another user's that is closed, a link, a directory
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,3 +212,13 @@ def _lock_block(block: int) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _open_lock(path: Path) -> int:
+    """To lock a file it need only be read: one that another user left is as good as one of ours."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        os.fchmod(descriptor, 0o644)  # whatever the umask is
+        return descriptor

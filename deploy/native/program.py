@@ -1,4 +1,9 @@
-"""A process under supervision, and how supervisor is told of it."""
+"""A process under supervision, and how supervisor is told of it.
+
+Supervisor's configuration cannot say every value: it strips quotes, takes what follows " ;" for a comment, and
+expands percent signs. So it holds names only. What is run, where and with which environment stands in a script
+beside it, one for each program, in the shell's syntax, which can say everything.
+"""
 
 import re
 import shlex
@@ -6,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.errors import StartError
+from deploy.native.environment import UMASK
 from deploy.native.install.system import is_root
 from deploy.native.site import Site
 from deploy.paths import REPOSITORY
@@ -19,13 +24,15 @@ _SHUTDOWN_MARGIN_S = 10.0  # for supervisord itself
 class Program:
     """A process under supervision.
 
-    With `user`, root starts it as that user. `die_with_supervisor` asks the kernel to end it when supervisord
-    is killed. `stop_whole_group` signals the children too, for a program whose first process passes nothing on.
+    It runs in `directory`, with `environment` on top of the runtime's own. With `user`, root starts it as that
+    user. `die_with_supervisor` asks the kernel to end it when supervisord is killed. `stop_whole_group` signals
+    the children too, for a program whose first process passes nothing on.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path = REPOSITORY
     user: str | None = None
     stop_signal: str = "TERM"
     stop_timeout_s: int = 20
@@ -35,42 +42,37 @@ class Program:
 
 
 def main_config(site: Site) -> str:
-    """Supervisor's configuration of itself; it includes that of the groups."""
+    """Supervisor's configuration of itself; it includes that of the groups. It runs in their directory."""
+    socket = site.control_socket
     lines = [
         "[unix_http_server]",
-        f"file = {_plain(str(site.control_socket))}",
+        f"file = {_plain('../' + socket.name if socket.parent == site.root else str(socket))}",
         "chmod = 0700",
         "[supervisord]",
-        f"logfile = {_plain(str(site.logs / 'supervisord.log'))}",
+        f"logfile = ../{site.logs.name}/supervisord.log",
         f"logfile_maxbytes = {_LOG_BYTES_MAX}",
         "logfile_backups = 1",
-        f"pidfile = {_plain(str(site.pid_file))}",
+        f"pidfile = ../{site.pid_file.name}",
         f"identifier = tandem-{site.fingerprint}",
-        f"directory = {_plain(str(REPOSITORY))}",
+        f"umask = {UMASK:03o}",
         "minfds = 1024",
         *(["user = root"] if is_root() else []),
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
         "[include]",
-        "files = group-*.conf",
+        f"files = {_pattern(site.programs)}/group-*.conf",
     ]
     return "\n".join(lines) + "\n"
 
 
-def group_config(group: str, programs: Sequence[Program], priority: int, logs: Path) -> str:
-    """The section of supervisor's configuration for a group.
-
-    Raises StartError for an environment value that its syntax cannot carry.
-    """
+def group_config(group: str, programs: Sequence[Program], priority: int) -> str:
+    """The section of supervisor's configuration for a group; each program's script must lie beside it."""
     names = ",".join(program.name for program in programs)
     sections = [f"[group:{group}]\nprograms = {names}\npriority = {priority}"]
     for program in programs:
-        command = list(program.command)
-        if program.die_with_supervisor:
-            command = ["setpriv", "--pdeathsig", program.die_with_supervisor, "--", *command]
         lines = [
             f"[program:{program.name}]",
-            f"command = {_plain(shlex.join(command))}",
+            f"command = /bin/sh {script_name(program)}",
             "process_name = %(program_name)s",
             "autostart = false",
             f"autorestart = {'true' if program.autorestart else 'false'}",
@@ -81,16 +83,31 @@ def group_config(group: str, programs: Sequence[Program], priority: int, logs: P
             f"stopasgroup = {'true' if program.stop_whole_group else 'false'}",
             "killasgroup = true",
             "redirect_stderr = true",
-            f"stdout_logfile = {_plain(str(logs / (program.name + '.log')))}",
+            f"stdout_logfile = ../logs/{program.name}.log",
             f"stdout_logfile_maxbytes = {_LOG_BYTES_MAX}",
             "stdout_logfile_backups = 2",
         ]
-        if program.user and is_root():
-            lines.append(f"user = {program.user}")
-        if program.environment:
-            lines.append(f"environment = {_environment(program.environment)}")
         sections.append("\n".join(lines))
     return "\n\n".join(sections) + "\n"
+
+
+def script_name(program: Program) -> str:
+    """The file of `script`."""
+    return f"{program.name}.sh"
+
+
+def script(program: Program) -> str:
+    """A shell script that becomes the program. It holds passwords: nobody else may read it."""
+    command = list(program.command)
+    options = ["--pdeathsig", program.die_with_supervisor] if program.die_with_supervisor else []
+    if program.user and is_root():
+        # Not by supervisor, since that user may not read this file.
+        options += ["--reuid", program.user, "--regid", program.user, "--init-groups"]
+    if options:
+        command = ["setpriv", *options, "--", *command]
+    settings = [f"export {name}={shlex.quote(value)}" for name, value in program.environment.items()]
+    lines = [f"cd -- {shlex.quote(str(program.directory))} || exit 1", *settings, f"exec {shlex.join(command)}"]
+    return "\n".join(lines) + "\n"
 
 
 def shutdown_timeout_s(programs: Path) -> float:
@@ -106,16 +123,10 @@ def shutdown_timeout_s(programs: Path) -> float:
     return total_s
 
 
-def _environment(values: Mapping[str, str]) -> str:
-    pairs = []
-    for key, value in values.items():
-        quote = '"' if '"' not in value else "'"
-        # Supervisor's own syntax has no escapes; refuse rather than pass on something else than was asked.
-        if quote in value or "\n" in value or " ;" in value or " #" in value:
-            raise StartError(f"the value of {key} holds characters that supervisor cannot pass on: {value!r}")
-        pairs.append(f"{key}={quote}{_plain(value)}{quote}")
-    return ",".join(pairs)
-
-
 def _plain(text: str) -> str:
     return text.replace("%", "%%")
+
+
+def _pattern(directory: Path) -> str:
+    """A glob for the directory; supervisor splits the value at blanks, and knows no way to write one."""
+    return re.sub(r"[^\w/.-]", "?", str(directory))

@@ -11,6 +11,7 @@ from typing import Self
 from deploy.errors import DeployError
 from deploy.native import service_set as services
 from deploy.native.addresses import Addresses
+from deploy.native.environment import forget_libpq
 from deploy.native.install.install import Installed, ensure_installed, versions
 from deploy.native.inventory import Inventory
 from deploy.native.ports import Ports, require_free
@@ -35,7 +36,9 @@ class Runtime:
 
     Every method blocks; in async code call them through `asyncio.to_thread`. What a method starts has answered
     a real request when the method returns. With `watch_parent` (the default) the instance ends soon after this
-    Python process has ended; `make up-*` turns that off. All errors are DeployError with a sentence for a person.
+    Python process has ended; `make up-*` turns that off. What it starts has an environment of its own making; for
+    its own connections libpq's variables are taken out of this process. All errors are DeployError with a sentence
+    for a person.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Runtime:
         watch_parent: bool = True,
         steps: Steps | None = None,
     ) -> None:
+        forget_libpq()
         self.site = Site.open(root, ports)
         self._inventory = Inventory(self.site, servers)
         self.servers = self._inventory.servers

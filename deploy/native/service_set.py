@@ -176,7 +176,7 @@ def program(
 
 
 def _grace_s(environment: Mapping[str, str]) -> int:
-    given = environment.get("TANDEM_SHUTDOWN_GRACE_S", _GRACE_S)
+    given = environment.get("TANDEM_SHUTDOWN_GRACE_S") or _GRACE_S
     try:
         return math.ceil(float(given))
     except (ValueError, OverflowError) as error:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.errors import DeployError
 from deploy.native.install.system import is_root
 from deploy.native.ports import Ports
+from deploy.paths import make_directory
 
 # Unix socket addresses end at 107 bytes; supervisor adds a suffix while it creates its own.
 _SOCKET_PATH_MAX = 90
+_SECRET = 0o700
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,25 @@ class Site:
     def open(cls, root: Path, ports: Ports) -> "Site":
         """Make the root, or come back to it: an existing instance keeps its password, since its data has it."""
         root = root.resolve()
-        root.mkdir(parents=True, exist_ok=True)
+        if not root.exists() or read_state(root):
+            make_directory(root)
         kept = read_state(root)
         return cls(root, ports, str(kept.get("password") or secrets.token_hex(16)))
 
     @property
     def logs(self) -> Path:
         """One rotating log per process."""
-        return self._made(self.root / "logs")
+        return make_directory(self.root / "logs")
 
     @property
     def telemetry(self) -> Path:
         """OTLP JSON lines, a file per process."""
-        return self._made(self.root / "telemetry")
+        return make_directory(self.root / "telemetry")
 
     @property
     def programs(self) -> Path:
-        """The generated configuration of supervisor."""
-        return self._made(self.root / "supervisor")
+        """The generated configuration of supervisor; passwords are in it."""
+        return _own(self.root / "supervisor", _SECRET)
 
     @property
     def control_socket(self) -> Path:
@@ -55,7 +59,7 @@ class Site:
         place = self.root / "supervisor.sock"
         if len(os.fsencode(place)) <= _SOCKET_PATH_MAX:
             return place
-        return self._made(Path(tempfile.gettempdir()) / f"tandem-{self.fingerprint}") / "supervisor.sock"
+        return _own(Path(tempfile.gettempdir()) / f"tandem-{self.fingerprint}", _SECRET) / "supervisor.sock"
 
     @property
     def pid_file(self) -> Path:
@@ -69,20 +73,24 @@ class Site:
 
     def data(self, server: str, owner: str | None = None) -> Path:
         """The data directory of a server, made when missing; with `owner` that user can reach and write it."""
-        place = self.root / "data" / server
+        place = make_directory(self.root / "data") / server
         if owner is None or not is_root():
-            return self._made(place)
+            return make_directory(place)
         if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if not _reachable_by_all(place.parent):
-                elsewhere = self._unreachable_place(server)
-                elsewhere.mkdir(parents=True, exist_ok=True)
+            if not _is_passable(place.parent):
                 place.unlink(missing_ok=True)
-                place.symlink_to(elsewhere)
-            place.mkdir(exist_ok=True)
-            account = pwd.getpwnam(owner)
-            os.chown(place, account.pw_uid, account.pw_gid)
-        return place.resolve()
+                place.symlink_to(make_directory(self._elsewhere() / server))
+            make_directory(place)
+        elif place.is_symlink():
+            self._elsewhere()  # an earlier version made it under the caller's umask
+        real = place.resolve()
+        if not _is_passable(real.parent):
+            raise DeployError(
+                f"{real} cannot be reached by the user {owner}: a directory above it is closed to others"
+            )
+        account = pwd.getpwnam(owner)
+        os.chown(real, account.pw_uid, account.pw_gid)
+        return real
 
     def remove(self) -> None:
         """Delete everything that the instance wrote."""
@@ -93,18 +101,9 @@ class Site:
         shutil.rmtree(self.control_socket.parent if self.control_socket.parent != self.root else self.root)
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def _unreachable_place(self, server: str) -> Path:
+    def _elsewhere(self) -> Path:
         # Only for data that another user must reach and a root that it cannot, such as a clone under /root.
-        base = Path("/var/tmp") / f"tandem-{self.fingerprint}"  # noqa: S108
-        base.mkdir(mode=0o755, exist_ok=True)
-        if base.stat().st_uid != os.geteuid():
-            raise PermissionError(f"{base} belongs to another user")
-        return base / server
-
-    @staticmethod
-    def _made(place: Path) -> Path:
-        place.mkdir(parents=True, exist_ok=True)
-        return place
+        return _own(Path("/var/tmp") / f"tandem-{self.fingerprint}")  # noqa: S108
 
 
 def read_state(root: Path) -> dict[str, Any]:
@@ -117,13 +116,32 @@ def read_state(root: Path) -> dict[str, Any]:
 
 
 def write_state(root: Path, state: dict[str, Any]) -> None:
-    """Replace the instance's description; readable by its owner only, since the password is in it."""
-    fresh = root / "instance.json.new"
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(state, file, indent=2)
-    fresh.rename(root / "instance.json")
+    """Replace the instance's description; the password is in it."""
+    write_secret(root / "instance.json", json.dumps(state, indent=2))
 
 
-def _reachable_by_all(place: Path) -> bool:
+def write_secret(place: Path, text: str) -> None:
+    """Replace a file by one that its owner alone may read, whatever the umask is."""
+    fresh = place.with_name(f"{place.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.fchmod(descriptor, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+    fresh.rename(place)
+
+
+def _own(place: Path, mode: int = 0o755) -> Path:
+    """A directory of this user where everybody may make one. Raises DeployError when it is somebody else's."""
+    try:
+        place.mkdir()
+    except FileExistsError:
+        if place.is_symlink() or place.stat().st_uid != os.geteuid():
+            raise DeployError(f"{place} belongs to another user") from None
+    place.chmod(mode)
+    return place
+
+
+def _is_passable(place: Path) -> bool:
+    """Whether every user can go through it."""
     return all(directory.stat().st_mode & 0o001 for directory in (place, *place.parents))

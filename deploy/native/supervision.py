@@ -17,8 +17,9 @@ import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from deploy.errors import StartError
-from deploy.native.program import Program, group_config, main_config, shutdown_timeout_s
-from deploy.native.site import Site
+from deploy.native.environment import UMASK, of_children
+from deploy.native.program import Program, group_config, main_config, script, script_name, shutdown_timeout_s
+from deploy.native.site import Site, write_secret
 
 INSTANCE_VARIABLE = "TANDEM_INSTANCE_ROOT"  # marks every process of ours, to find what got away
 _START_TIMEOUT_S = 15.0
@@ -46,15 +47,15 @@ class Supervisor:
         """Start supervisord unless it runs. With `watched_parent` it ends soon after that process has ended."""
         if self.pid() is not None:
             return
-        self._main_config.write_text(main_config(self._site))
-        for stale in self._site.programs.glob("group-*.conf"):
+        self._main_config.write_text(main_config(self._site), encoding="utf-8")
+        for stale in (*self._site.programs.glob("group-*.conf"), *self._site.programs.glob("*.sh")):
             stale.unlink()
         self._site.control_socket.unlink(missing_ok=True)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")}
-        environment[INSTANCE_VARIABLE] = str(self._site.root)
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._main_config)],
-            env=environment,
+            cwd=self._site.programs,
+            env={**of_children(), INSTANCE_VARIABLE: str(self._site.root)},
+            umask=UMASK,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -85,7 +86,9 @@ class Supervisor:
     def add_group(self, group: str, programs: Sequence[Program], priority: int) -> None:
         """Add a group of programs (replacing one of the same name); nothing in it is started yet."""
         self.remove_group(group)
-        self._config_of(group).write_text(group_config(group, programs, priority, self._site.logs))
+        for program in programs:
+            write_secret(self._site.programs / script_name(program), script(program))
+        self._config_of(group).write_text(group_config(group, programs, priority))
         self._call("reloadConfig")
         self._call("addProcessGroup", group)
 

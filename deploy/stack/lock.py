@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from deploy.errors import DeployError
+from deploy.paths import make_directory
 from deploy.progress import Steps
 
 _POLL_S = 0.1
@@ -21,7 +22,7 @@ def alone(place: Path, command: str, steps: Steps, *, wait_max_s: float) -> Iter
 
     Raises DeployError, saying who holds it, when it is not free within `wait_max_s`.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(place.parent)
     with place.open("a+") as lock:
         _wait(lock, steps, wait_max_s)
         _write(lock, f"{os.getpid()} {command}")

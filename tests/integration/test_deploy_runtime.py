@@ -32,6 +32,22 @@ print("up", flush=True)
 sys.stdin.read()
 """
 
+HOSTILE = {
+    "PGSSLMODE": "require",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGSERVICE": "nosuch",
+    "PYTHONPATH": str(REPOSITORY),  # else Python would not find the script's imports in its working directory
+    "PYTHONSAFEPATH": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONOPTIMIZE": "2",
+    "LC_ALL": "C",
+    "http_proxy": "http://127.0.0.1:1",
+    "RABBITMQ_NODENAME": "other@nowhere",
+    "RABBITMQ_CONFIG_FILE": "/nowhere",
+    "ERL_FLAGS": "-nosuchflag",
+}
+ODD_NAME = 'it\'s a "Zoë" [1], ;#100%'
+
 LEAVE_AND_TELL = """
 trap 'sleep {leaving_s}; echo {name} >> {told}; exit' TERM
 touch {told}.{name}
@@ -137,11 +153,15 @@ def test_a_server_that_does_not_come_up_is_named_with_its_log_and_nothing_is_lef
 
 
 @pytest.mark.parametrize("servers", ["postgres,redis", "postgres,rabbit"])
-def test_servers_end_with_the_process_that_wanted_them(tmp_path: Path, servers: str) -> None:
-    root = tmp_path / "run"
+def test_servers_start_from_any_shell_and_end_with_the_process_that_wanted_them(
+    tmp_path: Path, servers: str
+) -> None:
+    root = tmp_path / ODD_NAME / "run"
     with subprocess.Popen(
         [sys.executable, "-c", START_AND_TELL, str(root), servers],
         cwd=REPOSITORY,
+        env={**os.environ, **HOSTILE},
+        umask=0o077,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

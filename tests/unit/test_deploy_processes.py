@@ -1,11 +1,16 @@
+import ast
+import subprocess
+import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 import yaml
 
 from deploy.errors import StartError
+from deploy.native.environment import of_children
 from deploy.native.ports import Ports
-from deploy.native.program import Program, group_config, shutdown_timeout_s
+from deploy.native.program import Program, group_config, main_config, script, shutdown_timeout_s
 from deploy.native.servers.kafka import new_cluster_id
 from deploy.native.servers.table import SERVERS_BY_NAME, find, ports_of, process_names, server_of
 from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, programs
@@ -17,7 +22,7 @@ from shared.settings import Settings
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site.open(tmp_path / "with space %d", Ports(25000))
+    return Site.open(tmp_path / "with space [1] %d", Ports(25000))
 
 
 def test_every_process_has_its_own_name_and_port() -> None:
@@ -100,21 +105,42 @@ def test_an_unknown_process_is_refused_by_name(site: Site) -> None:
         lay_out(site, "rabbit", name="", number=0, replicas={"mailer": 2}, environment={})
 
 
-def test_supervisor_gets_values_as_they_are(site: Site) -> None:
-    program = Program("order", ["python", "-m", "a b"], environment={"A": "100%", "B": '{"k": 1}'})
-    text = group_config("services", [program], 20, site.logs)
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"Shop, Ltd." <shop@example.org>',
+        '"O\'Brien" <ob@example.org>',
+        'ends in a quote"',
+        "100% of %(here)s %% $HOME `id` $(id) \\ ~",
+        "a ;b #c, d=e",
+        "two\nlines ",
+        "Zoë 注文",
+        "",
+    ],
+)
+def test_a_program_gets_values_and_words_as_they_are(tmp_path: Path, value: str) -> None:
+    directory = tmp_path / 'it\'s a "place" ;#100%'
+    directory.mkdir()
+    code = "import os, sys; print([os.environ['TANDEM_MAIL_FROM'], sys.argv[1], os.getcwd()])"
+    command = [sys.executable, "-c", code, value]
+    program = Program("order", command, environment={"TANDEM_MAIL_FROM": value}, directory=directory)
+    (tmp_path / "order.sh").write_text(script(program), encoding="utf-8")
 
-    assert "'a b'" in text
-    assert 'A="100%%"' in text
-    assert """B='{"k": 1}'""" in text
-    assert "with space %%d" in text
+    said = subprocess.check_output(["/bin/sh", "order.sh"], cwd=tmp_path, env=of_children(), encoding="utf-8")
+
+    assert ast.literal_eval(said) == [value, value, str(directory)]
 
 
-def test_a_value_that_supervisor_cannot_carry_is_refused_by_name(site: Site) -> None:
-    program = Program("order", ["python"], environment={"TANDEM_ODD": "\"both' quotes"})
+def test_what_supervisor_reads_depends_on_no_path_and_no_value(site: Site) -> None:
+    value = '100% "quoted" ;#'
+    program = Program("order", ["python", value], environment={"TANDEM_MAIL_FROM": value})
 
-    with pytest.raises(StartError, match="TANDEM_ODD"):
-        group_config("services", [program], 20, site.logs)
+    assert group_config("services", [program], 20) == group_config(
+        "services", [Program("order", ["other"], directory=site.root)], 20
+    )
+    pattern = main_config(site).partition("files = ")[2].strip()
+    assert fnmatchcase(str(site.programs / "group-services.conf"), pattern)
+    assert " " not in pattern
 
 
 @pytest.mark.parametrize("grace_s", [20, 120])
@@ -123,12 +149,12 @@ def test_stopping_may_take_as_long_as_the_services_and_then_the_servers_may(site
     services = programs(site, lay_out(site, "rabbit", name="", number=0, replicas={}, environment=given))
     servers = [Program("postgres", ["postgres"], stop_timeout_s=90), Program("redis", ["redis"], stop_timeout_s=5)]
     for name, members in (("services", services), ("servers", servers)):
-        (site.programs / f"group-{name}.conf").write_text(group_config(name, members, 10, site.logs))
+        (site.programs / f"group-{name}.conf").write_text(group_config(name, members, 10))
 
     assert shutdown_timeout_s(site.programs) > grace_s + 90
 
 
-@pytest.mark.parametrize("given", ["soon", "inf", ""])
+@pytest.mark.parametrize("given", ["soon", "inf"])
 def test_a_grace_period_that_is_no_number_is_refused_in_one_sentence(site: Site, given: str) -> None:
     made = lay_out(site, "rabbit", name="", number=0, replicas={}, environment={"TANDEM_SHUTDOWN_GRACE_S": given})
 

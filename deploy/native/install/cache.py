@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.native.environment import of_children
+
 
 def cache_root() -> Path:
     """`$TANDEM_CACHE`, or ~/.cache/tandem."""
     chosen = os.environ.get("TANDEM_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tandem"
+    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "tandem"
 
 
 @contextmanager
@@ -63,4 +65,5 @@ def remove_tree(path: Path) -> None:
     """Delete a directory; with sudo where root made it. Mounts below it are left alone."""
     shutil.rmtree(path, ignore_errors=True)
     if path.exists() and os.geteuid() != 0:
-        subprocess.run(["sudo", "-n", "rm", "-rf", "--one-file-system", str(path)], check=False)
+        command = ["sudo", "-n", "rm", "-rf", "--one-file-system", str(path)]
+        subprocess.run(command, env=of_children(), check=False)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deploy.errors import InstallError
+from deploy.native.environment import of_children, of_installers
 from deploy.native.install.cache import cache_root, cached
 from deploy.native.install.system import (
     apt_install,
@@ -181,7 +182,16 @@ def _ensure_rabbit(steps: Steps) -> RabbitInstall:
             _debootstrap(directory)
 
     chroot = cached(_RABBIT_ENTRY, build)
+    _open_to_all(chroot)
     return RabbitInstall(chroot=chroot, version=_version_in(chroot))
+
+
+def _open_to_all(chroot: Path) -> None:
+    """Mend what an earlier version left closed under a narrow umask: in there the node is a user of its own."""
+    wanted = {chroot: 0o555, chroot / "etc/hosts": 0o444}
+    closed = [str(place) for place, bits in wanted.items() if place.stat().st_mode & bits != bits]
+    if closed:
+        run(as_root(["chmod", "a+rX", *closed]), what="opening RabbitMQ's directory to its user", timeout_s=60)
 
 
 def _debootstrap(directory: Path) -> None:
@@ -213,6 +223,7 @@ def _debian_mirror() -> list[str]:
     try:
         done = subprocess.run(
             ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)"],
+            env=of_installers(),
             capture_output=True,
             text=True,
             check=False,
@@ -241,7 +252,9 @@ def _is_recent(version: str | None) -> bool:
 
 def _java_major(java: Path) -> int:
     try:
-        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(java), "-version"], env=of_children(), capture_output=True, text=True, check=False
+        )
     except OSError:
         return 0
     found = re.search(r'version "(\d+)', done.stderr + done.stdout)
@@ -249,6 +262,6 @@ def _java_major(java: Path) -> int:
 
 
 def _first_version(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=of_children(), capture_output=True, text=True, check=False)
     found = re.search(r"\d+(\.\d+)+", done.stdout)
     return found[0] if found else "unknown"

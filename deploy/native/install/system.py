@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import InstallError
+from deploy.native.environment import SYSTEM_PATH, UMASK, of_children, of_installers, through_sudo
 from deploy.native.install.cache import cache_root, locked
 
-# Servers and tools of root live here; a normal user's PATH often leaves them out.
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _APT_TIMEOUT_S = 900
 _TRIAL_TIMEOUT_S = 30
 
 
 def find_program(name: str) -> Path | None:
     """Where a program is, also in the directories of root."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
     return Path(found) if found else None
 
 
@@ -48,7 +47,7 @@ def as_root(command: Sequence[str]) -> list[str]:
     if sudo is None:
         raise InstallError(f"{command[0]} needs root, and there is no sudo on this machine")
     # Asking for a password is right for a person at a terminal and would hang anybody else.
-    return [str(sudo), *([] if os.isatty(0) else ["-n"]), *command]
+    return [str(sudo), *([] if os.isatty(0) else ["-n"]), "env", *through_sudo(), *command]
 
 
 def namespaces() -> list[str]:
@@ -64,6 +63,7 @@ def require_namespaces(purpose: str) -> None:
     """Raise InstallError, naming `purpose`, unless this machine lets us do what `namespaces` is for."""
     done = subprocess.run(
         [*namespaces(), "mount", "-t", "proc", "proc", "/proc"],
+        env=of_children(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -84,15 +84,14 @@ def run(command: Sequence[str], *, what: str, timeout_s: float, log: Path | None
 
     Raises InstallError: `what`, the reason, and the last lines it printed.
     """
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    environment["PATH"] = f"{environment.get('PATH', '')}:{_SYSTEM_PATH}"
     try:
         done = subprocess.run(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=of_installers(),
+            umask=UMASK,
             timeout=timeout_s,
             check=False,
             text=True,
@@ -140,15 +139,15 @@ def apt_install(packages: Sequence[str]) -> None:
 
 
 def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
-    wait = ["-o", "DPkg::Lock::Timeout=300"]
-    # `env` here, since sudo passes nothing on.
-    command = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "apt-get", "-q", *wait, *arguments]
+    command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", *arguments]
     try:
         return subprocess.run(
             as_root(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env=of_installers(),
+            umask=UMASK,
             check=False,
             text=True,
             errors="replace",
@@ -170,7 +169,7 @@ def package_version(package: str) -> str | None:
     """The installed version of a Debian package without its epoch, None when it is not installed."""
     command = ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", package]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = _ask(command)
     except FileNotFoundError:
         return None
     status, _, version = done.stdout.strip().partition(" ")
@@ -180,7 +179,7 @@ def package_version(package: str) -> str | None:
 def package_candidate(package: str) -> str | None:
     """The version that apt would install, without its epoch; None when apt knows none."""
     try:
-        done = subprocess.run(["apt-cache", "policy", package], capture_output=True, text=True, check=False)
+        done = _ask(["apt-cache", "policy", package])
     except FileNotFoundError:
         return None
     for line in done.stdout.splitlines():
@@ -190,12 +189,17 @@ def package_candidate(package: str) -> str | None:
     return None
 
 
+def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What a tool says, in the words that we look for: those of no language."""
+    return subprocess.run(command, env=of_children(), capture_output=True, text=True, check=False)
+
+
 def _postgres_clusters() -> set[tuple[str, str]]:
     """(version, name) of the clusters that Debian's tools know and that are running."""
     lister = find_program("pg_lsclusters")
     if lister is None:
         return set()
-    done = subprocess.run([str(lister), "--no-header"], capture_output=True, text=True, check=False)
+    done = _ask([str(lister), "--no-header"])
     rows = [line.split() for line in done.stdout.splitlines()]
     return {(row[0], row[1]) for row in rows if len(row) > 3 and row[3].startswith("online")}
 
@@ -203,7 +207,11 @@ def _postgres_clusters() -> set[tuple[str, str]]:
 def _retire_cluster(version: str, cluster: str) -> None:
     """Stop the cluster that installing the package made and started; nobody asked for it."""
     subprocess.run(
-        as_root(["pg_ctlcluster", version, cluster, "stop"]), capture_output=True, check=False, timeout=60
+        as_root(["pg_ctlcluster", version, cluster, "stop"]),
+        env=of_children(),
+        capture_output=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -213,4 +221,4 @@ def _retire_service(service: str) -> None:
         command = ["systemctl", "disable", "--now", service]
     else:
         command = ["service", service, "stop"]
-    subprocess.run(as_root(command), capture_output=True, check=False, timeout=60)
+    subprocess.run(as_root(command), env=of_children(), capture_output=True, check=False, timeout=60)

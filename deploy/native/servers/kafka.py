@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
 from deploy.errors import StartError
+from deploy.native.environment import UMASK, of_children
 from deploy.native.install.install import Installed, require_installed
 from deploy.native.install.system import last_lines
 from deploy.native.program import Program
@@ -27,7 +28,8 @@ _READY_TOPIC = "tandem-ready"
 _COPIES_IN_CLUSTER = {"TANDEM_KAFKA_REPLICATION_FACTOR": "3", "TANDEM_KAFKA_MIN_INSYNC_REPLICAS": "2"}
 
 # Every option that the comparison depends on is explicit. One node: the internal topics cannot have more replicas.
-# Of two equal names the last counts: what a cluster or a proxy needs is appended.
+# Of two equal names the last counts: what a cluster or a proxy needs is appended. `log.dirs` is relative to where
+# the node runs: a path would be split at its commas, and read as Latin-1.
 _SETTINGS = """\
 process.roles=broker,controller
 node.id=1
@@ -37,7 +39,7 @@ advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
-log.dirs={directory}
+log.dirs=log
 num.partitions=12
 default.replication.factor=1
 min.insync.replicas=1
@@ -138,7 +140,11 @@ def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Pa
     place = site.data(name)
     storage = place / "log"
     settings = place / "server.properties"
-    settings.write_text(_settings(site, node, storage))
+    settings.write_text(_settings(site, node))
+    if ":" in str(kafka_lib):
+        raise StartError(
+            f"Java cannot use jars in {kafka_lib}, as there is a colon in it; TANDEM_CACHE says where"
+        )
     # A node that is killed leaves its unpacked native libraries behind: here, and not in everybody's /tmp.
     scratch = place / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -151,13 +157,13 @@ def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Pa
     heap = _HEAP if site.ports.nodes == 1 else _HEAP_IN_CLUSTER
     logging = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
     command = [*jvm, f"-Xms{heap}", f"-Xmx{heap}", *logging, "kafka.Kafka", str(settings)]
-    return Program(name, command, stop_timeout_s=30)
+    return Program(name, command, directory=place, stop_timeout_s=30)
 
 
-def _settings(site: Site, node: int, storage: Path) -> str:
+def _settings(site: Site, node: int) -> str:
     nodes = range(1, site.ports.nodes + 1)
     port, controller = site.ports.kafka_node(node)
-    text = _SETTINGS.format(port=port, controller=controller, directory=storage)
+    text = _SETTINGS.format(port=port, controller=controller)
     if len(nodes) > 1:
         voters = ",".join(f"{other}@127.0.0.1:{site.ports.kafka_node(other)[1]}" for other in nodes)
         text += _CLUSTER.format(node=node, voters=voters)
@@ -183,6 +189,9 @@ def _format(jvm: list[str], settings: Path, cluster: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            cwd=settings.parent,
+            env=of_children(),
+            umask=UMASK,
             text=True,
             check=False,
             timeout=_FORMAT_TIMEOUT_S,

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import asyncpg
 
 from deploy.errors import StartError
+from deploy.native.environment import UMASK, of_children
 from deploy.native.install.install import Installed, require_installed
 from deploy.native.install.system import is_root, last_lines
 from deploy.native.program import Program
@@ -80,6 +81,7 @@ class PostgreSQL(Server):
             Program(
                 "postgres",
                 [str(postgres_bin / "postgres"), "-D", str(cluster)],
+                directory=cluster,
                 user=account,
                 stop_signal="INT",  # the "fast" shutdown: ends sessions, then writes a checkpoint
                 stop_timeout_s=90,  # killed in its checkpoint it would leave children that hold off its successor
@@ -117,7 +119,7 @@ async def create_database(site: Site, name: str) -> None:
 def _initdb(cluster: Path, site: Site, postgres_bin: Path, account: str | None) -> None:
     fresh = cluster.with_name("cluster.new")
     as_account = ["runuser", "-u", account, "--"] if account else []
-    subprocess.run([*as_account, "rm", "-rf", str(fresh)], check=False)
+    subprocess.run([*as_account, "rm", "-rf", str(fresh)], env=of_children(), check=False)
     password = cluster.with_name("password")  # initdb takes it from a file only
     password.touch(mode=0o600)
     password.write_text(site.password + "\n")
@@ -129,6 +131,8 @@ def _initdb(cluster: Path, site: Site, postgres_bin: Path, account: str | None) 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env=of_children(),
+            umask=UMASK,
             text=True,
             check=False,
             timeout=_INITDB_TIMEOUT_S,
@@ -152,7 +156,11 @@ def _give(path: Path, account: str | None) -> None:
 def _check_version(cluster: Path, postgres_bin: Path) -> None:
     have = (cluster / "PG_VERSION").read_text().strip()
     done = subprocess.run(
-        [str(postgres_bin / "postgres"), "--version"], capture_output=True, text=True, check=True
+        [str(postgres_bin / "postgres"), "--version"],
+        env=of_children(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     runs = done.stdout.split()[2].split(".")[0]
     if have != runs:

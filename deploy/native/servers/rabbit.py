@@ -14,11 +14,12 @@ from pathlib import Path
 import aio_pika
 
 from deploy.errors import StartError
+from deploy.native.environment import UMASK, of_children
 from deploy.native.install.install import Installed, RabbitInstall, require_installed
 from deploy.native.install.system import is_root, last_lines, namespaces
 from deploy.native.program import Program
 from deploy.native.servers.server import BrokerServer
-from deploy.native.site import Site
+from deploy.native.site import Site, write_secret
 from deploy.topology import ServerName
 
 USER = "tandem"
@@ -122,7 +123,8 @@ def control(site: Site, install: RabbitInstall, *arguments: str, timeout_s: floa
     """
     done = subprocess.run(
         _inside(site, install, f"{_SCRIPTS}/rabbitmqctl", *arguments),
-        env={**os.environ, **_environment(site, _place(site, 1), 1)},
+        env={**of_children(), **_environment(site, _place(site, 1), 1)},
+        umask=UMASK,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -161,7 +163,8 @@ def _inside(site: Site, install: RabbitInstall, program: str, *arguments: str, n
     if install.chroot is None:
         return command
     root = install.chroot
-    settings = [f"{key}={value}" for key, value in _environment(site, Path("/srv"), node).items()]
+    environment = {**_environment(site, Path("/srv"), node), "TMPDIR": "/tmp"}  # noqa: S108  the root's own
+    settings = [f"{key}={value}" for key, value in environment.items()]
     account = [f"--userspec={_account(root)}"] if is_root() else []
     enter = shlex.join(["chroot", *account, str(root), "/usr/bin/env", *settings, *command])
     steps = [
@@ -195,14 +198,13 @@ def _environment(site: Site, place: Path, node: int) -> dict[str, str]:
 
 def _write_settings(site: Site, place: Path, node: int, install: RabbitInstall) -> None:
     settings = place / "rabbitmq.conf"
-    settings.touch(mode=0o600)
     amqp, _, management = site.ports.rabbit_node(node)
     text = _SETTINGS.format(amqp=amqp, management=management, password=site.password)
     if site.ports.nodes > 1:
         first, second, third = (_node_name(site, other) for other in (1, 2, 3))
         text += _CLUSTER.format(first=first, second=second, third=third)
         _write_cookie(site, place)
-    settings.write_text(text)
+    write_secret(settings, text)
     (place / "enabled_plugins").write_text("[rabbitmq_management].\n")
     for directory in ("mnesia", "log"):
         (place / directory).mkdir(exist_ok=True)

@@ -1,5 +1,7 @@
 """Redis: holds the claims. Losing them costs speed, not correctness (the inbox is the fence), so no files."""
 
+import shlex
+
 import redis.asyncio
 
 from deploy.native.install.install import Installed, require_installed
@@ -13,7 +15,7 @@ _SETTINGS = """\
 bind 127.0.0.1
 port {port}
 daemonize no
-dir {directory}
+dir .
 save ""
 appendonly no
 maxmemory 512mb
@@ -38,12 +40,12 @@ class Redis(Server):
         return url(site)
 
     def prepare(self, site: Site, installed: Installed) -> list[Program]:
-        """Write the settings and say how to run it."""
+        """Say how to run it."""
         program = require_installed(installed.redis_server, self.title)
-        directory = site.data("redis")
-        settings = directory / "redis.conf"
-        settings.write_text(_SETTINGS.format(port=site.ports.redis, directory=f'"{directory}"'))
-        return [Program("redis", [str(program), str(settings)], stop_timeout_s=10)]
+        # As arguments: of a settings file, Redis takes a bracket in its path for a pattern.
+        lines = [shlex.split(line) for line in _SETTINGS.format(port=site.ports.redis).splitlines()]
+        options = [word for name, *values in lines for word in (f"--{name}", *values)]
+        return [Program("redis", [str(program), *options], directory=site.data("redis"), stop_timeout_s=10)]
 
     async def probe(self, site: Site, _node: int = 1) -> None:
         """Raise unless PING is answered."""
