@@ -9,6 +9,12 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 export RUNTIME
 
+# How our Python runs is decided here, and not by what the caller's shell holds for others: PYTHONSAFEPATH would keep it
+# from finding the modules, PGSSLMODE from our PostgreSQL. Where bytecode goes is the caller's business.
+unexport $(filter-out PYTHON PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX,\
+  $(filter PYTHON% PG% OTEL_% LD_PRELOAD,$(.VARIABLES)))
+export PYTHONUTF8 := 1
+
 S ?=
 ID ?=
 FORMAT ?= table

@@ -2,6 +2,10 @@
 # Makes .venv exactly as requirements.lock says. Safe to run twice at once and to interrupt.
 set -eu
 
+# Whatever the caller's shell says: every user may read what is installed, and it goes into .venv.
+umask 022
+unset CDPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT UV_SYSTEM_PYTHON PYTHONHOME PYTHONPATH
+
 cd "$(dirname "$0")/.."
 stamp=.venv/.installed
 
@@ -21,7 +25,13 @@ find_python() {
 }
 
 as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+    # sudo passes no proxy on.
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo env ${http_proxy:+"http_proxy=$http_proxy"} ${https_proxy:+"https_proxy=$https_proxy"} \
+            ${no_proxy:+"no_proxy=$no_proxy"} "$@"
+    fi
 }
 
 # apt's first error; where apt did not get to run, the last line, in which sudo says why it refused.

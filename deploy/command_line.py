@@ -1,9 +1,10 @@
 """Reads the arguments of `python -m deploy` and runs the command.
 
-Errors become one sentence on standard error and exit code 1.
+Errors become one sentence on standard error and exit code 1; 78 where a setting is wrong.
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -29,6 +30,12 @@ from deploy.show.traces import find_in_files
 from deploy.stack import choice as stack
 from deploy.stack.stack import is_healthy
 from deploy.topology import BROKERS, SERVERS, SERVICES
+from shared.errors import ConfigurationError
+
+_REFUSED = 78
+"""EX_CONFIG, as a service says it."""
+_ABOUT_THE_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""A directory that is another user's, read-only or full: nothing that a traceback would tell more about."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,6 +50,14 @@ def main(arguments: Sequence[str]) -> int:
         code: int = chosen.run(chosen)
     except DeployError as error:
         print(f"tandem: {error}", file=sys.stderr)
+        return 1
+    except ConfigurationError as error:
+        print(f"tandem: {error}", file=sys.stderr)
+        return _REFUSED
+    except OSError as error:
+        if error.errno not in _ABOUT_THE_PLACE:
+            raise
+        print(f"tandem: {error.strerror}: {error.filename}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         end = "`make down` again stops what is left" if chosen.run is _down else _ALL_STOPPED

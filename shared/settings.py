@@ -5,8 +5,9 @@ A process reads them once, as it starts; nothing else reads the environment.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,10 +21,17 @@ from shared.errors import ConfigurationError
 
 BrokerName = Literal["rabbit", "kafka"]
 Role = Literal["api", "relay", "consumer"]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=2_147_483)]
+"""No more milliseconds than 31 bits hold (24 days): the servers' time limits are such numbers."""
+MillisecondS = Annotated[float, Field(ge=0.001, le=2_147_483)]
+"""What a server is told in whole milliseconds, and 0 of them would mean for ever, or be refused."""
+KeptS = Annotated[float, Field(ge=0.001, le=4_294_967)]
+"""What RabbitMQ takes for a time to live: milliseconds in 32 bits (49 days). The same on Kafka, which takes more.
+"""
 Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
-Rate = Annotated[float, Field(ge=1)]
+Rate = Annotated[float, Field(ge=1, le=1_000_000)]
 
+_PREFIX = "TANDEM_"
 BROKER_ADDRESSES = {"rabbit": "rabbit_url", "kafka": "kafka_bootstrap"}
 """Which setting says where each broker is."""
 _SEGMENT_MAX_S = 43_200.0
@@ -41,10 +49,16 @@ def _parts(text: str) -> list[str]:
 
 
 def _pairs(value: object) -> object:
-    """`mail.order=50,mail.user=20` as a mapping."""
+    """`mail.order=50,mail.user=20` as a mapping. Raises ValueError for a name that is there twice."""
     if not isinstance(value, str):
         return value
-    return {name.strip(): number for name, _, number in (part.partition("=") for part in _parts(value))}
+    pairs: dict[str, str] = {}
+    for part in _parts(value):
+        name, _, number = part.partition("=")
+        if name.strip() in pairs:
+            raise ValueError(f"{name.strip()} is there twice")
+        pairs[name.strip()] = number
+    return pairs
 
 
 def _known_fail_points(text: str) -> str:
@@ -60,7 +74,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="TANDEM_", frozen=True, extra="forbid", use_attribute_docstrings=True
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     broker: BrokerName
@@ -68,7 +87,7 @@ class Settings(BaseSettings):
     roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
     """What this process does, separated by commas: `api` serves the service's HTTP, `relay` publishes its outbox,
     `consumer` runs its subscriptions."""
-    process: str | None = None
+    process: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     """What this process is called in telemetry and to the servers; unset, the service's name and its roles."""
     http_host: str = "127.0.0.1"
     """The address on which HTTP is served: the probes and metrics of every process, and the API of one with the
@@ -93,9 +112,9 @@ class Settings(BaseSettings):
     next is tried when one is gone."""
     kafka_bootstrap: str | None = None
     """Kafka's brokers, as `host:port` separated by commas."""
-    kafka_replication_factor: Annotated[int, Field(ge=1)] = 1
+    kafka_replication_factor: Annotated[int, Field(ge=1, le=100)] = 1
     """How many of Kafka's brokers hold a copy of each topic that is created."""
-    kafka_min_insync_replicas: Annotated[int, Field(ge=1)] = 1
+    kafka_min_insync_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     """How many of those copies must have an event before it counts as published."""
 
     connect_timeout_s: Seconds = 20.0
@@ -105,12 +124,12 @@ class Settings(BaseSettings):
     shutdown_grace_s: Annotated[float, Field(gt=0, le=120)] = 20.0
     """Seconds that a process which was told to stop has for what is in flight."""
 
-    rate_limit_per_s: Annotated[Mapping[str, Rate], NoDecode, BeforeValidator(_pairs)] = {}
+    rate_limit_per_s: Annotated[Mapping[Queue, Rate], NoDecode, BeforeValidator(_pairs)] = {}
     """The most events per second that a subscription takes, such as `mail.order=50,mail.user=20`; one that is not
     named takes what it can."""
     batch_max: Annotated[int, Field(ge=1, le=10_000)] = 500
     """The most deliveries that a subscription handles in one transaction."""
-    handler_timeout_s: Seconds = 30.0
+    handler_timeout_s: MillisecondS = 30.0
     """Seconds that a batch's transaction, with all its handlers, may take."""
     handler_attempts_max: Annotated[int, Field(ge=1, le=10)] = 3
     """How often an event is tried, with short waits between, before it is delayed or put aside."""
@@ -156,33 +175,36 @@ class Settings(BaseSettings):
     alert_mail_to: str = ""
     """The address that each alert is mailed to."""
 
-    claim_lock_s: Seconds = 300.0
+    claim_lock_s: MillisecondS = 300.0
     """Seconds after which a claim ends whose owner says nothing."""
-    claim_done_s: Seconds = 86_400.0
+    claim_done_s: MillisecondS = 86_400.0
     """Seconds that Redis remembers an event as done; after that, the inbox alone does."""
     heartbeat_interval_s: Seconds = 1.0
     """Seconds between two heartbeats of a process."""
-    heartbeat_ttl_s: Seconds = 4.0
+    heartbeat_ttl_s: MillisecondS = 4.0
     """Seconds without a heartbeat after which another process may take over the claims."""
 
-    message_ttl_s: Seconds = 7 * 86_400.0
-    """Seconds that the broker keeps an event: on RabbitMQ one that waits, on Kafka every one."""
-    dead_letter_ttl_s: Seconds = 30 * 86_400.0
-    """Seconds that the broker keeps a dead letter, and the dead-letter service one that is finished."""
-    inbox_retention_s: Seconds = 8 * 86_400.0
+    message_ttl_s: KeptS = 7 * 86_400.0
+    """Seconds that the broker keeps an event: on RabbitMQ one that waits, on Kafka every one; RabbitMQ takes no
+    more than 49 days."""
+    dead_letter_ttl_s: KeptS = 30 * 86_400.0
+    """Seconds that the broker keeps a dead letter, and the dead-letter service one that is finished; RabbitMQ
+    takes no more than 49 days."""
+    inbox_retention_s: Annotated[float, Field(gt=0, le=366 * 86_400)] = 8 * 86_400.0
     """Seconds that the inbox remembers an event's effect."""
     kafka_partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
     """The partitions of each topic that is created: so many processes can share a subscription."""
-    kafka_max_poll_interval_s: Seconds = 300.0
-    """Seconds that a consumer may work on what it fetched before Kafka gives its partitions to another."""
-    kafka_session_timeout_s: Annotated[float, Field(ge=6)] = 6.0
+    kafka_max_poll_interval_s: Annotated[float, Field(gt=0, le=1_800)] = 300.0
+    """Seconds that a consumer may work on what it fetched before Kafka gives its partitions to another; RabbitMQ
+    waits for half an hour, so no more than that goes on both."""
+    kafka_session_timeout_s: Annotated[float, Field(ge=6, le=1_800)] = 6.0
     """Seconds without a sign of a consumer after which Kafka gives its partitions to another."""
 
     relay_batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
     """The most events that the relay publishes at once."""
     relay_poll_interval_s: Seconds = 1.0
     """Seconds between two looks of the relay at the outbox, where no notification wakes it."""
-    outbox_rows_max: Annotated[int, Field(ge=1)] = 100_000
+    outbox_rows_max: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100_000
     """So many events waiting for the relay make the API turn away requests that change state (503)."""
     relay_shards: Literal[1, 2, 4, 8, 16] = 1
     """Into how many parts an outbox is divided, by key, each with one relay at work; the same for every process of
@@ -219,7 +241,8 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_environment(cls, **overrides: object) -> Self:
-        """Raises `ConfigurationError` with one sentence that names every bad setting."""
+        """Raises `ConfigurationError` with one sentence that names every bad setting, and every unknown one."""
+        require_known(os.environ)
         try:
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
@@ -239,14 +262,75 @@ class Settings(BaseSettings):
         return self
 
 
+OTHER_NAMES = frozenset(
+    f"{_PREFIX}{name}"
+    for name in (
+        "BOOTSTRAP_LOCKED",
+        "CACHE",
+        "INSTANCE_ROOT",
+        "POSTGRES_PASSWORD",
+        "RABBIT_COOKIE",
+        "RABBIT_PASSWORD",
+        "REDIS_PASSWORD",
+        "TEST_SERVERS",
+    )
+)
+"""What the tools that run the services read: no settings of a process, and no mistake in its environment."""
+
+
+def require_known(environment: Collection[str]) -> None:
+    """Raises `ConfigurationError` for names of variables that look like settings and are none."""
+    known = {f"{_PREFIX}{field.upper()}" for field in Settings.model_fields} | OTHER_NAMES
+    wrong = sorted(name for name in environment if name.upper().startswith(_PREFIX) and name not in known)
+    if wrong:
+        raise ConfigurationError("bad settings: " + "; ".join(_unknown(name, known) for name in wrong))
+
+
+def require_subscriptions(named: Collection[str], known: Collection[str]) -> None:
+    """Raises `ConfigurationError` when a rate is limited of a subscription that is not among the `known`."""
+    wrong = sorted(set(named) - set(known))
+    if wrong:
+        said = "; ".join(f"there is no subscription {name}{_nearest(name, known)}" for name in wrong)
+        raise ConfigurationError(f"bad settings: TANDEM_RATE_LIMIT_PER_S: {said}")
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    near = _nearest(name.upper().removeprefix(_PREFIX), [other.removeprefix(_PREFIX) for other in known], _PREFIX)
+    return f"{name} is no setting{near}"
+
+
+def _nearest(name: str, known: Collection[str], prefix: str = "") -> str:
+    from difflib import get_close_matches  # only where something is wrong
+
+    near = get_close_matches(name, sorted(known), n=1)
+    return f", did you mean {prefix}{near[0]}?" if near else ""
+
+
 def relations(settings: Settings) -> dict[str, object]:
     """What must hold between settings: each rule as the sentence that names it, true while it is kept."""
     broker_url = BROKER_ADDRESSES[settings.broker]
+    rabbit_nodes = _parts(settings.rabbit_url or "")
     mail_to, mail_from = parseaddr(settings.alert_mail_to)[1], parseaddr(settings.mail_from)[1]
     return {
         f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {settings.broker}": (
             getattr(settings, broker_url)
         ),
+        "TANDEM_POSTGRES_DSN must be postgresql://user:password@host:port/database": (
+            re.match(r"postgresql://.", settings.postgres_dsn)
+        ),
+        "TANDEM_REDIS_URL must be redis://host:port/database or rediss://host:port/database": (
+            re.match(r"rediss?://.", settings.redis_url)
+        ),
+        "TANDEM_RABBIT_URL must be amqp://host:port/ or amqps://host:port/, or several separated by commas": (
+            settings.rabbit_url is None
+            or (rabbit_nodes and all(re.match(r"amqps?://.", url) for url in rabbit_nodes))
+        ),
+        "TANDEM_KAFKA_BOOTSTRAP must be host:port, or several separated by commas": (
+            settings.kafka_bootstrap is None
+            or re.fullmatch(r"[^\s,/]+:\d+(\s*,\s*[^\s,/]+:\d+)*", settings.kafka_bootstrap)
+        ),
+        "TANDEM_ALERT_WEBHOOK_URL must begin with http:// or https://": _is_http(settings.alert_webhook_url),
+        "TANDEM_OTLP_ENDPOINT must begin with http:// or https://": _is_http(settings.otlp_endpoint),
         "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (
             settings.claim_lock_s > settings.handler_timeout_s
         ),
@@ -279,9 +363,14 @@ def relations(settings: Settings) -> dict[str, object]:
             not settings.smtp_url
             or settings.smtp_timeout_s < min(settings.handler_timeout_s, settings.shutdown_grace_s)
         ),
-        "TANDEM_MAIL_FROM must be an address": "@" in mail_from,
+        "TANDEM_MAIL_FROM must be an address": "@" in mail_from and settings.mail_from.isprintable(),
         "TANDEM_ALERT_MAIL_TO must be an address, and TANDEM_SMTP_URL must be set with it": (
-            not settings.alert_mail_to or ("@" in mail_to and settings.smtp_url)
+            not settings.alert_mail_to
+            or ("@" in mail_to and settings.alert_mail_to.isprintable() and settings.smtp_url)
         ),
         "TANDEM_ROLES must name at least one role": settings.roles,
     }
+
+
+def _is_http(url: str | None) -> bool:
+    return url is None or re.match(r"https?://[^/\s]", url) is not None

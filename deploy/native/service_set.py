@@ -33,8 +33,6 @@ RUNTIME_SETTINGS = frozenset(
         "TANDEM_RABBIT_URL",
         "TANDEM_KAFKA_BOOTSTRAP",
         "TANDEM_OTLP_DIR",
-        "TANDEM_CACHE",
-        "TANDEM_INSTANCE_ROOT",
         "TANDEM_DEAD_LETTER_SUBSCRIPTIONS",
     }
 )

@@ -11,6 +11,7 @@ from deploy.stack.compose import ComposeStack
 from deploy.stack.docker import is_available
 from deploy.stack.lock import alone
 from deploy.stack.native import NativeStack
+from deploy.stack.settings import require_good_settings
 from deploy.stack.stack import Stack, Status, nothing_up
 from deploy.topology import BrokerName
 
@@ -23,8 +24,9 @@ def up(broker: BrokerName, steps: Steps, nodes: int = 1) -> Status:
     """Bring the whole system up on `broker`, of 1 or 3 nodes, and return its status.
 
     Where it is up on that broker already, nothing happens. Raises DeployError, with nothing left running, when
-    something is in the way or does not come up.
+    something is in the way or does not come up, and ConfigurationError, with nothing begun, for a bad setting.
     """
+    require_good_settings(broker, nodes)
     with alone(_lock(), f"up {broker}", steps, wait_max_s=_UP_WAIT_MAX_S):
         there = running(steps)
         if there is None:

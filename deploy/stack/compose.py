@@ -15,6 +15,7 @@ from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.show.traces import Found, find_in_jaeger
 from deploy.stack.docker import Project, pids_of
+from deploy.stack.settings import require_good_passwords
 from deploy.stack.stack import Stack, Status
 from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, ServiceProcess, servers_for
 from shared.settings import BROKER_ADDRESSES
@@ -56,6 +57,7 @@ class ComposeStack(Stack):
         if nodes > 1:
             file = CLUSTER_FILES[broker].relative_to(REPOSITORY)
             raise DeployError(f"in containers, the cluster has a file of its own: {file}")
+        require_good_passwords()
         require_free({f"HTTP of {row.name}": row.http_port for row in PROCESSES} | _published_ports(broker))
         try:
             with self._steps.step(f"building and starting the containers on {broker}"):
@@ -186,7 +188,7 @@ def _answers(row: ServiceProcess) -> bool:
 def _server_urls() -> dict[str, str]:
     ports = Ports.default()
     password = {
-        name: os.environ.get(f"TANDEM_{name}_PASSWORD", "tandem") for name in ("POSTGRES", "REDIS", "RABBIT")
+        name: (os.environ.get(f"TANDEM_{name}_PASSWORD") or "tandem") for name in ("POSTGRES", "REDIS", "RABBIT")
     }
     return {
         "postgres": f"postgresql://tandem:{password['POSTGRES']}@127.0.0.1:{ports.postgres}/postgres",

@@ -1,6 +1,7 @@
 """Runs `docker compose` on a project and reads what it answers."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -135,7 +136,13 @@ def _compose() -> list[str] | None:
 
 
 def _environment(broker: str) -> dict[str, str]:
-    return {**os.environ, "TANDEM_BROKER": broker}
+    """The caller's, in which the files find the settings, without what would change which files those are."""
+    passed = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    grace_s = passed.pop("TANDEM_SHUTDOWN_GRACE_S", "")
+    with suppress(ValueError):  # `up` has refused it; `down` and `ps` go on with the default
+        if math.isfinite(float(grace_s)):
+            passed["TANDEM_SHUTDOWN_GRACE_S"] = f"{float(grace_s):f}"  # a duration of Compose is no 1e1
+    return {**passed, "TANDEM_BROKER": broker}
 
 
 def _end(process: subprocess.Popen[str]) -> None:

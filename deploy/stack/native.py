@@ -19,6 +19,9 @@ from deploy.show.log_follow import print_logs
 from deploy.show.traces import Found, find_in_files
 from deploy.stack.stack import Stack, Status
 from deploy.topology import SERVICES, BrokerName, servers_for
+from shared.settings import Settings
+
+_OF_SERVICES = {f"TANDEM_{name.upper()}" for name in Settings.model_fields} - RUNTIME_SETTINGS
 
 
 class NativeStack(Stack):
@@ -170,8 +173,4 @@ def _settings_of(caller: Mapping[str, str]) -> dict[str, str]:
 
     Such as TANDEM_BATCH_MAX=100 in front of `make up-rabbit`.
     """
-    return {
-        key: value
-        for key, value in caller.items()
-        if key.startswith("TANDEM_") and key not in RUNTIME_SETTINGS and not key.startswith("TANDEM_BOOTSTRAP")
-    }
+    return {key: value for key, value in caller.items() if key in _OF_SERVICES}

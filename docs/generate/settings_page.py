@@ -28,7 +28,10 @@ _TOP = """# Settings
 Made by `make docs` from `shared/settings.py`: change it there.
 
 A process reads its settings once, when it starts, from environment variables. A value that is wrong, or that does
-not go with another, stops it at once with one sentence that names every such setting, and with exit code 78.
+not go with another, stops it at once with one sentence that names every such setting, and with exit code 78; so
+does a name that begins with `TANDEM_` and is none of these, in capitals. `make up-rabbit` and `make up-kafka`
+check the same before they start anything. What is set and empty counts as unset. What one broker cannot do is
+refused on both.
 
 A name that ends in `_s` is in seconds. *(runtime)* means that `make up-rabbit` and `make up-kafka` set it; put any
 other before the command, as in `TANDEM_LOG_LEVEL=DEBUG make up-rabbit`. `deploy/example.env` is a file of some.
@@ -67,7 +70,13 @@ def render() -> str:
 
 def _rules() -> list[str]:
     """The relations as they are said for each broker; the values do not matter for that."""
-    known = {"http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-", "kafka_bootstrap": "-"}
+    known = {
+        "http_port": 1,
+        "postgres_dsn": "postgresql://-",
+        "redis_url": "redis://-",
+        "rabbit_url": "amqp://-",
+        "kafka_bootstrap": "-:1",
+    }
     rules: dict[str, None] = {}
     for broker in ("rabbit", "kafka"):
         rules |= dict.fromkeys(relations(Settings.model_validate({"broker": broker, **known})))
@@ -101,8 +110,9 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if "items" in schema:
         return "any of " + _allowed(schema["items"]) if "enum" in schema["items"] else "names"
-    if "additionalProperties" in schema:
-        return "name=" + _allowed(schema["additionalProperties"])
+    if "patternProperties" in schema:
+        [values] = schema["patternProperties"].values()
+        return "name=" + _allowed(values)
     return _range(schema) if schema.get("type") in ("integer", "number") else "text"
 
 

@@ -13,6 +13,7 @@ from shared.process.parts import Parts
 from shared.process.probes import Probes
 from shared.process.roles import run_roles
 from shared.process.service import Service
+from shared.settings import require_subscriptions
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +35,7 @@ class Process:
         self.stop: Callable[[], None] = lambda: None
         """How to stop the HTTP server, which stops the rest; whoever serves this process says it."""
         self._subscribers = (*service.subscribers, *service.more_subscribers(parts))
+        self._require_own_limits()
         self._connected = asyncio.Event()
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,6 +73,13 @@ class Process:
         """Stop pulling and publishing, while HTTP still answers what it has begun. May be called by a signal."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _require_own_limits(self) -> None:
+        """Raises `ConfigurationError` for the limit of a subscription that a subscriber of ours does not have."""
+        own = {f"{subscriber.name}.{subscriber.channel}" for subscriber in self._subscribers}
+        names = {subscriber.name for subscriber in self._subscribers}
+        limited = [queue for queue in self.parts.settings.rate_limit_per_s if queue.partition(".")[0] in names]
+        require_subscriptions(limited, own)
 
     def _roles_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -46,9 +46,9 @@ def test_the_subscriptions_of_the_tools_are_those_of_the_services() -> None:
         broker="rabbit",
         http_port=1,
         smtp_url="smtp://127.0.0.1:1",
-        postgres_dsn="-",
-        redis_url="-",
-        rabbit_url="-",
+        postgres_dsn="postgresql://-",
+        redis_url="redis://-",
+        rabbit_url="amqp://-",
     )
     assert set(MAIL_SUBSCRIPTIONS) == {
         (s.name, s.channel) for s in mail_subscribers(Mailer(settings, CircuitBreaker("smtp")))

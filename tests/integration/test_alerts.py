@@ -25,7 +25,7 @@ NOBODY = "127.0.0.1:1"
 
 def settings(webhook_url: str | None, smtp_url: str) -> Settings:
     return Settings(
-        broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
+        broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-",
         alert_webhook_url=webhook_url, alert_mail_to="ops@tandem.example", smtp_url=smtp_url,
     )  # fmt: skip
 

@@ -51,7 +51,7 @@ async def test_a_process_ends_though_its_collector_does_not_answer() -> None:
     async with server_that(b"", b"", 0.05) as collector:
         telemetry = Telemetry(
             Settings(
-                broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
+                broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-",
                 otlp_endpoint=collector.url,
             ),
             "tester",

@@ -34,7 +34,7 @@ async def server() -> AsyncIterator[Server]:
 
 def mailer(port: int, timeout_s: float = 5) -> tuple[Mailer, CircuitBreaker]:
     settings = Settings(
-        broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
+        broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-",
         smtp_url=f"smtp://127.0.0.1:{port}", mail_from=SENDER, smtp_timeout_s=timeout_s,
     )  # fmt: skip
     breaker = CircuitBreaker("smtp")

@@ -146,6 +146,15 @@ def test_what_cannot_work_is_one_sentence(service: str, bad_dsn: str | None, rea
     assert "Traceback" not in ended.stderr
 
 
+def test_an_unknown_setting_is_refused_before_anything_is_migrated(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_BATCHMAX", "5")
+    ended = run("user", dsn)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert "did you mean TANDEM_BATCH_MAX?" in ended.stderr
+
+
 def test_a_missing_database_or_a_wrong_password_is_one_sentence(servers: Runtime) -> None:
     missing = run("user", servers.dsn("nothing_here"))
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)

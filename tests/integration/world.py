@@ -98,7 +98,13 @@ def happened(number: int, key: str = "k", **attributes: Any) -> Envelope:
 @cache
 def _telemetry(broker_name: BrokerName) -> Telemetry:
     """One per broker: its Prometheus reader stays registered for good."""
-    unused = {"http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-", "kafka_bootstrap": "-"}
+    unused = {
+        "http_port": 1,
+        "postgres_dsn": "postgresql://-",
+        "redis_url": "redis://-",
+        "rabbit_url": "amqp://-",
+        "kafka_bootstrap": "-:1",
+    }
     return Telemetry(Settings.from_environment(broker=broker_name, **unused), "tester")
 
 

@@ -70,7 +70,13 @@ class Transactions:
 
 
 def settings_with(**overrides: Any) -> Settings:
-    unused = {"broker": "rabbit", "http_port": 1, "postgres_dsn": "-", "redis_url": "-", "rabbit_url": "-"}
+    unused = {
+        "broker": "rabbit",
+        "http_port": 1,
+        "postgres_dsn": "postgresql://-",
+        "redis_url": "redis://-",
+        "rabbit_url": "amqp://-",
+    }
     quick = {"retry_wait_initial_s": 0.001, "retry_wait_max_s": 0.002, "outage_hold_s": 0.0005}
     return Settings.from_environment(**{**unused, **quick, **overrides})
 

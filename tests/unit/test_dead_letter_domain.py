@@ -130,7 +130,7 @@ def test_what_failed_together_comes_back_in_the_second_half_of_the_wait_each_at_
     assert [policy.backoff_s(0) for _ in range(4)] == [50, 62.5, 75, 100]
     by_chance = policy_of(
         Settings(
-            broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
+            broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-",
             redrive_backoff_initial_s=100, redrive_backoff_max_s=300,
         )
     )  # fmt: skip

@@ -132,7 +132,9 @@ async def at_once(action: Callable[[], Awaitable[None]]) -> None:
 async def test_what_a_broker_does_not_take_whole_is_put_aside_with_less_of_it_and_says_so(
     bytes_max: int, left: tuple[int, list[str], str | None, dict[str, str]]
 ) -> None:
-    settings = Settings(broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-")
+    settings = Settings(
+        broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-"
+    )
     channel: Any = PickyChannel(bytes_max)
     sender = DeadLetterSender(settings, SUBSCRIPTION, channel, (), at_once)
     large = delivery(b"x" * 200_000, headers={"own": "y" * 2_000})

@@ -1,5 +1,8 @@
 """What `up` and `down` do before and after anything runs: whose data is there, and who else is at work."""
 
+import errno
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,13 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from deploy.command_line import main
 from deploy.errors import DeployError
 from deploy.native import Ports
 from deploy.native.site import write_state
 from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.stack import choice as stack
+from deploy.stack import native
 from deploy.stack.native import NativeStack
+from deploy.stack.settings import require_good_passwords, require_good_settings
+from deploy.topology import BROKERS, BrokerName
+from shared.errors import ConfigurationError
 
 QUIET = Steps(quiet=True)
 HOLD_AND_TELL = """
@@ -35,6 +43,15 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RUNTIME", "native")
     monkeypatch.setattr(stack, "STACK_ROOT", tmp_path / "stack")
     return tmp_path / "stack"
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """The command takes them for its process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def data_of(root: Path, *names: str) -> list[Path]:
@@ -83,9 +100,9 @@ def test_another_number_of_nodes_is_refused_in_one_sentence_and_nothing_is_delet
 def test_the_data_of_as_many_nodes_or_of_the_other_broker_is_in_nobodys_way(root: Path) -> None:
     data_of(root, "rabbit", "kafka", "kafka-2", "kafka-3")
 
-    native = NativeStack(root, QUIET)
-    native._require_data_of("rabbit", 1)
-    native._require_data_of("kafka", 3)
+    known = NativeStack(root, QUIET)
+    known._require_data_of("rabbit", 1)
+    known._require_data_of("kafka", 3)
 
 
 def test_down_keeps_the_data_unless_it_is_told_to_delete_it(root: Path) -> None:
@@ -136,3 +153,136 @@ def test_a_runtime_that_there_is_not_is_refused_in_one_sentence(monkeypatch: pyt
 
     with pytest.raises(DeployError, match=r"^RUNTIME must be docker or native, not 'podman'$"):
         stack.up("rabbit", QUIET)
+
+
+BAD_SETTINGS = {
+    "TANDEM_DEAD_LETTER_TTL_S": "7776000",
+    "TANDEM_BATCHMAX": "5",
+    "TANDEM_BATCH_MAX": "many",
+    "TANDEM_DELAY_MAX_S": "inf",
+    "TANDEM_SHUTDOWN_GRACE_S": "121",
+    "TANDEM_RATE_LIMIT_PER_S": "mail.oder=1",
+    "TANDEM_MAIL_FROM": "nobody",
+    "TANDEM_FAILPOINTS": "nowhere=kill",
+}
+
+
+@pytest.mark.parametrize("runtime", ["native", "docker"])
+@pytest.mark.parametrize("broker", BROKERS)
+@pytest.mark.parametrize(("name", "value"), BAD_SETTINGS.items(), ids=BAD_SETTINGS)
+def test_a_bad_setting_is_refused_before_anything_starts_alike_on_both_brokers_and_runtimes(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runtime: str,
+    broker: BrokerName,
+    name: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv("RUNTIME", runtime)
+    monkeypatch.setenv(name, value)
+
+    assert main(["up", broker]) == 78
+
+    said = capsys.readouterr()
+    assert said.err.startswith(f"tandem: bad settings: {name}")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"TANDEM_MAIL_FROM": '"Shop, Ltd." <shop@example.org>'},
+        {"TANDEM_ALERT_MAIL_TO": '"Ops, all" <ops@example.org>'},  # with the runtime's own mail server
+        {"TANDEM_RATE_LIMIT_PER_S": "mail.order=50", "TANDEM_SMTP_URL": ""},
+        {"TANDEM_ALERT_WEBHOOK_URL": "", "TANDEM_OTLP_ENDPOINT": "", "TANDEM_BATCH_MAX": ""},
+        {"TANDEM_CACHE": "/elsewhere", "TANDEM_TEST_SERVERS": "/servers", "TANDEM_RABBIT_PASSWORD": "secret"},
+        {"TANDEM_HTTP_PORT": "ours is decided by the runtime", "TANDEM_BROKER": "kafka"},
+    ],
+)
+@pytest.mark.parametrize("broker", BROKERS)
+def test_good_settings_are_no_reason_to_refuse(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], broker: BrokerName
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+    require_good_settings(broker, nodes=1)
+
+
+def test_more_copies_than_kafka_has_nodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_KAFKA_REPLICATION_FACTOR", "3")
+
+    require_good_settings("kafka", nodes=3)
+    require_good_settings("rabbit", nodes=1)
+    with pytest.raises(ConfigurationError, match="TANDEM_KAFKA_REPLICATION_FACTOR is 3, and Kafka has 1"):
+        require_good_settings("kafka", nodes=1)
+
+
+@pytest.mark.parametrize("password", ["p@ss", "a b", "a/b", "per%cent", "ümlaut"])
+def test_a_password_that_an_url_cannot_carry_is_refused(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    monkeypatch.setenv("TANDEM_REDIS_PASSWORD", "")
+    monkeypatch.setenv("TANDEM_RABBIT_PASSWORD", password)
+
+    with pytest.raises(
+        ConfigurationError, match=r"TANDEM_RABBIT_PASSWORD may have letters, digits and \._~- only$"
+    ):
+        require_good_passwords()
+
+
+def test_services_are_given_the_callers_settings_of_services_and_nothing_else() -> None:
+    caller = {
+        "TANDEM_MAIL_FROM": '"Shop, Ltd." <shop@example.org>',
+        "TANDEM_SMTP_URL": "",
+        "TANDEM_CACHE": "/elsewhere",
+        "TANDEM_TEST_SERVERS": "/servers",
+        "TANDEM_RABBIT_PASSWORD": "secret",
+        "TANDEM_HTTP_PORT": "1",
+        "PATH": "/bin",
+    }
+
+    assert native._settings_of(caller) == {name: caller[name] for name in ("TANDEM_MAIL_FROM", "TANDEM_SMTP_URL")}
+
+
+def test_a_place_that_is_somebody_elses_is_one_sentence(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(root))
+
+    monkeypatch.setattr(stack, "alone", refuse)
+
+    assert main(["up", "rabbit"]) == 1
+    assert capsys.readouterr().err == f"tandem: Permission denied: {root}\n"
+
+
+# -- what make passes on
+
+
+def test_make_decides_how_its_python_runs() -> None:
+    foreign = {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONWARNINGS": "error",
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONHOME": "/nowhere",
+        "PYTHONIOENCODING": "latin-1",
+        "PGSSLMODE": "verify-full",
+        "PGSERVICE": "nosuch",
+        "OTEL_SDK_DISABLED": "true",
+        "LD_PRELOAD": "",
+    }
+    kept = {
+        "PATH": os.environ["PATH"],
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TANDEM_BATCH_MAX": "5",
+        "RUNTIME": "native",
+    }
+    command = ["make", "--no-print-directory", "--eval", "what-make-passes-on: ; env", "what-make-passes-on"]
+
+    said = subprocess.check_output(command, cwd=REPOSITORY, env={**foreign, **kept}, text=True)
+
+    passed = dict(line.split("=", 1) for line in said.splitlines())
+    assert passed.items() >= {**kept, "PYTHONUTF8": "1"}.items()
+    assert not passed.keys() & foreign.keys()

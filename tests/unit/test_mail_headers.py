@@ -135,7 +135,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 def test_a_sender_from_whom_nothing_can_be_sent_is_refused_at_the_start() -> None:
     settings = Settings(
-        broker="rabbit", http_port=1, postgres_dsn="-", redis_url="-", rabbit_url="-",
+        broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-",
         smtp_url="smtp://127.0.0.1", mail_from="Tandem <tan dem@localhost>",
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match="TANDEM_MAIL_FROM is no address: its local part is none"):

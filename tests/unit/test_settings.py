@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+import subprocess
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from deploy.paths import REPOSITORY
 from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS
+from services.notification.app import SERVICE as NOTIFICATION
 from shared.errors import ConfigurationError
-from shared.settings import Settings
+from shared.process.process import Process
+from shared.settings import Settings, require_known, require_subscriptions
+from tests.unit.unserved import unserved
 
 GOOD: dict[str, Any] = {
     "broker": "rabbit",
@@ -19,7 +24,7 @@ GOOD: dict[str, Any] = {
     "redis_url": "redis://127.0.0.1/0",
     "rabbit_url": "amqp://127.0.0.1/",
 }
-EXAMPLE = Path(__file__).parents[2] / "deploy" / "example.env"
+EXAMPLE = REPOSITORY / "deploy" / "example.env"
 
 
 @pytest.fixture(autouse=True)
@@ -97,12 +102,123 @@ def test_nothing_set_names_everything_that_is_missing() -> None:
         ({"smtp_url": "smtp://127.0.0.1:25", "smtp_timeout_s": 25}, "TANDEM_SMTP_TIMEOUT_S"),
         ({"mail_from": "Tandem"}, "TANDEM_MAIL_FROM"),
         ({"no_such_setting": 1}, "NO_SUCH_SETTING"),
+        ({"message_ttl_s": 90 * 86_400}, "TANDEM_MESSAGE_TTL_S"),
+        ({"dead_letter_ttl_s": 4_294_968}, "TANDEM_DEAD_LETTER_TTL_S"),
+        ({"message_ttl_s": 0.0005}, "TANDEM_MESSAGE_TTL_S"),
+        ({"dead_letter_ttl_s": 0.0005}, "TANDEM_DEAD_LETTER_TTL_S"),
+        ({"claim_done_s": 0.0005}, "TANDEM_CLAIM_DONE_S"),
+        ({"handler_timeout_s": 0.0005}, "TANDEM_HANDLER_TIMEOUT_S"),
+        ({"inbox_retention_s": 1e12}, "TANDEM_INBOX_RETENTION_S"),
+        ({"kafka_max_poll_interval_s": 1_801}, "TANDEM_KAFKA_MAX_POLL_INTERVAL_S"),
+        ({"kafka_session_timeout_s": 1_801}, "TANDEM_KAFKA_SESSION_TIMEOUT_S"),
+        ({"process": "a/b"}, "TANDEM_PROCESS"),
+        ({"postgres_dsn": "127.0.0.1:5432"}, "TANDEM_POSTGRES_DSN"),
+        ({"redis_url": "127.0.0.1:6379"}, "TANDEM_REDIS_URL"),
+        ({"rabbit_url": "127.0.0.1:5672"}, "TANDEM_RABBIT_URL"),
+        ({"rabbit_url": "amqp://a,http://b"}, "TANDEM_RABBIT_URL"),
+        ({"broker": "kafka", "kafka_bootstrap": "kafka://a:9092"}, "TANDEM_KAFKA_BOOTSTRAP"),
+        ({"alert_webhook_url": "hooks.example.org"}, "TANDEM_ALERT_WEBHOOK_URL"),
+        ({"otlp_endpoint": "jaeger:4318"}, "TANDEM_OTLP_ENDPOINT"),
+        ({"mail_from": "a@example.org\r\nBcc: b@example.org"}, "TANDEM_MAIL_FROM"),
+        ({"rate_limit_per_s": "mail.order=inf"}, "TANDEM_RATE_LIMIT_PER_S"),
+        ({"rate_limit_per_s": "mail.order=1,mail.order=9"}, "mail.order is there twice"),
     ],
 )
 def test_a_bad_setting_is_named_in_one_sentence(changes: dict[str, Any], named: str) -> None:
     sentence = refused(**changes)
     assert named in sentence
     assert "\n" not in sentence
+
+
+SECONDS = [name for name, field in Settings.model_fields.items() if field.annotation is float]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+@pytest.mark.parametrize("name", SECONDS)
+def test_no_number_is_infinite(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"TANDEM_{name.upper()}", value)
+    assert f"TANDEM_{name.upper()}" in refused()
+
+
+@pytest.mark.parametrize("broker", ["rabbit", "kafka"])
+def test_what_one_broker_cannot_keep_is_refused_on_both_in_the_same_words(broker: str) -> None:
+    both = {"broker": broker, "kafka_bootstrap": "127.0.0.1:9092"}
+    assert refused(**both, dead_letter_ttl_s=90 * 86_400) == refused(dead_letter_ttl_s=90 * 86_400)
+    most = Settings.from_environment(**{**GOOD, **both, "dead_letter_ttl_s": 4_294_967})
+    assert int(most.dead_letter_ttl_s * 1_000) < 2**32
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - GOOD.keys()))
+def test_what_is_set_and_empty_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Settings.from_environment(**GOOD)
+    monkeypatch.setenv(f"TANDEM_{name.upper()}", "")
+    assert Settings.from_environment(**GOOD) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TANDEM_BATCHMAX", "TANDEM_BATCH_MAX"),
+        ("TANDEM_DELAY_MAXS", "TANDEM_DELAY_MAX_S"),
+        ("tandem_batch_max", "TANDEM_BATCH_MAX"),
+        ("TANDEM_ALERT_WEBHOOK", "TANDEM_ALERT_WEBHOOK_URL"),
+        ("TANDEM_CASHE", "TANDEM_CACHE"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_one_that_may_be_meant(
+    name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "5")
+    assert refused() == f"bad settings: {name} is no setting, did you mean {meant}?"
+
+
+def test_all_unknown_names_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_QQQQQQ", "1")
+    monkeypatch.setenv("TANDEM_BATCHMAX", "")
+    assert refused() == (
+        "bad settings: TANDEM_BATCHMAX is no setting, did you mean TANDEM_BATCH_MAX?; TANDEM_QQQQQQ is no setting"
+    )
+
+
+def test_every_name_that_the_repository_reads_is_known() -> None:
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=REPOSITORY, text=True).split("\0")
+    reading = [name for name in listed if re.match(r"(shared|deploy|Makefile|\.ci|tests/conftest)", name)]
+    names = {
+        found
+        for name in reading
+        for found in re.findall(r"TANDEM_[A-Z0-9_]*[A-Z0-9]", (REPOSITORY / name).read_text())
+    }
+    assert len(names) > 60
+    require_known(names)
+
+
+def test_a_rate_is_limited_of_subscriptions_that_there_are() -> None:
+    known = DEAD_LETTER_SUBSCRIPTIONS.split(",")
+    require_subscriptions(["mail.order"], known)
+    with pytest.raises(
+        ConfigurationError, match=r"TANDEM_RATE_LIMIT_PER_S: .* mail\.oder, did you mean mail\.order\?$"
+    ):
+        require_subscriptions(["mail.oder", "mail.user"], known)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("notification.oder=5", "no subscription notification.oder, did you mean notification.order?"),
+        ("notification.order=5,notification.payment=5", "no subscription notification.payment"),
+        ("notification.order=5,mail.order=5,order.user=5", None),  # others' are for others to know
+    ],
+)
+def test_a_process_refuses_the_limit_of_a_subscription_that_its_own_subscribers_do_not_have(
+    monkeypatch: pytest.MonkeyPatch, limits: str, said: str | None
+) -> None:
+    monkeypatch.setenv("TANDEM_RATE_LIMIT_PER_S", limits)
+    parts = unserved(NOTIFICATION)
+    if said is None:
+        Process(NOTIFICATION, parts)
+        return
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        Process(NOTIFICATION, parts)
 
 
 def test_several_contradictions_are_told_at_once() -> None:

@@ -42,7 +42,12 @@ class Connection:
 def telemetry() -> Telemetry:
     return Telemetry(
         Settings.from_environment(
-            broker="kafka", http_port=1, postgres_dsn="-", redis_url="-", kafka_bootstrap="-", trace_ratio=0.0
+            broker="kafka",
+            http_port=1,
+            postgres_dsn="postgresql://-",
+            redis_url="redis://-",
+            kafka_bootstrap="-:1",
+            trace_ratio=0.0,
         ),
         "tests",
     )
