@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from shared import errors
-from shared.broker.base import destination_name
+from shared.broker.base import Subscription, destination_name
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.envelope import Envelope
 from shared.errors import PermanentError, SchemaViolationError, TransientError, UnknownSchemaError
@@ -150,6 +150,9 @@ def test_a_malformed_traceparent_is_no_trace(traceparent: str | None) -> None:
 def test_a_trace_that_is_none_is_written_as_none() -> None:
     """All zeros are no ids (Trace Context, 3.2.2.3 and 3.2.2.4); such a context is what a disabled SDK has."""
     assert spans._format(trace.INVALID_SPAN_CONTEXT) is None
+
+
+SUBSCRIPTION = Subscription(channel="order", subscriber="notification", types=frozenset({"order.placed"}))
 
 
 def traced(traceparent: Any) -> tuple[str | None, list[ReadableSpan]]:
