@@ -53,11 +53,22 @@ def letter_handler(parts: Parts, place: Subscription, alerts: Alerts) -> BatchHa
     """What keeps the dead letters of `place`: a batch in one transaction, or, when that fails, one by one."""
     settings, policy = parts.settings, handlers.policy_of(parts.settings)
 
-    async def keep_all(deliveries: Sequence[Delivery]) -> None:
-        received = [events.read(place, delivery) for delivery in deliveries]
+    async def keep_received(received: Sequence[events.Received]) -> None:
         async with parts.units.begin() as uow:
             alarms = await handlers.receive(uow, received, policy, settings.alert_interval_s)
         _raise(alerts, alarms)
+
+    async def keep_all(deliveries: Sequence[Delivery]) -> None:
+        try:
+            await keep_received([events.read(place, delivery) for delivery in deliveries])
+        except TransientError:
+            raise
+        except Exception:
+            if len(deliveries) > 1:
+                raise
+            # It would come for ever, and on Kafka nothing behind it would be kept.
+            _log.exception("dead_letter.kept_in_part", position=deliveries[0].position)
+            await keep_received([events.unstorable(place, deliveries[0])])
 
     return isolating(keep_all)
 

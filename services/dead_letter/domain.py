@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID, uuid5
@@ -21,6 +21,11 @@ from shared.errors import (
 
 KILLER: Final = "AttemptsExhaustedError"
 """The error of an event that ended its consumer as often as it may."""
+
+
+ATTEMPTS_MAX: Final = 2**31 - 1
+"""As many as the database can hold; of a letter with more it is said that it had so many."""
+_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class State(StrEnum):
@@ -151,7 +156,7 @@ def fail_again(letter: Letter, cause: Cause, redrive: int, now: datetime, policy
     answered = redrive == letter.redrives and letter.state is not State.REDRIVEN
     if redrive < letter.redrives or answered or letter.state in (State.RESOLVED, State.DISCARDED):
         return seen
-    in_all = replace(cause, attempts=letter.cause.attempts + cause.attempts)
+    in_all = replace(cause, attempts=min(letter.cause.attempts + cause.attempts, ATTEMPTS_MAX))
     return _wait(replace(seen, redrives=redrive), in_all, now, policy)
 
 
@@ -179,7 +184,7 @@ def redrive(letter: Letter, now: datetime, policy: Policy) -> Letter:
         state=State.REDRIVEN,
         redrives=letter.redrives + 1,
         tries=tries,
-        due_at=now + timedelta(seconds=timeout_s),
+        due_at=_after(now, timeout_s),
         asked=False,
         reason=None,
     )
@@ -187,7 +192,7 @@ def redrive(letter: Letter, now: datetime, policy: Policy) -> Letter:
 
 def hold(letter: Letter, now: datetime, wait_s: float) -> Letter:
     """The letter after the broker did not take it, no fault of its own: it is looked at again after `wait_s`."""
-    return letter if letter.asked else replace(letter, due_at=now + timedelta(seconds=wait_s))
+    return letter if letter.asked else replace(letter, due_at=_after(now, wait_s))
 
 
 def fail_to_route(letter: Letter, now: datetime, policy: Policy) -> Letter:
@@ -200,7 +205,7 @@ def fail_to_route(letter: Letter, now: datetime, policy: Policy) -> Letter:
     unwanted = replace(letter, state=State.PENDING, tries=tries, asked=False, reason=None)
     if tries >= policy.attempts_max:
         return park(unwanted, "its subscriber has no queue")
-    return replace(unwanted, due_at=now + timedelta(seconds=policy.backoff_s(tries)))
+    return replace(unwanted, due_at=_after(now, policy.backoff_s(tries)))
 
 
 def is_used_up(letter: Letter, policy: Policy) -> bool:
@@ -239,13 +244,20 @@ def _wait(letter: Letter, cause: Cause, now: datetime, policy: Policy) -> Letter
     if not letter.whole:
         return park(told, "the message was larger than a dead letter can be, and was cut")
     if cause.kind is LetterKind.DELAYED:
-        due_at = cause.due_at if cause.delay_s is None else now + timedelta(seconds=cause.delay_s)
+        due_at = cause.due_at if cause.delay_s is None else _after(now, cause.delay_s)
         return replace(told, due_at=due_at or now)
     if cause.error_type == KILLER:
         return park(told, "it was taken up as often as it may be, and never finished")
     if letter.tries >= policy.attempts_max:
         return park(told, f"it failed again after {letter.tries} redrives")
-    return replace(told, due_at=now + timedelta(seconds=policy.backoff_s(letter.tries)))
+    return replace(told, due_at=_after(now, policy.backoff_s(letter.tries)))
+
+
+def _after(now: datetime, wait_s: float) -> datetime:
+    """The time `wait_s` later; the end of the calendar where that is later still."""
+    if wait_s >= (_END_OF_TIME - now).total_seconds():
+        return _END_OF_TIME
+    return now + timedelta(seconds=wait_s)
 
 
 # -- causes

@@ -5,8 +5,7 @@ The bytes are whatever they are: the subscriber could not use them, and this ser
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import orjson
@@ -89,6 +88,16 @@ def read(subscription: Subscription, delivery: Delivery) -> Received:
     )
 
 
+def unstorable(subscription: Subscription, delivery: Delivery) -> Received:
+    """What is kept of a message that cannot be kept whole, whatever in it is to blame: the bytes, and which letter
+    it is."""
+    which = (dead_letter.KIND, dead_letter.LETTER_ID, dead_letter.REDRIVE)
+    told = {name: delivery.headers[name] for name in which if name in delivery.headers}
+    told[dead_letter.HEADERS_LEFT_OUT] = str(len(delivery.headers))
+    bare = read(subscription, replace(delivery, headers=told, key=None))
+    return replace(bare, key=None, source=None, event_id=None, type=None)
+
+
 def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
     given = delivery.headers
     error_type, message = _BY_BROKER.get(_reason(given.get(DEATH, "")), _UNKNOWN)
@@ -104,7 +113,7 @@ def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
         error_stack=stack,
         fingerprint=fingerprint(subscription.queue, error_type, message, stack),
         attempts=count(given, dead_letter.ATTEMPTS),
-        due_at=_time(given.get(dead_letter.DUE_AT, "")) if delayed else None,
+        due_at=dead_letter.moment(given, dead_letter.DUE_AT) if delayed else None,
         delay_s=dead_letter.seconds(given, dead_letter.DELAY_S) if delayed else None,
         delays=count(given, dead_letter.DELAYS),
     )
@@ -139,11 +148,3 @@ def _attributes(body: bytes) -> dict[str, str]:
 def _storable(text: str) -> str:
     """PostgreSQL takes no NUL in a text."""
     return text.replace("\x00", "\\x00")
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -71,6 +71,9 @@ ERROR_STACK_CHARACTERS_MAX = 8_000
 """Of the stack its end is told, and kept."""
 
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+COUNT_MAX = 2_000_000_000
+"""The largest count that is believed; four bytes, as PostgreSQL has them, hold some more than that."""
+_COUNT_DIGITS_MAX = 10
 _HEADER_OVERHEAD_BYTES = 8
 """Beside name and value: RabbitMQ's lengths and type take 6, Kafka's 2 to 8."""
 _LETTERS = UUID("5b0c7c55-7a1e-4f0e-9a2e-3f4a5d1e7c11")
@@ -151,9 +154,11 @@ def redrive_number(headers: Mapping[str, str]) -> int:
 
 
 def count(headers: Mapping[str, str], name: str) -> int:
-    """0 where there is nothing, or nothing that can be a count: anybody may have written it."""
+    """0 where there is nothing, or nothing that can be a count: anybody may have written it. At most
+    `COUNT_MAX`."""
     text = headers.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    counted = int(text) if text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS_MAX else 0
+    return counted if counted <= COUNT_MAX else 0
 
 
 def seconds(headers: Mapping[str, str], name: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from pydantic import BaseModel
@@ -10,7 +11,14 @@ from pydantic import BaseModel
 from shared.broker.base import Operation
 from shared.errors import ConfigurationError
 from tests.conformance.harness import TYPE, Harness, only_on, publish_all
-from tests.conformance.servers_seen import management, queue_seen, topic_seen
+from tests.conformance.servers_seen import (
+    kafka_times_ms,
+    management,
+    publish_kafka,
+    queue_seen,
+    set_topic_options,
+    topic_seen,
+)
 
 DAY_MS = 86_400_000
 
@@ -70,6 +78,39 @@ async def check_kafka_topology_is_as_designed(harness: Harness) -> None:
         assert int(options["segment.ms"]) <= DAY_MS / 2
         assert options["min.insync.replicas"] == "1"
         assert int(options["max.message.bytes"]) > 1_048_576
+        assert options["message.timestamp.type"] == "LogAppendTime"
+
+
+@only_on("kafka")
+async def check_a_message_is_kept_by_the_brokers_clock_whatever_time_it_says(harness: Harness) -> None:
+    """Retention looks at it: what is dated before it would be deleted when it comes, read or not."""
+    broker, subscription, recorder = await harness.broker(), harness.subscription(), harness.recorder()
+    await broker.declare([harness.channel], [subscription])
+    topic, now_ms = f"{harness.channel}-events", int(time.time() * 1_000)
+    for days in (-8, 8):
+        await publish_kafka(harness.runtime, topic, [(b"k", b"%d" % days, ())], now_ms + days * DAY_MS)
+    kept_ms = await kafka_times_ms(harness.runtime, topic, 2)
+    assert all(abs(at_ms - now_ms) < DAY_MS for at_ms in kept_ms), kept_ms
+    await broker.subscribe(subscription, recorder)
+    await recorder.until(lambda: sorted(recorder.bodies) == [b"-8", b"8"], "both are delivered")
+
+
+@only_on("kafka")
+async def check_topics_of_an_earlier_version_are_given_what_it_left_unset(harness: Harness) -> None:
+    broker, subscription = await harness.broker(), harness.subscription()
+    await broker.declare([harness.channel], [subscription])
+    topic = f"{harness.channel}-events"
+    _, options = await topic_seen(harness.runtime, topic)
+    names = ("retention.ms", "segment.ms", "min.insync.replicas", "max.message.bytes", "cleanup.policy")
+    before = {name: options[name] for name in names} | {
+        "compression.type": "producer",
+        "delete.retention.ms": "777",
+    }
+    await set_topic_options(harness.runtime, topic, before)
+    assert (await topic_seen(harness.runtime, topic))[1]["message.timestamp.type"] == "CreateTime"
+    await (await harness.broker()).declare([harness.channel], [subscription])
+    _, after = await topic_seen(harness.runtime, topic)
+    assert after.items() >= {**before, "message.timestamp.type": "LogAppendTime"}.items(), "an operator's is lost"
 
 
 async def check_declaring_again_changes_nothing(harness: Harness) -> None:

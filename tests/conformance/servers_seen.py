@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import aio_pika
 import httpx
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
@@ -60,13 +60,14 @@ async def publish_kafka(
     runtime: Runtime,
     topic: str,
     records: Sequence[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]],
+    timestamp_ms: int | None = None,
 ) -> None:
-    """As a foreign client would: (key, value, headers), any of them null or not UTF-8."""
+    """As a foreign client would: (key, value, headers), any of them null or not UTF-8, of any time."""
     producer = AIOKafkaProducer(bootstrap_servers=runtime.server_urls()["kafka"], acks="all")
     await producer.start()
     try:
         for key, value, headers in records:
-            await producer.send_and_wait(topic, value, key=key, headers=list(headers))
+            await producer.send_and_wait(topic, value, key=key, headers=list(headers), timestamp_ms=timestamp_ms)
     finally:
         await producer.stop()
 
@@ -251,6 +252,29 @@ async def topic_seen(runtime: Runtime, name: str) -> tuple[int, dict[str, str]]:
         return len(topic["partitions"]), {option: value for option, value, *_ in entries}
     finally:
         await admin.close()
+
+
+async def set_topic_options(runtime: Runtime, name: str, options: dict[str, str]) -> None:
+    """These, and no others: as an operator may, or an earlier version has left them."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
+    await admin.start()
+    try:
+        (response,) = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, options)])
+        assert [code for code, *_ in response.resources] == [0]
+    finally:
+        await admin.close()
+
+
+async def kafka_times_ms(runtime: Runtime, topic: str, count: int) -> list[int]:
+    """The times by which Kafka keeps the first `count` messages of a topic."""
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=runtime.server_urls()["kafka"], auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        return [(await consumer.getone()).timestamp for _ in range(count)]
+    finally:
+        await consumer.stop()
 
 
 async def group_members(runtime: Runtime, group: str) -> int:

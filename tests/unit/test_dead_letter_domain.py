@@ -1,8 +1,7 @@
-"""Dead letters: which state follows on which, and what has one cause."""
+"""Dead letters: which state follows on which."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -19,8 +18,6 @@ from services.dead_letter.domain import (
     LetterKind,
     Policy,
     State,
-    fingerprint,
-    normalised,
 )
 from services.dead_letter.handlers import policy_of
 from shared.broker.base import Delivery, Subscription
@@ -176,6 +173,20 @@ def test_a_delay_that_is_no_number_of_seconds_is_none(text: str, delay_s: float 
     assert (cause.delay_s, cause.due_at) == (delay_s, NOW)
 
 
+def test_attempts_are_counted_as_far_as_the_database_can() -> None:
+    often = replace(FAILED, attempts=2_000_000_000)
+    redriven = domain.redrive(letter(often), NOW, POLICY)
+    again = domain.fail_again(redriven, often, redriven.redrives, NOW, POLICY)
+    assert again.cause.attempts == domain.ATTEMPTS_MAX
+
+
+def test_a_wait_beyond_the_calendar_ends_with_it() -> None:
+    patient = replace(POLICY, answer_timeout_s=1e12, backoff_initial_s=1e12, backoff_max_s=1e12)
+    end = datetime.max.replace(tzinfo=UTC)
+    failed = domain.receive(ID, FAILED, redrive=0, whole=True, now=NOW, policy=patient)
+    assert (failed.due_at, domain.redrive(failed, NOW, patient).due_at) == (end, end)
+
+
 def test_silence_uses_up_tries_and_the_answer_may_take_longer_each_time() -> None:
     waiting, waits = domain.redrive(letter(DELAYED), NOW, POLICY), []
     while not domain.is_used_up(waiting, POLICY):
@@ -248,145 +259,3 @@ def test_only_what_is_pending_or_parked_can_be_redriven_or_discarded_by_hand(sta
         domain.ask(closed)
     with pytest.raises(IllegalStateChangeError, match=f"{ID} is {state.value} and cannot be discarded"):
         domain.discard(closed, "no", NOW)
-
-
-STACK = 'File "{root}/services/order/handlers.py", line {line}, in on_paid\nFile "/lib/x.py", line 1, in f\n'
-
-
-def of(message: str, *, queue: str = "a.b", error: str = "KeyError", root: str = "/app", line: int = 1) -> str:
-    return fingerprint(queue, error, message, STACK.format(root=root, line=line))
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "user 0198c0de-1111-7000-8000-00000000000a has -3 left at 12:30:01.5",
-        "user FFFFFFFF-2222-7000-8000-00000000000b has 12.5 left at 08:00:59",
-    ],
-)
-def test_ids_and_numbers_do_not_tell_causes_apart(message: str) -> None:
-    same = of("user 00000000-0000-0000-0000-000000000000 has 7 left at 1:00", root="/elsewhere", line=77)
-    assert of(message) == same
-
-
-def test_quoted_values_addresses_and_hexadecimal_do_not_tell_causes_apart() -> None:
-    assert of("""no 'tea' for "ada" <ada@example.org> at 0x7f01, digest a1b2c3d4""") == of(
-        """no 'coffee' for "bob" <bob@example.com> at 0xFFFF, digest 99aabbcc"""
-    )
-
-
-def test_type_place_words_and_subscriber_tell_causes_apart() -> None:
-    known = of("no user 1")
-    assert known != of("no order 1")
-    assert known != of("no user 1", queue="a.c")
-    assert known != of("no user 1", error="ValueError")
-    assert known != fingerprint("a.b", "KeyError", "no user 1", "")
-    assert len(known) == 32
-
-
-def test_fingerprints_are_those_of_the_groups_that_are_open() -> None:
-    """They are kept in rows: another way to make them would split every open group."""
-    assert of("no user 1 in 'tea'") == "ac9fc442be7e517db2ae7e7fd34b40b7"
-    assert fingerprint("a.b", "KeyError", "no user", "") == "1c8ee6c987215504bbec4444ea260859"
-
-
-def test_a_function_that_moves_to_another_file_or_becomes_public_leaves_its_group_as_it_is() -> None:
-    before = 'File "/app/shared/pipeline.py", line 7, in _run\n'
-    after = 'File "/app/shared/consuming/transaction.py", line 70, in run\n'
-    assert fingerprint("a.b", "TimeoutError", "", before) == fingerprint("a.b", "TimeoutError", "", after)
-    elsewhere = 'File "/app/shared/consuming/transaction.py", line 70, in begin\n'
-    assert fingerprint("a.b", "TimeoutError", "", before) != fingerprint("a.b", "TimeoutError", "", elsewhere)
-
-
-def test_where_an_event_turns_out_to_be_unusable_before_it_has_a_handler_tells_no_causes_apart() -> None:
-    assert of("mail.order knows no order.paid", error="UnknownEventTypeError") == fingerprint(
-        "a.b", "UnknownEventTypeError", "mail.order knows no order.paid", ""
-    )
-
-
-@given(st.text(max_size=2_000), st.text(max_size=2_000))
-def test_anything_has_a_fingerprint(message: str, stack: str) -> None:
-    assert len(fingerprint("a.b", "E", message, stack)) == 32
-
-
-LONG = 300_000
-"""With the square of so many characters a fingerprint takes minutes, in proportion to them about a second."""
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    "of_a_stranger",
-    [
-        "x" * LONG,
-        "'" * (LONG + 1),
-        "''x" * (LONG // 3),
-        "'@'" + "''" * (LONG // 2),
-        "1x" * LONG,
-        "0a" * LONG + "g",
-    ],
-    ids=[
-        "one word",
-        "quotes",
-        "quotes in a word",
-        "an address in quotes",
-        "numbers in a word",
-        "nearly hexadecimal",
-    ],
-)
-def test_a_long_message_takes_no_longer_in_proportion_than_a_short_one(of_a_stranger: str) -> None:
-    assert len(fingerprint("a.b", "E", of_a_stranger, "")) == 32
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    "of_a_stranger",
-    [
-        'File "' + "tests/" * (LONG // 6),
-        'File "tests/' * (LONG // 12),
-        'File "' + "tests/" * (LONG // 6) + '.py", line ' + "1" * LONG,
-    ],
-    ids=["folders", "files", "lines"],
-)
-def test_a_long_stack_takes_no_longer_in_proportion_than_a_short_one(of_a_stranger: str) -> None:
-    assert fingerprint("a.b", "E", "", of_a_stranger) == fingerprint("a.b", "E", "", "")
-
-
-_PATTERN_OF_BEFORE = re.compile(
-    r"""
-      '[^']*' | "[^"]*" | `[^`]*`
-    | [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
-    | \S+@\S+
-    | 0x[0-9a-f]+ | \b(?=[0-9a-f]*[0-9])[0-9a-f]{6,}\b
-    | [-+]?\d+(?:[.,:]\d+)*
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-"""Of the groups that are open; on a long word it takes time with the square of its length."""
-_PIECES = st.sampled_from(
-    [
-        "'",
-        '"',
-        "`",
-        "@",
-        " ",
-        "\t",
-        "\n",
-        "a",
-        "f0",
-        "12",
-        ".",
-        ":",
-        "-",
-        "+",
-        "0x",
-        "é",
-        "word",
-        "deadbeef1",
-        str(ID),
-    ]
-)
-
-
-@given(st.lists(_PIECES, max_size=16).map("".join) | st.text(max_size=100))
-def test_every_message_is_read_as_it_was_when_the_open_groups_began(message: str) -> None:
-    assert normalised(message) == " ".join(_PATTERN_OF_BEFORE.sub("#", message).split())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from uuid import UUID
+
 import orjson
 import pytest
 
@@ -12,6 +15,7 @@ from shared.broker.base import Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.envelope import EVENT_BYTES_MAX
 
+LETTER = UUID("0198c0de-0000-7000-8000-000000000001")
 SUBSCRIPTION = Subscription(channel="order", subscriber="mail", types=frozenset())
 
 
@@ -42,3 +46,56 @@ def test_what_is_too_long_for_an_event_is_not_unpacked_to_see_what_it_is() -> No
     event = {"specversion": "1.0", "id": "1", "source": "/x", "type": "thing.happened", "data": []}
     assert read(orjson.dumps(event)).type == "thing.happened"
     assert read(orjson.dumps(event) + b" " * EVENT_BYTES_MAX).type is None
+
+
+TOO_EARLY, TOO_LATE = "0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-02:00"
+"""In UTC no calendar has them."""
+
+
+@pytest.mark.parametrize(
+    ("told", "due_at"),
+    [
+        (TOO_EARLY, None),
+        (TOO_LATE, None),
+        ("0001-01-01T00:00:00+00:00", datetime.min.replace(tzinfo=UTC)),
+        ("2026-11-25T12:00:00", datetime(2026, 11, 25, 12, tzinfo=UTC)),
+        ("2026-11-25T12:00:00+02:00", datetime(2026, 11, 25, 10, tzinfo=UTC)),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_a_time_that_no_calendar_has_is_none(told: str, due_at: datetime | None) -> None:
+    assert cause_of(kind="delayed", due_at=told).due_at == due_at
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ("7", 7),
+        ("999999999", 999_999_999),
+        ("2000000000", 2_000_000_000),
+        ("2000000001", 0),
+        ("9" * 5_000, 0),
+        ("-1", 0),
+        ("٣", 0),
+        ("1e3", 0),
+    ],
+)
+def test_a_count_that_four_bytes_do_not_hold_is_none(told: str, counted: int) -> None:
+    received = read(b"no event", attempts=told, delays=told, redrive=told)
+    assert received.cause is not None
+    assert (received.cause.attempts, received.cause.delays, received.redrive) == (counted, counted, counted)
+
+
+def test_of_what_cannot_be_stored_the_bytes_are_kept_and_which_letter_it_is() -> None:
+    given = {
+        dead_letter.LETTER_ID: str(LETTER),
+        dead_letter.REDRIVE: "3",
+        "their-own": "x",
+        "tandem-attempts": "7",
+    }
+    delivery = Delivery(b"body", given, "order", "key", False, "order#1", None)
+    kept = events.unstorable(SUBSCRIPTION, delivery)
+    assert (kept.letter_id, kept.redrive, kept.body, kept.whole) == (LETTER, 3, b"body", False)
+    assert kept.cause is not None
+    assert (kept.cause.error_type, kept.headers, kept.key) == ("UnknownError", {}, None)

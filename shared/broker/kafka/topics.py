@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
@@ -12,6 +13,8 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from shared.broker.base import BODY_BYTES_MAX, Subscription, destination_name
 from shared.errors import ConfigurationError
 from shared.settings import Settings
+
+_log = structlog.get_logger(__name__)
 
 RECORD_BYTES_MAX = 1_048_576
 """Largest event, in bytes before compression, that is published: with generous headers."""
@@ -23,6 +26,13 @@ refuses would break the sequence of the idempotent producer."""
 DEAD_LETTER_BYTES_MAX = BODY_BYTES_MAX + 256 * 1_024
 """The same for a dead letter: the topic's limit is on what is compressed, so that a foreign client's record may
 be far larger when it is unpacked, and it has our headers on top."""
+
+_TIMESTAMPS = "message.timestamp.type"
+_UNSET_BEFORE = frozenset({_TIMESTAMPS})
+"""Options that earlier versions left at the cluster's defaults: a topic of theirs is given them."""
+
+_SET_FOR_THE_TOPIC = 1
+"""The source of an option, as Kafka's protocol numbers them."""
 
 _LEADER_POLL_S = 0.05
 
@@ -75,6 +85,7 @@ def _topic(name: str, retention_s: float, bytes_max: int, settings: Settings) ->
             "min.insync.replicas": str(settings.kafka_min_insync_replicas),
             "max.message.bytes": str(bytes_max),
             "compression.type": "producer",
+            _TIMESTAMPS: "LogAppendTime",  # retention by the brokers' clock, whatever that of who publishes says
         },
     )
 
@@ -113,12 +124,33 @@ async def _require_same(admin: AIOKafkaAdminClient, topic: NewTopic, partitions:
         raise ConfigurationError(
             f"Kafka's topic {topic.name} has {partitions} partitions, the settings say {topic.num_partitions}"
         )
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name, dict(topic.topic_configs))
-    (response,) = await admin.describe_configs([resource])
-    for _error, _message, _type, _name, entries in response.resources:
-        for option, value, *_ in entries:
-            wanted = topic.topic_configs.get(option, value)
-            if value != wanted:
-                raise ConfigurationError(
-                    f"Kafka's topic {topic.name} has {option}={value}, the settings say {wanted}"
-                )
+    there = await _options(admin, topic.name)
+    wanted = topic.topic_configs
+    others = {option: there.get(option) for option in wanted if there.get(option) != wanted[option]}
+    for option in sorted(others.keys() - _UNSET_BEFORE):
+        raise ConfigurationError(
+            f"Kafka's topic {topic.name} has {option}={others[option]}, the settings say {wanted[option]}"
+        )
+    if others:
+        await _give(admin, topic)
+        _log.info("kafka.topic_options_set", topic=topic.name, before=others)
+
+
+async def _options(admin: AIOKafkaAdminClient, name: str, *, own_only: bool = False) -> dict[str, str]:
+    """A topic's options; `own_only`: those that were set for it, and are not the cluster's."""
+    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    entries = [entry for _, _, _, _, entries in response.resources for entry in entries]
+    return {
+        option: value
+        for option, value, _read_only, source, *_ in entries
+        if source == _SET_FOR_THE_TOPIC or not own_only
+    }
+
+
+async def _give(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
+    """Give it the options that it has not, with all others: one that is not named Kafka would take back."""
+    options = {**await _options(admin, topic.name, own_only=True), **topic.topic_configs}
+    (response,) = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic.name, options)])
+    for code, message, *_ in response.resources:
+        if code:
+            raise for_code(code)(f"topic {topic.name}: {message}")
