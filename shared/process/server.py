@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from shared.errors import ConfigurationError
 from shared.garbage import rest_garbage_collector
+from shared.process.connections import Limits
 from shared.process.parts import Parts, build_parts
 from shared.process.process import FAILED, REFUSED, Process
 from shared.process.service import Service
@@ -34,23 +35,28 @@ def run(service: Service, build: Callable[[str, Settings], Parts] = build_parts)
     except ConfigurationError as error:
         print(f"{service.name}: {error}", file=sys.stderr)
         return REFUSED
-    server = _Server(
-        uvicorn.Config(
-            application_of(process),
-            host=settings.http_host,
-            port=settings.http_port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            lifespan="on",
-        )
-    )
+    server = _Server(server_config(application_of(process), settings))
     process.stop = lambda: setattr(server, "should_exit", True)
     server.begin_stop = process.begin_stop
     rest_garbage_collector()
     server.run()
     return process.exit_code or (0 if server.started else FAILED)
+
+
+def server_config(app: Starlette, settings: Settings, limits: Limits | None = None) -> uvicorn.Config:
+    """How `app` is served: at the address of the settings, to clients that keep within the limits."""
+    return uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        http=(limits or Limits()).protocol,  # type: ignore[arg-type]  # what makes one, where a class is asked for
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        lifespan="on",
+    )
 
 
 def application_of(process: Process) -> Starlette:

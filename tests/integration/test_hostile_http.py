@@ -24,7 +24,7 @@ from services.user import app as user_app
 from shared.http.problems import BODY_BYTES_MAX
 from shared.process.parts import build_parts
 from shared.process.process import Process
-from shared.process.server import application_of
+from shared.process.server import application_of, server_config
 from shared.process.service import Service
 from shared.settings import Settings
 from tests.integration.databases import migrated_database
@@ -62,7 +62,7 @@ def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]
             rabbit_url=urls["rabbit"],
         )
         app = application_of(Process(SERVICES[request.param], build_parts(request.param, settings)))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
+        server = uvicorn.Server(server_config(app, settings))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         made = Served(request.param, f"http://127.0.0.1:{port}", port)
@@ -152,6 +152,41 @@ def test_hostile_headers_and_bodies_are_refused_and_the_service_goes_on(served: 
         status = status_of(served, head + b"\r\n" + body)
         assert 400 <= status < 500, f"{method!r} answered {status}"
     assert httpx.get(f"{served.url}/health/live", trust_env=False).status_code == 200
+
+
+ID = "0198c0de-0000-7000-8000-000000000001"
+WITHOUT_BODY = {
+    "user": f"/users/{ID}/deactivate",
+    "order": f"/orders/{ID}/pay",
+    "dead_letter": f"/dead-letters/{ID}/redrive",
+}
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n0;x=y\r\nx-trailer: z\r\n\r\n",
+        JSON + b"transfer-encoding: chunked\r\n\r\n000\r\n\r\n",
+        b"content-length: 00\r\n\r\n",
+        b"\r\n",
+    ],
+)
+def test_a_body_of_nothing_is_none_however_it_is_framed(served: Served, framing: bytes) -> None:
+    """RFC 9112, 6 and 7.1; as proxies send on, over HTTP/1.1, what came without a body over HTTP/2."""
+    path = WITHOUT_BODY.get(served.service)
+    head = b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    if path is not None:
+        assert status_of(served, b"POST " + path.encode() + head + framing) == 404, "nothing has this id"
+    assert status_of(served, b"GET /openapi.json" + head + framing) == 200
+
+
+def test_head_is_answered_without_a_body(served: Served) -> None:
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=ANSWER_S) as http:
+        for path in ("/openapi.json", "/health/live", "/metrics", "/orders/x", PATHS[served.service]):
+            head, read = http.head(path), http.get(path)
+            assert (head.status_code, head.content) == (read.status_code, b"")
+            assert head.headers["content-type"] == read.headers["content-type"]
 
 
 LENGTHS = [b"-1", b"1e3", b"99999999999999999999", b"0x10", b"1_000", b"\xff"]
