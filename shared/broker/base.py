@@ -66,7 +66,8 @@ class Subscription:
     """Who wants what. `subscriber` is the consumer group: replicas that share the name compete.
 
     `types` are the event types to be delivered (a broker without routing delivers all of the channel's).
-    At most `in_flight_max` messages are unsettled at once, handed over in batches of at most `batch_max`.
+    At most `in_flight_max` messages are unsettled at once, handed over in batches of at most `batch_max`. Of large
+    ones fewer are held in memory: once they have over `in_flight_bytes_max`, no more (on Kafka, up to 15 more).
     `ordered`: deliver events of one key in publishing order even with several replicas running.
     """
 
@@ -75,6 +76,7 @@ class Subscription:
     types: frozenset[str]
     batch_max: int = 500
     in_flight_max: int = 1_000
+    in_flight_bytes_max: int = 16 * 1024 * 1024
     ordered: bool = True
 
     @property

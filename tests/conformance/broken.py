@@ -29,6 +29,7 @@ from shared.broker.connect import create_broker
 from shared.settings import Settings
 from tests.conformance import checks_dead_letters as dead_letters
 from tests.conformance import checks_delivery as delivery
+from tests.conformance import checks_memory as memory
 from tests.conformance import checks_publishing as publishing
 from tests.conformance import checks_recovery as recovery
 from tests.conformance import checks_settlement as settlement
@@ -224,7 +225,9 @@ class IgnoresBounds(Sound):
     """Takes all that it can get."""
 
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
-        await super().subscribe(replace(subscription, batch_max=1_000, in_flight_max=1_000), handler)
+        await super().subscribe(
+            replace(subscription, batch_max=1_000, in_flight_max=1_000, in_flight_bytes_max=2**40), handler
+        )
 
 
 class DeclaresOnlyOnce(Sound):
@@ -324,6 +327,7 @@ BREAKS: Mapping[type[Sound], tuple[tuple[Check, str], ...]] = {
     IgnoresBounds: (
         (delivery.check_batches_are_bounded_and_run_one_at_a_time, "more than batch_max"),
         (delivery.check_no_more_than_in_flight_max_is_handed_over, "more than in_flight_max"),
+        (memory.check_large_messages_are_held_one_after_the_other, "bytes at once"),
     ),
     DeclaresOnlyOnce: ((recovery.check_what_somebody_deleted_comes_back, "again"),),
     DeliversWhatWasTakenBack: (

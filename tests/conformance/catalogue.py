@@ -9,6 +9,7 @@ from deploy.native import BrokerName
 from tests.conformance import (
     checks_dead_letters,
     checks_delivery,
+    checks_memory,
     checks_outage,
     checks_publishing,
     checks_recovery,
@@ -25,6 +26,7 @@ _MODULES: tuple[ModuleType, ...] = (
     checks_settlement,
     checks_dead_letters,
     checks_topology,
+    checks_memory,
     checks_transactions,
     checks_recovery,
     checks_rights,

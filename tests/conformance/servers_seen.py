@@ -93,12 +93,18 @@ class BadName(str):
         return b"\xff\xfe" + super().encode()
 
 
+KAFKA_CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+
+
 def kafka_batch(
-    records: Sequence[tuple[bytes | None, bytes, Sequence[tuple[str, bytes]]]], *, transaction: int | None = None
+    records: Sequence[tuple[bytes | None, bytes, Sequence[tuple[str, bytes]]]],
+    *,
+    transaction: int | None = None,
+    compression: str = "none",
 ) -> bytes:
     """One batch as it goes over the wire, of (key, value, headers); part of a `transaction` of that producer."""
-    producer = -1 if transaction is None else transaction
-    batch = _DefaultRecordBatchBuilderPy(2, 0, int(transaction is not None), producer, -1, -1, 1_000_000)
+    producer, codec = -1 if transaction is None else transaction, KAFKA_CODECS.index(compression)
+    batch = _DefaultRecordBatchBuilderPy(2, codec, int(transaction is not None), producer, -1, -1, 100_000_000)
     for offset, (key, value, headers) in enumerate(records):
         batch.append(offset, int(time.time() * 1_000), key, value, list(headers))
     return bytes(batch.build())

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from shared.broker.kafka.errors import LOST, failure, refusal
+from shared.broker.kafka.unpacking import unpack_within_bounds
 
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 250
@@ -30,6 +31,7 @@ class KafkaClients:
         self._servers = list(servers)
         self._client_name = client_name
         self._timeout_s = timeout_s
+        unpack_within_bounds()
 
     @asynccontextmanager
     async def asking(self, timeout_s: float | None = None) -> AsyncIterator[None]:

@@ -19,11 +19,18 @@ from shared.broker.batches import settle_as_retry
 from shared.broker.kafka.clients import GOODBYE_S, ended
 from shared.broker.kafka.errors import LOST
 from shared.broker.kafka.internals import client_of, consumed_offsets, stable_ends
-from shared.broker.kafka.unreadable import Record, TolerantReader, committed_positions, content_is_to_blame
+from shared.broker.kafka.unreadable import (
+    Record,
+    TolerantReader,
+    committed_positions,
+    content_is_to_blame,
+    weight_of,
+)
 
 _log = structlog.get_logger(__name__)
 
 _POLL_MS = 500
+_PORTION_RECORDS = 16
 _COMMIT_TIMEOUT_S = 5.0
 _RETRY_PAUSE_S = 1.0
 _FAILED_POLLS_MAX = 5
@@ -146,11 +153,27 @@ class KafkaConsumer:
             await asyncio.gather(stop, poll, return_exceptions=True)
 
     async def _poll(self) -> Sequence[Record]:
-        polled = await self._subscriber.consumer.getmany(timeout_ms=_POLL_MS, max_records=self._batch_max)
-        records = [record for partition in polled.values() for record in partition]
+        records = await self._portion(_POLL_MS, self._batch_max)
+        rebalances, weight = self._handover.rebalances, weight_of(records)
+        while records and len(records) < self._batch_max and weight < self._subscription.in_flight_bytes_max:
+            portion = await self._portion(
+                0, self._batch_max - len(records)
+            )  # what is here already: it never waits
+            if not portion or rebalances != self._handover.rebalances:
+                break
+            records += portion
+            weight += weight_of(portion)
+        if rebalances != self._handover.rebalances:
+            return ()  # but it did, for others' partitions: what was ours comes again
         if records:  # in this very step, or a rebalance could find us idle with records in hand
             self._handover.idle.clear()
         return records
+
+    async def _portion(self, timeout_ms: int, count_max: int) -> list[Record]:
+        """So few records that even large ones are not too much before they are weighed."""
+        wanted = min(_PORTION_RECORDS, count_max)
+        polled = await self._subscriber.consumer.getmany(timeout_ms=timeout_ms, max_records=wanted)
+        return [record for partition in polled.values() for record in partition]
 
     async def _recover(self) -> Sequence[Record]:
         """Go back to what is committed, and read on from there past what the client cannot read."""

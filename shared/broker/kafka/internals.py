@@ -6,17 +6,21 @@ says what is gone when that is raised.
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import sample
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.codec import _detect_xerial_stream
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record import default_records
+from aiokafka.record._crecords import default_records as compiled_default_records
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.util import decode_varint_py
@@ -27,6 +31,8 @@ _FETCH_WAIT_MS = 100
 _FETCH_BYTES_MAX = 16 * 1024 * 1024
 _PARTITION_BYTES_MAX = 1024 * 1024
 _READ_COMMITTED = 1
+_XERIAL_HEADER_BYTES = 16
+_XERIAL_SIZE = struct.Struct(">i")
 _PREFERRED_REPLICA_SINCE = 11
 """From this version on an answer names, just before the data, the replica that is preferred."""
 
@@ -125,11 +131,37 @@ def transaction_part(raw: bytes) -> TransactionPart | None:
     return TransactionPart(batch.producer_id, batch.base_offset, aborts)
 
 
+def is_intact(raw: bytes) -> bool:
+    """Whether the batch is, by its checksum, what its producer sent."""
+    return len(raw) >= _DefaultRecordBatchPy.HEADER_STRUCT.size and bool(_DefaultRecordBatchPy(raw).validate_crc())
+
+
 def _intact_batch(raw: bytes) -> _DefaultRecordBatchPy:
     batch = _DefaultRecordBatchPy(raw)
     if not batch.validate_crc():
         raise CorruptRecordException("wrong checksum")
     return batch
+
+
+def replace_unpackers(unpackers: Mapping[str, Callable[[Any], bytes]]) -> None:
+    """Have both halves of the parser unpack with these, by the name of the compression."""
+    for module in (default_records, compiled_default_records):
+        for name, unpack in unpackers.items():
+            setattr(module, f"{name}_decode", unpack)
+
+
+def snappy_blocks(packed: Any) -> Iterator[memoryview]:
+    """The blocks of what Java's library writes (a header, then each behind its length), or all as one."""
+    view = memoryview(packed)
+    if not _detect_xerial_stream(packed):
+        yield view
+        return
+    position = _XERIAL_HEADER_BYTES
+    while position < len(view):
+        (size,) = _XERIAL_SIZE.unpack_from(view, position)
+        position += _XERIAL_SIZE.size
+        yield view[position : position + size]
+        position += max(0, size)
 
 
 def tolerant_batch_records(raw: bytes) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from shared.broker.base import Subscription
 from shared.broker.kafka.internals import (
     Stored,
     fetch_stored_bytes,
+    is_intact,
     next_offset_of,
     tolerant_batch_records,
     transaction_part,
@@ -33,8 +34,10 @@ _log = structlog.get_logger(__name__)
 Record: TypeAlias = "ConsumerRecord[Any, Any]"
 
 READS_MAX = 3
-"""How often a damaged batch is read before it is given up: bytes damaged on their way come whole the next time."""
+"""How often a batch with a wrong checksum is read before it is given up: bytes that were damaged on their way come
+whole the next time. One that is intact is never read better than the first time."""
 
+_HEADER_BYTES = 80
 _MAGIC = 2
 _BATCH_START = struct.Struct(">qiib")  # base offset, length of what follows it, leader epoch, magic
 _BEFORE_LENGTH_COUNTS = 12
@@ -43,6 +46,16 @@ _BEFORE_LENGTH_COUNTS = 12
 def content_is_to_blame(error: Exception) -> bool:
     """Whether a poll failed for what it read; else the cluster, or the consumer, is in trouble."""
     return isinstance(error, ValueError | AssertionError | CorruptRecordException | UnsupportedCodecError)
+
+
+def weight_of(records: Sequence[Record]) -> int:
+    """About how many bytes of memory these take."""
+    return sum(
+        max(0, record.serialized_value_size)
+        + max(0, record.serialized_key_size)
+        + sum(len(name) + len(value or b"") + _HEADER_BYTES for name, value in record.headers)
+        for record in records
+    )
 
 
 async def committed_positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
@@ -57,21 +70,29 @@ class TolerantReader:
 
     def __init__(self, subscription: Subscription) -> None:
         self._queue = subscription.queue
+        self._bytes_max = subscription.in_flight_bytes_max
         self._refused: dict[TopicPartition, tuple[int, int]] = {}  # offset, how often
 
     async def read(
         self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], records_max: int
     ) -> tuple[list[Record], dict[TopicPartition, int]]:
-        """Up to `records_max` records from these positions on, as many of each partition, and where to go on in
-        each partition of which something was read, if only what nobody is given; the caller bounds the time."""
+        """Up to `records_max` records from these positions on, as many of each partition, until they weigh
+        `in_flight_bytes_max`; and where to go on in each partition of which something was read, if only what
+        nobody is given. The caller bounds the time."""
         fetched = await fetch_stored_bytes(consumer, positions)
         share = max(1, records_max // max(1, len(fetched)))
         records: list[Record] = []
         reached: dict[TopicPartition, int] = {}
+        weight = 0
         for partition, stored in fetched.items():
-            if len(records) < records_max:
-                reached[partition] = positions[partition]
-                records += islice(self.records(partition, stored, reached), share)
+            if len(records) == records_max or weight >= self._bytes_max:
+                break
+            reached[partition] = positions[partition]
+            for record in islice(self.records(partition, stored, reached), min(share, records_max - len(records))):
+                records.append(record)
+                weight += weight_of([record])
+                if weight >= self._bytes_max:
+                    break
         return records, reached
 
     def records(
@@ -90,7 +111,7 @@ class TolerantReader:
                         yield record
                 reached[partition] = max(position, next_offset_of(raw))
             except Exception as error:  # noqa: BLE001  damaged bytes fail in every way there is
-                if not self._given_up(partition, position):
+                if not is_intact(raw) and not self._given_up(partition, position):
                     _log.warning("kafka.unreadable", queue=self._queue, partition=partition, error=repr(error))
                     return
                 stand_in = _stand_in(partition, position, raw, next_offset, error)

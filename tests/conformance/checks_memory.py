@@ -1,0 +1,71 @@
+"""How much of what strangers send is held in memory at once: bounded in bytes, whatever it is packed in."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aio_pika import IncomingMessage
+from aiokafka import ConsumerRecord
+
+from shared.broker.base import Delivery, Message, Settlement, destination_name
+from shared.broker.unreadable import UNREADABLE
+from tests.conformance.harness import TYPE, Harness, assert_in_order, only_on, publish_all
+from tests.conformance.servers_seen import kafka_batch, publish_kafka_batches
+
+BOMB_BYTES = 40 * 1024 * 1024
+
+
+@only_on("kafka")
+async def check_a_batch_that_unpacks_to_too_much_is_put_aside_and_the_next_is_read(harness: Harness) -> None:
+    broker, recorder, subscription = await harness.broker(), harness.recorder(), harness.subscription()
+    await broker.subscribe(subscription, recorder)
+    bombs = [kafka_batch([(b"key", bytes(BOMB_BYTES), [])], compression=name) for name in ("gzip", "lz4", "zstd")]
+    bombs.append(kafka_batch([(b"key", bytes(20_000), [("", b"")] * 300_000)], compression="zstd"))
+    good = [kafka_batch([(b"key", b"good-%d" % number, [])], compression="zstd") for number in range(len(bombs))]
+    batches = [(0, batch) for pair in zip(bombs, good, strict=True) for batch in pair]
+    await publish_kafka_batches(harness.runtime, destination_name("kafka", harness.channel), batches)
+    expected = {b"good-%d" % number for number in range(len(bombs))}
+    await recorder.until(lambda: expected <= set(recorder.bodies), "what comes behind is read, none lost")
+    aside = [delivery for delivery in recorder.deliveries if UNREADABLE in delivery.headers]
+    assert len(aside) == len(bombs)
+    assert max(len(body) for body in recorder.bodies) < 1024 * 1024, "unpacked, and handed over"
+
+
+@only_on("kafka")
+async def check_large_messages_are_held_one_after_the_other(harness: Harness) -> None:
+    """However many may be in flight by their number."""
+    broker, recorder = await harness.broker(), harness.recorder()
+    subscription = harness.subscription(in_flight_bytes_max=1024 * 1024)
+    await broker.declare([], [subscription])
+    large = [
+        Message(harness.channel, TYPE, f"key-{number % 3}", b"key-%d:%06d" % (number % 3, number) + bytes(300_000))
+        for number in range(60)
+    ]
+    small = harness.messages(30, keys=3, prefix="small-")
+    await publish_all(broker, [*large, *small])
+    place = destination_name(harness.system, harness.channel)
+    weights: list[int] = []
+
+    async def weigh(batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        weights.append(held_in_memory(place))
+        return await recorder([replace(delivery, body=beginning(delivery.body), token=None) for delivery in batch])
+
+    await broker.subscribe(subscription, weigh)
+    await recorder.until_settled(replace(message, body=beginning(message.body)) for message in [*large, *small])
+    assert max(weights) < 8 * 1024 * 1024, f"held {max(weights)} bytes at once"
+    assert_in_order(recorder.bodies)
+    assert recorder.duplicates() == 0, "delivered twice"
+
+
+def beginning(body: bytes) -> bytes:
+    return body[:30].rstrip(b"\0")
+
+
+def held_in_memory(place: str) -> int:
+    """The bytes of all the bodies from this exchange or topic that the clients' objects in this process hold."""
+    held = gc.get_objects()
+    amqp = [one for one in held if isinstance(one, IncomingMessage) and one.exchange == place]
+    records = [one for one in held if isinstance(one, ConsumerRecord) and one.topic == place]
+    return sum(len(one.body) for one in amqp) + sum(len(one.value or b"") for one in records)
