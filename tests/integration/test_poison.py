@@ -80,7 +80,9 @@ async def test_headers_that_fill_a_frame_stop_nobody_whatever_their_names(rabbit
     """Under our own names they would be written on letters and receipts; thousands of short ones leave no room."""
     await rabbit_world.publisher()
     place = rabbit_world.runtime, f"{rabbit_world.channel}.events", TYPE
-    worst = [{name: FRAME_FULL} for name in (FIRST_FAILED_AT, LETTER_ID, REDRIVE, ERROR_STACK, "their-own")]
+    worst: list[dict[str, object]] = [
+        {name: FRAME_FULL} for name in (FIRST_FAILED_AT, LETTER_ID, REDRIVE, ERROR_STACK, "their-own")
+    ]
     worst += [{f"{number:04}": "" for number in range(11_500)}, {f"{number:04}": True for number in range(15_000)}]
     for number, headers in enumerate(worst):
         await publish_amqp(*place, b"no event", headers)
