@@ -272,6 +272,7 @@ OTHER_NAMES = frozenset(
         "RABBIT_COOKIE",
         "RABBIT_PASSWORD",
         "REDIS_PASSWORD",
+        "SUPERVISORD",
         "TEST_SERVERS",
     )
 )

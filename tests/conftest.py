@@ -15,15 +15,20 @@ from xdist.workermanage import NodeManager
 
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.native.install.install import ensure_installed
+from deploy.native.supervision import SUPERVISORD_VARIABLE
 from deploy.progress import Steps
 from deploy.topology import SERVERS
 from tests import scheduling
 from tests.conformance.matrix import pytest_runtest_logreport, pytest_terminal_summary
+from tests.preloaded import SUPERVISORD
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 # Kafka is started some twenty times and lives for minutes: compiled with less effort it needs half the CPU.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+# Services are forked from a supervisord that has imported what they need: a start costs a tenth. What runs in
+# another checkout is started as ever; so is everything with TANDEM_SUPERVISORD= (empty).
+os.environ.setdefault(SUPERVISORD_VARIABLE, str(SUPERVISORD))
 
 WORKER_EXIT_S = 30
 """When a run is interrupted each worker still stops its servers and removes their data."""

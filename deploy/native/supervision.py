@@ -22,6 +22,7 @@ from deploy.native.program import Program, group_config, main_config, script, sc
 from deploy.native.site import Site, write_secret
 
 INSTANCE_VARIABLE = "TANDEM_INSTANCE_ROOT"  # marks every process of ours, to find what got away
+SUPERVISORD_VARIABLE = "TANDEM_SUPERVISORD"  # another program that does what supervisord does: the tests' own
 _START_TIMEOUT_S = 15.0
 
 
@@ -52,7 +53,7 @@ class Supervisor:
             stale.unlink()
         self._site.control_socket.unlink(missing_ok=True)
         done = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._main_config)],
+            [sys.executable, *_supervisord(), "-c", str(self._main_config)],
             cwd=self._site.programs,
             env={**of_children(), INSTANCE_VARIABLE: str(self._site.root)},
             umask=UMASK,
@@ -191,6 +192,11 @@ class Supervisor:
             return process.environ().get(INSTANCE_VARIABLE) == str(self._site.root)
         except (psutil.Error, OSError):
             return False
+
+
+def _supervisord() -> list[str]:
+    program = os.environ.get(SUPERVISORD_VARIABLE)
+    return [program] if program else ["-m", "supervisor.supervisord"]
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
@@ -17,8 +16,8 @@ import httpx
 import orjson
 
 from deploy.native.ports import BLOCK_SIZE, Ports
-from deploy.paths import REPOSITORY
 from shared.migrate import migrate
+from tests.forked import fork
 from tests.integration.world import SUBSCRIBER, World, eventually
 
 DATABASE = "integration_dead_letter"
@@ -143,20 +142,11 @@ async def webhook() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
 async def _replica(values: dict[str, Any], more: Mapping[str, str]) -> AsyncIterator[None]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TANDEM_")} | dict(more)
     environment |= {f"TANDEM_{name.upper()}": str(value) for name, value in values.items()}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.dead_letter.app",
-        env=environment, cwd=REPOSITORY, stdout=sys.stderr, stderr=sys.stderr,
-    )  # fmt: skip
+    process = await fork("services.dead_letter.app", environment=environment)
     try:
         yield
     finally:
-        if process.returncode is None:
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 30)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await process.end()
 
 
 async def _ready(letters: Letters, url: str) -> bool:

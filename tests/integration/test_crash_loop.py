@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 import orjson
@@ -11,11 +10,13 @@ import pytest
 
 from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
+from tests.forked import Forked, fork
 from tests.integration.dying import KILLER
 from tests.integration.world import World, happened, keys_of
 
 DELIVERIES_MAX = 2
 NEIGHBOURS = 40
+WAIT_S = 240.0
 
 
 @pytest.mark.timeout(300)
@@ -35,7 +36,7 @@ async def test_an_event_that_kills_its_process_is_parked_and_its_neighbours_take
     process = await start(world)
     try:
         while not settled.done():
-            ended = asyncio.create_task(process.wait())
+            ended = asyncio.create_task(process.wait(WAIT_S))
             await asyncio.wait({ended, settled}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done() and not settled.done():
                 assert process.returncode == 9, "it did not die of the event"
@@ -47,9 +48,8 @@ async def test_an_event_that_kills_its_process_is_parked_and_its_neighbours_take
         await world.await_effects(NEIGHBOURS)
     finally:
         settled.cancel()
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        process.kill()
+        await process.wait(WAIT_S)
     assert deaths >= DELIVERIES_MAX, "it was not given the deliveries that it may have"
     assert Envelope.decode(letter.body).id == killer.id
     assert letter.headers[dead_letter.ERROR_TYPE] == "AttemptsExhaustedError"
@@ -60,8 +60,6 @@ async def test_an_event_that_kills_its_process_is_parked_and_its_neighbours_take
     assert len(await world.dead_letters()) == 1
 
 
-async def start(world: World) -> asyncio.subprocess.Process:
+async def start(world: World) -> Forked:
     values = orjson.dumps(world.setting_values())
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.dying", world.channel, values.decode()
-    )
+    return await fork("tests.integration.dying", world.channel, values.decode())

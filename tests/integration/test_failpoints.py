@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import sys
 
 import orjson
 import pytest
 
 from shared.failpoints import AFTER_COMMIT, AFTER_EFFECT, BEFORE_EFFECT
+from tests.forked import fork
 from tests.integration.world import World, happened
 
 EVENTS = 10
@@ -21,15 +20,12 @@ async def test_a_consumer_that_dies_there_leaves_one_effect_of_each_event(rabbit
     world = rabbit_world
     world.default_overrides.update(heartbeat_interval_s=0.5, heartbeat_ttl_s=2.0)
     await world.publish(*(happened(number) for number in range(EVENTS)))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.dying", world.channel,
-        orjson.dumps(world.setting_values(failpoints=f"{place}=kill")).decode(),
-    )  # fmt: skip
+    values = orjson.dumps(world.setting_values(failpoints=f"{place}=kill"))
+    process = await fork("tests.integration.dying", world.channel, values.decode())
     try:
-        assert await asyncio.wait_for(process.wait(), 120) == -signal.SIGKILL
+        assert await process.wait(120) == -signal.SIGKILL
     finally:
-        if process.returncode is None:
-            process.kill()
+        process.kill()
     committed = len(await world.effects())
     assert (committed > 0) == (place == AFTER_COMMIT), "it died somewhere else"
     async with world.consumer():

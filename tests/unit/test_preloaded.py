@@ -1,0 +1,99 @@
+"""A forked process is what `python -m MODULE` would have been, and only what is ours is forked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.native.program import Program, script
+from deploy.paths import REPOSITORY
+from tests.preloaded import PRELOADED, Start, read_script
+
+SERVICE = [sys.executable, "-m", "services.order.app", "two words"]
+MODULE = """
+import json, os, signal, sys
+print(json.dumps({
+    "arguments": sys.argv[1:], "directory": os.getcwd(), "environment": dict(os.environ), "name": __name__,
+    "handled": [int(n) for n in signal.valid_signals() if callable(signal.getsignal(n))],
+    "ignored": [int(n) for n in signal.valid_signals() if signal.getsignal(n) == signal.SIG_IGN],
+    "path": sys.path[0] in ("", os.getcwd()),
+}))
+print("said", file=sys.stderr)
+raise SystemExit(7)
+"""
+FORKING = """
+import os, signal, sys
+from tests.preloaded import Start, become
+signal.signal(signal.SIGTERM, lambda *_: None)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+child = os.fork()
+if child == 0:
+    become(Start(sys.argv[1], {"A": "1"}, "told", ("x", "y z")), {"A": "0", "B": "2", "PATH": os.environ["PATH"]})
+_, status = os.waitpid(child, 0)
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_program_of_ours_is_read_as_its_script_says() -> None:
+    program = Program("order", SERVICE, {"TANDEM_A": 'it\'s 100 % "so"\nindeed', "TANDEM_B": ""})
+    assert read_script(script(program)) == Start(
+        str(REPOSITORY), dict(program.environment), "services.order.app", ("two words",)
+    )
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        Program("redis", ["redis-server", "-m", "services.order.app"]),
+        Program("watch", [sys.executable, "-m", "deploy.watch"]),
+        Program("other-python", ["/usr/bin/python3", "-m", "services.order.app"]),
+        Program("other-checkout", SERVICE, directory=Path("/elsewhere")),
+        Program("not-tied", SERVICE, die_with_supervisor=None),
+        Program("killed", SERVICE, die_with_supervisor="KILL"),
+    ],
+    ids=lambda program: program.name,
+)
+def test_what_is_not_ours_is_started_as_ever(program: Program) -> None:
+    assert read_script(script(program)) is None
+
+
+def test_a_forked_process_is_as_if_it_had_been_started(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text(MODULE)
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"}
+
+    def run(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    started = run("-m", "told", "x", "y z", A="1", B="2")
+    forked = run("-c", FORKING, str(tmp_path))
+    assert (forked.returncode, forked.stderr) == (started.returncode, started.stderr) == (7, "said\n")
+    as_forked, as_started = json.loads(forked.stdout), json.loads(started.stdout)
+    assert as_forked.pop("environment") == {"A": "1", "B": "2", "PATH": os.environ["PATH"]}
+    del as_started["environment"]
+    assert as_forked == as_started
+    assert as_forked["handled"] == [signal.SIGINT]
+
+
+def test_what_is_preloaded_is_there() -> None:
+    missing = [name for name in PRELOADED if not _exists(name)]
+    assert missing == []
+
+
+def _exists(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
