@@ -221,7 +221,8 @@ class Settings(BaseSettings):
     """The sender of every mail."""
 
     otlp_dir: Path | None = None
-    """The directory to which spans and metrics are written as OTLP JSON lines; unset, they are not written."""
+    """The directory to which spans and metrics are written as OTLP JSON lines, the newest 30 MB of both for each
+    process; unset, they are not written."""
     otlp_endpoint: str | None = None
     """The OTLP/HTTP endpoint to which spans are sent, such as `http://127.0.0.1:4318`; unset, to none."""
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0

@@ -7,6 +7,7 @@ times in nanoseconds as decimal strings.
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Found:
 
 
 def find_in_files(directory: Path, wanted: str) -> Found:
-    """Look in `traces-*.jsonl` for a trace id, or for any id that is a span's attribute value.
+    """Look in `traces-*.jsonl` and the older ones beside them for a trace id, or for an attribute's value.
 
     Raises DeployError when it occurs nowhere.
     """
@@ -114,8 +115,8 @@ def _by_trace(spans: Iterable[Span], wanted: Collection[str]) -> dict[str, list[
 def _spans(directory: Path, needles: Collection[str]) -> Iterator[Span]:
     """Spans of the lines in which one of the texts occurs: most lines need not be parsed."""
     pattern = re.compile(b"|".join(re.escape(needle.encode()) for needle in needles))
-    for path in sorted(directory.glob("traces-*.jsonl")):
-        with path.open("rb") as lines:
+    for path in sorted(directory.glob("traces-*.jsonl*")):
+        with suppress(FileNotFoundError), path.open("rb") as lines:  # it has just become another's predecessor
             for line in lines:
                 if pattern.search(line):
                     yield from parse_line(line)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
@@ -22,6 +22,7 @@ from opentelemetry.trace import Tracer
 from shared.errors import ConfigurationError
 from shared.settings import Settings
 from shared.telemetry.conventions import SCHEMA_URL
+from shared.telemetry.files import RotatingLines
 
 _SCOPE = "tandem"
 _OTLP_TIMEOUT_S = 3.0
@@ -56,7 +57,6 @@ class Provider:
         )
         readers = [_prometheus_reader()]
         if settings.otlp_dir is not None:
-            settings.otlp_dir.mkdir(parents=True, exist_ok=True)
             self._tracers.add_span_processor(_span_files(settings.otlp_dir, process))
             readers.append(_metric_files(settings.otlp_dir, process, settings.metrics_interval_s))
         if settings.otlp_endpoint is not None:
@@ -90,13 +90,15 @@ class Provider:
 def _span_files(directory: Path, process: str) -> BatchSpanProcessor:
     from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
 
-    return _in_batches(FileSpanExporter(directory / f"traces-{process}.jsonl"))
+    lines = RotatingLines(directory / f"traces-{process}.jsonl")
+    return _in_batches(FileSpanExporter(stream=cast("IO[str]", lines)))
 
 
 def _metric_files(directory: Path, process: str, interval_s: float) -> MetricReader:
     from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
 
-    exporter = FileMetricExporter(directory / f"metrics-{process}.jsonl")
+    lines = RotatingLines(directory / f"metrics-{process}.jsonl")
+    exporter = FileMetricExporter(stream=cast("IO[str]", lines))
     return PeriodicExportingMetricReader(exporter, interval_s * 1_000)
 
 
