@@ -221,7 +221,7 @@ class Settings(BaseSettings):
     """The sender of every mail."""
 
     otlp_dir: Path | None = None
-    """The directory to which spans and metrics are written as OTLP JSON lines, the newest 30 MB of both for each
+    """The directory to which spans and metrics are written as OTLP JSON lines, of each the newest 30 MB of a
     process; unset, they are not written."""
     otlp_endpoint: str | None = None
     """The OTLP/HTTP endpoint to which spans are sent, such as `http://127.0.0.1:4318`; unset, to none."""

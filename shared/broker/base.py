@@ -14,6 +14,12 @@ from typing import Any, Protocol, Self
 
 from pydantic import BaseModel
 
+HOW_TO_GO_ON = (
+    "go on with the settings that it was made with; docs/operating.md says under “Changing what queues and topics "
+    "were made with” how to change it and lose nothing that waits"
+)
+"""Ends the refusal of a queue or topic that is there and is not as the settings say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -11,6 +12,8 @@ import aiokafka.errors
 import aiormq.exceptions
 import pytest
 
+from deploy.paths import REPOSITORY
+from shared.broker.base import HOW_TO_GO_ON
 from shared.broker.kafka import errors as kafka
 from shared.broker.rabbit import errors as rabbit
 from shared.errors import ConfigurationError, PermanentError, TandemError, UnavailableError, UnroutableError
@@ -96,3 +99,11 @@ def test_only_what_will_not_pass_stops_a_process_that_starts_on_rabbitmq(error: 
 
 def test_what_nobody_wants_is_told_apart() -> None:
     assert rabbit.ERRORS[aiormq.exceptions.PublishError] is UnroutableError
+
+
+def test_the_refusal_of_a_queue_that_is_made_otherwise_says_how_to_go_on_and_that_is_there() -> None:
+    said = str(rabbit.refusal(aiormq.exceptions.ChannelPreconditionFailed("inequivalent arg 'x-message-ttl'")))
+    assert "x-message-ttl" in said
+    assert said.endswith(HOW_TO_GO_ON)
+    [title] = re.findall("“(.*)”", HOW_TO_GO_ON)
+    assert f"\n## {title}\n" in (REPOSITORY / "docs" / "operating.md").read_text()

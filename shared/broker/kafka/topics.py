@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from shared.broker.base import BODY_BYTES_MAX, Subscription, destination_name
+from shared.broker.base import BODY_BYTES_MAX, HOW_TO_GO_ON, Subscription, destination_name
 from shared.errors import ConfigurationError
 from shared.settings import Settings
 
@@ -122,14 +122,16 @@ async def _with_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> dict[st
 async def _require_same(admin: AIOKafkaAdminClient, topic: NewTopic, partitions: int) -> None:
     if partitions != topic.num_partitions:
         raise ConfigurationError(
-            f"Kafka's topic {topic.name} has {partitions} partitions, the settings say {topic.num_partitions}"
+            f"Kafka's topic {topic.name} has {partitions} partitions, the settings say {topic.num_partitions}: "
+            f"{HOW_TO_GO_ON}"
         )
     there = await _options(admin, topic.name)
     wanted = topic.topic_configs
     others = {option: there.get(option) for option in wanted if there.get(option) != wanted[option]}
     for option in sorted(others.keys() - _UNSET_BEFORE):
         raise ConfigurationError(
-            f"Kafka's topic {topic.name} has {option}={others[option]}, the settings say {wanted[option]}"
+            f"Kafka's topic {topic.name} has {option}={others[option]}, the settings say {wanted[option]}: "
+            f"{HOW_TO_GO_ON}"
         )
     if others:
         await _give(admin, topic)

@@ -14,6 +14,7 @@ from typing import Final
 from aio_pika.exceptions import MessageProcessError, QueueEmpty
 from aiormq import exceptions as amqp
 
+from shared.broker.base import HOW_TO_GO_ON
 from shared.errors import ConfigurationError, TandemError, UnavailableError, UnroutableError
 
 LOST = (amqp.AMQPError, ConnectionError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
@@ -74,7 +75,7 @@ def refusal(error: Exception) -> TandemError:
     if meaning(error) is not ConfigurationError:
         return unavailable(error)
     if isinstance(error, amqp.ChannelPreconditionFailed):
-        return ConfigurationError(f"RabbitMQ has it with other arguments: {error}")
+        return ConfigurationError(f"RabbitMQ has it with other arguments: {error}: {HOW_TO_GO_ON}")
     return ConfigurationError(f"RabbitMQ refuses: {error}")
 
 
