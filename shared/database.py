@@ -139,12 +139,15 @@ class Database:
                 yield connection
 
     async def ping(self) -> None:
-        """Raises `UnavailableError` when no query can be answered within the timeout."""
+        """Raises `UnavailableError` when no transaction is begun within the timeout, or none that may write: a
+        standby answers questions, too, and so does a server that protects what is left of its disk."""
         try:
             async with asyncio.timeout(min(2.0, self._timeout_s)), self.transaction() as connection:
-                await connection.execute(text("select 1"))
+                read_only = await connection.scalar(text("show transaction_read_only"))
         except TimeoutError as error:
             raise UnavailableError("PostgreSQL: no answer in time") from error
+        if read_only == "on":
+            raise UnavailableError("PostgreSQL: takes no writes")
 
     async def close(self) -> None:
         """Close the pool's connections."""

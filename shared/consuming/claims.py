@@ -33,7 +33,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from shared import cancellation
 from shared.envelope import Envelope
@@ -96,6 +96,9 @@ for _, key in ipairs(cjson.decode(ARGV[1])) do
   end
 end
 """
+
+
+_PROBE_MS = 5_000
 
 
 class ClaimState(StrEnum):
@@ -206,17 +209,21 @@ class Claims:
         self, script: AsyncScript, subscriber: str, events: Sequence[Envelope], *arguments: str | int
     ) -> Any:
         keys = [f"tandem:claim:{subscriber}:{event.identity}" for event in events]
+        return await self._run_on(script, keys, *arguments)
+
+    async def _run_on(self, script: AsyncScript, keys: Sequence[str], *arguments: str | int) -> Any:
         try:
             return await script(args=(orjson.dumps(keys), *arguments))
         except (RedisError, OSError, TimeoutError) as error:
+            if isinstance(error, ReadOnlyError):
+                # A primary that became a replica keeps its connections. New ones go to where its name leads now.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             raise UnavailableError(f"Redis: {error}") from error
 
     async def ping(self) -> None:
-        """Ask Redis for a sign of life; raises `UnavailableError` when it gives none."""
-        try:
-            await self._redis.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise UnavailableError(f"Redis: {error}") from error
+        """Claim something, as batches are claimed. Raises `UnavailableError` when Redis does not answer in time or
+        does not let it: one that is full, or a replica, answers a `PING` all the same."""
+        await self._run_on(self._claim_script, [f"tandem:probe:{self.owner}"], self.owner, _PROBE_MS)
 
     async def close(self) -> None:
         """Close the connections to Redis."""

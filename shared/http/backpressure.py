@@ -30,6 +30,13 @@ class OutboxGate:
         self._database = database
         self._rows_max = rows_max
 
+    @property
+    def problem(self) -> str | None:
+        """Why requests are turned away, for a person; None while they are not."""
+        if not self.closed:
+            return None
+        return f"{self._rows_max} events wait to be published: requests that change state get 503"
+
     async def run(self) -> None:
         """Look again and again; never returns by itself. While PostgreSQL is away the last answer stands."""
         while True:

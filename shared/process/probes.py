@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,11 +13,9 @@ from shared import __version__
 from shared.consuming import Subscriber
 from shared.errors import UnavailableError
 from shared.process.parts import Parts
+from shared.process.readiness import Question
 from shared.process.service import Service
 from shared.telemetry import prometheus_page
-
-_TIMEOUT_S = 3.0
-_NOT_NEEDED = frozenset({"redis"})
 
 
 class Probes:
@@ -33,6 +31,16 @@ class Probes:
         self._parts = parts
         self._subscribers = subscribers
         self._connected = connected
+        self._questions = {
+            "postgres": Question(parts.database.ping),
+            "redis": Question(parts.claims.ping),
+            parts.settings.broker: Question(self._broker_ready),
+        }
+        roles = parts.settings.roles
+        # Where requests are served, the outbox takes their events until the broker is back; an inbox holds without
+        # Redis. A stream stands still without its broker, and so does a relay that does nothing else.
+        outbox_takes_events = "api" in roles and "consumer" not in roles
+        self._not_needed = {"redis", parts.settings.broker} if outbox_takes_events else {"redis"}
 
     def routes(self) -> list[BaseRoute]:
         """The four routes; GET and HEAD only."""
@@ -44,25 +52,27 @@ class Probes:
         ]
 
     async def _ready(self, _request: Request) -> Response:
-        """200 when the process can do its work, else 503; the body says for each dependency whether and why not.
+        """200 when the process can do the work of its roles, else 503; the body says for each dependency whether
+        and why not.
 
         `degraded` names what is away and not needed, with the reason: without Redis the inbox alone keeps every
-        effect single, slower. What stops a stream (a queue that is missing, an event that is not settled) is among
-        the broker's problems; what is not as it was declared, and works, is degraded.
+        effect single, slower; without its broker a process that serves requests keeps their events in the outbox.
+        What stops a stream (a queue that is missing, an event that is not settled) is among the broker's problems;
+        what is not as it was declared, and works, is degraded.
         """
         parts = self._parts
-        names = ("postgres", "redis", parts.settings.broker)
-        checks = (parts.database.ping(), parts.claims.ping(), self._broker_ready())
-        results = await asyncio.gather(*(_within(check) for check in checks))
-        problems = {name: problem for name, problem in zip(names, results, strict=True) if problem is not None}
+        results = await asyncio.gather(*(question.problem() for question in self._questions.values()))
+        problems = {name: found for name, found in zip(self._questions, results, strict=True) if found is not None}
         dependencies = {
             name: {"ready": name not in problems} | ({"problem": problems[name]} if name in problems else {})
-            for name in names
+            for name in self._questions
         }
-        degraded = {name: problem for name, problem in problems.items() if name in _NOT_NEEDED}
+        degraded = {name: problem for name, problem in problems.items() if name in self._not_needed}
         ready = problems.keys() <= degraded.keys()
         degraded |= parts.circuit_breakers.problems()
         degraded |= {name: trouble.reason for name, trouble in parts.broker.troubles.items() if not trouble.stops}
+        if parts.outbox_gate.problem is not None:
+            degraded["outbox"] = parts.outbox_gate.problem
         document = {"ready": ready, "degraded": degraded, "dependencies": dependencies}
         return JSONResponse(document, status_code=200 if ready else 503)
 
@@ -86,12 +96,3 @@ async def _live(_request: Request) -> Response:
 async def _metrics(_request: Request) -> Response:
     body, content_type = prometheus_page()
     return Response(body, media_type=content_type)
-
-
-async def _within(check: Awaitable[None]) -> str | None:
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            await check
-    except (UnavailableError, TimeoutError) as error:
-        return str(error) or "no answer in time"
-    return None
