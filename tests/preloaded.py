@@ -69,7 +69,7 @@ def read_script(text: str) -> Start | None:
     if words[last + 1 : last + 1 + len(prefix)] != prefix:
         return None
     module, *arguments = words[last + 1 + len(prefix) :]
-    if not module.startswith(("services.", "examples.")) or words[2] != str(REPOSITORY):
+    if not module.startswith(("services.", "examples.", "tests.")) or words[2] != str(REPOSITORY):
         return None
     exports = [word for before, word in pairwise(words[:last]) if before == "export"]
     environment = dict(export.split("=", 1) for export in exports)
