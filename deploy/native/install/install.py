@@ -196,17 +196,12 @@ def _open_to_all(chroot: Path) -> None:
 
 def _debootstrap(directory: Path) -> None:
     log = cache_root() / "rabbitmq-install.log"
-    # In a mount namespace of its own, so that what debootstrap mounts is gone however it ends.
-    command = [
-        "unshare",
-        "--mount",
-        "debootstrap",
-        "--variant=minbase",
-        "--include=rabbitmq-server",
-        "testing",
-    ]
+    # In a mount namespace of its own, so that what debootstrap mounts is gone however it ends. There the directory
+    # is /mnt: debootstrap fails in one whose name has a blank.
+    command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /mnt && exec debootstrap "$@"', str(directory)]
+    options = ["--variant=minbase", "--include=rabbitmq-server", "testing", "/mnt"]
     run(
-        as_root([*command, str(directory), *_debian_mirror()]),
+        as_root([*command, *options, *_debian_mirror()]),
         what=f"installing RabbitMQ with debootstrap (its log is {log})",
         timeout_s=_DOWNLOAD_TIMEOUT_S,
         log=log,
