@@ -14,6 +14,7 @@ from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS
 from services.notification.app import SERVICE as NOTIFICATION
 from shared.errors import ConfigurationError
 from shared.process.process import Process
+from shared.process.server import run
 from shared.settings import Settings, require_known, require_subscriptions
 from tests.unit.unserved import unserved
 
@@ -219,6 +220,31 @@ def test_a_process_refuses_the_limit_of_a_subscription_that_its_own_subscribers_
         return
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         Process(NOTIFICATION, parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TANDEM_BATCHMAX", "5", "TANDEM_BATCHMAX is no setting, did you mean TANDEM_BATCH_MAX?"),
+        ("TANDEM_DELAY_MAX_S", "inf", "TANDEM_DELAY_MAX_S: Input should be a finite number"),
+        ("TANDEM_RATE_LIMIT_PER_S", "mail.oder=5", "there is no subscription mail.oder, did you mean mail.order?"),
+    ],
+)
+def test_a_process_with_a_bad_setting_says_so_in_one_line_and_ends_with_78(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, said: str
+) -> None:
+    monkeypatch.setattr("shared.telemetry.logs.configure", lambda *_: None)  # it is this process's logging
+    for field, good in GOOD.items():
+        monkeypatch.setenv(f"TANDEM_{field.upper()}", str(good))
+    monkeypatch.setenv("TANDEM_SMTP_URL", "smtp://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+
+    assert run(NOTIFICATION) == 78
+
+    told = capsys.readouterr().err
+    assert told.startswith("notification: bad settings: ")
+    assert told.endswith(f"{said}\n")
+    assert told.count("\n") == 1
 
 
 def test_several_contradictions_are_told_at_once() -> None:
