@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import structlog
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
@@ -153,12 +153,11 @@ class KafkaConsumer:
             await asyncio.gather(stop, poll, return_exceptions=True)
 
     async def _poll(self) -> Sequence[Record]:
-        records = await self._portion(_POLL_MS, self._batch_max)
+        records = await _portion(self._subscriber.consumer, _POLL_MS, self._batch_max)
         rebalances, weight = self._handover.rebalances, weight_of(records)
         while records and len(records) < self._batch_max and weight < self._subscription.in_flight_bytes_max:
-            portion = await self._portion(
-                0, self._batch_max - len(records)
-            )  # what is here already: it never waits
+            # What is here already: it never waits.
+            portion = await _portion(self._subscriber.consumer, 0, self._batch_max - len(records))
             if not portion or rebalances != self._handover.rebalances:
                 break
             records += portion
@@ -168,12 +167,6 @@ class KafkaConsumer:
         if records:  # in this very step, or a rebalance could find us idle with records in hand
             self._handover.idle.clear()
         return records
-
-    async def _portion(self, timeout_ms: int, count_max: int) -> list[Record]:
-        """So few records that even large ones are not too much before they are weighed."""
-        wanted = min(_PORTION_RECORDS, count_max)
-        polled = await self._subscriber.consumer.getmany(timeout_ms=timeout_ms, max_records=wanted)
-        return [record for partition in polled.values() for record in partition]
 
     async def _recover(self) -> Sequence[Record]:
         """Go back to what is committed, and read on from there past what the client cannot read."""
@@ -262,6 +255,12 @@ class KafkaConsumer:
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
+
+
+async def _portion(consumer: AIOKafkaConsumer, timeout_ms: int, count_max: int) -> list[Record]:
+    """So few records that even large ones are not too much before they are weighed."""
+    polled = await consumer.getmany(timeout_ms=timeout_ms, max_records=min(_PORTION_RECORDS, count_max))
+    return [record for partition in polled.values() for record in partition]
 
 
 def text_headers(record: Record) -> dict[str, str]:

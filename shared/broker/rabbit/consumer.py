@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -21,6 +19,7 @@ from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
 from shared.broker.rabbit.connection import say_goodbye
 from shared.broker.rabbit.errors import LOST
+from shared.broker.rabbit.window import Held, Window
 
 _log = structlog.get_logger(__name__)
 
@@ -30,19 +29,6 @@ _DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
 _GATHER_WAIT_S = 0.003
 _BUSY_BATCH = 32
 _RETRY_PAUSE_S = 1.0
-
-
-@dataclass(slots=True)
-class _Held:
-    """A message and the channel that it came by; aio-pika refuses to tell once that channel is closed."""
-
-    raw: AbstractIncomingMessage
-    channel: Any
-
-    @property
-    def stale(self) -> bool:
-        """Its channel is gone, so the broker has put it back in the queue."""
-        return bool(self.channel.is_closed)
 
 
 class RabbitConsumer:
@@ -58,8 +44,9 @@ class RabbitConsumer:
         self.queue = queue or subscription.queue
         self._handler = handler
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
-        self._waiting: deque[_Held] = deque()
-        self._unsettled: list[_Held] = []
+        # A dead-letter queue has as many active consumers as there are replicas.
+        ordered = subscription.ordered and queue is None
+        self._window = Window(subscription.in_flight_bytes_max, ordered=ordered)
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
         self._channel: AbstractChannel | None = None
@@ -97,8 +84,7 @@ class RabbitConsumer:
             await self._consume(self._channel)
             cut_off = False
         self._cut_off = cut_off
-        in_hand = any(not held.stale for held in (*self._unsettled, *self._waiting))
-        return self._settled if in_hand or (ready and consumers <= 1) else None
+        return self._settled if self._window.unsettled() or (ready and consumers <= 1) else None
 
     async def stop(self, grace_s: float) -> None:
         """Stop pulling, let the running batch settle within `grace_s`, give back what waits."""
@@ -116,16 +102,16 @@ class RabbitConsumer:
 
     async def _give_back(self) -> None:
         """Return what is unsettled with a nack: closing the channel alone would count as a failed delivery."""
-        unsettled = [held.raw for held in (*self._unsettled, *self._waiting) if not held.stale]
+        unsettled = self._window.unsettled()
         if unsettled:
-            newest = max(unsettled, key=lambda raw: raw.delivery_tag or 0)
-            await say_goodbye(newest.nack(multiple=True, requeue=True))
-        self._unsettled.clear()
-        self._waiting.clear()
+            newest = max(unsettled, key=lambda held: held.tag)
+            await say_goodbye(newest.channel.basic_nack(newest.tag, multiple=True, requeue=True))
+        self._window.clear()
 
     async def _arrive(self, raw: AbstractIncomingMessage) -> None:
-        self._waiting.append(_Held(raw, raw.channel))
-        self._arrived.set()
+        self._window.arrive(Held.of(raw))
+        if self._window.waiting:
+            self._arrived.set()
 
     async def _work(self) -> None:
         last_count = 0
@@ -141,37 +127,44 @@ class RabbitConsumer:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
 
-    async def _gather(self, last_count: int) -> list[_Held]:
+    async def _gather(self, last_count: int) -> list[Held]:
         """What is ready now, up to a batch; a few milliseconds more while the stream is dense."""
-        await self._arrived.wait()
-        if last_count >= _BUSY_BATCH and len(self._waiting) < self._batch_max:
+        if self._window.incomplete:
+            await self._recall()
+        else:
+            await self._arrived.wait()
+        if last_count >= _BUSY_BATCH and self._window.waiting < self._batch_max:
             await asyncio.sleep(_GATHER_WAIT_S)
-        batch: list[_Held] = []
-        while self._waiting and len(batch) < self._batch_max:
-            held = self._waiting.popleft()
-            if not held.stale:
-                batch.append(held)
-        if not self._waiting and not self._stopping.is_set():
+        batch = self._window.take(self._batch_max)
+        if not self._window.waiting and not self._stopping.is_set():
             self._arrived.clear()
-        self._unsettled = batch
         return batch
 
-    async def _work_off(self, batch: list[_Held]) -> bool:
+    async def _recall(self) -> None:
+        """Have the broker send again what there is room for, and wait until something is here, bounded."""
+        with contextlib.suppress(*LOST):  # then its channel is gone, and they come again by another
+            for place in self._window.recall():
+                await place.channel.basic_nack(place.tag, requeue=True)
+        try:
+            await asyncio.wait_for(self._arrived.wait(), self._window.patience_s)
+        except TimeoutError:
+            self._window.forget_recalled()
+
+    async def _work_off(self, batch: list[Held]) -> bool:
         """Hand a batch over and settle it; True when something is to be retried after a pause."""
         deliveries = [_delivery(held.raw, self._subscription.channel, self.queue) for held in batch]
         settlements = await settle_as_retry(self._handler, deliveries)
         kept = [held for held, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
         failed = 0
-        for raw, multiple, count in _acknowledgements(batch, settlements):
+        for raw, multiple, count in _acknowledgements(batch, settlements, self._window):
             try:
                 await raw.ack(multiple=multiple)
                 self._settled += count
             except LOST:
                 failed += count
-        self._waiting.extendleft(reversed(kept))
+        self._window.settled(kept)
         if kept:
             self._arrived.set()
-        self._unsettled = []
         if failed:
             self.settlement_failures += failed
             _log.warning("rabbit.settlement_failed", queue=self.queue, count=failed)
@@ -179,22 +172,25 @@ class RabbitConsumer:
 
 
 def _acknowledgements(
-    batch: Sequence[_Held], settlements: Sequence[Settlement]
+    batch: Sequence[Held], settlements: Sequence[Settlement], window: Window
 ) -> list[tuple[AbstractIncomingMessage, bool, int]]:
     """The acks to send as (message, multiple, how many it settles).
 
     One `ack(multiple)` per channel, up to the first message that is to be retried: it covers every older tag
     of its channel, and those are settled, since batches are handed over in the order of tags. One by one
-    behind that.
+    behind that; and behind the first message that is older and waits, since it was given back and came again.
     """
     covering: dict[int, tuple[AbstractIncomingMessage, int]] = {}
     single: list[AbstractIncomingMessage] = []
     retried: set[int] = set()
+    older: dict[int, float] = {}
     for held, settlement in zip(batch, settlements, strict=True):
         channel = id(held.channel)
+        if channel not in older:
+            older[channel] = window.lowest_tag(held.channel)
         if settlement is not Settlement.ACK:
             retried.add(channel)
-        elif channel in retried:
+        elif channel in retried or held.tag > older[channel]:
             single.append(held.raw)
         else:
             covering[channel] = (held.raw, covering[channel][1] + 1 if channel in covering else 1)
