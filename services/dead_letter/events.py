@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
-from shared.broker import DEATH, Delivery, Subscription
+from shared.broker import DEATH, Delivery, Sent, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import NOTES, Kind, count, is_own, letter_id, redrive_number
 from shared.envelope import EVENT_BYTES_MAX
@@ -33,7 +33,8 @@ _BATCH_MAX = 50
 class Received:
     """One message from a dead-letter place. `cause` is None for a receipt.
 
-    `headers` are those that it had when it was published, and what is to be known of it (`NOTES`); `source`,
+    `headers` are those that it had when it was published, and what is to be known of it (`NOTES`); `sent` is the
+    message exactly as it was published, None where the broker's adapter does not know; `source`,
     `event_id` and `type` are None where the bytes cannot be read.
     """
 
@@ -43,6 +44,7 @@ class Received:
     subscription: Subscription
     body: bytes
     headers: dict[str, str]
+    sent: Sent | None
     key: str | None
     whole: bool
     source: str | None
@@ -80,6 +82,7 @@ def read(subscription: Subscription, delivery: Delivery) -> Received:
         headers={
             _storable(name): _storable(text) for name, text in given.items() if name in NOTES or not is_own(name)
         },
+        sent=_sent(delivery),
         key=_storable(delivery.key or attributes.get("partitionkey") or attributes.get("subject") or "") or None,
         whole=dead_letter.BODY_CUT_FROM not in given and dead_letter.HEADERS_LEFT_OUT not in given,
         source=attributes.get("source"),
@@ -95,7 +98,7 @@ def unstorable(subscription: Subscription, delivery: Delivery) -> Received:
     told = {name: delivery.headers[name] for name in which if name in delivery.headers}
     told[dead_letter.HEADERS_LEFT_OUT] = str(len(delivery.headers))
     bare = read(subscription, replace(delivery, headers=told, key=None))
-    return replace(bare, key=None, source=None, event_id=None, type=None)
+    return replace(bare, sent=None, key=None, source=None, event_id=None, type=None)
 
 
 def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
@@ -117,6 +120,12 @@ def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
         delay_s=dead_letter.seconds(given, dead_letter.DELAY_S) if delayed else None,
         delays=count(given, dead_letter.DELAYS),
     )
+
+
+def _sent(delivery: Delivery) -> Sent | None:
+    """Without what was added on the way."""
+    sent = delivery.sent() if delivery.sent is not None else None
+    return sent and replace(sent, headers=[header for header in sent.headers if not is_own(header.name)])
 
 
 def _reason(deaths: str) -> str:

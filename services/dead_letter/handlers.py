@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from services.dead_letter import domain, store
+from services.dead_letter import domain, sent, store
 from services.dead_letter.domain import Letter, LetterNotFoundError, Policy, Redrive, RedriveNotFoundError, State
 from services.dead_letter.events import Received
 from services.dead_letter.store import Filter, Listed, Stored
@@ -235,7 +236,8 @@ async def _send(publish: Publish, stored: Stored, now: datetime) -> None:
     letter = stored.letter
     subscription = Subscription(channel=stored.channel, subscriber=stored.subscriber, types=frozenset())
     came_with_it = {name: text for name, text in stored.headers.items() if not dead_letter.is_own(name)}
-    message = Delivery(stored.body, came_with_it, stored.channel, stored.key, False, "", None)
+    how = partial(sent.from_json, stored.sent)
+    message = Delivery(stored.body, came_with_it, stored.channel, stored.key, False, "", None, how)
     added = {dead_letter.LETTER_ID: str(letter.id), dead_letter.REDRIVE: str(letter.redrives + 1)}
     if not letter.asked:  # what somebody asks for begins anew
         added[dead_letter.DELAYS] = str(letter.cause.delays)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from services.dead_letter import domain, handlers
 from services.dead_letter.domain import LetterKind, State
+from services.dead_letter.sent import SentView
 from services.dead_letter.store import Filter, Listed, Stored
 from shared.http import pages
 from shared.http.application import IdempotencyKey, service_app
@@ -111,7 +112,8 @@ class LetterView(BaseModel):
 class LetterDetail(LetterView):
     """A dead letter with its message and where it failed."""
 
-    headers: dict[str, str]
+    headers: dict[str, str] = Field(description="As text, each name once; and notes on what was left out.")
+    sent: SentView | None = Field(description="Exactly as it was sent; null where an earlier version kept it.")
     payload: Readable
     error_stack: str
 

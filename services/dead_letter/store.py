@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -39,6 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.dead_letter import sent
 from services.dead_letter.domain import OPEN, Cause, Letter, LetterKind, Redrive, State
 from services.dead_letter.events import Received
 
@@ -53,6 +55,8 @@ dead_letter = Table(
     Column("channel", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("headers", JSONB, nullable=False),
+    # `sent.to_json`; null where an earlier version kept the letter. No jsonb, which has no NUL and other numbers.
+    Column("sent", JSON(none_as_null=True)),
     Column("key", Text),
     Column("source", Text),
     Column("event_id", Text),
@@ -80,7 +84,7 @@ dead_letter = Table(
     ),
     CheckConstraint("kind in ('failed', 'delayed')", name="dead_letter_kind"),
 )
-_WITHOUT_MESSAGE = [column for column in dead_letter.c if column.name not in ("body", "headers")]
+_WITHOUT_MESSAGE = [column for column in dead_letter.c if column.name not in ("body", "headers", "sent")]
 Index(
     "ix_dead_letter_due_at",
     dead_letter.c.due_at,
@@ -135,6 +139,8 @@ class Stored(Listed):
 
     body: bytes
     headers: dict[str, str]
+    sent: dict[str, Any] | None
+    """`sent.to_json`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +204,7 @@ def new_row(received: Received, letter: Letter) -> dict[str, Any]:
         "channel": received.subscription.channel,
         "body": received.body,
         "headers": received.headers,
+        "sent": sent.to_json(received.sent),
         "key": received.key,
         "source": received.source,
         "event_id": received.event_id,
@@ -447,4 +454,4 @@ def _listed(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _stored(row: Mapping[Any, Any]) -> Stored:
-    return Stored(body=row["body"], headers=row["headers"], **_listed(row))
+    return Stored(body=row["body"], headers=row["headers"], sent=row["sent"], **_listed(row))

@@ -35,6 +35,35 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One header exactly as it was sent: `value` as JSON has it, and `type`, which says how to read that.
+
+    `text`; `bytes` in base64; `null`. On RabbitMQ also `text-base64` (text that is not UTF-8), `boolean`, `int8`
+    to `int64`, `uint8` to `uint32`, `float32`, `float64` (what JSON has not, as text), `decimal` (as text),
+    `timestamp` (seconds since 1970), `table` (headers, as objects of the same three fields), `array` (the same
+    without names).
+    """
+
+    name: str
+    type: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A message exactly as it was sent, beside its body: headers in order, repeated ones too.
+
+    `properties` are AMQP's, by their names there; `key` and `body_is_null` are Kafka's, where a body may be
+    absent, which is not the same as empty.
+    """
+
+    headers: Sequence[Header]
+    properties: Mapping[str, str | int] = field(default_factory=dict)
+    key: bytes | None = None
+    body_is_null: bool = False
+
+
 @dataclass(slots=True)
 class Delivery:
     """One message as the broker handed it over.
@@ -51,6 +80,8 @@ class Delivery:
     redelivered: bool
     position: str
     token: Any
+    sent: Callable[[], Sent | None] | None = None
+    """How exactly it was sent, for who puts it aside or gives it back; none: `headers` and `key` say all of it."""
 
 
 class Settlement(Enum):
@@ -203,9 +234,10 @@ class DeadLetterChannel(Protocol):
     async def publish_dead_letter(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
     ) -> None:
-        """Put the delivery's bytes and headers, with `headers` added, in the subscriber's dead-letter
-        queue or topic; return once confirmed. Raises `UnavailableError`, or a `PermanentError` when the
-        broker can never take it like that."""
+        """Put the delivery's bytes and headers, exactly as they were sent, with `headers` added, in the
+        subscriber's dead-letter queue or topic; return once confirmed. `PROPERTIES_LEFT_OUT` on the letter says
+        what cannot go with it. Raises `UnavailableError`, or a `PermanentError` when the broker can never take it
+        like that."""
 
     async def publish_retry(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
@@ -303,3 +335,7 @@ DEATH = "x-death"
 
 DEATHS = (DEATH, "x-first-death-", "x-last-death-")
 """How all headers begin that it adds then."""
+
+
+PROPERTIES_LEFT_OUT = "tandem-properties-left-out"
+"""Header of a letter: the AMQP properties that cannot go with it, `expiration=60000, user_id=ada`."""

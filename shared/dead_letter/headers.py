@@ -19,10 +19,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from uuid import UUID, uuid5
 
-from shared.broker import BODY_BYTES_MAX, DEATHS, HEADERS_BYTES_MAX, UNREADABLE, Delivery, Subscription
+from shared.broker import (
+    BODY_BYTES_MAX,
+    DEATHS,
+    HEADERS_BYTES_MAX,
+    PROPERTIES_LEFT_OUT,
+    UNREADABLE,
+    Delivery,
+    Header,
+    Sent,
+    Subscription,
+)
 from shared.envelope import Envelope
 from shared.errors import UndecodableError
 
@@ -52,7 +63,7 @@ HEADERS_LEFT_OUT = "tandem-headers-left-out"
 KEY_LEFT_OUT = "tandem-key-left-out"
 """How many bytes the key had that was too long to go with the letter."""
 
-NOTES = frozenset({KEY_LEFT_OUT, UNREADABLE})
+NOTES = frozenset({KEY_LEFT_OUT, PROPERTIES_LEFT_OUT, UNREADABLE})
 """What a person wants to know of the message: kept and shown with the letter, and not given back with it."""
 
 OWN_HEADERS = NOTES | {
@@ -184,19 +195,22 @@ def bounded(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
     would stop the stream for good.
     """
     letter, notes = with_body_of(delivery, BODY_BYTES_MAX)
-    if headers_bytes(letter.headers) > HEADERS_BYTES_MAX:
-        letter, left_out = without_headers(letter)
-        notes |= left_out
+    if max(headers_bytes(letter.headers), _sent_bytes(letter)) > HEADERS_BYTES_MAX:
+        notes[HEADERS_LEFT_OUT] = str(len(letter.headers))
+        letter = replace(letter, headers={}, sent=partial(_without_headers, letter))
     if _bytes(letter.key or "") > KEY_BYTES_MAX:
         letter, left_out = without_key(letter)
         notes |= left_out
     return letter, notes
 
 
-def without_headers(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
-    """The delivery without those of its own, and the header that says so, if it had any."""
+def without_what_was_sent(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
+    """The delivery without headers and properties of its own, and the headers that say so, if it had any."""
+    sent = _sent(delivery)
     notes = {HEADERS_LEFT_OUT: str(len(delivery.headers))} if delivery.headers else {}
-    return replace(delivery, headers={}), notes
+    if sent is not None and sent.properties:
+        notes[PROPERTIES_LEFT_OUT] = ", ".join(sent.properties)
+    return replace(delivery, headers={}, sent=None), notes
 
 
 def without_key(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
@@ -216,6 +230,28 @@ def with_body_of(delivery: Delivery, bytes_max: int) -> tuple[Delivery, dict[str
 def headers_bytes(headers: Mapping[str, str]) -> int:
     """How many they take on the wire at most: a thousand empty ones do take room."""
     return sum(_HEADER_OVERHEAD_BYTES + _bytes(name) + _bytes(value) for name, value in headers.items())
+
+
+def _sent(delivery: Delivery) -> Sent | None:
+    return delivery.sent() if delivery.sent is not None else None
+
+
+def _without_headers(delivery: Delivery) -> Sent | None:
+    sent = _sent(delivery)
+    return None if sent is None else replace(sent, headers=())
+
+
+def _sent_bytes(delivery: Delivery) -> int:
+    """Of the headers as they were sent: of repeated ones the text knows the last alone."""
+    sent = _sent(delivery)
+    if sent is None:
+        return 0
+    return sum(_HEADER_OVERHEAD_BYTES + _bytes(header.name) + _value_bytes(header) for header in sent.headers)
+
+
+def _value_bytes(header: Header) -> int:
+    value_bytes = _bytes(str(header.value or ""))
+    return value_bytes * 3 // 4 if header.type in ("bytes", "text-base64") else value_bytes
 
 
 def _bytes(text: str) -> int:

@@ -20,8 +20,8 @@ from shared.dead_letter.headers import (
     dead_letter_headers,
     receipt_headers,
     with_body_of,
-    without_headers,
     without_key,
+    without_what_was_sent,
 )
 from shared.errors import UnavailableError
 from shared.settings import Settings
@@ -73,7 +73,7 @@ class DeadLetterSender:
     async def send_receipt(self, delivery: Delivery) -> bool:
         """Say that the effect of a letter that was given back is recorded; whether the broker confirmed it."""
         headers = receipt_headers(self._subscription, delivery)
-        return await self._confirmed(replace(delivery, body=b"", headers={}), headers)
+        return await self._confirmed(replace(delivery, body=b"", headers={}, sent=None), headers)
 
     async def _confirmed(self, delivery: Delivery, headers: Mapping[str, str]) -> bool:
         """Send it whole; what the broker can never take like that is sent with less and less of it."""
@@ -103,7 +103,7 @@ def _ever_less_of(delivery: Delivery, headers: Mapping[str, str]) -> list[tuple[
     broker takes it, whatever its limits are.
     """
     whole, cut = bounded(delivery)
-    body, no_headers = without_headers(whole)
+    body, no_headers = without_what_was_sent(whole)
     body, no_key = without_key(body)
     bare = {**_encodable(headers), **no_headers, **no_key, **cut}
     remnant, cut_more = with_body_of(body, _REMNANT_BYTES_MAX)

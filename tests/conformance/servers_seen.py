@@ -59,7 +59,7 @@ class RawProperties(spec.Basic.Properties):
 async def publish_kafka(
     runtime: Runtime,
     topic: str,
-    records: Sequence[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]]]],
+    records: Sequence[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]],
     timestamp_ms: int | None = None,
 ) -> None:
     """As a foreign client would: (key, value, headers), any of them null or not UTF-8, of any time."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from shared.broker.base import BODY_BYTES_MAX, Delivery, Subscription
+from shared.broker.base import BODY_BYTES_MAX, Delivery, Header, Sent, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import (
     KEY_BYTES_MAX,
@@ -68,6 +68,16 @@ def test_what_exceeds_every_limit_is_cut_and_says_so() -> None:
     assert bare.body == b"{}"
     keyless, notes = bounded(replace(delivery(), key="k" * (KEY_BYTES_MAX + 1)))
     assert (keyless.key, notes) == (None, {dead_letter.KEY_LEFT_OUT: str(KEY_BYTES_MAX + 1)})
+
+
+def test_headers_are_counted_as_they_were_sent_and_what_else_was_sent_stays() -> None:
+    """Of a name that comes a thousand times the text has one."""
+    headers = [Header("same", "text", "x" * 1_000)] * 50
+    sent = Sent(headers=headers, properties={"app_id": "a"}, key=b"\xff")
+    letter, notes = bounded(replace(delivery(headers={"same": "x" * 1_000}), sent=lambda: sent))
+    assert (letter.headers, notes) == ({}, {dead_letter.HEADERS_LEFT_OUT: "1"})
+    assert letter.sent is not None
+    assert letter.sent() == replace(sent, headers=())
 
 
 def test_many_headers_are_too_many_however_short_they_are() -> None:

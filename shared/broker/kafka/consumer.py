@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,6 +20,7 @@ from shared.broker.batches import settle_as_retry
 from shared.broker.kafka.clients import GOODBYE_S, ended
 from shared.broker.kafka.errors import LOST
 from shared.broker.kafka.internals import client_of, consumed_offsets, stable_ends
+from shared.broker.kafka.sent import sent_as
 from shared.broker.kafka.unreadable import (
     Record,
     TolerantReader,
@@ -277,4 +279,5 @@ def _delivery(record: Record, subscription: Subscription) -> Delivery:
         redelivered=False,
         position=f"{record.topic}/{record.partition}@{record.offset}",
         token=record,
+        sent=partial(sent_as, record),
     )

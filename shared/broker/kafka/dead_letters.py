@@ -9,7 +9,9 @@ from shared.broker.kafka.clients import KafkaClients
 from shared.broker.kafka.consumer import text_headers
 from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.producer import KafkaProducer
+from shared.broker.kafka.sent import record_of
 from shared.broker.kafka.topics import dead_letter_topic
+from shared.errors import PermanentError
 
 _LOOK_MS = 500
 
@@ -36,8 +38,11 @@ class KafkaDeadLetters:
 
     async def _publish_again(self, topic: str, delivery: Delivery, headers: Mapping[str, str]) -> None:
         """A delivery once more, under its own key, with `headers` added to its own."""
-        key = None if delivery.key is None else delivery.key.encode()
-        await self._producer.publish_one(topic, key, delivery.body, {**delivery.headers, **headers})
+        try:
+            record = record_of(delivery, headers)
+        except ValueError as error:
+            raise PermanentError(f"Kafka: {error}") from error
+        await self._producer.publish_one(topic, *record)
 
     async def dead_letters(self, subscription: Subscription, limit: int) -> list[DeadLetter]:
         """As `DeadLetterChannel.dead_letters`."""

@@ -122,7 +122,9 @@ class KafkaProducer:
                     await asyncio.wait(pending)
         return self._failures(messages, results)
 
-    async def publish_one(self, topic: str, key: bytes | None, body: bytes, headers: Mapping[str, str]) -> None:
+    async def publish_one(
+        self, topic: str, key: bytes | None, body: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+    ) -> None:
         """Publish and wait for the confirmation. Raises a `TandemError`."""
         try:
             async with asyncio.timeout(self._publish_timeout_s):
@@ -146,20 +148,21 @@ class KafkaProducer:
             return EventTooLargeError(
                 f"Kafka: {size} bytes with key and headers, over the {RECORD_BYTES_MAX} allowed"
             )
-        return await self._send(topic, message.key.encode(), message.body, headers)
-
-    async def _send(self, topic: str, key: bytes | None, body: bytes, headers: Mapping[str, str]) -> _Sent:
-        """Hand over to the producer, which batches by itself."""
-        wire_headers = {"content-type": CONTENT_TYPE, **headers}
         try:
-            producer = await self._living_producer()
-            confirmation: asyncio.Future[Any] = await producer.send(
-                topic, body, key=key, headers=[(name, value.encode()) for name, value in wire_headers.items()]
-            )
-        except TimeoutError:
-            raise
+            encoded = [(name, text.encode()) for name, text in {"content-type": CONTENT_TYPE, **headers}.items()]
         except UnicodeError as error:
             return PermanentError(f"Kafka: {error}")  # its repr holds all of the text
+        return await self._send(topic, message.key.encode(), message.body, encoded)
+
+    async def _send(
+        self, topic: str, key: bytes | None, body: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+    ) -> _Sent:
+        """Hand over to the producer, which batches by itself."""
+        try:
+            producer = await self._living_producer()
+            confirmation: asyncio.Future[Any] = await producer.send(topic, body, key=key, headers=list(headers))
+        except TimeoutError:
+            raise
         except Exception as error:  # noqa: BLE001  whatever it is: not sent
             return self._reason(error)
         confirmation.add_done_callback(_look_at)

@@ -26,7 +26,8 @@ from shared.broker.rabbit.connection import HEARTBEAT_S, RECONNECT_INTERVAL_S, R
 from shared.broker.rabbit.dead_letters import RabbitDeadLetters
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.inspector import RabbitInspector
-from shared.broker.rabbit.publisher import PERSISTENT, PUBLISHES_IN_FLIGHT_MAX, RabbitPublisher
+from shared.broker.rabbit.publisher import PUBLISHES_IN_FLIGHT_MAX, RabbitPublisher
+from shared.broker.rabbit.sent import PERSISTENT
 from shared.broker.rabbit.subscriptions import RabbitSubscriptions
 from shared.broker.tending import Tending
 from shared.settings import Settings

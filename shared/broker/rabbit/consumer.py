@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,12 +20,10 @@ from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
 from shared.broker.rabbit.connection import say_goodbye
 from shared.broker.rabbit.errors import LOST
+from shared.broker.rabbit.sent import DELIVERY_COUNTS, sent_as
 from shared.broker.rabbit.window import Held, Window
 
 _log = structlog.get_logger(__name__)
-
-_DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
-"""Headers that a quorum queue adds to a message it delivers again."""
 
 _GATHER_WAIT_S = 0.003
 _BUSY_BATCH = 32
@@ -201,7 +200,7 @@ def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
     """The headers that were sent, as text, whatever AMQP type they had; bytes that are not UTF-8 are escaped."""
     headers: dict[str, str] = {}
     for name, value in (raw.headers or {}).items():
-        if name in _DELIVERY_COUNTS:
+        if name in DELIVERY_COUNTS:
             continue
         if isinstance(value, bytes | bytearray):
             headers[name] = value.decode("utf-8", "backslashreplace")
@@ -213,12 +212,14 @@ def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
 
 
 def _delivery(raw: AbstractIncomingMessage, channel: str, queue: str) -> Delivery:
+    headers = text_headers(raw)
     return Delivery(
         body=raw.body,
-        headers=text_headers(raw),
+        headers=headers,
         channel=channel,
         key=None,
         redelivered=bool(raw.redelivered),
         position=f"{queue}#{raw.delivery_tag}",
         token=raw,
+        sent=partial(sent_as, raw, headers),
     )

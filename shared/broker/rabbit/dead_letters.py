@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from weakref import WeakValueDictionary
 
 from aio_pika import RobustExchange
 
-from shared.broker.base import DEATHS, DeadLetter, Delivery, Subscription
+from shared.broker.base import DEATHS, PROPERTIES_LEFT_OUT, DeadLetter, Delivery, Header, Sent, Subscription
 from shared.broker.rabbit.connection import RabbitConnection
 from shared.broker.rabbit.consumer import text_headers
 from shared.broker.rabbit.declarations import RabbitDeclarations
-from shared.broker.rabbit.publisher import publish_confirmed
+from shared.broker.rabbit.publisher import content_type, publish_confirmed
+from shared.broker.rabbit.sent import left_out
 from shared.broker.rabbit.topology import dead_letter_queue_name
-
-_ROUTING_HEADERS = {"CC": "original-cc", "BCC": "original-bcc"}
-"""RabbitMQ routes by these, and closes the channel when they are not arrays; here every header is text."""
 
 
 class RabbitDeadLetters:
@@ -26,13 +27,16 @@ class RabbitDeadLetters:
         self._connection = connection
         self._declarations = declarations
         self._publish_timeout_s = publish_timeout_s
+        self._under_way = WeakValueDictionary[str, asyncio.Lock]()
 
     async def publish_dead_letter(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
     ) -> None:
         """As `DeadLetterChannel.publish_dead_letter`."""
         exchange = self._declarations.dead_letter_exchange(subscription)
-        await self._publish_again(exchange, subscription, delivery, headers)
+        sent = _sent(delivery)
+        notes = {PROPERTIES_LEFT_OUT: said} if (said := left_out(sent)) else {}
+        await self._publish_again(exchange, subscription, delivery.body, sent, {**headers, **notes})
 
     async def publish_retry(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
@@ -40,23 +44,25 @@ class RabbitDeadLetters:
         """As `DeadLetterChannel.publish_retry`."""
         async with self._connection.asking(self._publish_timeout_s):
             exchange = await self._declarations.default_exchange()
-        await self._publish_again(exchange, subscription, delivery, headers)
+        await self._publish_again(exchange, subscription, delivery.body, _sent(delivery), headers)
 
     async def _publish_again(
         self,
         exchange: RobustExchange,
         subscription: Subscription,
-        delivery: Delivery,
+        body: bytes,
+        sent: Sent,
         headers: Mapping[str, str],
     ) -> None:
-        """A delivery once more, under its subscription's queue name, without what the broker had added to it."""
-        sent = {
-            _ROUTING_HEADERS.get(name, name): value
-            for name, value in delivery.headers.items()
-            if not name.startswith(DEATHS)
-        }
-        async with self._connection.asking(self._publish_timeout_s):
-            await publish_confirmed(exchange, subscription.queue, delivery.body, {**sent, **headers})
+        """A message once more, under its subscription's queue name, with `headers` added to its own.
+
+        Of those with one message id only one is under way: by that aiormq tells which of them was returned.
+        """
+        lock: AbstractAsyncContextManager[None] = nullcontext()
+        if "message_id" in sent.properties:
+            lock = self._under_way.setdefault(str(sent.properties["message_id"]), asyncio.Lock())
+        async with self._connection.asking(self._publish_timeout_s), lock:
+            await publish_confirmed(exchange, subscription.queue, body, headers, sent)
 
     async def dead_letters(self, subscription: Subscription, limit: int) -> list[DeadLetter]:
         """As `DeadLetterChannel.dead_letters`."""
@@ -70,3 +76,15 @@ class RabbitDeadLetters:
                 while len(letters) < limit and (raw := await queue.get(fail=False)) is not None:
                     letters.append(DeadLetter(name, raw.body, text_headers(raw)))
         return letters
+
+
+def _sent(delivery: Delivery) -> Sent:
+    """How the delivery was sent; as text, where that is all that is known."""
+    sent = delivery.sent() if delivery.sent is not None else None
+    if sent is not None:
+        return sent
+    own = {name: text for name, text in delivery.headers.items() if not name.startswith(DEATHS)}
+    return Sent(
+        headers=[Header(name, "text", text) for name, text in own.items()],
+        properties={"content_type": content_type(own)},
+    )

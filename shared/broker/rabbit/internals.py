@@ -14,7 +14,7 @@ import aiormq
 from aio_pika import RobustConnection, RobustExchange
 from aio_pika.abc import AbstractRobustConnection
 from faststream.rabbit import RabbitBroker
-from pamqp import decode
+from pamqp import decode, encode
 
 Decoder = Callable[[bytes], tuple[int, Any]]
 """How many bytes a value takes, and the value."""
@@ -51,3 +51,8 @@ def replace_decoders(of_arguments: Mapping[str, Decoder], of_table_values: Mappi
     whole process; once is enough, and twice does no harm."""
     decode.METHODS.update(of_arguments)
     decode.TABLE_MAPPING.update(of_table_values)
+
+
+def replace_encoders(of_arguments: Mapping[str, Callable[[Any], bytes]]) -> None:
+    """Have the codec write arguments, by their AMQP domain, with these; for the whole process."""
+    encode.METHODS.update(of_arguments)

@@ -10,15 +10,15 @@ from aio_pika import RobustExchange
 from aio_pika.exceptions import DeliveryError, PublishError
 from aiormq import spec
 
-from shared.broker.base import Message, PublishFailure
+from shared.broker.base import Message, PublishFailure, Sent
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.errors import LOST, unavailable
 from shared.broker.rabbit.internals import channel_of, frame_bytes_max
+from shared.broker.rabbit.sent import PERSISTENT, properties_of
 from shared.envelope import CONTENT_TYPE
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 
 PUBLISHES_IN_FLIGHT_MAX = 500
-PERSISTENT = 2
 _SHORT_STRING_BYTES_MAX = 255
 _FRAME_OVERHEAD_BYTES = 64
 """Of a frame of properties: its ends, what they belong to, and the message id that aiormq adds."""
@@ -62,15 +62,19 @@ class RabbitPublisher:
 
 
 async def publish_confirmed(
-    exchange: RobustExchange, routing_key: str, body: bytes, headers: Mapping[str, str]
+    exchange: RobustExchange, routing_key: str, body: bytes, headers: Mapping[str, str], sent: Sent | None = None
 ) -> None:
-    """Publish and wait for the confirmation; the caller bounds the time. Raises `UnavailableError`,
+    """Publish and wait for the confirmation; the caller bounds the time. What was `sent` before goes with its own
+    headers and properties, and `headers` are added. Raises `UnavailableError`,
     `PermanentError` for what AMQP cannot express, or one of `LOST`."""
     try:
         channel = await channel_of(exchange)
-        properties = spec.Basic.Properties(
-            content_type=_content_type(headers), delivery_mode=PERSISTENT, headers=dict(headers)
-        )
+        if sent is not None:
+            properties = properties_of(sent, headers)
+        else:
+            properties = spec.Basic.Properties(
+                content_type=content_type(headers), delivery_mode=PERSISTENT, headers=dict(headers)
+            )
         if headers:
             _require_one_frame(properties, frame_bytes_max(channel))
         await channel.basic_publish(
@@ -99,7 +103,7 @@ def _require_one_frame(properties: spec.Basic.Properties, bytes_max: int) -> Non
         raise PermanentError(f"RabbitMQ: properties of {size} bytes, over the {bytes_max} of a frame")
 
 
-def _content_type(headers: Mapping[str, str]) -> str:
+def content_type(headers: Mapping[str, str]) -> str:
     """The property: ours in place of one that does not fit; the header keeps it whole."""
     given = headers.get("content-type", CONTENT_TYPE)
     return given if len(given.encode("utf-8", "surrogatepass")) <= _SHORT_STRING_BYTES_MAX else CONTENT_TYPE
