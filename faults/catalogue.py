@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -12,7 +14,8 @@ from redis.asyncio import Redis
 from deploy.topology import BROKERS, BrokerName, ServerName
 from experiment.effects import CONSUMER
 from experiment.side import StalledError
-from faults import clock_step, poison, quota
+from faults import furniture, poison, quota, webhook
+from faults.clock_step import ClockStep
 from faults.scene import Scene
 from shared import failpoints
 
@@ -28,6 +31,12 @@ _ZOMBIE_S = 35.0
 """Longer than a claim's heartbeat (4 s), Kafka's session (6 s), RabbitMQ's heartbeats (30 s) and what PostgreSQL
 allows a transaction that does nothing."""
 _ALARM_S = 8.0
+_FULL_BYTES = 1
+"""Less than Redis has in use when it is empty."""
+_CLOCK_BACK = ClockStep(CONSUMER, -3_600)
+_CLOCK_AHEAD = ClockStep(ORDER, 8 * 86_400)
+"""Longer than anything waits on a broker."""
+_CLOCK_BEHIND = ClockStep(ORDER, -8 * 86_400)
 
 Act = Callable[[Scene], Awaitable[None]]
 
@@ -165,12 +174,18 @@ async def _broker_killed(scene: Scene) -> None:
     await scene.kill(scene.broker)
 
 
-async def _redis_flushed(scene: Scene) -> None:
+@asynccontextmanager
+async def _redis(scene: Scene) -> AsyncIterator[Redis]:
     client: Redis = Redis.from_url(scene.runtime.server_urls()["redis"], socket_timeout=_AWAY_S)
     try:
-        await client.flushall()
+        yield client
     finally:
         await client.aclose()
+
+
+async def _redis_flushed(scene: Scene) -> None:
+    async with _redis(scene) as client:
+        await client.flushall()
 
 
 async def _redis_down(scene: Scene) -> None:
@@ -183,6 +198,32 @@ async def _redis_down(scene: Scene) -> None:
 
 async def _redis_back(scene: Scene) -> None:
     await scene.call(scene.runtime.processes.start, "redis")
+
+
+async def _redis_hangs(scene: Scene) -> None:
+    """Redis takes connections and answers nobody."""
+    scene.begin()
+    await scene.call(scene.runtime.processes.kill, "redis", signal.SIGSTOP)
+    await asyncio.sleep(_AWAY_S)
+    await _redis_goes_on(scene)
+    scene.end()
+
+
+async def _redis_goes_on(scene: Scene) -> None:
+    await scene.wake("redis")
+
+
+async def _redis_full(scene: Scene) -> None:
+    """Redis answers, and refuses every write."""
+    async with _redis(scene) as client:
+        limit = (await client.config_get("maxmemory"))["maxmemory"] or "0"
+        scene.begin()
+        await client.config_set("maxmemory", _FULL_BYTES)
+        try:
+            await asyncio.sleep(_AWAY_S)
+        finally:
+            await client.config_set("maxmemory", limit)
+        scene.end()
 
 
 async def _cut(scene: Scene, server: str) -> None:
@@ -260,13 +301,31 @@ FAULTS: tuple[Fault, ...] = (
         brokers=("rabbit",),
     ),
     Fault("disk-full", f"Kafka disk full {_ALARM_S:g} s", _disk_full, load_s=28, brokers=("kafka",)),
+    Fault("redis-hangs", f"Redis SIGSTOP for {_AWAY_S:g} s", _redis_hangs, load_s=16, restore=_redis_goes_on),
+    Fault("redis-full", f"Redis full for {_AWAY_S:g} s", _redis_full, load_s=16),
     Fault(
         "clock-back",
         "consumer's clock back 1 h",
-        clock_step.step_back,
+        _CLOCK_BACK.act,
         load_s=8,
-        prepare=clock_step.prepare,
-        restore=clock_step.restore,
+        prepare=_CLOCK_BACK.prepare,
+        restore=_CLOCK_BACK.restore,
+    ),
+    Fault(
+        "relay-clock-ahead",
+        "relay's clock 8 days ahead",
+        _CLOCK_AHEAD.act,
+        load_s=8,
+        prepare=_CLOCK_AHEAD.prepare,
+        restore=_CLOCK_AHEAD.restore,
+    ),
+    Fault(
+        "relay-clock-behind",
+        "relay's clock 8 days behind",
+        _CLOCK_BEHIND.act,
+        load_s=8,
+        prepare=_CLOCK_BEHIND.prepare,
+        restore=_CLOCK_BEHIND.restore,
     ),
     Fault(
         "poison",
@@ -276,6 +335,31 @@ FAULTS: tuple[Fault, ...] = (
         prepare=poison.prepare,
         restore=poison.restore,
     ),
+    Fault("worst-headers", "poison under headers as large as a frame", poison.with_the_worst_headers, load_s=8),
+    Fault(
+        "dead-letter-place-deleted",
+        "dead letters' queue or topic deleted",
+        furniture.dead_letter_place_deleted,
+        load_s=16,
+        restore=poison.restore,
+    ),
+    Fault(
+        "stream-deleted",
+        "consumer's queue or topic deleted",
+        furniture.stream_deleted,
+        load_s=20,
+        prepare=furniture.rest_relay,
+        restore=furniture.wake_relay,
+    ),
+    Fault(
+        "permission-withdrawn",
+        "RabbitMQ permits nothing for 30 s",
+        furniture.permission_withdrawn,
+        load_s=45,
+        restore=furniture.permission_granted,
+        brokers=("rabbit",),
+    ),
+    Fault("slow-webhook", "alerts' receiver never ends", webhook.never_ends, load_s=14, restore=poison.restore),
     Fault("two-relays", "two relays, the leader SIGKILL", _two_relays, load_s=14, restore=_remove_second_order),
     Fault("scale-consumers", "consumers added and removed", _scale, load_s=16, restore=_remove_consumers),
     Fault("rolling-restart", "rolling restart of all services", _rolling_restart, 24, unnoticed=True),

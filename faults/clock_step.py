@@ -1,4 +1,4 @@
-"""Sets the clock of a running consumer back by an hour, for that process alone (libfaketime, preloaded).
+"""Sets the clock of a running process wrong, for that process alone (libfaketime, preloaded).
 
 Only the wall clock steps; the monotonic clock, which a step leaves alone, goes on.
 """
@@ -6,6 +6,7 @@ Only the wall clock steps; the monotonic clock, which a step leaves alone, goes 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -14,14 +15,52 @@ import httpx
 from deploy.errors import DeployError
 from deploy.native.install.system import apt_install
 from experiment.clock import until
-from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults.scene import PATIENCE_S, Scene
 
 _PACKAGE = "libfaketime"
-_BACK_S = 3_600
 _POLL_S = 0.2
 _LIBRARY = "*-linux-gnu*/faketime/libfaketime.so.1"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStep:
+    """The clock of the process `order`, `notification-consumer`, … goes wrong by `step_s`."""
+
+    process: str
+    step_s: int
+
+    async def prepare(self, scene: Scene) -> None:
+        """Start a process whose clock can be set; it is right so far."""
+        path = await scene.call(library)
+        _dial(scene).write_text("+0\n")
+        environment = {
+            "LD_PRELOAD": str(path),
+            "FAKETIME_TIMESTAMP_FILE": str(_dial(scene)),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        await scene.stand_in(self.process, environment)
+
+    async def act(self, scene: Scene) -> None:
+        """Step, for good. Raises `StalledError` when the process does not see it."""
+        scene.begin()
+        _dial(scene).write_text(f"{self.step_s:+d}\n")
+        scene.end()
+        url = scene.runtime.addresses.process_urls(scene.broker)[f"{scene.process(self.process)}-stand-in"]
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
+
+            async def seen() -> bool:
+                answer = await client.get("/health/live")
+                wrong_s = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
+                return abs(wrong_s - self.step_s) < abs(self.step_s) / 2
+
+            if not await until(seen, PATIENCE_S, _POLL_S):
+                raise StalledError(f"the clock of {self.process} has not stepped")
+
+    async def restore(self, scene: Scene) -> None:
+        """Start the process with the machine's clock."""
+        await scene.restored(self.process)
 
 
 def library() -> Path:
@@ -38,38 +77,3 @@ def library() -> Path:
 def _dial(scene: Scene) -> Path:
     """The file in which the process reads how far its clock is off."""
     return scene.runtime.root / f"clock-{scene.broker}"
-
-
-async def prepare(scene: Scene) -> None:
-    """Start a consumer whose clock can be set; it is right so far."""
-    path = await scene.call(library)
-    _dial(scene).write_text("+0\n")
-    environment = {
-        "LD_PRELOAD": str(path),
-        "FAKETIME_TIMESTAMP_FILE": str(_dial(scene)),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    await scene.stand_in(CONSUMER, environment)
-
-
-async def step_back(scene: Scene) -> None:
-    """Set the clock back by an hour for good. Raises `StalledError` when the process does not see it."""
-    scene.begin()
-    _dial(scene).write_text(f"-{_BACK_S}\n")
-    scene.end()
-    url = scene.runtime.addresses.process_urls(scene.broker)[f"{scene.process(CONSUMER)}-stand-in"]
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
-
-        async def seen() -> bool:
-            answer = await client.get("/health/live")
-            told_s = parsedate_to_datetime(answer.headers["date"]).timestamp()
-            return time.time() - told_s > _BACK_S / 2
-
-        if not await until(seen, PATIENCE_S, _POLL_S):
-            raise StalledError("the consumer's clock has not stepped back")
-
-
-async def restore(scene: Scene) -> None:
-    """Start the consumer with the machine's clock."""
-    await scene.restored(CONSUMER)
