@@ -29,7 +29,7 @@ def environment(root: str, process: str) -> dict[str, str]:
 
 
 async def fault(root: str, name: str) -> dict[str, Any]:
-    """Play it as `make faults` does; what Redis was like before, in the middle and after."""
+    """Play it as `make faults` does; what PostgreSQL was like before, in the middle and after."""
     from experiment.clock import Clock
     from experiment.effects import Databases
     from experiment.progress_bar import ProgressBar
@@ -46,7 +46,7 @@ async def fault(root: str, name: str) -> dict[str, Any]:
     scene = Scene(side, Proxies({}))
 
     def state() -> str:
-        [pid, *_] = runtime.processes.pids("redis")
+        [pid, *_] = runtime.processes.pids("postgres")
         return psutil.Process(pid).status()
 
     seen = [state()]

@@ -218,5 +218,5 @@ def test_a_new_fault_is_listed_and_played(scratch: Scratch, servers: Runtime) ->
 
     assert played["seen"] == ["sleeping", "stopped", "sleeping"]
     assert played["lasted_s"] >= 2
-    assert servers.processes.is_healthy("redis")
+    assert servers.processes.is_healthy("postgres")
     assert_in_good_style(scratch)
