@@ -89,6 +89,7 @@ class Connection(HttpToolsProtocol):
         self._answer_deadline: asyncio.TimerHandle | None = None
         self._in_head = True
         self._done = False
+        self._eof = False
         self._framing_bytes = 0
         self._framing_bytes_max = limits.head_bytes_max
 
@@ -125,6 +126,11 @@ class Connection(HttpToolsProtocol):
         else:
             if self._framing_bytes > self._framing_bytes_max:
                 self._refuse(HEAD_TOO_LARGE)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # True: the transport stays open
+        """The client sends no more; who only shut down that direction, as scripts do, still gets its answer."""
+        self._eof = True
+        return self._in_head and self.cycle is not None and not self.cycle.response_complete
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -168,7 +174,9 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._in_head and not self.pipeline and not self.transport.is_closing():
+        if self._eof and self.cycle.response_complete:
+            self.end()
+        elif self._in_head and not self.pipeline and not self.transport.is_closing():
             self._await_request()
 
     def send_400_response(self, msg: str) -> None:

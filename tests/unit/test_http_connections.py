@@ -354,6 +354,22 @@ async def test_requests_that_come_at_once_are_answered_one_after_the_other() -> 
         assert await client.answer() == (200, b"[9]")
 
 
+async def test_who_has_said_all_and_shuts_that_direction_down_gets_the_answers() -> None:
+    async with serving() as (served, connect):
+        client = await connect()
+        await client.send(POST + b"Content-Length: 3\r\n\r\n[1]" + b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.writer.write_eof()
+        assert await client.answer() == (200, b"[1]")
+        served.release.set()
+        assert await client.answer() == (200, b"at last")
+        assert await client.ended()
+        half = await connect()
+        await half.send(POST + b"Content-Length: 3\r\n\r\n[1")
+        half.writer.write_eof()
+        assert await half.answer() == (0, b"")
+        await until(lambda: served.count == 0)
+
+
 # -- upgrades
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
