@@ -21,6 +21,7 @@ FORMAT ?= table
 FOLLOW ?= 1
 NODES ?= 1
 VOLUMES ?=
+MINUTES ?= 10
 WORKLOAD ?=
 ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
@@ -73,6 +74,11 @@ test: $(STAMP) ## all tests, on servers of their own
 .PHONY: test-fast
 test-fast: $(STAMP) ## the tests that need no servers
 	$(PYTHON) -m pytest -n logical tests/unit tests/architecture $(ARGS)
+
+.PHONY: fuzz
+fuzz: export FUZZ_MINUTES = $(MINUTES)
+fuzz: $(STAMP) ## send a consumer on each broker whatever strangers may send (MINUTES=10, FUZZ_SEED=1)
+	$(PYTHON) -m pytest -n 0 tests/fuzz $(ARGS)
 
 # Servers of their own, once: each mutant's tests run against them. Ctrl-C, and it goes on where it was the next time.
 mutants: export TANDEM_TEST_SERVERS = $(CURDIR)/.run/mutants

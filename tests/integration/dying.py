@@ -39,7 +39,9 @@ async def main(channel: str, values: bytes) -> None:
     async with claims.heartbeat(), create_broker(settings, channel) as broker:
         pipeline = Pipeline(
             settings,
-            subscriber=Subscriber(channel, SUBSCRIBER, (Handler(Happened, on_happened),)),
+            subscriber=Subscriber(
+                channel, SUBSCRIBER, (Handler(Happened, on_happened),), ignores=frozenset({"thing.ignored"})
+            ),
             broker=broker,
             claims=claims,
             units=UnitsOfWork(Database(settings, channel), "tester", telemetry.spans),
