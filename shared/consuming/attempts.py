@@ -94,7 +94,9 @@ class Attempts:
         except UnavailableError as error:
             retry_later(works, error)
         except Exception as error:  # noqa: BLE001 - isolated below, one by one
-            _log.info("pipeline.isolating", queue=self._subscription.queue, count=len(works), error=repr(error))
+            _log.info(
+                "pipeline.isolating", queue=self._subscription.queue, count=len(works), error=repr(error)[:500]
+            )
             for work in works:
                 work.status = work.error = None
             await self.run_each(works)
