@@ -1,7 +1,7 @@
 """Reads the arguments of `python -m compare`, runs the comparison and reports.
 
-Exit codes: 0 all sound; 1 an event was lost, doubled or left behind, or the run failed; 2 a bad option or
-workload; 130 interrupted.
+Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, or the run failed; 2 a bad option
+or workload; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from experiment.checker import Verdict
 from experiment.clock import until
 from experiment.effects import CONSUMER, outbox_progress
 from experiment.figures import Latencies, RateFigure, cumulative, rate
+from experiment.ledger import Entry, Outcome
 from experiment.load import LoadReport
 from experiment.side import Side
 from experiment.usage import Usage
@@ -41,13 +42,15 @@ class BacklogResult:
 
     `waiting` is what the broker held when the consumer was started, `first_effect_s` the time from that start
     to the first effect. `cpu_s`, `cpu_effects` and `seconds` belong together: from soon after the first effect
-    to the last.
+    to the last; so do `relay_cpu_s` and `relay_seconds`: from when the backlog was written until it was shipped.
     """
 
     phase: str
     events: int
     waiting: int
     relay: RateFigure
+    relay_cpu_s: dict[str, float]
+    relay_seconds: float
     drain: RateFigure
     whole: RateFigure
     first_effect_s: float | None
@@ -88,11 +91,15 @@ async def run_steady(side: Side, phase: str) -> SteadyResult:
     entries, report = await side.send(side.schedule(phase, side.workload.steady.duration_s), phase)
     await side.settle()
     after = await side.usage()
+    await side.databases.resolve(entries)  # what became of a request that was not answered
     committed = {effect.identity: effect.committed_s for effect in side.effects}
     latencies = Latencies()
     for entry in entries:
         if entry.identity in committed:
             latencies.record(committed[entry.identity] - entry.intended_s)
+        else:
+            # Left out, it would make a system that sheds its load look fast.
+            latencies.record_endless(_waited_s(side, entry))
     return SteadyResult(
         phase=phase,
         load=report,
@@ -103,6 +110,12 @@ async def run_steady(side: Side, phase: str) -> SteadyResult:
     )
 
 
+def _waited_s(side: Side, entry: Entry) -> float:
+    """How long an event without effect was waited for."""
+    acknowledged = entry.outcome is Outcome.ACKNOWLEDGED
+    return side.workload.settle_timeout_s if acknowledged else side.workload.steady.request_timeout_s
+
+
 async def run_backlog(side: Side, phase: str) -> BacklogResult:
     """Stop the consumer, let a backlog pile up in the broker, start the consumer and let it drain the backlog."""
     drift_s, events = side.clock.drift_s(), side.workload.backlog.events
@@ -111,7 +124,9 @@ async def run_backlog(side: Side, phase: str) -> BacklogResult:
     position = await side.databases.last_effect_position()
     side.progress.detail(f"writing {events:,} events")
     await side.write_backlog(events, phase)
+    written = await side.usage()
     relay = await _await_relay(side, events)
+    shipped = await side.usage()
     waiting = await broker_state.waiting(side.settings(CONSUMER))
     side.progress.detail("starting the consumer")
     started_s = side.clock.now_s()
@@ -125,6 +140,8 @@ async def run_backlog(side: Side, phase: str) -> BacklogResult:
         events=events,
         waiting=waiting,
         relay=relay,
+        relay_cpu_s=shipped.since(written),
+        relay_seconds=shipped.at_s - written.at_s,
         drain=rate(progress),
         whole=rate(progress, low=0.0, high=1.0),
         first_effect_s=progress[0].at_s - started_s if progress else None,

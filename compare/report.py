@@ -60,13 +60,14 @@ def _table(summary: dict[str, Any]) -> Table:
     workload, hardware = summary["workload"], summary["hardware"]
     steady = workload["steady"]
     title = (
-        f"{workload['name']}: {workload['rounds']} round(s) in turns · {steady['orders_per_s']:g} orders/s for "
-        f"{steady['duration_s']:g} s · backlog of {workload['backlog']['events']:,} · {hardware['cores']} cores"
+        f"Tandem, {workload['name']}: {workload['rounds']} round(s) in turns · "
+        f"{steady['orders_per_s']:g} orders/s for {steady['duration_s']:g} s · "
+        f"backlog of {workload['backlog']['events']:,} · {hardware['cores']} cores"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for broker in summary["brokers"]:
-        table.add_column(f"{TITLES[broker]} {summary['versions'].get(broker, '')}", justify="right")
+        table.add_column(f"on {TITLES[broker]} {summary['versions'].get(broker, '')}", justify="right")
     table.add_column("difference")
     rows = summary["brokers"].values()
     for name, title, show in _FIGURES:

@@ -47,7 +47,7 @@ class RunResult:
 
     @property
     def sound(self) -> bool:
-        """Whether no side lost or doubled anything, or left it behind."""
+        """Whether no side lost, doubled or reordered anything, or left it behind."""
         return all(measured.verdict.sound for measured in self.sides.values())
 
 
@@ -120,6 +120,7 @@ async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
     side = measured.side
     name = f"{phase.kind.split()[0]}-{phase.round_number}"
     if phase.kind == USERS:
+        await side.databases.drop_unique_constraint()
         await side.register_users()
     elif phase.kind == WARM_UP:
         await warm_up(side)

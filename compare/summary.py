@@ -16,8 +16,8 @@ from experiment.checker import Verdict
 from experiment.figures import Latencies
 
 DISCLAIMER = (
-    "Absolute numbers belong to this machine, on which brokers, database, services and load generator share the "
-    "CPUs. Compare the columns, not with other people's tables."
+    "The numbers belong to this machine, on which brokers, database, services and load generator share the CPUs, "
+    "and to Tandem on each broker, not to the broker by itself: no ratio of two columns is one of two brokers."
 )
 _EXAMPLES_MAX = 5
 
@@ -76,6 +76,8 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
     return {
         **of_all,
         **verdict.counts(),
+        "broker_cores": {name: _rounded(used, 3) for name, used in judgement.broker_cores(measured).items()},
+        "by_round": {name: list(values) for name, values in by_round.items()},
         "range": {name: _range(values) for name, values in by_round.items()},
         "latency": together.figures() if verdict.sound else None,
         "cost": _cost(measured.side.broker, measured.backlogs if verdict.sound else []),
@@ -108,6 +110,8 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
         "consumer_start_to_first_effect_s": _rounded(result.first_effect_s, 3),
         "relay_events_per_s": _rounded(result.relay.per_s),
         "relay_seconds_measured": round(result.relay.seconds, 3),
+        "relay_cpu_s": result.relay_cpu_s,
+        "relay_cpu_window_s": round(result.relay_seconds, 3),
         "cpu_s": result.cpu_s,
         "cpu_effects": result.cpu_effects,
         "cpu_window_s": round(result.seconds, 3),

@@ -23,11 +23,11 @@ from shared.broker.kafka import subscribed_topics
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
-_PLACES = tuple(
+_ALL_PLACES = tuple(
     Subscription(channel=channel, subscriber=subscriber, types=frozenset())
     for subscriber, channel in SUBSCRIPTIONS
-    if subscriber == SUBSCRIBER
 )
+_PLACES = tuple(place for place in _ALL_PLACES if place.subscriber == SUBSCRIBER)
 _CHANNELS = tuple(place.channel for place in _PLACES)
 _NAME = "experiment"
 _TIMEOUT_S = 15.0
@@ -52,10 +52,10 @@ async def peek(settings: Settings) -> set[Identity]:
 
 
 async def dead_letter_identities(settings: Settings) -> set[Identity]:
-    """The events among the dead letters of `notification`."""
+    """The events among the dead letters of all subscribers, which stay where they are."""
     async with create_broker(settings, _NAME) as broker:
         bodies: list[bytes] = []
-        for place in _PLACES:
+        for place in _ALL_PLACES:
             bodies += [letter.body for letter in await broker.dead_letters(place, _PEEK_MAX)]
     return identities(bodies)
 

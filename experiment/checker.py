@@ -58,8 +58,8 @@ class State:
 
 @dataclass(slots=True)
 class Verdict:
-    """What the check found, event by event. It is sound when nothing was found but what is allowed (`reordered`,
-    `indeterminate_recovered`)."""
+    """What the check found, event by event. It is sound when nothing was found but what is always allowed
+    (`indeterminate_recovered`)."""
 
     acknowledged: int = 0
     effects: int = 0
@@ -82,6 +82,12 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
+        return self.complete and not self.reordered
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was lost, doubled or left behind. What is delayed or given back may be overtaken by
+        later events of its key: where that happens, order is no promise."""
         found = (
             self.lost,
             self.duplicate_effects,

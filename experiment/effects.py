@@ -116,7 +116,8 @@ class Databases:
         return identities([row["body"] for row in await self._connections["dead_letter"].fetch(statement)])
 
     async def drop_unique_constraint(self) -> None:
-        """Take from the table of effects what would refuse a second one, so that it shows."""
+        """Take from the table of effects what would refuse a second one: the inbox alone is to keep them single,
+        and where it does not, it shows."""
         connection = self._connections["notification"]
         name = await connection.fetchval(
             "select conname from pg_constraint where conrelid = 'notification'::regclass and contype = 'u'"

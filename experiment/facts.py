@@ -12,12 +12,14 @@ from typing import Any
 import psutil
 
 from deploy.native import Runtime
+from deploy.native.servers.redis import SETTINGS as REDIS_SETTINGS
 from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
 from experiment.backlog import settings_from
 from experiment.effects import CONSUMER
 from shared.broker.kafka import PRODUCER_OPTIONS, consumer_options
 from shared.broker.rabbit import client_options
+from shared.settings import Settings
 
 TITLES: dict[str, str] = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 """The brokers' names as a person writes them."""
@@ -25,11 +27,7 @@ TRACE_RATIO = 0.01
 MEASURED = tuple(row for row in PROCESSES if row.service != "dead_letter")
 """The processes that take part. Without the dead-letter service: it would take the dead letters, which the check
 counts, out of their places, and has nothing to do when all goes well."""
-PROFILE = (
-    "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect. Unequal in"
-    " one respect: RabbitMQ's quorum queue confirms what is synced to disk, Kafka what is in the page cache "
-    "(its durability is replication), so a power cut could cost Kafka the last moments."
-)
+PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",
     "aio-pika",
@@ -81,7 +79,8 @@ def busy_percent(seconds: float = 1.0) -> float:
 
 
 def settings(runtime: Runtime) -> dict[str, Any]:
-    """Every setting that the run made of its own: the servers' configuration files and the services' settings.
+    """Every setting that the run made of its own: the servers' configuration files and the services' settings; and
+    in what the two sides are unequal.
 
     What a server's file does not name has that server's default. Passwords and addresses are left out.
     """
@@ -90,11 +89,12 @@ def settings(runtime: Runtime) -> dict[str, Any]:
         "rabbit": data / "rabbit" / "rabbitmq.conf",
         "kafka": data / "kafka" / "server.properties",
         "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
-        "redis": data / "redis" / "redis.conf",
     }
+    made = {name: path.read_text() for name, path in files.items()} | {"redis": REDIS_SETTINGS}
     shared = settings_from(runtime.service_env(CONSUMER, "kafka", "kafka"))
     return {
         "profile": PROFILE,
+        "unequal": unequal(shared),
         "processes": {row.name: row.roles for row in MEASURED},
         "services": _service_settings(runtime),
         "services_environment": services_environment(),
@@ -103,8 +103,32 @@ def settings(runtime: Runtime) -> dict[str, Any]:
             "kafka_producer": dict(PRODUCER_OPTIONS),
             "kafka_consumer": consumer_options(shared),
         },
-        "servers": {name: _read_settings(path, runtime) for name, path in files.items()},
+        "servers": {name: _read_settings(text, runtime) for name, text in made.items()},
     }
+
+
+def unequal(shared: Settings) -> list[str]:
+    """Everything in which the two sides differ besides their broker, from the options that are in use; `shared`
+    are settings of the services."""
+    rabbit, producer, consumer = client_options(shared), PRODUCER_OPTIONS, consumer_options(shared)
+    batch_kib, fetch_mib = producer["max_batch_size"] // 2**10, consumer["fetch_max_bytes"] // 2**20
+    session_s = consumer["session_timeout_ms"] / 1_000
+    durable = "RabbitMQ's quorum queue confirms what is synced to disk, Kafka what is in the page cache"
+    sent = f"RabbitMQ's producer sends each event by itself, {rabbit['publishes_in_flight_max']} under way"
+    noticed = f"RabbitMQ notices a consumer's end by a heartbeat of {rabbit['heartbeat_s']} s"
+    in_order = "RabbitMQ's producer sends an event once the one before it of its key is confirmed"
+    return [
+        f"{durable} (its durability is replication), so a power cut could cost Kafka the last moments",
+        f"Kafka's producer compresses ({producer['compression_type']}), RabbitMQ's does not",
+        f"Kafka's producer waits {producer['linger_ms']} ms to fill a batch of {batch_kib} KiB, {sent}",
+        f"{in_order}, Kafka's idempotent producer keeps the order by itself",
+        f"a channel is one queue on RabbitMQ, a topic of {shared.kafka_partitions} partitions on Kafka",
+        f"RabbitMQ delivers {2 * shared.batch_max:,} messages ahead, Kafka's consumer fetches {fetch_mib} MiB",
+        "RabbitMQ's acknowledgement is sent and not answered, Kafka's commit is awaited",
+        "RabbitMQ's queues have a time to live and dead-letter by themselves, Kafka's topics have a retention",
+        f"{noticed}, Kafka by a session of {session_s:g} s",
+        "Kafka's JVM is given its heap when it starts, Erlang's memory grows with what is in it",
+    ]
 
 
 def _service_settings(runtime: Runtime) -> dict[str, Any]:
@@ -123,9 +147,9 @@ def _service_settings(runtime: Runtime) -> dict[str, Any]:
     return {name: value for name, value in shown[0].items() if name != "postgres_timeout_s"}
 
 
-def _read_settings(path: Path, runtime: Runtime) -> dict[str, str]:
+def _read_settings(text: str, runtime: Runtime) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         separator = "=" if "=" in line else " "
         name, _, value = (part.strip() for part in line.partition(separator))
         if not name or name.startswith("#"):

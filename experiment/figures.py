@@ -23,7 +23,8 @@ RELAY_EVENTS_PER_S = (
 LATENCY = (
     "From the time at which the request was scheduled to be sent (not when it was sent) to the commit of the "
     "effect in the notification service's database (pg_xact_commit_timestamp), at the steady rate; one host, one "
-    "clock."
+    "clock. What has no effect is a sample too: a request that failed, was refused or never sent has the time-out "
+    "of a request, an acknowledged one the time that was waited for its effect."
 )
 _LATENCY_MAX_US = 3_600 * 1_000_000
 _SIGNIFICANT_DIGITS = 3
@@ -68,11 +69,13 @@ def rate(progress: Sequence[Progressed], low: float = LOW_SHARE, high: float = H
 
 
 class Latencies:
-    """A histogram of microseconds. Negative samples are counted apart and enter the histogram as 0."""
+    """A histogram of microseconds. Negative samples are counted apart and enter the histogram as 0; what never
+    came to its end is counted apart and enters it with the time that was waited."""
 
     def __init__(self) -> None:
         self.histogram = HdrHistogram(1, _LATENCY_MAX_US, _SIGNIFICANT_DIGITS)
         self.negative = 0
+        self.endless = 0
         self.most_negative_s = 0.0
 
     def record(self, seconds: float) -> None:
@@ -81,9 +84,15 @@ class Latencies:
             self.most_negative_s = min(self.most_negative_s, seconds)
         self.histogram.record_value(min(max(0, round(seconds * 1e6)), _LATENCY_MAX_US))
 
+    def record_endless(self, waited_s: float) -> None:
+        """What had not come to its end after so long."""
+        self.endless += 1
+        self.record(waited_s)
+
     def add(self, other: Latencies) -> None:
         self.histogram.add(other.histogram)
         self.negative += other.negative
+        self.endless += other.endless
         self.most_negative_s = min(self.most_negative_s, other.most_negative_s)
 
     @property
@@ -103,6 +112,7 @@ class Latencies:
             "p90_ms": self.percentile_ms(90),
             "p99_ms": self.percentile_ms(99),
             "max_ms": self.percentile_ms(100),
+            "without_effect": self.endless,
             "negative_samples": self.negative,
             "most_negative_ms": round(self.most_negative_s * 1_000, 3),
         }

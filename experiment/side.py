@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deploy.native import BrokerName, Runtime
 from experiment import broker_state, checker
@@ -167,6 +167,11 @@ class Side:
     async def _checked(self, remaining: Remaining) -> Verdict:
         # The state first: what is committed after it need not have taken effect yet.
         state = await self.databases.state()
+        if not await asyncio.to_thread(self.runtime.processes.pids, self.process("dead-letter")):
+            # No dead-letter service takes them out of the broker, whose tables would tell of them.
+            # Whatever else is found: an event may have its effect and a letter, having come twice.
+            letters = await broker_state.dead_letter_identities(self.settings(CONSUMER))
+            state = replace(state, failed={*state.failed, *letters})
         self.effects = await self.databases.effects()
         return checker.check(self.entries, self.effects, remaining, state)
 

@@ -43,7 +43,7 @@ class PhaseResult:
     def sound(self) -> bool:
         """Whether nothing was lost, doubled or left behind, and everything serves again."""
         answered = self.error_responses_allowed or not self.error_responses
-        return self.verdict.sound and self.recovered_s is not None and answered
+        return self.verdict.complete and self.recovered_s is not None and answered
 
     @property
     def error_responses(self) -> dict[str, int]:

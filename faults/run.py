@@ -64,7 +64,7 @@ class RunResult:
     def sound(self) -> bool:
         """Whether all was played, nothing lost, doubled or left behind, and everything serves again."""
         played = all(phase.sound for part in self.phases.values() for phase in part)
-        return self.broken is None and played and all(verdict.sound for _, verdict in self.afterwards)
+        return self.broken is None and played and all(verdict.complete for _, verdict in self.afterwards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,6 @@ async def _drive(
             databases = await stack.enter_async_context(databases_of(runtime, broker))
             sides[broker] = Side(broker, runtime, result.workload, clock, progress, databases)
             with progress.phase(next(left)):
-                # The inbox alone is to keep effects from being doubled.
                 await databases.drop_unique_constraint()
                 await sides[broker].register_users()
         for fault in stage.faults:

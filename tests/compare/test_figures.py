@@ -49,6 +49,15 @@ def test_negative_latencies_are_kept_and_counted() -> None:
     assert (figures["samples"], figures["negative_samples"], figures["most_negative_ms"]) == (2, 1, -2.0)
 
 
+def test_what_never_came_to_its_end_is_counted_with_the_time_that_was_waited() -> None:
+    latencies, others = Latencies(), Latencies()
+    latencies.record(0.010)
+    others.record_endless(10.0)
+    latencies.add(others)
+    assert (latencies.count, latencies.endless) == (2, 1)
+    assert latencies.percentile_ms(99) == pytest.approx(10_000, rel=1e-3)
+
+
 def test_the_histogram_log_can_be_read_back(tmp_path: Path) -> None:
     latencies = Latencies()
     for _ in range(10):

@@ -6,10 +6,13 @@ The faults are planted where they would be seen: in the databases and in the pro
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from compare.phases import MeasuredSide, run_backlog, run_steady
 from compare.run import start_both_sets
@@ -23,6 +26,8 @@ from experiment.instance import databases_of
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.workload import Workload
+from shared.broker import Message, create_broker
+from shared.envelope import Envelope
 from tests.conftest import ServersFor, start_alone
 
 pytestmark = pytest.mark.timeout(600)
@@ -54,6 +59,7 @@ async def measured(request: pytest.FixtureRequest, runtime: Runtime) -> AsyncIte
     broker: BrokerName = request.param
     async with databases_of(runtime, broker) as databases:
         side = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), databases)
+        await databases.drop_unique_constraint()
         await side.register_users()
         yield MeasuredSide(side, [await run_steady(side, "steady-1")])
 
@@ -146,6 +152,46 @@ async def test_an_effect_recorded_twice_is_a_duplicate(side: Side, notifications
     assert found(await side.verify()) == {"duplicate_effects": 1}
 
 
+async def test_an_event_that_comes_twice_and_is_taken_for_new_has_two_effects(
+    side: Side, notifications: asyncpg.Connection[Any]
+) -> None:
+    """Inbox and claim forget it: nothing else stands between a second delivery and a second effect."""
+    event = await recorded_event(notifications)
+    await notifications.execute("delete from inbox where event_id = $1", event.id)
+    async with Redis.from_url(side.settings(CONSUMER).redis_url) as redis:
+        await redis.flushdb()
+    await deliver_again(side, event)
+
+    async def counted() -> bool:
+        return found(await side.verify()) == {"duplicate_effects": 1}
+
+    assert await until(counted, 60, 0.2)
+
+
+async def recorded_event(notifications: asyncpg.Connection[Any]) -> Envelope:
+    """The event of some order that took effect, with what its consumer needs of it."""
+    row = await notifications.fetchrow(
+        """
+        select event_source, event_id, order_id::text, user_id::text from notification
+         where event_type = 'order.placed' limit 1
+        """
+    )
+    assert row is not None
+    data = {
+        "order_id": row["order_id"], "user_id": row["user_id"], "currency": "EUR", "total_amount": 1, "version": 1
+    }  # fmt: skip
+    return Envelope(
+        source=row["event_source"], id=row["event_id"], type="order.placed", subject=row["order_id"], data=data
+    )
+
+
+async def deliver_again(side: Side, event: Envelope) -> None:
+    async with create_broker(side.settings("order"), "test") as broker:
+        await broker.declare(["order"])
+        message = Message("order", event.type, str(event.subject), event.encode())
+        assert await broker.publish([message]) == []
+
+
 async def test_a_later_event_recorded_first_is_reordered(
     side: Side, notifications: asyncpg.Connection[Any]
 ) -> None:
@@ -233,6 +279,21 @@ async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side
     assert await until(consumed, 60, 0.1)
     impatient(side)
     assert found(await side.verify()) == {"dead_lettered": 2}
+
+    # One that has its effect, too, and of which nothing is missing.
+    connection = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_notification"))
+    again = await recorded_event(connection)
+    await connection.close()
+    await deliver_again(side, replace(again, id=str(uuid4()), dataschema="urn:tandem:order.placed:99"))
+
+    last: dict[str, int] = {}
+
+    async def counted() -> bool:
+        nonlocal last
+        last = found(await side.verify())
+        return last == {"dead_lettered": 3}
+
+    assert await until(counted, 60, 0.2), last
 
 
 async def until_shipped(side: Side) -> None:

@@ -11,7 +11,7 @@ from deploy.native.site import Site
 from deploy.topology import ServerName
 
 # A claim that was evicted would be a claim that never was: refuse writes instead.
-_SETTINGS = """\
+SETTINGS = """\
 bind 127.0.0.1
 port {port}
 daemonize no
@@ -43,7 +43,7 @@ class Redis(Server):
         """Say how to run it."""
         program = require_installed(installed.redis_server, self.title)
         # As arguments: of a settings file, Redis takes a bracket in its path for a pattern.
-        lines = [shlex.split(line) for line in _SETTINGS.format(port=site.ports.redis).splitlines()]
+        lines = [shlex.split(line) for line in SETTINGS.format(port=site.ports.redis).splitlines()]
         options = [word for name, *values in lines for word in (f"--{name}", *values)]
         return [Program("redis", [str(program), *options], directory=site.data("redis"), stop_timeout_s=10)]
 
