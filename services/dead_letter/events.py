@@ -5,13 +5,15 @@ The bytes are whatever they are: the subscriber could not use them, and this ser
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 import orjson
 
 from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
-from shared.broker import DEATH, Delivery, Sent, Subscription
+from shared.broker import DEATH, Delivery, Header, Sent, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import NOTES, Kind, count, is_own, letter_id, redrive_number
 from shared.envelope import EVENT_BYTES_MAX
@@ -157,3 +159,27 @@ def _attributes(body: bytes) -> dict[str, str]:
 def _storable(text: str) -> str:
     """PostgreSQL takes no NUL in a text."""
     return text.replace("\x00", "\\x00")
+
+
+def sent_to_json(sent: Sent | None) -> dict[str, Any] | None:
+    """The object that is kept; that of the letter's `sent`."""
+    if sent is None:
+        return None
+    return {
+        "headers": [{"name": h.name, "type": h.type, "value": h.value} for h in sent.headers],
+        "properties": dict(sent.properties),
+        "key": None if sent.key is None else base64.b64encode(sent.key).decode(),
+        "body_is_null": sent.body_is_null,
+    }
+
+
+def sent_from_json(kept: dict[str, Any] | None) -> Sent | None:
+    """None for a letter that an earlier version has kept."""
+    if kept is None:
+        return None
+    return Sent(
+        headers=[Header(**header) for header in kept["headers"]],
+        properties=kept["properties"],
+        key=None if kept["key"] is None else base64.b64decode(kept["key"]),
+        body_is_null=kept["body_is_null"],
+    )

@@ -16,9 +16,9 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from services.dead_letter import domain, sent, store
+from services.dead_letter import domain, store
 from services.dead_letter.domain import Letter, LetterNotFoundError, Policy, Redrive, RedriveNotFoundError, State
-from services.dead_letter.events import Received
+from services.dead_letter.events import Received, sent_from_json
 from services.dead_letter.store import Filter, Listed, Stored
 from shared.broker import Broker, Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
@@ -236,7 +236,7 @@ async def _send(publish: Publish, stored: Stored, now: datetime) -> None:
     letter = stored.letter
     subscription = Subscription(channel=stored.channel, subscriber=stored.subscriber, types=frozenset())
     came_with_it = {name: text for name, text in stored.headers.items() if not dead_letter.is_own(name)}
-    how = partial(sent.from_json, stored.sent)
+    how = partial(sent_from_json, stored.sent)
     message = Delivery(stored.body, came_with_it, stored.channel, stored.key, False, "", None, how)
     added = {dead_letter.LETTER_ID: str(letter.id), dead_letter.REDRIVE: str(letter.redrives + 1)}
     if not letter.asked:  # what somebody asks for begins anew

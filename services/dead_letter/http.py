@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import FastAPI, Query
@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from services.dead_letter import domain, handlers
 from services.dead_letter.domain import LetterKind, State
-from services.dead_letter.sent import SentView
 from services.dead_letter.store import Filter, Listed, Stored
 from shared.http import pages
 from shared.http.application import IdempotencyKey, service_app
@@ -107,6 +106,26 @@ class LetterView(BaseModel):
     @classmethod
     def of(cls, listed: Listed) -> LetterView:
         return cls(**{name: value for name, value in listed.flat().items() if name in cls.model_fields})
+
+
+class HeaderView(BaseModel):
+    """A header: its value, and how that is to be read."""
+
+    name: str
+    type: str = Field(
+        examples=["text"],
+        description="`text`, `bytes` (base64), `null`; and other types of AMQP: `int32`, `boolean`, `table`, …",
+    )
+    value: Any
+
+
+class SentView(BaseModel):
+    """A message exactly as it was sent, beside its body."""
+
+    headers: list[HeaderView] = Field(description="In order, repeated ones too.")
+    properties: dict[str, str | int] = Field(description="AMQP's.")
+    key: str | None = Field(description="Kafka's, in base64.")
+    body_is_null: bool = Field(description="On Kafka a body may be absent, which is not the same as empty.")
 
 
 class LetterDetail(LetterView):

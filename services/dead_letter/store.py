@@ -40,9 +40,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.dead_letter import sent
 from services.dead_letter.domain import OPEN, Cause, Letter, LetterKind, Redrive, State
-from services.dead_letter.events import Received
+from services.dead_letter.events import Received, sent_to_json
 
 metadata = MetaData()
 
@@ -55,7 +54,7 @@ dead_letter = Table(
     Column("channel", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("headers", JSONB, nullable=False),
-    # `sent.to_json`; null where an earlier version kept the letter. No jsonb, which has no NUL and other numbers.
+    # `sent_to_json`; null where an earlier version kept the letter. No jsonb, which has no NUL and other numbers.
     Column("sent", JSON(none_as_null=True)),
     Column("key", Text),
     Column("source", Text),
@@ -140,7 +139,7 @@ class Stored(Listed):
     body: bytes
     headers: dict[str, str]
     sent: dict[str, Any] | None
-    """`sent.to_json`."""
+    """`sent_to_json`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +203,7 @@ def new_row(received: Received, letter: Letter) -> dict[str, Any]:
         "channel": received.subscription.channel,
         "body": received.body,
         "headers": received.headers,
-        "sent": sent.to_json(received.sent),
+        "sent": sent_to_json(received.sent),
         "key": received.key,
         "source": received.source,
         "event_id": received.event_id,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.dead_letter.sent import HeaderView, SentView
+from services.dead_letter.http import HeaderView, SentView
 from shared.broker.base import Header
 from shared.broker.rabbit.field_tables import read_table, write_table
 
