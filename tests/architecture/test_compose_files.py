@@ -269,7 +269,7 @@ def test_every_service_has_a_database() -> None:
 
 
 def test_redis_has_the_native_limits() -> None:
-    native = native_settings(redis._SETTINGS, " ")
+    native = native_settings(redis.SETTINGS, " ")
     command = STACK["redis"]["command"]
     given = {key.removeprefix("--"): value for key, value in zip(command[1::2], command[2::2], strict=True)}
     for key in ("save", "appendonly", "maxmemory", "maxmemory-policy"):
