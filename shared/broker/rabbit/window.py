@@ -85,6 +85,9 @@ class Window:
 
     def arrive(self, held: Held) -> None:
         """Keep the message, or only its place."""
+        if not self.incomplete and self._weight < self._bytes_max:  # nearly always
+            self._keep(held)
+            return
         self._drop_stale()
         if self._recalled and self._came_back(hash(held.raw.body)):
             self._keep(held)
