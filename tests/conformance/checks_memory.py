@@ -97,7 +97,9 @@ def weighing(harness: Harness, queue: str, place: str, recorder: Recorder, weigh
             await eventually(all_here, "everything is sent", harness.deadline_s)
         if len(weights) < LOOKS:
             weights.append(held_in_memory(place))
-        return await recorder([replace(delivery, body=beginning(delivery.body), token=None) for delivery in batch])
+        return await recorder(
+            [replace(delivery, body=beginning(delivery.body), token=None, sent=None) for delivery in batch]
+        )
 
     return weigh
 
