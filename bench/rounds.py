@@ -152,10 +152,11 @@ class Bench:
         """The contender's process; told to stop on leaving, and gone, with its children, afterwards."""
         command = _COMMANDS[contender.name].format(channel=channel, **_fields(contender)).split()
         settings = self.settings[contender.broker]
+        given = {name: getattr(settings, name) for name in settings.model_fields_set}
         environment = {
             **os.environ,
             **self.environment,
-            **{f"TANDEM_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set},
+            **{f"TANDEM_{name.upper()}": str(value) for name, value in given.items() if value is not None},
             "TANDEM_ROLES": "consumer",
             "BENCH_QUEUE": f"{CELERY}.{channel}",
             "BENCH_SUBSCRIBER": CELERY,
