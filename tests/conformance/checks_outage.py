@@ -8,10 +8,10 @@ from collections import defaultdict
 
 import pytest
 
-from deploy.native.ports import Ports
 from shared.broker.base import Broker, Message
 from shared.errors import UnavailableError
 from tests.conformance.harness import TYPE, Harness, assert_in_order, eventually, publish_all
+from tests.held_ports import held_port
 
 KEYS = 20
 LEAVING_S = 15.0
@@ -19,7 +19,7 @@ LEAVING_S = 15.0
 
 
 async def check_a_broker_that_is_not_there_is_unavailable(harness: Harness) -> None:
-    nobody = f"127.0.0.1:{Ports.free_block().block}"
+    nobody = f"127.0.0.1:{held_port()}"
     broker = harness.make(connect_timeout_s=3.0, rabbit_url=f"amqp://a:b@{nobody}/", kafka_bootstrap=nobody)
     with pytest.raises(UnavailableError):
         async with broker:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache
-from itertools import cycle, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -15,9 +13,9 @@ import asyncpg
 import httpx
 import orjson
 
-from deploy.native.ports import BLOCK_SIZE, Ports
 from shared.migrate import migrate
 from tests.forked import fork
+from tests.held_ports import held_port
 from tests.integration.world import SUBSCRIBER, World, eventually
 
 DATABASE = "integration_dead_letter"
@@ -104,7 +102,7 @@ async def letters_of(
     }
     async with AsyncExitStack() as stack:
         urls = []
-        for port in islice(_ports(), replicas):
+        for port in [held_port() for _ in range(replicas)]:
             await stack.enter_async_context(_replica({**values, "http_port": port}, environment))
             urls.append(f"http://127.0.0.1:{port}")
         letters = Letters(urls, dsn)
@@ -112,13 +110,6 @@ async def letters_of(
         for url in urls:
             await eventually(lambda url=url: _ready(letters, url), "the service is ready")  # type: ignore[misc]
         yield letters
-
-
-@cache
-def _ports() -> Iterator[int]:
-    """Those of one block in turn: it is held for as long as this process lives."""
-    block = Ports.free_block().block
-    return cycle(range(block, block + BLOCK_SIZE))
 
 
 @asynccontextmanager

@@ -8,13 +8,14 @@ import resource
 import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import aio_pika
 import asyncpg
 import httpx
 
-from deploy.native.ports import Ports
 from deploy.paths import REPOSITORY
+from tests.held_ports import held_port
 from tests.integration.databases import migrated_database
 from tests.integration.world import World, eventually
 
@@ -26,7 +27,7 @@ USER = {"email": "ada@example.org", "name": "Ada"}
 @asynccontextmanager
 async def user_service(world: World, dsn: str) -> AsyncIterator[str]:
     """The user service's own process, which may open `DESCRIPTORS` files; its address."""
-    port = Ports.free_block().block
+    port = held_port()
     values = {**world.setting_values(http_port=port, postgres_dsn=dsn, shutdown_grace_s=5.0), "roles": "api,relay"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
     environment |= {f"TANDEM_{name.upper()}": str(value) for name, value in values.items()}
@@ -41,10 +42,20 @@ async def user_service(world: World, dsn: str) -> AsyncIterator[str]:
         await asyncio.wait_for(process.wait(), 30)
 
 
+@asynccontextmanager
+async def somebody_listening(world: World) -> AsyncIterator[None]:
+    """A queue for the events of users: without one RabbitMQ cannot route them, and the outbox keeps them."""
+    async with await aio_pika.connect(world.runtime.server_urls()["rabbit"]) as connection:
+        queue = await (await connection.channel()).declare_queue(exclusive=True)
+        await queue.bind("user.events", "#")
+        yield
+
+
 async def test_half_requests_leave_orders_relay_and_readiness_their_connections(world: World) -> None:
     """More of them than the process may open files; the client that keeps its connection keeps it."""
     dsn = await migrated_database(world.runtime, "user")
     async with (
+        AsyncExitStack() as stack,
         user_service(world, dsn) as url,
         httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http,
     ):
@@ -56,6 +67,8 @@ async def test_half_requests_leave_orders_relay_and_readiness_their_connections(
                 return False
 
         await eventually(ready, "the service is ready")
+        if world.broker_name == "rabbit":
+            await stack.enter_async_context(somebody_listening(world))
         halves: list[asyncio.StreamWriter] = []
         for number in range(2 * DESCRIPTORS):
             _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)

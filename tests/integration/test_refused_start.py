@@ -11,8 +11,8 @@ import orjson
 import pytest
 from yarl import URL
 
-from deploy.native.ports import Ports
 from deploy.paths import REPOSITORY
+from tests.held_ports import held_port
 from tests.integration.world import SUBSCRIBER, World
 
 BAD_CONFIGURATION = 78
@@ -23,7 +23,7 @@ async def started(world: World, service: str, rabbit_url: URL) -> Process:
     """A consumer process of the service as it is."""
     values = {
         **world.setting_values(rabbit_url=rabbit_url, connect_timeout_s=2.0, shutdown_grace_s=5.0),
-        "http_port": Ports.free_block().block,
+        "http_port": held_port(),
         "roles": "consumer",
         "dead_letter_subscriptions": f"{SUBSCRIBER}.{world.channel}",
     }
@@ -50,7 +50,7 @@ async def test_a_wrong_password_ends_the_start_with_one_sentence(rabbit_world: W
 
 
 async def test_a_broker_that_is_away_is_waited_for(rabbit_world: World) -> None:
-    nobody = URL(f"amqp://a:b@127.0.0.1:{Ports.free_block().block}/")
+    nobody = URL(f"amqp://a:b@127.0.0.1:{held_port()}/")
     process = await started(rabbit_world, "notification", nobody)
     assert process.stdout is not None
     try:

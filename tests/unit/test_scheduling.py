@@ -34,7 +34,9 @@ def test_what_takes_longest_is_given_out_first_and_what_takes_no_time_last() -> 
     assert sorted(ids, key=rank) == ids[::-1]
 
 
-@pytest.mark.parametrize("name", [*ONE_BY_ONE, *scheduling.LONGEST_FIRST, *scheduling.SHORTEST_LAST])
+@pytest.mark.parametrize(
+    "name", [*ONE_BY_ONE, *scheduling.LONGEST_FIRST, *scheduling.SHORTEST_LAST, *scheduling.QUIET_LAST]
+)
 def test_what_the_schedule_names_exists(name: str) -> None:
     assert (REPOSITORY / name).exists()
 

@@ -42,6 +42,9 @@ PRODUCER_OPTIONS: Mapping[str, Any] = {
     "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
 }
 _RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
+_NOT_A_RECORD = (AssertionError, TypeError, ValueError)
+"""What aiokafka raises, before anything is sent, for what it would never send."""
+_REASON_CHARACTERS_MAX = 500
 
 _PRODUCER_LOST = (
     OutOfOrderSequenceNumber,
@@ -163,6 +166,8 @@ class KafkaProducer:
             confirmation: asyncio.Future[Any] = await producer.send(topic, body, key=key, headers=list(headers))
         except TimeoutError:
             raise
+        except _NOT_A_RECORD as error:
+            return PermanentError(f"Kafka: {error!r}"[:_REASON_CHARACTERS_MAX])
         except Exception as error:  # noqa: BLE001  whatever it is: not sent
             return self._reason(error)
         confirmation.add_done_callback(_look_at)

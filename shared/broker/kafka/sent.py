@@ -32,7 +32,8 @@ def record_of(delivery: Delivery, added: Mapping[str, str]) -> tuple[bytes | Non
         return _key(delivery.key), delivery.body, [*own, *written]
     own_exactly = [(header.name, _value(header)) for header in sent.headers if header.name not in added]
     key = sent.key if sent.key is not None and delivery.key is not None else _key(delivery.key)
-    body = None if sent.body_is_null and not delivery.body else delivery.body
+    # A record of neither key nor value is none that aiokafka sends: it gets an empty value.
+    body = None if sent.body_is_null and not delivery.body and key is not None else delivery.body
     return key, body, [*own_exactly, *written]
 
 
