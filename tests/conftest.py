@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aio_pika import RobustConnection
 from xdist.workermanage import NodeManager
 
 from deploy.native import BrokerName, Ports, Runtime
@@ -30,6 +33,7 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSeria
 # another checkout is started as ever; so is everything with TANDEM_SUPERVISORD= (empty).
 os.environ.setdefault(SUPERVISORD_VARIABLE, str(SUPERVISORD))
 
+CLIENT_CLOSE_S = 5.0
 WORKER_EXIT_S = 30
 """When a run is interrupted each worker still stops its servers and removes their data."""
 
@@ -73,6 +77,16 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         return
     with started(tmp_path_factory) as runtime:
         yield runtime
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def no_client_outlives_the_loop() -> AsyncIterator[None]:
+    """A connection that aio-pika was cancelled in the midst of making goes on by itself, and is deaf to being
+    cancelled again: the session's event loop would wait for it for ever."""
+    yield
+    for left in [one for one in gc.get_objects() if issubclass(type(one), RobustConnection)]:
+        with suppress(Exception):
+            await asyncio.wait_for(left.close(), CLIENT_CLOSE_S)
 
 
 ServersFor = Callable[..., AbstractContextManager[Runtime]]

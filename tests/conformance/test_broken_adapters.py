@@ -8,6 +8,7 @@ import pytest
 
 from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
+from tests.conformance import checks_recovery as recovery
 from tests.conformance.broken import BREAKS, Sound
 from tests.conformance.catalogue import applies_to, claim_of
 from tests.conformance.harness import DEADLINE_S, Check, Harness
@@ -46,7 +47,11 @@ async def outcomes(servers: Runtime) -> Outcomes:
     asked: list[Pair] = [
         (system, adapter, check) for system in BROKERS for adapter, check in pairs if applies_to(system, check)
     ]
-    return dict(zip(asked, await asyncio.gather(*(outcome(*one) for one in asked)), strict=True))
+    # What is to come back soon shows it when the broker is not busy with all the others.
+    alone = [one for one in asked if one[1] is Sound and one[2].__module__ == recovery.__name__]
+    together = [one for one in asked if one not in alone]
+    said = dict(zip(together, await asyncio.gather(*(outcome(*one) for one in together)), strict=True))
+    return said | {one: await outcome(*one) for one in alone}
 
 
 @pytest.mark.parametrize(
