@@ -81,7 +81,9 @@ async def with_the_worst_headers(scene: Scene) -> None:
     async with _keeper(scene) as client:
         undecodable = {"error_type": "UndecodableError", "channel": _CHANNEL, "subscriber": "notification"}
         for letter in await _kept(client, undecodable, len(_WORST_NAMES)):
-            answer = await client.post(f"/dead-letters/{letter['id']}/discard")
+            answer = await client.post(
+                f"/dead-letters/{letter['id']}/discard", json={"reason": "a fault was played"}
+            )
             if answer.status_code != 200:
                 raise StalledError(f"a letter is not discarded: {answer.status_code}, {answer.text[:200]}")
 
