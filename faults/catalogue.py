@@ -16,11 +16,8 @@ from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import furniture, poison, quota, webhook
 from faults.clock_step import ClockStep
-from faults.scene import Scene
+from faults.scene import ORDER, Scene
 from shared import failpoints
-
-ORDER = "order"
-"""The order service's HTTP interface and relay, in one process."""
 
 _PASSES = 15
 """An armed process runs for so many batches before it breaks: a second or three of the load."""
@@ -33,10 +30,8 @@ allows a transaction that does nothing."""
 _ALARM_S = 8.0
 _FULL_BYTES = 1
 """Less than Redis has in use when it is empty."""
-_CLOCK_BACK = ClockStep(CONSUMER, -3_600)
-_CLOCK_AHEAD = ClockStep(ORDER, 8 * 86_400)
-"""Longer than anything waits on a broker."""
-_CLOCK_BEHIND = ClockStep(ORDER, -8 * 86_400)
+_LONGER_THAN_KEPT_S = 8 * 86_400
+"""Longer than an event is kept on a broker."""
 
 Act = Callable[[Scene], Awaitable[None]]
 
@@ -96,6 +91,10 @@ def _dies_at(place: str, name: str) -> tuple[Act, Act, Act]:
 def _armed(name: str, title: str, place: str, process: str) -> Fault:
     prepare, act, restore = _dies_at(place, process)
     return Fault(name, title, act, load_s=9, prepare=prepare, restore=restore)
+
+
+def _clock(name: str, title: str, step: ClockStep) -> Fault:
+    return Fault(name, title, step.act, load_s=8, prepare=step.prepare, restore=step.restore)
 
 
 async def _arm_zombie(scene: Scene) -> None:
@@ -303,30 +302,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault("disk-full", f"Kafka disk full {_ALARM_S:g} s", _disk_full, load_s=28, brokers=("kafka",)),
     Fault("redis-hangs", f"Redis SIGSTOP for {_AWAY_S:g} s", _redis_hangs, load_s=16, restore=_redis_goes_on),
     Fault("redis-full", f"Redis full for {_AWAY_S:g} s", _redis_full, load_s=16),
-    Fault(
-        "clock-back",
-        "consumer's clock back 1 h",
-        _CLOCK_BACK.act,
-        load_s=8,
-        prepare=_CLOCK_BACK.prepare,
-        restore=_CLOCK_BACK.restore,
-    ),
-    Fault(
-        "relay-clock-ahead",
-        "relay's clock 8 days ahead",
-        _CLOCK_AHEAD.act,
-        load_s=8,
-        prepare=_CLOCK_AHEAD.prepare,
-        restore=_CLOCK_AHEAD.restore,
-    ),
-    Fault(
-        "relay-clock-behind",
-        "relay's clock 8 days behind",
-        _CLOCK_BEHIND.act,
-        load_s=8,
-        prepare=_CLOCK_BEHIND.prepare,
-        restore=_CLOCK_BEHIND.restore,
-    ),
+    _clock("clock-back", "consumer's clock back 1 h", ClockStep(CONSUMER, -3_600)),
+    _clock("relay-clock-ahead", "relay's clock 8 days ahead", ClockStep(ORDER, _LONGER_THAN_KEPT_S)),
+    _clock("relay-clock-behind", "relay's clock 8 days behind", ClockStep(ORDER, -_LONGER_THAN_KEPT_S)),
     Fault(
         "poison",
         "poison, dead-letter service down",

@@ -17,10 +17,9 @@ from experiment.clock import until
 from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import poison
-from faults.scene import PATIENCE_S, Scene
+from faults.scene import ORDER, PATIENCE_S, Scene
 from shared.broker import Subscription, destination_name
 
-_ORDER = "order"
 _SUBSCRIPTION = Subscription(channel="order", subscriber="notification", types=frozenset())
 _TIMEOUT_S = 15.0
 _POLL_S = 0.5
@@ -34,7 +33,7 @@ _NOTHING, _EVERYTHING = "^$", ".*"
 
 async def rest_relay(scene: Scene) -> None:
     """Start an order service without a relay."""
-    await scene.stand_in(_ORDER, {"TANDEM_ROLES": "api"})
+    await scene.stand_in(ORDER, {"TANDEM_ROLES": "api"})
 
 
 async def stream_deleted(scene: Scene) -> None:
@@ -53,24 +52,20 @@ async def stream_deleted(scene: Scene) -> None:
     scene.begin()
     name = _SUBSCRIPTION.queue if scene.broker == "rabbit" else destination_name("kafka", "order")
     await _delete(scene, name)
-    await scene.restored(_ORDER)
+    await scene.restored(ORDER)
     scene.end()
 
 
 async def wake_relay(scene: Scene) -> None:
     """Start the order service with its relay."""
-    await scene.restored(_ORDER)
+    await scene.restored(ORDER)
 
 
 async def dead_letter_place_deleted(scene: Scene) -> None:
     """Delete the place of the consumer's dead letters just before it has some; all are kept all the same."""
     scene.begin()
     await _delete(scene, f"{_SUBSCRIPTION.queue}.{'dlq' if scene.broker == 'rabbit' else 'dlt'}")
-    await poison.prepare(scene)
-    await asyncio.sleep(_NOBODY_S)
-    await scene.restored(CONSUMER)
-    scene.end()
-    await poison.redriven(scene)
+    await poison.comes_and_is_redriven(scene, _NOBODY_S)
 
 
 async def permission_withdrawn(scene: Scene) -> None:

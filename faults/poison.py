@@ -57,6 +57,15 @@ async def restore(scene: Scene) -> None:
     await scene.restored(KEEPER)
 
 
+async def comes_and_is_redriven(scene: Scene, for_s: float) -> None:
+    """For so long the consumer cannot take all; the fault ends when it is sound again. Raises as `redriven`."""
+    await prepare(scene)
+    await asyncio.sleep(for_s)
+    await scene.restored(CONSUMER)
+    scene.end()
+    await redriven(scene)
+
+
 async def redriven(scene: Scene) -> None:
     """Wait until all that the consumer could not take is kept, and give it back to a sound consumer.
 

@@ -16,6 +16,8 @@ from experiment.clock import until
 from experiment.side import Side, StalledError
 from faults.proxy import Proxies
 
+ORDER = "order"
+"""The order service's HTTP interface and relay, in one process."""
 PATIENCE_S = 60.0
 """For anything that must come about while a fault is played, such as the death of an armed process."""
 _POLL_S = 0.05

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import poison
 from faults.scene import Scene
@@ -23,11 +22,7 @@ async def never_ends(scene: Scene) -> None:
     async with _receiver() as (url, taken):
         scene.begin()
         await scene.stand_in(poison.KEEPER, {"TANDEM_ALERT_WEBHOOK_URL": url})
-        await poison.prepare(scene)
-        await asyncio.sleep(_ARRIVAL_S)
-        await scene.restored(CONSUMER)
-        scene.end()
-        await poison.redriven(scene)
+        await poison.comes_and_is_redriven(scene, _ARRIVAL_S)
         if not taken:
             raise StalledError("the dead-letter service has sent no alert")
         await scene.restored(poison.KEEPER)

@@ -13,12 +13,14 @@ from tests.conformance.harness import Harness, eventually, publish_all
 BAD = b"bad-key-0:000000"
 
 
-@pytest.mark.parametrize("system", BROKERS)
-async def test_an_event_that_is_never_settled_is_told_until_it_is(
-    system: BrokerName, servers: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def a_minute_is_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tending, "TEND_INTERVAL_S", 0.3)
     monkeypatch.setattr(tending, "_STANDS_STILL_S", 1.0)
+
+
+@pytest.mark.parametrize("system", BROKERS)
+async def test_an_event_that_is_never_settled_is_told_until_it_is(system: BrokerName, servers: Runtime) -> None:
     async with Harness(servers, system) as harness:
         broker, subscription = await harness.broker(), harness.subscription()
         recorder = harness.recorder(lambda delivery: Settlement.RETRY if delivery.body == BAD else Settlement.ACK)
@@ -35,11 +37,7 @@ async def test_an_event_that_is_never_settled_is_told_until_it_is(
 
 
 @pytest.mark.parametrize("system", BROKERS)
-async def test_a_handler_that_never_ends_is_told(
-    system: BrokerName, servers: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tending, "TEND_INTERVAL_S", 0.3)
-    monkeypatch.setattr(tending, "_STANDS_STILL_S", 1.0)
+async def test_a_handler_that_never_ends_is_told(system: BrokerName, servers: Runtime) -> None:
     async with Harness(servers, system) as harness:
         broker, recorder = await harness.broker(), harness.recorder()
         recorder.released.clear()

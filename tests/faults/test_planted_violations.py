@@ -15,11 +15,11 @@ from experiment.instance import databases_of
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.workload import load_workload
-from faults.catalogue import ORDER, Fault
+from faults.catalogue import Fault
 from faults.phase import PhaseResult, play
 from faults.proxy import Proxies
 from faults.run import LOAD, start_services
-from faults.scene import Scene
+from faults.scene import ORDER, Scene
 from tests.conftest import ServersFor, start_alone
 from tests.faults.sabotaged import ARMED
 
