@@ -12,6 +12,8 @@ from faults.scene import Scene
 
 _BYTE_EVERY_S = 2.0
 _ARRIVAL_S = 6.0
+_NO_INTERVAL = {"TANDEM_ALERT_INTERVAL_S": "0.001"}
+"""An earlier fault may have been alerted of for the same cause, which is then silent for an hour."""
 
 
 async def never_ends(scene: Scene) -> None:
@@ -21,7 +23,7 @@ async def never_ends(scene: Scene) -> None:
     """
     async with _receiver() as (url, taken):
         scene.begin()
-        await scene.stand_in(poison.KEEPER, {"TANDEM_ALERT_WEBHOOK_URL": url})
+        await scene.stand_in(poison.KEEPER, {"TANDEM_ALERT_WEBHOOK_URL": url, **_NO_INTERVAL})
         await poison.comes_and_is_redriven(scene, _ARRIVAL_S)
         if not taken:
             raise StalledError("the dead-letter service has sent no alert")
