@@ -69,9 +69,13 @@ async def dead_letter_place_deleted(scene: Scene) -> None:
 
 
 async def permission_withdrawn(scene: Scene) -> None:
-    """RabbitMQ lets the services' user do nothing for a while."""
+    """RabbitMQ lets the services' user do nothing for a while.
+
+    A channel remembers what it was permitted, so that all have to come anew.
+    """
     scene.begin()
     await _permit(scene, _NOTHING)
+    await scene.call(scene.runtime.rabbitmqctl, "close_all_user_connections", _user(scene), "permission withdrawn")
     await asyncio.sleep(_WITHDRAWN_S)
     await permission_granted(scene)
     scene.end()
@@ -83,8 +87,11 @@ async def permission_granted(scene: Scene) -> None:
 
 
 async def _permit(scene: Scene, what: str) -> None:
-    user = urlsplit(scene.runtime.server_urls()["rabbit"]).username or ""
-    await scene.call(scene.runtime.rabbitmqctl, "set_permissions", user, what, what, what)
+    await scene.call(scene.runtime.rabbitmqctl, "set_permissions", _user(scene), what, what, what)
+
+
+def _user(scene: Scene) -> str:
+    return urlsplit(scene.runtime.server_urls()["rabbit"]).username or ""
 
 
 async def _delete(scene: Scene, name: str) -> None:
