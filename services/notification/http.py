@@ -9,7 +9,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import FastAPI, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from services.notification import handlers
 from shared.http import pages
@@ -21,8 +21,12 @@ from shared.process import Parts
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"
 
-# `?user_id=&order_id=…` leaves the user open.
-MaybeId = Annotated[UUID | None, BeforeValidator(lambda value: value or None)]
+# `?user_id=&order_id=…` leaves the user open, and the document says so: a query has no null, but empty values.
+MaybeId = Annotated[
+    UUID | None,
+    BeforeValidator(lambda value: value or None),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "uuid"}, {"type": "string", "maxLength": 0}]}),
+]
 
 
 class NotificationView(BaseModel):

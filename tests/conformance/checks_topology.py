@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import pytest
 from pydantic import BaseModel
 
 from shared.broker.base import HOW_TO_GO_ON, Operation
 from shared.errors import ConfigurationError
-from tests.conformance.harness import TYPE, Harness, only_on, publish_all
+from tests.conformance.harness import TYPE, Harness, eventually, only_on, publish_all
 from tests.conformance.servers_seen import (
     kafka_times_ms,
     management,
@@ -107,10 +108,19 @@ async def check_topics_of_an_earlier_version_are_given_what_it_left_unset(harnes
         "delete.retention.ms": "777",
     }
     await set_topic_options(harness.runtime, topic, before)
-    assert (await topic_seen(harness.runtime, topic))[1]["message.timestamp.type"] == "CreateTime"
+    await _until_options(harness, topic, {**before, "message.timestamp.type": "CreateTime"})
     await (await harness.broker()).declare([harness.channel], [subscription])
-    _, after = await topic_seen(harness.runtime, topic)
-    assert after.items() >= {**before, "message.timestamp.type": "LogAppendTime"}.items(), "an operator's is lost"
+    await _until_options(harness, topic, {**before, "message.timestamp.type": "LogAppendTime"})
+
+
+async def _until_options(harness: Harness, topic: str, expected: Mapping[str, str]) -> None:
+    """Wait until the node that is asked has them: it learns of a change a little after the change is answered."""
+
+    async def has_them() -> bool:
+        _, options = await topic_seen(harness.runtime, topic)
+        return options.items() >= expected.items()
+
+    await eventually(has_them, f"{topic} has {expected}", harness.deadline_s)
 
 
 async def check_declaring_again_changes_nothing(harness: Harness) -> None:
