@@ -40,6 +40,27 @@ async def test_the_next_attempt_goes_to_the_next_node() -> None:
     assert tried == [0, 1, 2, 0]
 
 
+async def test_a_connection_that_is_given_up_while_it_is_made_leaves_no_task_behind() -> None:
+    """What went on by itself would keep a process from ending when it is told to stop."""
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        [node] = node_urls(f"amqp://u:p@127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        before = asyncio.all_tasks()
+        connecting = asyncio.create_task(connection_class([node])(node, fail_fast=True).connect(timeout=60))
+        await asyncio.wait_for(asked.wait(), 10)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        left = {task for task in asyncio.all_tasks() - before if "RobustConnection" in repr(task)}
+        assert not left
+
+
 def test_a_password_is_not_shown() -> None:
     async def shown() -> str:
         [node] = node_urls("amqp://u:secret@one:1/")

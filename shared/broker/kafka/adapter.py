@@ -6,6 +6,7 @@ message.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -63,7 +64,7 @@ class KafkaAdapter:
             async with self._clients.setting_up():
                 await self._producer.start()
                 await self._subscriptions.start()
-        except TandemError:
+        except (TandemError, asyncio.CancelledError):
             await self._disconnect()
             raise
         self._tending.start()

@@ -6,12 +6,18 @@ for every attempt; everything else, such as the return of channels and consumers
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from aio_pika import RobustConnection
 from yarl import URL
+
+from shared.broker.rabbit.errors import LOST
+
+_CLOSE_S = 3.0
 
 
 def node_urls(setting: str, **options: str | int) -> list[URL]:
@@ -28,6 +34,16 @@ def connection_class(nodes: Sequence[URL]) -> type[RobustConnection]:
             self._used: URL | None = None
             super().__init__(url, *arguments, **options)
             self._used = turn[0]
+
+        async def connect(self, timeout: float | None = None) -> None:
+            """aio-pika's own goes on by itself when it is given up, in a task that is deaf to being cancelled."""
+            try:
+                await super().connect(timeout)
+            except BaseException:
+                with contextlib.suppress(*LOST):
+                    async with asyncio.timeout(_CLOSE_S):
+                        await self.close()
+                raise
 
         @property
         def url(self) -> URL:
