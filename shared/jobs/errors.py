@@ -1,0 +1,23 @@
+"""What is wrong with a job, or with a step of it."""
+
+from shared.errors import PermanentError
+
+
+class Reject(PermanentError):
+    """Raised by a handler: the step has failed for good, whatever its retries would allow."""
+
+
+class BadArgumentsError(PermanentError):
+    """Arguments are missing, too many, or not of the handler's types."""
+
+
+class UnknownHandlerError(PermanentError):
+    """A step names a handler that this process does not have."""
+
+
+class UnknownStepError(PermanentError):
+    """A step is announced that the database does not hold."""
+
+
+class ResultTooLargeError(PermanentError):
+    """A handler's result is over `RESULT_BYTES_MAX` of JSON."""

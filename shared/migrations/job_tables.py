@@ -1,0 +1,118 @@
+"""The tables of `shared.jobs`, as the first migration of a service that has jobs creates them.
+
+Frozen once released: a change is a new function here and a new version in each service that has jobs.
+"""
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from alembic import op
+
+JOB_TABLES_1 = ("job", "job_step", "job_edge", "job_attempt", "job_unique")
+"""What `create_jobs_1` creates, for a downgrade to drop."""
+
+
+def create_jobs_1() -> None:
+    op.create_table(
+        "job",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("tenant", sa.Text),
+        sa.Column("priority", sa.SmallInteger, nullable=False),
+        sa.Column("form", sa.Text, nullable=False),
+        sa.Column("step_count", sa.Integer, nullable=False),
+        sa.Column("open_steps", sa.Integer, nullable=False),
+        sa.Column("failed_steps", sa.Integer, nullable=False),
+        sa.Column("lost_outputs", sa.Integer, nullable=False),
+        sa.Column("error", sa.JSON),
+        _time("cancel_requested_at"),
+        sa.Column("correlation", sa.Text),
+        sa.Column("traceparent", sa.Text),
+        sa.Column("schedule_id", sa.Uuid),
+        _time("due_at"),
+        sa.Column("result_ttl_s", sa.Integer, nullable=False),
+        _time("submitted_at", nullable=False),
+        _time("finished_at"),
+        _time("expires_at"),
+        sa.CheckConstraint(
+            "state in ('waiting', 'scheduled', 'running', 'succeeded', 'failed', 'cancelled')", name="job_state"
+        ),
+        sa.CheckConstraint("open_steps between 0 and step_count", name="job_open_steps"),
+    )
+    op.create_index("ix_job_state_id", "job", ["state", "id"])
+    op.create_index("ix_job_kind_id", "job", ["kind", "id"])
+    _create_step()
+    op.create_table(
+        "job_edge",
+        sa.Column("parent", sa.Uuid, primary_key=True),
+        sa.Column("child", sa.Uuid, primary_key=True),
+        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("on_failure", sa.Text, nullable=False),
+        sa.CheckConstraint("on_failure in ('fail', 'pass', 'ignore')", name="job_edge_on_failure"),
+    )
+    op.create_index("ix_job_edge_child", "job_edge", ["child"])
+    op.create_table(
+        "job_attempt",
+        sa.Column("step_id", sa.Uuid, primary_key=True),
+        sa.Column("attempt", sa.Integer, primary_key=True),
+        sa.Column("worker", sa.Text),
+        _time("started_at"),
+        _time("ended_at"),
+        sa.Column("outcome", sa.Text),
+        sa.Column("error", sa.JSON),
+        sa.Column("peak_rss_mib", sa.Float),
+    )
+    op.create_table(
+        "job_unique",
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("job_id", sa.Uuid, nullable=False),
+        _time("expires_at"),
+    )
+
+
+def _create_step() -> None:
+    op.create_table(
+        "job_step",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("job_id", sa.Uuid, nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("handler", sa.Text, nullable=False),
+        sa.Column("queue", sa.Text, nullable=False),
+        sa.Column("leased", sa.Boolean, nullable=False),
+        sa.Column("args", sa.JSON, nullable=False),
+        sa.Column("takes", sa.Text, nullable=False),
+        sa.Column("output", sa.Integer),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("waiting_on", sa.Integer, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("first_attempt", sa.Integer, nullable=False),
+        sa.Column("delay_s", sa.Float, nullable=False),
+        _time("due_at"),
+        sa.Column("leased_by", sa.Uuid),
+        sa.Column("priority", sa.SmallInteger, nullable=False),
+        _time("fair_at"),
+        sa.Column("concurrency_key", sa.Text),
+        sa.Column("cursor", sa.JSON),
+        sa.Column("progress", sa.JSON),
+        sa.Column("result", sa.JSON),
+        sa.Column("error", sa.JSON),
+        _time("started_at"),
+        _time("finished_at"),
+        sa.CheckConstraint(
+            "state in ('waiting', 'scheduled', 'ready', 'running', 'succeeded', 'failed', 'cancelled', 'skipped')",
+            name="job_step_state",
+        ),
+        sa.CheckConstraint("waiting_on >= 0", name="job_step_waiting_on"),
+    )
+    op.create_index("ix_job_step_job_id", "job_step", ["job_id", "number"])
+    op.create_index("ix_job_step_due", "job_step", ["due_at"], postgresql_where=sa.text("state = 'scheduled'"))
+    # A queue's rows come and go: vacuum by number, not by share, so that taking the next stays cheap.
+    op.execute(
+        "alter table job_step set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, "
+        "autovacuum_vacuum_cost_delay = 0)"
+    )
+
+
+def _time(name: str, *, nullable: bool = True) -> sa.Column[datetime]:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable)
