@@ -98,9 +98,12 @@ def dies(payload: bytes, _: Report) -> NoReturn:
 
 def sleeps(payload: bytes, report: Report) -> bytes:
     """Tells its pid, and sleeps until it is stopped; `stubborn` does not care about the first signals."""
-    report(os.getpid(), 0, "asleep")
+    told = False
     while True:
         try:
+            if not told:
+                told = True
+                report(os.getpid(), 0, "asleep")
             time.sleep(_WAIT_S)
         except SoftTimeLimitError:
             if payload != b"stubborn":

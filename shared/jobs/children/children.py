@@ -42,8 +42,10 @@ class Limits:
     steps_max: int = 200
     rss_bytes_max: int = 300 * 2**20
     result_bytes_max: int = 4 * 2**20
-    start_timeout_s: float = 30.0
-    """Imports of the fork server, or the fork of a child, may take so long."""
+    import_timeout_s: float = 60.0
+    """So long the fork server may take for its imports."""
+    start_timeout_s: float = 20.0
+    """So long a child may take until it waits for its first step."""
     cancel_grace_s: float = 5.0
     """So long a cancelled step may go on before it is killed."""
 
@@ -78,6 +80,7 @@ class Child:
         self._killed: Literal["hard_limit", "cancelled"] | None = None
         self._ended: asyncio.Future[Any]  # its exit code
         self._writer: asyncio.StreamWriter
+        self._hearing: asyncio.Future[Any]
         self._listening: asyncio.Task[None]
 
     async def start(self) -> None:
@@ -90,7 +93,8 @@ class Child:
         except BaseException:
             ours.close()
             raise
-        self._listening = asyncio.create_task(self._listen(reader), name=f"child-{self.pid}")
+        self._hearing = asyncio.create_task(self._hear(reader))
+        self._listening = asyncio.create_task(self._listen(), name=f"child-{self.pid}")
         try:
             await self._ready
         except BaseException:
@@ -101,7 +105,12 @@ class Child:
     def usable(self) -> bool:
         """It may run another step."""
         fresh = self.steps < self._limits.steps_max and self.rss_bytes <= self._limits.rss_bytes_max
-        return fresh and not self.busy and not self._listening.done() and not self._ended.done()
+        return fresh and not self.busy and self._lives
+
+    @property
+    def _lives(self) -> bool:
+        """As far as is known."""
+        return not self._hearing.done() and not self._ended.done()
 
     @property
     def busy(self) -> bool:
@@ -120,7 +129,7 @@ class Child:
             loop.call_later(call.hard_s, self._kill, "hard_limit"),
         )
         try:
-            if self._listening.done():
+            if not self._lives:
                 return ChildLost(None, "died", begun=False)
             self._writer.write(encode(Frame(Kind.CALL, fields, call.payload)))
             return await asyncio.shield(outcome)
@@ -168,18 +177,17 @@ class Child:
 
     # -- what it says
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _listen(self) -> None:
         """Hear it until its pipe is closed or it has ended, whichever is known first: a process that it left
         behind may hold the pipe. What it had said before is heard all the same."""
-        hearing: asyncio.Future[Any] = asyncio.create_task(self._hear(reader))
         try:
-            await asyncio.wait({hearing, self._ended}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({hearing, self._ended}, timeout=_DEATH_S)
+            await asyncio.wait({self._hearing, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({self._hearing, self._ended}, timeout=_DEATH_S)
             if not self._ended.done():
                 self._forking.end(self.pid)
                 await asyncio.wait([self._ended], timeout=_DEATH_S)
         finally:
-            hearing.cancel()
+            self._hearing.cancel()
             self._lost()
 
     async def _hear(self, reader: asyncio.StreamReader) -> None:
@@ -341,7 +349,7 @@ class Children:
             if self._forking is None:
                 forking = Forking(self._preload, self._initialise)
                 try:
-                    async with asyncio.timeout(self.limits.start_timeout_s):
+                    async with asyncio.timeout(self.limits.import_timeout_s):
                         await forking.start()
                 except TimeoutError as error:
                     await forking.close()
