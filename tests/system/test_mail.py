@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -20,33 +22,48 @@ ORDERS = 40
 SENDER = Settings.model_fields["mail_from"].default
 
 
-def mails(system: RunningSystem) -> list[EmailMessage]:
-    """Everything that the development mail server has taken."""
-    found = []
-    for path in (system.runtime.addresses.maildir / "new").glob("*"):
-        message = message_from_bytes(path.read_bytes(), policy=default)
-        assert isinstance(message, EmailMessage)
-        found.append(message)
-    return found
+class NewMails:
+    """What the development mail server has taken since; the tests before this one leave thousands."""
+
+    def __init__(self, system: RunningSystem) -> None:
+        self._place = system.runtime.addresses.maildir / "new"
+        self._known = set(self._place.iterdir())
+        self._read: list[tuple[EmailMessage, str]] = []
+
+    async def about(self, order: str) -> list[EmailMessage]:
+        return [message for message, text in await self._all() if order in text]
+
+    async def times(self, orders: Sequence[str]) -> Counter[str]:
+        """How many mails each of the orders has."""
+        return Counter(order for _, text in await self._all() for order in orders if order in text)
+
+    async def _all(self) -> list[tuple[EmailMessage, str]]:
+        await asyncio.to_thread(self._read_on)
+        return self._read
+
+    def _read_on(self) -> None:
+        come = set(self._place.iterdir()) - self._known
+        self._known |= come
+        self._read += [read(path) for path in come]
 
 
-def text_of(message: EmailMessage) -> str:
+def read(path: Path) -> tuple[EmailMessage, str]:
+    """A mail, and its text."""
+    message = message_from_bytes(path.read_bytes(), policy=default)
+    assert isinstance(message, EmailMessage)
     body = message.get_body(("plain",))
     assert body is not None
-    return str(body.get_content())
-
-
-async def mails_about(system: RunningSystem, order: str) -> list[EmailMessage]:
-    return [message for message in await asyncio.to_thread(mails, system) if order in text_of(message)]
+    return message, str(body.get_content())
 
 
 async def test_an_order_leads_to_a_mail_that_tells_of_its_event(system: RunningSystem) -> None:
+    mails = NewMails(system)
     address = f"ada-{uuid4().hex[:8]}@example.org"
     user = await system.insist("user", "/users", {"email": address, "name": "Ada <Lovelace>"})
     order = await system.order(str(user["id"]))
 
     async def arrived() -> list[EmailMessage]:
-        return await mails_about(system, order)
+        return await mails.about(order)
 
     [mail] = await eventually(arrived, "a mail about the order", interval_s=0.5)
     assert mail["To"].addresses[0].addr_spec == address
@@ -72,6 +89,7 @@ async def degraded(system: RunningSystem) -> dict[str, str]:
 async def test_while_the_mail_server_is_away_mails_wait_and_all_arrive_when_it_is_back(
     system: RunningSystem,
 ) -> None:
+    mails = NewMails(system)
     user = await system.register("Grace")
     await asyncio.to_thread(system.runtime.processes.stop, "mail")
     try:
@@ -86,12 +104,8 @@ async def test_while_the_mail_server_is_away_mails_wait_and_all_arrive_when_it_i
         await asyncio.to_thread(system.runtime.processes.start, "mail")
 
     # Of these orders only: a process that another test killed between sending and recording may send a mail twice.
-    async def arrived() -> Counter[str]:
-        texts = [text_of(message) for message in await asyncio.to_thread(mails, system)]
-        return Counter(order for text in texts for order in orders if order in text)
-
     async def all_arrived() -> bool:
-        return len(await arrived()) == ORDERS
+        return len(await mails.times(orders)) == ORDERS
 
     await eventually(all_arrived, "a mail about each order", deadline_s=300, interval_s=1.0)
-    assert set((await arrived()).values()) == {1}, "a mail that was sent is not sent again"
+    assert set((await mails.times(orders)).values()) == {1}, "a mail that was sent is not sent again"
