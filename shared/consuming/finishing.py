@@ -9,10 +9,12 @@ from shared import failpoints
 from shared.broker import Delivery
 from shared.consuming.batch import PUT_ASIDE, RECORDED, Batch, Status, Work
 from shared.consuming.claiming import Claiming
+from shared.consuming.subscriber import PutAside
 from shared.dead_letter.headers import LETTER_ID, Kind, given_letter_id, redrive_number
 from shared.dead_letter.sender import DeadLetterSender
-from shared.errors import AttemptsExhaustedError
+from shared.errors import AttemptsExhaustedError, TransientError
 from shared.failpoints import FailPoints
+from shared.publishing import UnitsOfWork
 
 _STATUS_OF = {Kind.FAILED: Status.DEAD_LETTERED, Kind.DELAYED: Status.DELAYED, None: Status.RETRIED}
 """By what a letter was confirmed as; what the broker did not confirm stays with the broker."""
@@ -25,10 +27,20 @@ class Finishing:
     delivery `RETRIED`, and a claim that is neither marked nor given back runs out.
     """
 
-    def __init__(self, letters: DeadLetterSender, claiming: Claiming, fail_points: FailPoints | None) -> None:
+    def __init__(
+        self,
+        letters: DeadLetterSender,
+        claiming: Claiming,
+        fail_points: FailPoints | None,
+        *,
+        units: UnitsOfWork,
+        record: PutAside | None = None,
+    ) -> None:
         self._letters = letters
         self._claiming = claiming
         self._fail_points = fail_points
+        self._units = units
+        self._record = record
 
     async def reject(self, batch: Batch) -> None:
         """Dead-letter what could not even be read."""
@@ -75,6 +87,16 @@ class Finishing:
         ]
         for work, status in zip(works, await self._send(letters), strict=True):
             work.status = status
+            if status is Status.DEAD_LETTERED and self._record is not None:
+                await self._record_letter(self._record, work, work.error or exhausted)
+
+    async def _record_letter(self, record: PutAside, work: Work, error: Exception) -> None:
+        """Tell the subscriber of a letter; what cannot be recorded now is tried again with the delivery."""
+        try:
+            async with self._units.begin() as uow:
+                await record(work.event, error, uow)
+        except TransientError as failure:
+            work.status, work.error = Status.RETRIED, failure
 
     async def _send(self, letters: Sequence[tuple[Delivery, Exception, int]]) -> list[Status]:
         """Send each (delivery, reason, attempts) to its dead-letter place; return what became of it."""

@@ -49,11 +49,13 @@ class Pipeline:
         self.subscription = subscription = self._intake.subscription
         fail_points = FailPoints.told(settings.failpoints)
         patience = Patience(settings, subscription)
-        transaction = Transaction(settings, subscription, units, telemetry.spans, fail_points)
+        transaction = Transaction(
+            settings, subscription, units, telemetry.spans, fail_points, prepare=subscriber.prepare
+        )
         letters = DeadLetterSender(settings, subscription, broker, subscriber.transient, patience.run)
         self._claiming = Claiming(settings, subscription, claims, telemetry.metrics)
         self._attempts = Attempts(settings, subscriber, subscription, transaction.run, patience)
-        self._finishing = Finishing(letters, self._claiming, fail_points)
+        self._finishing = Finishing(letters, self._claiming, fail_points, units=units, record=subscriber.put_aside)
         self._suspects = Suspects(settings, self._claiming, self._attempts, self._finishing)
         self._metrics = telemetry.metrics
 

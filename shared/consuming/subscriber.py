@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,11 @@ from shared.publishing import UnitOfWork
 
 EventHandler = Callable[[Any, UnitOfWork], Awaitable[None]]
 """`async def on_order_placed(event: Event[OrderPlaced], uow: UnitOfWork) -> None`"""
+
+Prepare = Callable[[Sequence[Event[Any]], UnitOfWork], Awaitable[None]]
+"""Reads in one go what the handlers of a batch's events will want; it may lock it, and sends nothing else."""
+PutAside = Callable[[Event[Any], Exception, UnitOfWork], Awaitable[None]]
+"""Records that an event has become a dead letter, in a transaction of its own; more than once, it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ class Subscriber:
     and goes to the dead letters. `transient` are exceptions, besides `TransientError`, that may pass: after the
     short retries the event waits and comes again, where any other exception makes it a dead letter.
     `outside_effects`: the handlers do something outside the database (send a mail), so each event has a
-    transaction of its own; `concurrency` of them run at once, those of one key in order.
+    transaction of its own; `concurrency` of them run at once, those of one key in order. `prepare` runs before the
+    handlers of a transaction, `put_aside` behind a dead letter that is confirmed.
     """
 
     channel: str
@@ -62,6 +68,8 @@ class Subscriber:
     transient: tuple[type[Exception], ...] = ()
     outside_effects: bool = False
     concurrency: int = 1
+    prepare: Prepare | None = None
+    put_aside: PutAside | None = None
 
     @property
     def types(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ from shared import failpoints
 from shared.broker import Subscription
 from shared.consuming import inbox
 from shared.consuming.batch import PUT_ASIDE, Status, Work
+from shared.consuming.subscriber import Prepare
 from shared.errors import DelayError, PermanentError, TransientError
 from shared.failpoints import FailPoints
 from shared.publishing import UnitOfWork, UnitsOfWork
@@ -28,12 +29,15 @@ class Transaction:
         units: UnitsOfWork,
         spans: Spans,
         fail_points: FailPoints | None,
+        *,
+        prepare: Prepare | None = None,
     ) -> None:
         self._timeout_s = settings.handler_timeout_s
         self._subscription = subscription
         self._units = units
         self._spans = spans
         self._fail_points = fail_points
+        self._prepare = prepare
 
     async def run(self, works: Sequence[Work]) -> None:
         """Give each event its effect and its status, all in one transaction; when it raises, none has an effect.
@@ -70,6 +74,9 @@ class Transaction:
         """Record all in the inbox and run the handlers of the new ones; each started span is added to `spans`."""
         subscriber = self._subscription.subscriber
         fresh = await inbox.record(uow.connection, subscriber, [work.envelope for work in works])
+        if self._prepare is not None:
+            new = [work.event for work in works if (work.envelope.source, work.envelope.id) in fresh]
+            await self._prepare(new, uow)
         alone = len(works) == 1
         for work in works:
             if (work.envelope.source, work.envelope.id) not in fresh:

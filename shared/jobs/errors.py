@@ -19,5 +19,13 @@ class UnknownStepError(PermanentError):
     """A step is announced that the database does not hold."""
 
 
+class TimeLimitError(Exception):
+    """A step took longer than it may; it is tried again as after any other exception."""
+
+
+class CutOffError(PermanentError):
+    """A step was stopped in the middle of a statement, which ends its transaction and what it could record."""
+
+
 class ResultTooLargeError(PermanentError):
     """A handler's result is over `RESULT_BYTES_MAX` of JSON."""

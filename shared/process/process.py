@@ -30,6 +30,7 @@ class Process:
     def __init__(self, service: Service, parts: Parts) -> None:
         self.service = service
         self.parts = parts
+        parts.units.submitter = service.jobs
         self.exit_code = 0
         """Other than 0 once a role has raised and `stop` has been called: `FAILED` or `REFUSED`."""
         self.stop: Callable[[], None] = lambda: None

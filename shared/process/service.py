@@ -10,6 +10,7 @@ from shared.broker import Operation
 from shared.consuming import Subscriber
 from shared.event import EventData
 from shared.process.parts import Parts
+from shared.publishing import Submitter
 
 BackgroundTask = Callable[[Parts], Coroutine[Any, Any, None]]
 """What a process does all the time besides its subscriptions; cancelled when it stops. What it raises stops it."""
@@ -26,6 +27,8 @@ class Service:
     """What a process with the role `consumer` runs besides, from when the broker is connected until it stops."""
     more_subscribers: Callable[[Parts], tuple[Subscriber, ...]] = lambda _parts: ()
     """Those that depend on the settings, or need something that is built from them."""
+    jobs: Submitter | None = None
+    """Its jobs, where it has some: what `uow.submit` writes down."""
     application: str | None = None
     """Where its HTTP is built, as `package.module:function`, a function from `Parts` to a Starlette application.
     Only a process with the role `api` imports it; without one, that role serves the probes alone."""

@@ -2,10 +2,15 @@
 
 from shared.publishing.outbox import outbox_of, outbox_state
 from shared.publishing.relay import Relay
-from shared.publishing.uow import UnitOfWork, UnitsOfWork
+from shared.publishing.submitting import Options, Submitted, Submitter
+from shared.publishing.uow import Cause, UnitOfWork, UnitsOfWork
 
 __all__ = [
+    "Cause",
+    "Options",
     "Relay",
+    "Submitted",
+    "Submitter",
     "UnitOfWork",
     "UnitsOfWork",
     "outbox_of",

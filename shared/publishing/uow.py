@@ -7,9 +7,10 @@ one event runs at group-commit speed when the pipeline gives it a batch.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Executable, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,9 +20,38 @@ from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.bulk import insert_of_arrays
 from shared.publishing.outbox import NOTIFY_CHANNEL, insert_outbox, outbox_row
+from shared.publishing.submitting import Options, Submitted, Submitter
 from shared.telemetry import Spans
 
 _NOTIFY = text(f"select pg_notify('{NOTIFY_CHANNEL}', '')")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What an event follows from: another event, where it was one, in a trace and in a conversation."""
+
+    event_id: str | None
+    traceparent: str | None
+    correlationid: str | None
+
+
+class Part(Protocol):
+    """What collects something of its own in a unit of work, to send it all at once: see `UnitOfWork.part`."""
+
+    def begin_event(self) -> None:
+        """An event begins: what is collected from here on is its."""
+        ...
+
+    def discard_event(self) -> None:
+        """Take back what was collected since `begin_event`."""
+        ...
+
+    async def flush(self, uow: UnitOfWork) -> None:
+        """Send what was collected; it may tell and publish."""
+        ...
+
+
+PartT = TypeVar("PartT", bound=Part)
 
 
 class UnitOfWork:
@@ -30,10 +60,14 @@ class UnitOfWork:
     Changes told under one key are carried out in the order told, whatever else the batch holds.
     """
 
-    def __init__(self, connection: AsyncConnection, service: str, spans: Spans) -> None:
+    def __init__(
+        self, connection: AsyncConnection, service: str, spans: Spans, submitter: Submitter | None = None
+    ) -> None:
         self.connection = connection
         self._service = service
         self._spans = spans
+        self._submitter = submitter
+        self._parts: dict[object, Part] = {}
         self._outbox: list[Mapping[str, Any]] = []
         self._groups: list[tuple[Executable, list[Mapping[str, Any]]]] = []
         self._newest_group_of: dict[int, int] = {}
@@ -50,6 +84,8 @@ class UnitOfWork:
         self._told_by_event.clear()
         self._outbox_before_event = len(self._outbox)
         self.can_discard_event = True
+        for part in self._parts.values():
+            part.begin_event()
 
     def discard_event(self) -> None:
         """Take back what was told and published since `begin_event`; of no use after a `flush`."""
@@ -57,6 +93,44 @@ class UnitOfWork:
             self._groups[group][1].pop()
         self._told_by_event.clear()
         del self._outbox[self._outbox_before_event :]
+        for part in self._parts.values():
+            part.discard_event()
+
+    def part(self, owner: object, make: Callable[[], PartT]) -> PartT:
+        """The part of this unit that belongs to `owner`, made when it is first asked for.
+
+        It is flushed once for all events of a batch, before what was told and published.
+        """
+        if owner not in self._parts:
+            self._parts[owner] = make()
+        return cast("PartT", self._parts[owner])
+
+    async def submit(
+        self,
+        graph: Any,
+        *,
+        kind: str | None = None,
+        unique: str | None = None,
+        unique_s: float | None = None,
+        priority: int = 0,
+        delay_s: float = 0.0,
+    ) -> Submitted:
+        """Submit a job (`shared.jobs`): it exists exactly if this transaction is committed.
+
+        `kind` is what it is listed as, its first handler's name unless said. While a job with the key `unique` is
+        open, or for `unique_s` seconds, that one is returned instead. It begins after `delay_s`. Raises
+        `RuntimeError` in a service without jobs, `BadArgumentsError` for what a handler does not take.
+        """
+        if self._submitter is None:
+            raise RuntimeError(f"{self._service} has no jobs")
+        options = Options(kind=kind, unique=unique, unique_s=unique_s, priority=priority, delay_s=delay_s)
+        return await self._submitter.submit(self, graph, options)
+
+    def origin(self) -> Cause:
+        """What is told now follows from: the event being handled, else the request being served."""
+        if self._cause is None:
+            return Cause(None, self._spans.current(), None)
+        return Cause(self._cause.id, self._cause.traceparent, self._cause.correlationid or self._cause.id)
 
     def tell(self, statement: Executable, row: Mapping[str, Any]) -> None:
         """Have `statement` (a module-level SQLAlchemy Core statement with bind parameters) run with `row`.
@@ -75,16 +149,27 @@ class UnitOfWork:
         self._last_group_of_key[key] = group
 
     def publish(
-        self, data: EventData, *, subject: str, key: str | None = None, link: str | None = None
+        self,
+        data: EventData,
+        *,
+        subject: str,
+        key: str | None = None,
+        link: str | None = None,
+        cause: Cause | None = None,
     ) -> Envelope:
         """Write an event to the outbox, to be published once this transaction is committed.
 
         `subject` is the id of what the event is about; events with equal `key` (default: the subject) stay in
         order. Correlation, causation and trace context come from the event being handled or the request being
-        served; `link` is the traceparent of another event that this one builds on. Raises `EventTooLargeError`.
+        served, or are those of `cause`; `link` is the traceparent of another event that this one builds on.
+        Raises `EventTooLargeError`.
         """
-        cause = self._cause
-        with self._spans.create(data.channel, data.event_type, subject, cause, link) as created:
+        parent = None if cause is None else cause.traceparent
+        cause = cause or self.origin()
+        caused_in = cause.traceparent if cause.event_id is not None or parent is not None else None
+        with self._spans.create(
+            data.channel, data.event_type, subject, caused_in, link=link, parent=parent
+        ) as created:
             event = Envelope(
                 id=created.event_id,
                 source=f"/services/{self._service}",
@@ -93,8 +178,8 @@ class UnitOfWork:
                 partitionkey=key or subject,
                 dataschema=data.schema_uri(),
                 traceparent=created.traceparent,
-                correlationid=(cause.correlationid or cause.id) if cause else created.event_id,
-                causationid=cause.id if cause else None,
+                correlationid=cause.correlationid or cause.event_id or created.event_id,
+                causationid=cause.event_id,
                 data=data.model_dump(mode="json"),
             )
             self._outbox.append(outbox_row(data.channel, event))
@@ -102,6 +187,8 @@ class UnitOfWork:
 
     async def flush(self) -> None:
         """Send everything told so far, in as few statements as order allows."""
+        for part in list(self._parts.values()):
+            await part.flush(self)
         groups, self._groups = self._groups, []
         self._told_by_event.clear()
         self._outbox_before_event = 0
@@ -131,6 +218,8 @@ class UnitsOfWork:
         self._database = database
         self._service = service
         self._spans = spans
+        self.submitter: Submitter | None = None
+        """Who writes jobs down, in a service that has some; its process says it."""
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
@@ -139,6 +228,6 @@ class UnitsOfWork:
         Raises `UnavailableError` and `TransientError` as `database.database_errors` maps them.
         """
         async with self._database.transaction() as connection:
-            uow = UnitOfWork(connection, self._service, self._spans)
+            uow = UnitOfWork(connection, self._service, self._spans, self.submitter)
             yield uow
             await uow.flush()

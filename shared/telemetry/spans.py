@@ -106,17 +106,25 @@ class Spans:
         channel: str,
         event_type: str,
         subject: str,
-        cause: Envelope | None = None,
+        cause: str | None = None,
+        *,
         link: str | None = None,
+        parent: str | None = None,
     ) -> Iterator[Created]:
-        """The PRODUCER span whose context the new event carries; `subject` makes it findable."""
+        """The PRODUCER span whose context the new event carries; `subject` makes it findable.
+
+        It is the child of the running span, or of `parent`; where `cause` is not sampled, there is none. All
+        three are traceparents.
+        """
         event_id = str(uuid7())
-        caused_in = _parse(cause.traceparent) if cause is not None else None
+        caused_in = _parse(cause)
         if caused_in is not None and not caused_in.trace_flags.sampled:
             yield Created(event_id, _format(caused_in))
             return
         name = f"create {destination_name(self._broker, channel)}"
-        span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, links=_links([link]))
+        within = _parse(parent)
+        context = None if within is None else trace.set_span_in_context(NonRecordingSpan(within))
+        span = self._tracer.start_span(name, context, SpanKind.PRODUCER, links=_links([link]))
         if span.is_recording():
             span.set_attributes(
                 {
@@ -130,6 +138,11 @@ class Spans:
             )
         with trace.use_span(span, end_on_exit=True):
             yield Created(event_id, _format(span.get_span_context()))
+
+    @staticmethod
+    def current() -> str | None:
+        """The running span's traceparent; None outside a span."""
+        return _format(trace.get_current_span().get_span_context())
 
     def sent(
         self,

@@ -163,7 +163,7 @@ def traced(traceparent: Any) -> tuple[str | None, list[ReadableSpan]]:
     own = spans.Spans(provider.get_tracer("tests"), "kafka")
     cause = Envelope(source="s", type="thing.happened", traceparent=traceparent, data={})
     span = own.start_process(SUBSCRIPTION, cause, None)
-    with own.inside(span) if span else nullcontext(), own.create("order", "t", "s", cause) as created:
+    with own.inside(span) if span else nullcontext(), own.create("order", "t", "s", cause.traceparent) as created:
         pass
     if span:
         own.end_process(span, "done")

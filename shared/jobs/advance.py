@@ -1,0 +1,122 @@
+"""Advancing: attempts end, and what waited for them goes on; once, and a whole batch with one statement a kind.
+
+1. The fence: each attempt ends only if it is the one that ran; else the transaction rolls back, effects and all.
+2. Steps behind one that failed for good are skipped, so that every graph ends.
+3. Children have fewer parents to wait for; those that wait for none are announced.
+4. Jobs have fewer open steps; one that has none has ended, with the state that its outputs give it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.errors import TransientError
+from shared.jobs import store
+from shared.publishing import Cause
+
+Ending = Literal["succeeded", "failed", "scheduled"]
+
+
+class FenceLostError(TransientError):
+    """An attempt has ended already, or somebody else has the step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """One attempt's outcome. `result` is JSON text; a `scheduled` one is tried again after `wait_s`.
+
+    `worker` is who leased the step, None for an inline one.
+    """
+
+    step_id: UUID
+    attempt: int
+    state: Ending
+    cause: Cause
+    result: str | None = None
+    error: Mapping[str, Any] | None = None
+    wait_s: float | None = None
+    worker: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A step that is ready, and what made it so."""
+
+    job_id: UUID
+    step_id: UUID
+    attempt: int
+    handler: str
+    cause: Cause
+
+
+async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> list[Announced]:
+    """End these attempts, each of another step; return what is ready now.
+
+    Raises `FenceLostError` when one of them was not running any more.
+    """
+    rows = await store.end_steps(connection, _ended_columns(ended))
+    if len(rows) < len(ended):
+        raise FenceLostError(f"{len(ended) - len(rows)} of {len(ended)} attempts were not running any more")
+    errors = {one.step_id: json.dumps(one.error) for one in ended if one.error is not None}
+    if errors:
+        await store.insert_attempts(connection, _attempt_columns(ended, errors))
+    succeeded = [row.id for row in rows if row.state == "succeeded"]
+    failed = [row.id for row in rows if row.state == "failed"]
+    skipped = await store.skip_steps(connection, failed) if failed else []
+    lost = failed + [row.id for row in skipped]
+    children = await store.advance_children(connection, succeeded, lost) if succeeded or lost else []
+    causes = {one.step_id: one.cause for one in ended}
+    # A skipped step has no cause of its own: whatever it readies follows from this batch.
+    announced = [
+        Announced(row.job_id, row.id, row.attempt, row.handler, causes.get(row.parent, ended[0].cause))
+        for row in children
+        if row.state == "ready"
+    ]
+    await store.advance_jobs(connection, _counted(rows, skipped, errors))
+    return announced
+
+
+def _ended_columns(ended: Sequence[Ended]) -> store.Columns:
+    return {
+        "id": [one.step_id for one in ended],
+        "attempt": [one.attempt for one in ended],
+        "state": [one.state for one in ended],
+        "result": [one.result for one in ended],
+        "error": [None if one.error is None else json.dumps(one.error) for one in ended],
+        "wait_s": [one.wait_s for one in ended],
+        "worker": [one.worker for one in ended],
+    }
+
+
+def _attempt_columns(ended: Sequence[Ended], errors: Mapping[UUID, str]) -> store.Columns:
+    failed = [one for one in ended if one.step_id in errors]
+    return {
+        "step_id": [one.step_id for one in failed],
+        "attempt": [one.attempt for one in failed],
+        "error": [errors[one.step_id] for one in failed],
+    }
+
+
+def _counted(rows: Sequence[Row[Any]], skipped: Sequence[Row[Any]], errors: Mapping[UUID, str]) -> store.Columns:
+    """How many steps of each job ended, failed, and were lost to its result; with the first error."""
+    counts: dict[UUID, dict[str, Any]] = {}
+    for row in (*rows, *skipped):
+        count = counts.setdefault(
+            row.job_id, {"id": row.job_id, "ended": 0, "failed": 0, "lost": 0, "error": None}
+        )
+        if row.state == "scheduled":
+            continue
+        count["ended"] += 1
+        if row.state == "failed":
+            count["failed"] += 1
+            count["error"] = count["error"] or errors.get(row.id)
+        if row.state != "succeeded" and row.is_output:
+            count["lost"] += 1
+    return store.columns(list(counts.values()))

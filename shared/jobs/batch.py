@@ -1,0 +1,81 @@
+"""What one unit of work does to jobs: submissions and ended attempts, collected, and sent once, at its flush."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from uuid_utils.compat import uuid7
+
+from shared.jobs.advance import Announced, Ended, advance
+from shared.jobs.events import StepReady
+from shared.jobs.flatten import Flat
+from shared.jobs.submit import Submission, insert
+from shared.publishing import Cause, Options, Submitted, UnitOfWork
+
+
+@dataclass(slots=True)
+class JobBatch:
+    """A part of a unit of work: see `UnitOfWork.part`."""
+
+    ready: type[StepReady]
+    taken: dict[UUID, Row[Any]] = field(default_factory=dict)
+    """The steps that are to run in this unit, locked, as they were read."""
+    begun: set[UUID] = field(default_factory=set)
+    """Those of them that have: a second announcement in the same batch finds them here."""
+    is_alone: bool = False
+    """Whether the unit is one event's: then what its handler sent can be taken back, too."""
+    keys: dict[str, UUID] = field(default_factory=dict)
+    """The jobs that hold the unique keys that were asked for in this unit."""
+    _submissions: list[Submission] = field(default_factory=list)
+    _ended: list[Ended] = field(default_factory=list)
+    _before_event: tuple[int, int] = (0, 0)
+
+    def begin_event(self) -> None:
+        """An event begins: what is collected from here on is its."""
+        self._before_event = (len(self._submissions), len(self._ended))
+
+    def discard_event(self) -> None:
+        """Take back what was collected since `begin_event`."""
+        submitted, ended = self._before_event
+        del self._submissions[submitted:], self._ended[ended:]
+
+    def submit(self, uow: UnitOfWork, job_id: UUID, flat: Flat, options: Options, result_ttl_s: int) -> Submitted:
+        """Collect a job, and publish its first steps where nothing delays them."""
+        origin = uow.origin()
+        submission = Submission(
+            job_id=job_id,
+            flat=flat,
+            ids=[uuid7() for _ in flat.steps],
+            options=options,
+            correlation=origin.correlationid or str(job_id),
+            traceparent=origin.traceparent,
+            result_ttl_s=result_ttl_s,
+        )
+        self._submissions.append(submission)
+        cause = Cause(origin.event_id, origin.traceparent, submission.correlation)
+        for step_id, handler in submission.first_steps():
+            self.announce(uow, Announced(job_id, step_id, 1, handler, cause))
+        return Submitted(job_id, submission.outputs, is_new=True)
+
+    def end(self, ended: Ended) -> None:
+        """Collect the outcome of an attempt."""
+        self._ended.append(ended)
+
+    def announce(self, uow: UnitOfWork, step: Announced) -> None:
+        """Publish that a step is ready; only edges order steps, so each has a key of its own."""
+        data = self.ready(job_id=step.job_id, step_id=step.step_id, attempt=step.attempt, handler=step.handler)
+        uow.publish(data, subject=str(step.job_id), key=str(step.step_id), cause=step.cause)
+
+    async def flush(self, uow: UnitOfWork) -> None:
+        """Insert what was submitted, then advance by what ended; raises `FenceLostError`."""
+        submissions, self._submissions = self._submissions, []
+        ended, self._ended = self._ended, []
+        self._before_event = (0, 0)
+        if submissions:
+            await insert(uow.connection, submissions)
+        if ended:
+            for step in await advance(uow.connection, ended):
+                self.announce(uow, step)

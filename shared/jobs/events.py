@@ -1,0 +1,21 @@
+"""The event that a step is ready to run. Each service with jobs has its own subclass, on a channel of its own.
+
+class JobStepReady(StepReady):
+    channel = "job"
+    event_type = "job.step_ready"
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from shared.event import EventData
+
+
+class StepReady(EventData):
+    """Attempt `attempt` of a step can begin; what it is called with stands in its row."""
+
+    job_id: UUID
+    step_id: UUID
+    attempt: int
+    handler: str

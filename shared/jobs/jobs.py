@@ -1,0 +1,89 @@
+"""A service's jobs, composed: what it submits, and what its consumer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from shared.consuming import Handler, Subscriber
+from shared.event import Event
+from shared.jobs import inline, store
+from shared.jobs.batch import JobBatch
+from shared.jobs.due import make_due
+from shared.jobs.events import StepReady
+from shared.jobs.flatten import flatten, gather
+from shared.jobs.signatures import Job, Signature
+from shared.process import Parts
+from shared.publishing import Options, Submitted, UnitOfWork
+
+RESULT_TTL_S = 3_600
+
+
+class Jobs:
+    """The handlers of one service, by name, and the event that announces its steps.
+
+        JOBS = Jobs(JobStepReady, add, multiply)
+        SERVICE = Service("jobs", publishes=(JobStepReady,), subscribers=(JOBS.subscriber("jobs"),),
+                          background_tasks=(JOBS.keep_due,), jobs=JOBS)
+
+    Raises `ValueError` for two handlers of one name. Results are kept for `result_ttl_s`.
+    """
+
+    def __init__(self, ready: type[StepReady], *handlers: Job[..., Any], result_ttl_s: int = RESULT_TTL_S) -> None:
+        self.ready = ready
+        self.handlers: dict[str, Job[..., Any]] = {}
+        for handler in (gather, *handlers):
+            if handler.name in self.handlers:
+                raise ValueError(f"two handlers are called {handler.name}")
+            self.handlers[handler.name] = handler
+        self._result_ttl_s = result_ttl_s
+
+    async def submit(self, uow: UnitOfWork, graph: Signature, options: Options) -> Submitted:
+        """Write a job down in `uow`, whose `submit` calls this.
+
+        Raises `BadArgumentsError`, and `ValueError` for a graph that is too large or has a handler of others.
+        """
+        flat = flatten(graph)
+        foreign = {step.job.name for step in flat.steps if self.handlers.get(step.job.name) is not step.job}
+        if foreign:
+            raise ValueError(f"no handler of this service: {', '.join(sorted(foreign))}")
+        job_id = uuid7()
+        batch = self.batch(uow)
+        if options.unique is not None:
+            holder = batch.keys.get(options.unique)
+            if holder is None:
+                holder = await store.hold_key(uow.connection, options.unique, job_id, options.unique_s)
+                uow.can_discard_event = False  # the key is taken already
+                batch.keys[options.unique] = holder
+            if holder != job_id:
+                return Submitted(holder, (), is_new=False)
+        return batch.submit(uow, job_id, flat, options, self._result_ttl_s)
+
+    def batch(self, uow: UnitOfWork) -> JobBatch:
+        """This service's part of a unit of work."""
+        return uow.part(self, lambda: JobBatch(self.ready))
+
+    def subscriber(self, name: str) -> Subscriber:
+        """What runs the inline steps."""
+        return Subscriber(
+            channel=self.ready.channel,
+            name=name,
+            handlers=(Handler(self.ready, self._run),),
+            prepare=self._prepare,
+            put_aside=self._give_up,
+        )
+
+    async def keep_due(self, parts: Parts) -> None:
+        """Announce scheduled steps when they are due, as long as the process runs."""
+        await make_due(parts.units, self.batch)
+
+    async def _prepare(self, events: Sequence[Event[Any]], uow: UnitOfWork) -> None:
+        await inline.take_steps(events, uow, self.batch(uow))
+
+    async def _run(self, event: Event[Any], uow: UnitOfWork) -> None:
+        await inline.run_step(event, uow, self.batch(uow), self.handlers)
+
+    async def _give_up(self, event: Event[Any], error: Exception, uow: UnitOfWork) -> None:
+        await inline.give_up(event, error, uow, self.batch(uow))

@@ -1,0 +1,123 @@
+"""What is asked about jobs: their steps, their results, lists of them. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.jobs.control import JobNotFoundError
+
+
+class Outcome(StrEnum):
+    """How a result stands."""
+
+    DONE = "done"
+    PENDING = "pending"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a job or a step, once `outcome` is done; its `error` when it has failed.
+
+    `members` are the steps whose results are listed, where the result is a list; each with its own outcome.
+    """
+
+    id: UUID
+    outcome: Outcome
+    value: Any = None
+    error: Any = None
+    members: tuple[Result, ...] | None = None
+
+
+_JOB = text("select * from job where id = :job_id")
+_STEPS = text(
+    """
+    select s.*, (select array_agg(e.parent order by e.position) from job_edge e where e.child = s.id) as parents
+      from job_step s where s.job_id = :job_id and s.number > :after order by s.number limit :count_max
+    """
+)
+_OUTPUTS = text(
+    "select id, state, result, error from job_step where job_id = :job_id and output is not null order by output"
+)
+_STEP = text(
+    """
+    select s.id, s.state, s.result, s.error,
+           coalesce(s.finished_at + make_interval(secs => j.result_ttl_s) < now(), false) as is_expired
+      from job_step s join job j on j.id = s.job_id where s.id = :step_id
+    """
+)
+_STATE = text(
+    "select state, form, error, coalesce(expires_at < now(), false) as is_expired from job where id = :id"
+)
+_LIST = text(
+    """
+    select * from job
+     where (cast(:state as text) is null or state = :state) and (cast(:kind as text) is null or kind = :kind)
+       and (cast(:before as uuid) is null or id < :before)
+     order by id desc limit :count_max
+    """
+)
+_OUTCOMES = {
+    "succeeded": Outcome.DONE,
+    "failed": Outcome.FAILED,
+    "skipped": Outcome.FAILED,
+    "cancelled": Outcome.CANCELLED,
+}
+
+
+async def find_job(connection: AsyncConnection, job_id: UUID) -> Row[Any]:
+    """The job's row. Raises `JobNotFoundError`."""
+    row = (await connection.execute(_JOB, {"job_id": job_id})).first()
+    if row is None:
+        raise JobNotFoundError(f"job {job_id} does not exist")
+    return row
+
+
+async def list_steps(connection: AsyncConnection, job_id: UUID, after: int, count_max: int) -> Sequence[Row[Any]]:
+    """A job's steps by number, beginning after number `after`, each with the ids of its `parents`."""
+    parameters = {"job_id": job_id, "after": after, "count_max": count_max}
+    return (await connection.execute(_STEPS, parameters)).all()
+
+
+async def list_jobs(
+    connection: AsyncConnection, state: str | None, kind: str | None, before: UUID | None, count_max: int
+) -> Sequence[Row[Any]]:
+    """Jobs, newest first, beginning after the job `before`."""
+    parameters = {"state": state, "kind": kind, "before": before, "count_max": count_max}
+    return (await connection.execute(_LIST, parameters)).all()
+
+
+async def result_of(connection: AsyncConnection, task_id: UUID) -> Result:
+    """The result of a job, or of one of its steps. Raises `JobNotFoundError` for the id of neither."""
+    job = (await connection.execute(_STATE, {"id": task_id})).first()
+    if job is None:
+        row = (await connection.execute(_STEP, {"step_id": task_id})).first()
+        if row is None:
+            raise JobNotFoundError(f"neither a job nor a step is {task_id}")
+        return _of_step(row, is_expired=row.is_expired)
+    outcome = Outcome.EXPIRED if job.is_expired else _OUTCOMES.get(job.state, Outcome.PENDING)
+    members: tuple[Result, ...] | None = None
+    value = None
+    if outcome is not Outcome.EXPIRED and (outcome is Outcome.DONE or job.form == "list"):
+        rows = (await connection.execute(_OUTPUTS, {"job_id": task_id})).all()
+        steps = tuple(_of_step(row, is_expired=False) for row in rows)
+        value = [step.value for step in steps] if job.form == "list" else steps[0].value
+        members = steps if job.form == "list" else None
+    if outcome is not Outcome.DONE:
+        value = None
+    return Result(task_id, outcome, value, job.error if outcome is Outcome.FAILED else None, members)
+
+
+def _of_step(row: Row[Any], *, is_expired: bool) -> Result:
+    outcome = Outcome.EXPIRED if is_expired else _OUTCOMES.get(row.state, Outcome.PENDING)
+    value = row.result if outcome is Outcome.DONE else None
+    return Result(row.id, outcome, value, row.error if outcome is Outcome.FAILED else None)

@@ -1,0 +1,270 @@
+"""The statements that change jobs, each set-based: arrays in, rows out. Nothing here commits.
+
+Rows are locked in one order everywhere, so that nobody waits in a circle: steps by id, then jobs by id. A step's
+id is greater than its parents'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+Columns = Mapping[str, Sequence[Any]]
+"""The parameters of a statement by name, a list for each, all equally long."""
+
+_INSERT_JOBS = text(
+    """
+    insert into job (id, kind, state, priority, form, step_count, open_steps, failed_steps, lost_outputs,
+                     correlation, traceparent, due_at, result_ttl_s, submitted_at)
+    select id, kind, case when delay_s > 0 then 'scheduled' else 'waiting' end, priority, form, steps, steps, 0, 0,
+           correlation, traceparent, now() + make_interval(secs => delay_s), result_ttl_s, now()
+      from unnest(cast(:id as uuid[]), cast(:kind as text[]), cast(:delay_s as float8[]),
+                  cast(:priority as smallint[]), cast(:form as text[]), cast(:steps as integer[]),
+                  cast(:correlation as text[]), cast(:traceparent as text[]), cast(:result_ttl_s as integer[]))
+        as told(id, kind, delay_s, priority, form, steps, correlation, traceparent, result_ttl_s)
+    """
+)
+_INSERT_STEPS = text(
+    """
+    insert into job_step (id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on,
+                          attempt, first_attempt, delay_s, due_at, priority)
+    select id, job_id, number, handler, queue, leased, cast(args as json), takes, output, state, waiting_on,
+           1, 1, delay_s, case when state <> 'waiting' then now() + make_interval(secs => delay_s) end, priority
+      from unnest(cast(:id as uuid[]), cast(:job_id as uuid[]), cast(:number as integer[]),
+                  cast(:handler as text[]), cast(:queue as text[]), cast(:leased as boolean[]),
+                  cast(:args as text[]), cast(:takes as text[]), cast(:output as integer[]),
+                  cast(:state as text[]), cast(:waiting_on as integer[]), cast(:delay_s as float8[]),
+                  cast(:priority as smallint[]))
+        as told(id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on, delay_s,
+                priority)
+    """
+)
+_INSERT_EDGES = text(
+    """
+    insert into job_edge (parent, child, position, on_failure)
+    select * from unnest(cast(:parent as uuid[]), cast(:child as uuid[]), cast(:position as integer[]),
+                         cast(:on_failure as text[]))
+    """
+)
+
+# Takes a key that is free, that has expired, or whose job has ended; else returns nothing.
+_TAKE_KEY = text(
+    """
+    insert into job_unique as held (key, job_id, expires_at)
+    values (:key, :job_id, now() + make_interval(secs => cast(:unique_s as float8)))
+    on conflict (key) do update set job_id = excluded.job_id, expires_at = excluded.expires_at
+     where case when held.expires_at is not null then held.expires_at <= now()
+                else not exists (select from job where job.id = held.job_id and job.finished_at is null) end
+    returning job_id
+    """
+)
+_HOLDER_OF_KEY = text("select job_id from job_unique where key = :key")
+
+# What the handlers of these steps are called with; locks the steps, so that nobody else ends them meanwhile.
+_TAKE_STEPS = text(
+    """
+    select s.id, s.job_id, s.state, s.attempt, s.first_attempt, s.handler, s.leased, s.args, s.takes,
+           s.output is not null as is_output, given.inputs
+      from job_step s
+      left join lateral (
+        select json_agg(case when p.state = 'succeeded' then p.result
+                             when e.on_failure = 'pass' then json_build_object('error', p.error) end
+                        order by e.position) as inputs
+          from job_edge e join job_step p on p.id = e.parent
+         where e.child = s.id) given on s.takes <> 'nothing'
+     where s.id = any(cast(:ids as uuid[]))
+     order by s.id
+       for no key update of s
+    """
+)
+
+# The fence: only the attempt that was taken ends, once. Another attempt is one number higher.
+_END_STEPS = text(
+    """
+    with told as (
+      select * from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:state as text[]),
+                           cast(:result as text[]), cast(:error as text[]), cast(:wait_s as float8[]),
+                           cast(:worker as uuid[]))
+        as told(id, attempt, state, result, error, wait_s, worker)),
+    locked as (
+      select s.id from job_step s join told using (id) order by s.id for no key update of s)
+    update job_step s
+       set state = told.state,
+           result = cast(told.result as json),
+           error = cast(told.error as json),
+           attempt = s.attempt + (told.state = 'scheduled')::integer,
+           due_at = case when told.state = 'scheduled' then now() + make_interval(secs => told.wait_s)
+                         else s.due_at end,
+           leased_by = null,
+           finished_at = case when told.state <> 'scheduled' then now() end
+      from told join locked using (id)
+     where s.id = told.id and s.attempt = told.attempt
+       and case when told.worker is null then s.state = 'ready'
+                else s.state = 'running' and s.leased_by = told.worker end
+    returning s.id, s.job_id, s.state, s.output is not null as is_output
+    """
+)
+_INSERT_ATTEMPTS = text(
+    """
+    insert into job_attempt (step_id, attempt, started_at, ended_at, outcome, error)
+    select step_id, attempt, null, now(), 'failed', cast(error as json)
+      from unnest(cast(:step_id as uuid[]), cast(:attempt as integer[]), cast(:error as text[]))
+        as told(step_id, attempt, error)
+    on conflict (step_id, attempt) do update
+       set ended_at = excluded.ended_at, outcome = excluded.outcome, error = excluded.error
+    """
+)
+
+# Everything that waits for a failed step, by edges on which a failure goes on.
+_SKIP_STEPS = text(
+    """
+    with recursive doomed(id) as (
+      select child from job_edge where parent = any(cast(:failed as uuid[])) and on_failure = 'fail'
+      union
+      select e.child from job_edge e join doomed on e.parent = doomed.id where e.on_failure = 'fail'),
+    locked as (
+      select s.id from job_step s join doomed using (id)
+       where s.state in ('waiting', 'scheduled') order by s.id for no key update of s)
+    update job_step s set state = 'skipped', finished_at = now()
+      from locked where s.id = locked.id and s.state in ('waiting', 'scheduled')
+    returning s.id, s.job_id, s.state, s.output is not null as is_output
+    """
+)
+
+# A parent's end is one off what its children wait for. At zero a child is ready, or scheduled; `parent` is one of
+# those that ended here. Each row is locked, so exactly one transaction sees zero.
+_ADVANCE_CHILDREN = text(
+    """
+    with ended as (
+      select child, count(*)::integer as count, (array_agg(parent))[1] as parent
+        from job_edge
+       where parent = any(cast(:succeeded as uuid[]))
+          or (parent = any(cast(:failed as uuid[])) and on_failure <> 'fail')
+       group by child),
+    locked as (
+      select s.id, ended.count, ended.parent from job_step s join ended on ended.child = s.id
+       order by s.id for no key update of s)
+    update job_step s
+       set waiting_on = s.waiting_on - locked.count,
+           state = case when s.state <> 'waiting' or s.waiting_on > locked.count then s.state
+                        when s.delay_s > 0 then 'scheduled' else 'ready' end,
+           due_at = case when s.state = 'waiting' and s.waiting_on = locked.count
+                         then now() + make_interval(secs => s.delay_s) else s.due_at end
+      from locked
+     where s.id = locked.id
+    returning s.id, s.job_id, s.state, s.attempt, s.handler, locked.parent
+    """
+)
+
+_ADVANCE_JOBS = text(
+    """
+    with told as (
+      select * from unnest(cast(:id as uuid[]), cast(:ended as integer[]), cast(:failed as integer[]),
+                           cast(:lost as integer[]), cast(:error as text[]))
+        as told(id, ended, failed, lost, error)),
+    locked as (
+      select j.id from job j join told using (id) order by j.id for no key update of j)
+    update job j
+       set open_steps = j.open_steps - told.ended,
+           failed_steps = j.failed_steps + told.failed,
+           lost_outputs = j.lost_outputs + told.lost,
+           error = coalesce(j.error, cast(told.error as json)),
+           state = case when j.open_steps > told.ended then 'running'
+                        when j.lost_outputs + told.lost = 0 then 'succeeded'
+                        when j.cancel_requested_at is not null then 'cancelled' else 'failed' end,
+           finished_at = case when j.open_steps = told.ended then now() end,
+           expires_at = case when j.open_steps = told.ended then now() + make_interval(secs => j.result_ttl_s) end
+      from told join locked using (id)
+     where j.id = told.id
+    """
+)
+
+_TAKE_DUE = text(
+    """
+    update job_step s set state = 'ready'
+      from job j
+     where j.id = s.job_id and s.id = any(array(
+      select id from job_step where state = 'scheduled' and due_at <= now()
+       order by due_at limit :count_max for no key update skip locked))
+    returning s.id, s.job_id, s.state, s.attempt, s.handler, j.traceparent, j.correlation
+    """
+)
+_NEXT_DUE = text(
+    "select extract(epoch from min(due_at) - clock_timestamp())::float8 from job_step where state = 'scheduled'"
+)
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Rows that all have the same names, turned; of no rows, nothing."""
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+async def insert_jobs(connection: AsyncConnection, jobs: Columns, steps: Columns, edges: Columns) -> None:
+    """Insert whole jobs; `due_at` of jobs and steps is now and their `delay_s`."""
+    await connection.execute(_INSERT_JOBS, jobs)
+    await connection.execute(_INSERT_STEPS, steps)
+    if edges:
+        await connection.execute(_INSERT_EDGES, edges)
+
+
+async def hold_key(connection: AsyncConnection, key: str, job_id: UUID, unique_s: float | None) -> UUID:
+    """Take `key` for a job; return that job, or the one that holds the key. Waits for whoever is taking it."""
+    parameters = {"key": key, "job_id": job_id, "unique_s": unique_s}
+    taken: UUID | None = (await connection.execute(_TAKE_KEY, parameters)).scalar()
+    if taken is None:
+        holder: UUID = (await connection.execute(_HOLDER_OF_KEY, {"key": key})).scalar_one()
+        return holder
+    return taken
+
+
+async def take_steps(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Row[Any]]:
+    """Lock these steps until the transaction ends, and read what they are called with."""
+    return {row.id: row for row in await _rows(connection, _TAKE_STEPS, {"ids": list(ids)})}
+
+
+async def end_steps(connection: AsyncConnection, steps: Columns) -> Sequence[Row[Any]]:
+    """End attempts; a row for each that was still the one that ran."""
+    return await _rows(connection, _END_STEPS, steps)
+
+
+async def insert_attempts(connection: AsyncConnection, attempts: Columns) -> None:
+    """Write down attempts that failed."""
+    await connection.execute(_INSERT_ATTEMPTS, attempts)
+
+
+async def skip_steps(connection: AsyncConnection, failed: Collection[UUID]) -> Sequence[Row[Any]]:
+    """Skip all that waits for steps that failed; returns what was skipped here."""
+    return await _rows(connection, _SKIP_STEPS, {"failed": list(failed)})
+
+
+async def advance_children(
+    connection: AsyncConnection, succeeded: Collection[UUID], failed: Collection[UUID]
+) -> Sequence[Row[Any]]:
+    """Tell the children of ended steps; returns every child that was told, as it is now."""
+    return await _rows(connection, _ADVANCE_CHILDREN, {"succeeded": list(succeeded), "failed": list(failed)})
+
+
+async def advance_jobs(connection: AsyncConnection, jobs: Columns) -> None:
+    """Count what ended off the jobs; one without open steps has ended."""
+    await connection.execute(_ADVANCE_JOBS, jobs)
+
+
+async def take_due(connection: AsyncConnection, count_max: int) -> Sequence[Row[Any]]:
+    """Make scheduled steps ready whose time has come; any number of processes may, each takes others."""
+    return await _rows(connection, _TAKE_DUE, {"count_max": count_max})
+
+
+async def next_due_s(connection: AsyncConnection) -> float | None:
+    """Seconds until the next scheduled step is due, negative when it is overdue; None when none is scheduled."""
+    seconds: float | None = (await connection.execute(_NEXT_DUE)).scalar()
+    return seconds
+
+
+async def _rows(
+    connection: AsyncConnection, statement: TextClause, parameters: Mapping[str, Any]
+) -> Sequence[Row[Any]]:
+    return (await connection.execute(statement, parameters)).all()

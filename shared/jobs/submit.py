@@ -1,0 +1,96 @@
+"""Writing jobs down: what was submitted in a unit of work becomes rows, with three statements for all of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.jobs import store
+from shared.jobs.flatten import Flat
+from shared.publishing import Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job to be written down; `ids` are its steps', in the order of the flat one."""
+
+    job_id: UUID
+    flat: Flat
+    ids: Sequence[UUID]
+    options: Options
+    correlation: str
+    traceparent: str | None
+    result_ttl_s: int
+
+    @property
+    def outputs(self) -> tuple[UUID, ...]:
+        """The steps whose results are the job's, in their order."""
+        ends = [(step.output, self.ids[i]) for i, step in enumerate(self.flat.steps) if step.output is not None]
+        return tuple(step_id for _, step_id in sorted(ends))
+
+    def first_steps(self) -> Iterator[tuple[UUID, str]]:
+        """Id and handler of the steps that are ready at once: they wait for no parent and for no time."""
+        children = {edge.child for edge in self.flat.edges}
+        for index, step in enumerate(self.flat.steps):
+            if index not in children and step.delay_s + self.options.delay_s == 0:
+                yield self.ids[index], step.job.name
+
+
+async def insert(connection: AsyncConnection, submissions: Sequence[Submission]) -> None:
+    """Insert the jobs with all their steps and edges."""
+    jobs = store.columns([_job_row(one) for one in submissions])
+    steps = store.columns([row for one in submissions for row in _step_rows(one)])
+    edges = store.columns([row for one in submissions for row in _edge_rows(one)])
+    await store.insert_jobs(connection, jobs, steps, edges)
+
+
+def _job_row(one: Submission) -> dict[str, Any]:
+    return {
+        "id": one.job_id,
+        "kind": one.options.kind or one.flat.steps[0].job.name,
+        "delay_s": one.options.delay_s,
+        "priority": one.options.priority,
+        "form": one.flat.form,
+        "steps": len(one.ids),
+        "correlation": one.correlation,
+        "traceparent": one.traceparent,
+        "result_ttl_s": one.result_ttl_s,
+    }
+
+
+def _step_rows(one: Submission) -> Iterator[dict[str, Any]]:
+    parents = Counter(edge.child for edge in one.flat.edges)
+    for number, step in enumerate(one.flat.steps):
+        waiting_on = parents[number]
+        delay_s = step.delay_s + (0 if waiting_on else one.options.delay_s)
+        yield {
+            "id": one.ids[number],
+            "job_id": one.job_id,
+            "number": number,
+            "handler": step.job.name,
+            "queue": step.job.queue,
+            "leased": step.job.leased,
+            "args": json.dumps(step.args),
+            "takes": step.takes,
+            "output": step.output,
+            "state": "waiting" if waiting_on else "scheduled" if delay_s > 0 else "ready",
+            "waiting_on": waiting_on,
+            "delay_s": delay_s,
+            "priority": one.options.priority,
+        }
+
+
+def _edge_rows(one: Submission) -> Iterator[dict[str, Any]]:
+    for edge in one.flat.edges:
+        yield {
+            "parent": one.ids[edge.parent],
+            "child": one.ids[edge.child],
+            "position": edge.position,
+            "on_failure": edge.on_failure,
+        }

@@ -1,0 +1,179 @@
+"""Jobs on real servers: what is submitted runs, fails, is tried again, cancelled and retried as its rows say."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from uuid import uuid4
+
+import pytest
+
+from deploy.native import Runtime
+from shared.jobs.control import JobNotFoundError, JobStateError, cancel, retry
+from shared.jobs.reading import Outcome
+from shared.jobs.signatures import chain, chord, group, map_over
+from tests.integration.databases import migrated_database
+from tests.integration.jobs_world import JobsWorld, add, reject, tag, total
+from tests.integration.world import World
+
+
+@pytest.fixture(scope="module")
+async def dsn(servers: Runtime) -> str:
+    return await migrated_database(servers, "jobs")
+
+
+@pytest.fixture
+async def jobs(world: World, dsn: str) -> JobsWorld:
+    made = JobsWorld(world, dsn)
+    await made.open()
+    return made
+
+
+@pytest.fixture
+async def on_rabbit(rabbit_world: World, dsn: str) -> JobsWorld:
+    """For what does not depend on the broker."""
+    made = JobsWorld(rabbit_world, dsn)
+    await made.open()
+    return made
+
+
+async def test_a_nested_graph_runs_over_the_broker(jobs: JobsWorld) -> None:
+    graph = chain(add.s(1, 2), group(add.s(10), add.s(20), chain(add.s(1), add.s(1))), then=total.s())
+    submitted = await jobs.submit(graph)
+    async with jobs.running():
+        await jobs.ended()
+    result = await jobs.result(submitted.job_id)
+    assert (result.outcome, result.value) == (Outcome.DONE, 13 + 23 + 5)
+    assert (await jobs.result(submitted.outputs[0])).value == 41
+
+
+async def test_a_job_exists_exactly_if_its_transaction_commits(on_rabbit: JobsWorld) -> None:
+    with suppress(KeyError):
+        async with on_rabbit.units.begin() as uow:
+            await uow.submit(add.s(1, 2))
+            await uow.flush()
+            raise KeyError
+    assert await on_rabbit.rows("select 1 from job union all select 1 from job_step") == []
+    assert await on_rabbit.take_outbox() == []
+
+
+async def test_a_batch_of_steps_is_one_transaction(on_rabbit: JobsWorld) -> None:
+    submitted = await on_rabbit.submit(map_over(add.s(1), range(100), then=total.s()))
+    assert await on_rabbit.run_to_the_end(await on_rabbit.pipeline()) == 2
+    assert (await on_rabbit.result(submitted.job_id)).value == sum(range(100)) + 100
+
+
+async def test_a_group_has_the_results_of_its_members_in_their_order(on_rabbit: JobsWorld) -> None:
+    submitted = await on_rabbit.submit(group(add.s(1, 2), chain(add.s(3, 4), add.s(5)), group()))
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    result = await on_rabbit.result(submitted.job_id)
+    assert result.value == [3, 12, []]
+    assert [(member.id, member.value) for member in result.members or ()] == list(
+        zip(submitted.outputs, [3, 12, []], strict=True)
+    )
+
+
+async def test_an_attempt_that_fails_is_tried_again_and_leaves_no_effect(on_rabbit: JobsWorld) -> None:
+    submitted = await on_rabbit.submit(group(tag.s(1, name="a", failures=2), tag.s(2, name="b")))
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    assert (await on_rabbit.result(submitted.job_id)).value == [["a", 1], ["b", 2]]
+    effects = await on_rabbit.rows("select key, number from effect order by key")
+    assert [(row.key, row.number) for row in effects] == [("a", 3), ("b", 1)]
+    attempts = await on_rabbit.rows(
+        "select attempt, outcome, error ->> 'type' as type from job_attempt order by 1"
+    )
+    assert [tuple(row) for row in attempts] == [(1, "failed", "ValueError"), (2, "failed", "ValueError")]
+
+
+async def test_what_follows_a_failed_step_is_skipped_and_the_job_has_failed(on_rabbit: JobsWorld) -> None:
+    submitted = await on_rabbit.submit(chain(group(reject.s(), add.s(1, 2)), total.s(), total.s()))
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    states = [state for _, state in await on_rabbit.states(submitted.job_id)]
+    assert states == ["failed", "succeeded", "skipped", "skipped"]
+    result = await on_rabbit.result(submitted.job_id)
+    assert (result.outcome, result.error["type"]) == (Outcome.FAILED, "Reject")
+    assert [row.attempt for row in await on_rabbit.rows("select attempt from job_attempt")] == [1]
+
+
+@pytest.mark.parametrize(("on_failure", "seen"), [("pass", "Reject"), ("ignore", None)])
+async def test_a_failure_may_be_passed_on_or_ignored(
+    on_rabbit: JobsWorld, on_failure: str, seen: str | None
+) -> None:
+    graph = chord(reject.s(), add.s(1, 2), then=tag.s(name="seen"), on_failure=on_failure)  # type: ignore[arg-type]
+    submitted = await on_rabbit.submit(graph)
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    assert await on_rabbit.state(submitted.job_id) == "succeeded"
+    name, (first, second) = (await on_rabbit.result(submitted.job_id)).value
+    assert (name, second) == ("seen", 3)
+    assert (first["error"]["type"] if first else None) == seen
+
+
+async def test_a_delay_is_a_row_that_becomes_due(on_rabbit: JobsWorld) -> None:
+    submitted = await on_rabbit.submit(chain(add.s(1, 2).after(0.05), add.s(3).after(0.05)), delay_s=0.05)
+    assert await on_rabbit.state(submitted.job_id) == "scheduled"
+    assert await on_rabbit.states(submitted.job_id) == [("add", "scheduled"), ("add", "waiting")]
+    assert await on_rabbit.take_outbox() == []
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    assert (await on_rabbit.result(submitted.job_id)).value == 6
+
+
+async def test_an_announcement_that_comes_again_or_late_has_no_effect(on_rabbit: JobsWorld) -> None:
+    await on_rabbit.submit(tag.s(1, name="a", failures=1))
+    [first] = await on_rabbit.take_outbox()
+    pipeline = await on_rabbit.pipeline()
+    again = type(first)(source="/elsewhere", type=first.type, data=first.data)
+    await pipeline(on_rabbit.world.deliver([first, first, again]))
+    await on_rabbit.run_to_the_end(pipeline)
+    await pipeline(on_rabbit.world.deliver([first, type(first)(source="/late", type=first.type, data=first.data)]))
+    assert len(await on_rabbit.rows("select 1 from effect")) == 1
+    assert await on_rabbit.world.dead_letters() == []
+
+
+async def test_a_cancelled_job_ends_at_once_and_what_was_announced_has_no_effect(on_rabbit: JobsWorld) -> None:
+    submitted = await on_rabbit.submit(chain(group(tag.s(1), tag.s(2).after(60)), then=tag.s()))
+    async with on_rabbit.units.begin() as uow:
+        assert await cancel(uow, submitted.job_id) == "cancelled"
+    assert {state for _, state in await on_rabbit.states(submitted.job_id)} == {"cancelled"}
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    assert await on_rabbit.rows("select 1 from effect") == []
+    assert (await on_rabbit.result(submitted.job_id)).outcome is Outcome.CANCELLED
+    async with on_rabbit.units.begin() as uow:
+        assert await cancel(uow, submitted.job_id) == "cancelled"
+
+
+async def test_a_failed_job_goes_on_from_where_it_failed(on_rabbit: JobsWorld) -> None:
+    graph = chain(tag.s(0, name="once"), tag.s(name="bad", failures=3), tag.s(name="last"))
+    submitted = await on_rabbit.submit(graph)
+    pipeline = await on_rabbit.pipeline()
+    await on_rabbit.run_to_the_end(pipeline)
+    assert await on_rabbit.state(submitted.job_id) == "failed"
+    async with on_rabbit.units.begin() as uow:
+        await retry(uow, submitted.job_id, on_rabbit.jobs.batch(uow))
+    await on_rabbit.run_to_the_end(pipeline)
+    assert (await on_rabbit.result(submitted.job_id)).value == ["last", ["bad", ["once", 0]]]
+    assert sorted(row.key for row in await on_rabbit.rows("select key from effect")) == ["bad", "last", "once"]
+    with pytest.raises(JobStateError):
+        async with on_rabbit.units.begin() as uow:
+            await cancel(uow, submitted.job_id)
+    with pytest.raises(JobNotFoundError):
+        async with on_rabbit.units.begin() as uow:
+            await retry(uow, uuid4(), on_rabbit.jobs.batch(uow))
+
+
+async def test_while_a_key_is_held_the_job_that_holds_it_is_returned(on_rabbit: JobsWorld) -> None:
+    first = await on_rabbit.submit(add.s(1, 2), unique="k")
+    assert (await on_rabbit.submit(add.s(1, 2), unique="k")).job_id == first.job_id
+    assert (await on_rabbit.submit(add.s(1, 2), unique="other")).is_new
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    later = await on_rabbit.submit(add.s(1, 2), unique="k", unique_s=60)
+    assert later.is_new
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    assert not (await on_rabbit.submit(add.s(1, 2), unique="k", unique_s=60)).is_new
+
+
+async def test_a_result_is_gone_when_its_time_is_over(on_rabbit: JobsWorld) -> None:
+    submitted = await on_rabbit.submit(group(add.s(1, 2)))
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    await on_rabbit.rows("update job set expires_at = now() - interval '1 second' returning id")
+    assert (await on_rabbit.result(submitted.job_id)).outcome is Outcome.EXPIRED
+    with pytest.raises(JobNotFoundError):
+        await on_rabbit.result(uuid4())
