@@ -88,6 +88,15 @@ SERVICE_TABLE: tuple[Service, ...] = (
         interface="`GET /notifications?user_id=&order_id=` · sends each as a mail",
     ),
     Service(
+        "jobs",
+        roles="api,relay",
+        http_port=8005,
+        consumer_port=8105,
+        subscriptions=("jobs.job",),
+        interface="`POST /jobs/{kind}` · `GET /jobs` · `…/{id}` · `…/{id}/result` · `/groups/{id}/result` · "
+        "`POST /jobs/{id}/cancel` · `…/retry`",
+    ),
+    Service(
         "dead_letter",
         roles="api,consumer",
         http_port=8004,

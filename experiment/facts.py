@@ -24,9 +24,10 @@ from shared.settings import Settings
 TITLES: dict[str, str] = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 """The brokers' names as a person writes them."""
 TRACE_RATIO = 0.01
-MEASURED = tuple(row for row in PROCESSES if row.service != "dead_letter")
+MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", "jobs"})
 """The processes that take part. Without the dead-letter service: it would take the dead letters, which the check
-counts, out of their places, and has nothing to do when all goes well."""
+counts, out of their places, and has nothing to do when all goes well. Without the jobs service, which no event of
+an order reaches."""
 PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",

@@ -15,6 +15,7 @@ __all__ = [
     "failpoints",
     "garbage",
     "http",
+    "jobs",
     "migrate",
     "migrations",
     "outside",

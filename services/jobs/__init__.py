@@ -1,0 +1,3 @@
+"""The jobs service."""
+
+__all__: list[str] = []

@@ -8,9 +8,10 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.errors import BusinessError
 from shared.jobs.control import JobNotFoundError
 
 
@@ -38,12 +39,27 @@ class Result:
     members: tuple[Result, ...] | None = None
 
 
+class JobFailedError(BusinessError):
+    """A job has failed, and so has no result."""
+
+
+class JobCancelledError(BusinessError):
+    """A job was cancelled, and so has no result."""
+
+
+class ResultExpiredError(BusinessError):
+    """A result is no longer kept."""
+
+
 _JOB = text("select * from job where id = :job_id")
 _STEPS = text(
     """
-    select s.*, (select array_agg(e.parent order by e.position) from job_edge e where e.child = s.id) as parents
+    select s.*, array(select e.parent from job_edge e where e.child = s.id order by e.position) as parents
       from job_step s where s.job_id = :job_id and s.number > :after order by s.number limit :count_max
     """
+)
+_ATTEMPTS = text(
+    "select * from job_attempt where step_id = any(cast(:step_ids as uuid[])) order by step_id, attempt"
 )
 _OUTPUTS = text(
     "select id, state, result, error from job_step where job_id = :job_id and output is not null order by output"
@@ -74,26 +90,36 @@ _OUTCOMES = {
 }
 
 
-async def find_job(connection: AsyncConnection, job_id: UUID) -> Row[Any]:
+async def find_job(connection: AsyncConnection, job_id: UUID) -> RowMapping:
     """The job's row. Raises `JobNotFoundError`."""
-    row = (await connection.execute(_JOB, {"job_id": job_id})).first()
+    row = (await connection.execute(_JOB, {"job_id": job_id})).mappings().first()
     if row is None:
         raise JobNotFoundError(f"job {job_id} does not exist")
     return row
 
 
-async def list_steps(connection: AsyncConnection, job_id: UUID, after: int, count_max: int) -> Sequence[Row[Any]]:
+async def list_steps(
+    connection: AsyncConnection, job_id: UUID, after: int, count_max: int
+) -> Sequence[RowMapping]:
     """A job's steps by number, beginning after number `after`, each with the ids of its `parents`."""
     parameters = {"job_id": job_id, "after": after, "count_max": count_max}
-    return (await connection.execute(_STEPS, parameters)).all()
+    return (await connection.execute(_STEPS, parameters)).mappings().all()
+
+
+async def list_attempts(connection: AsyncConnection, step_ids: Sequence[UUID]) -> dict[UUID, list[RowMapping]]:
+    """The attempts that are written down of each of these steps, in order."""
+    attempts: dict[UUID, list[RowMapping]] = {step_id: [] for step_id in step_ids}
+    for row in (await connection.execute(_ATTEMPTS, {"step_ids": list(step_ids)})).mappings():
+        attempts[row["step_id"]].append(row)
+    return attempts
 
 
 async def list_jobs(
     connection: AsyncConnection, state: str | None, kind: str | None, before: UUID | None, count_max: int
-) -> Sequence[Row[Any]]:
+) -> Sequence[RowMapping]:
     """Jobs, newest first, beginning after the job `before`."""
     parameters = {"state": state, "kind": kind, "before": before, "count_max": count_max}
-    return (await connection.execute(_LIST, parameters)).all()
+    return (await connection.execute(_LIST, parameters)).mappings().all()
 
 
 async def result_of(connection: AsyncConnection, task_id: UUID) -> Result:
@@ -115,6 +141,17 @@ async def result_of(connection: AsyncConnection, task_id: UUID) -> Result:
     if outcome is not Outcome.DONE:
         value = None
     return Result(task_id, outcome, value, job.error if outcome is Outcome.FAILED else None, members)
+
+
+def require_result(result: Result) -> None:
+    """Raises `JobFailedError`, `JobCancelledError`, `ResultExpiredError` where there is none and will be none."""
+    if result.outcome is Outcome.FAILED:
+        error = result.error or {"type": "Skipped", "message": "a step before it has failed"}
+        raise JobFailedError(f"{error['type']}: {error['message']}")
+    if result.outcome is Outcome.CANCELLED:
+        raise JobCancelledError(f"{result.id} was cancelled")
+    if result.outcome is Outcome.EXPIRED:
+        raise ResultExpiredError(f"the result of {result.id} is no longer kept")
 
 
 def _of_step(row: Row[Any], *, is_expired: bool) -> Result:

@@ -18,6 +18,7 @@ import uvicorn
 from deploy.native import Runtime
 from deploy.paths import REPOSITORY
 from services.dead_letter import app as dead_letter_app
+from services.jobs import app as jobs_app
 from services.notification import app as notification_app
 from services.order import app as order_app
 from services.user import app as user_app
@@ -31,7 +32,13 @@ from tests.integration.databases import migrated_database
 
 SERVICES: dict[str, Service] = {
     service.name: service
-    for service in (user_app.SERVICE, order_app.SERVICE, notification_app.SERVICE, dead_letter_app.SERVICE)
+    for service in (
+        user_app.SERVICE,
+        order_app.SERVICE,
+        notification_app.SERVICE,
+        dead_letter_app.SERVICE,
+        jobs_app.SERVICE,
+    )
 }
 START_S = 60.0
 ANSWER_S = 30.0
@@ -116,6 +123,7 @@ PATHS = {
     "order": "/orders",
     "notification": "/notifications",
     "dead_letter": "/dead-letters/redrive",
+    "jobs": "/jobs/add",
 }
 JSON = b"content-type: application/json\r\n"
 NESTED = b"[" * 100_000

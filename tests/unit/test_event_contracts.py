@@ -18,6 +18,7 @@ import orjson
 import pytest
 
 from deploy.topology import SERVICES
+from services.jobs import events as jobs_events
 from services.order import domain as order_domain
 from services.order import events as order_events
 from services.user import domain as user_domain
@@ -53,6 +54,7 @@ def published_now() -> dict[str, EventData]:
         order_events.OrderPlaced.of(order),
         order_events.OrderPaid.of(order_domain.pay(order, NOW)),
         order_events.OrderCancelled.of(order_domain.cancel(order, NOW)),
+        jobs_events.JobStepReady(job_id=ORDER_ID, step_id=USER_ID, attempt=1, handler="add"),
     ]
     return {event.event_type: event for event in events}
 

@@ -1,0 +1,148 @@
+"""The jobs service's own jobs, the kinds that one can ask for, and what one can ask about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import RowMapping
+
+from services.jobs import domain
+from services.jobs.events import JobStepReady
+from shared.jobs import Jobs, Result, Signature, chain, control, group, job, reading
+from shared.publishing import Submitted, UnitOfWork
+
+STEPS_SHOWN_MAX = 500
+
+
+@job
+def add(a: int, b: int) -> int:
+    """The sum."""
+    return a + b
+
+
+@job
+def multiply(a: int, b: int) -> int:
+    """The product."""
+    return a * b
+
+
+@job(name="sum-and-multiply")
+def sum_and_multiply(total: int, numbers: list[int]) -> list[int]:
+    """Each of the numbers times their sum, which comes from the step before."""
+    return domain.products_with_sum(total, numbers)
+
+
+JOBS = Jobs(JobStepReady, add, multiply, sum_and_multiply)
+SUBSCRIBERS = (JOBS.subscriber("jobs"),)
+
+
+# -- kinds
+
+Number = Annotated[int, Field(strict=True, ge=-domain.NUMBER_MAX, le=domain.NUMBER_MAX, examples=[45])]
+Seconds = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=domain.SECONDS_MAX,
+        description="How long each step waits before it calculates, as if it were long.",
+    ),
+]
+
+
+class TwoNumbers(BaseModel):
+    """What is calculated with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    a: Number
+    b: Number
+
+
+class Add(TwoNumbers):
+    seconds: Seconds = domain.ADD_SECONDS
+
+
+class Multiply(TwoNumbers):
+    seconds: Seconds = domain.MULTIPLY_SECONDS
+
+
+class SumAndMultiply(TwoNumbers):
+    seconds: Seconds = domain.MULTIPLY_SECONDS
+
+
+ArgsT = TypeVar("ArgsT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[ArgsT]):
+    """What can be asked for under a name: its arguments, and the graph that they make."""
+
+    args: type[ArgsT]
+    graph: Callable[[ArgsT], Signature]
+
+
+def sum_then_products(args: TwoNumbers, seconds: float) -> Signature:
+    """The sum, then each number times it."""
+    return chain(add.s(args.a, args.b).after(seconds), then=sum_and_multiply.s([args.a, args.b]).after(seconds))
+
+
+def sum_beside_product(args: TwoNumbers, add_s: float, multiply_s: float) -> Signature:
+    """The sum and the product, side by side."""
+    return group(add.s(args.a, args.b).after(add_s), multiply.s(args.a, args.b).after(multiply_s))
+
+
+KINDS: Mapping[str, Kind[Any]] = {
+    "add": Kind(Add, lambda args: add.s(args.a, args.b).after(args.seconds)),
+    "multiply": Kind(Multiply, lambda args: multiply.s(args.a, args.b).after(args.seconds)),
+    "sum-and-multiply": Kind(SumAndMultiply, lambda args: sum_then_products(args, args.seconds)),
+}
+
+
+# -- use cases
+
+
+async def submit(uow: UnitOfWork, kind: str, graph: Signature) -> Submitted:
+    """Submit a job of a kind."""
+    return await uow.submit(graph, kind=kind)
+
+
+async def get_job(uow: UnitOfWork, job_id: UUID) -> RowMapping:
+    """The job's row. Raises `JobNotFoundError`."""
+    return await reading.find_job(uow.connection, job_id)
+
+
+async def list_steps(
+    uow: UnitOfWork, job_id: UUID, after: int
+) -> tuple[Sequence[RowMapping], dict[UUID, list[RowMapping]]]:
+    """Up to `STEPS_SHOWN_MAX` of a job's steps behind number `after`, and by step the attempts that failed."""
+    steps = await reading.list_steps(uow.connection, job_id, after, STEPS_SHOWN_MAX)
+    attempts = await reading.list_attempts(uow.connection, [step["id"] for step in steps])
+    return steps, attempts
+
+
+async def list_jobs(
+    uow: UnitOfWork, state: str | None, kind: str | None, before: UUID | None, count_max: int
+) -> Sequence[RowMapping]:
+    """Jobs, newest first, beginning after the job `before`."""
+    return await reading.list_jobs(uow.connection, state, kind, before, count_max)
+
+
+async def get_result(uow: UnitOfWork, task_id: UUID) -> Result:
+    """The result of a job, or of a step of one. Raises `JobNotFoundError`."""
+    return await reading.result_of(uow.connection, task_id)
+
+
+async def cancel_job(uow: UnitOfWork, job_id: UUID) -> RowMapping:
+    """Cancel a job. Raises `JobNotFoundError`, `JobStateError`."""
+    await control.cancel(uow, job_id)
+    return await get_job(uow, job_id)
+
+
+async def retry_job(uow: UnitOfWork, job_id: UUID) -> RowMapping:
+    """Have a failed or cancelled job go on. Raises `JobNotFoundError`, `JobStateError`."""
+    await control.retry(uow, job_id, JOBS.batch(uow))
+    return await get_job(uow, job_id)
