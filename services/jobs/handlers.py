@@ -52,6 +52,8 @@ Seconds = Annotated[
     ),
 ]
 
+BodySeconds = Annotated[Seconds, Field(strict=True)]
+
 
 class TwoNumbers(BaseModel):
     """What is calculated with."""
@@ -63,15 +65,15 @@ class TwoNumbers(BaseModel):
 
 
 class Add(TwoNumbers):
-    seconds: Seconds = domain.ADD_SECONDS
+    seconds: BodySeconds = domain.ADD_SECONDS
 
 
 class Multiply(TwoNumbers):
-    seconds: Seconds = domain.MULTIPLY_SECONDS
+    seconds: BodySeconds = domain.MULTIPLY_SECONDS
 
 
 class SumAndMultiply(TwoNumbers):
-    seconds: Seconds = domain.MULTIPLY_SECONDS
+    seconds: BodySeconds = domain.MULTIPLY_SECONDS
 
 
 ArgsT = TypeVar("ArgsT", bound=BaseModel)

@@ -36,10 +36,20 @@ class Submission:
 
     def first_steps(self) -> Iterator[tuple[UUID, str]]:
         """Id and handler of the steps that are ready at once: they wait for no parent and for no time."""
+        for index, delay_s in self._first_delays():
+            if delay_s == 0:
+                yield self.ids[index], self.flat.steps[index].job.name
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until the first of its steps is ready."""
+        return min(delay_s for _, delay_s in self._first_delays())
+
+    def _first_delays(self) -> Iterator[tuple[int, float]]:
         children = {edge.child for edge in self.flat.edges}
         for index, step in enumerate(self.flat.steps):
-            if index not in children and step.delay_s + self.options.delay_s == 0:
-                yield self.ids[index], step.job.name
+            if index not in children:
+                yield index, step.delay_s + self.options.delay_s
 
 
 async def insert(connection: AsyncConnection, submissions: Sequence[Submission]) -> None:
@@ -54,7 +64,7 @@ def _job_row(one: Submission) -> dict[str, Any]:
     return {
         "id": one.job_id,
         "kind": one.options.kind or one.flat.steps[0].job.name,
-        "delay_s": one.options.delay_s,
+        "delay_s": one.due_in_s,
         "priority": one.options.priority,
         "form": one.flat.form,
         "steps": len(one.ids),
