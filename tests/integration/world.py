@@ -144,7 +144,7 @@ class World:
             "select count(*) from pg_stat_activity where datname = :database and application_name ~ '^relay-'"
         )
         async with self.database.engine.connect() as connection:
-            return (await connection.execute(query, {"database": DATABASE})).scalar_one() == 0
+            return not (await connection.execute(query, {"database": DATABASE})).scalar_one()
 
     async def opened_database(self, **overrides: Any) -> Database:
         """A pool, closed at the end of the test."""
