@@ -220,6 +220,9 @@ class Settings(BaseSettings):
     mail_from: str = "Tandem <tandem@localhost>"
     """The sender of every mail."""
 
+    health_check_job_s: Annotated[int, Field(ge=0, le=86_400)] = 0
+    """Seconds between two jobs by which the jobs service shows that jobs run; 0: there are none."""
+
     otlp_dir: Path | None = None
     """The directory to which spans and metrics are written as OTLP JSON lines, of each the newest 30 MB of a
     process; unset, they are not written."""

@@ -59,8 +59,8 @@ class NativeStack(Stack):
         shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
         try:
             runtime.start_servers()
-            mail = {"TANDEM_SMTP_URL": runtime.server_urls()["mail"]}
-            runtime.start_services(broker, env_overrides={**mail, **_settings_of(os.environ)})
+            own = {"TANDEM_SMTP_URL": runtime.server_urls()["mail"], "TANDEM_HEALTH_CHECK_JOB_S": "10"}
+            runtime.start_services(broker, env_overrides={**own, **_settings_of(os.environ)})
         except BaseException:
             runtime.stop()
             raise

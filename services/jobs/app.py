@@ -10,7 +10,7 @@ SERVICE = Service(
     name="jobs",
     publishes=(JobStepReady,),
     subscribers=handlers.SUBSCRIBERS,
-    background_tasks=(handlers.JOBS.keep_due,),
+    background_tasks=(handlers.JOBS.keep_due, handlers.keep_firing),
     jobs=handlers.JOBS,
     application="services.jobs.http:create_app",
 )

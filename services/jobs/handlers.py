@@ -13,7 +13,10 @@ from sqlalchemy import RowMapping
 from services.jobs import domain
 from services.jobs.events import JobStepReady
 from shared.jobs import Jobs, Result, Signature, chain, control, group, job, reading
+from shared.jobs.schedules import NONE, Every, Schedule, Schedules
+from shared.process import Parts
 from shared.publishing import Submitted, UnitOfWork
+from shared.settings import Settings
 
 STEPS_SHOWN_MAX = 500
 
@@ -36,8 +39,26 @@ def sum_and_multiply(total: int, numbers: list[int]) -> list[int]:
     return domain.products_with_sum(total, numbers)
 
 
-JOBS = Jobs(JobStepReady, add, multiply, sum_and_multiply)
+@job(name="health-check")
+def health_check() -> None:
+    """Nothing: that it has succeeded says that jobs run."""
+
+
+JOBS = Jobs(JobStepReady, add, multiply, sum_and_multiply, health_check)
 SUBSCRIBERS = (JOBS.subscriber("jobs"),)
+
+
+def schedules(settings: Settings) -> Schedules:
+    """The schedules of the jobs service."""
+    if not settings.health_check_job_s:
+        return Schedules()
+    every = Every(settings.health_check_job_s)
+    return Schedules(Schedule("health-check", every, lambda _due: health_check.s(), made_up=NONE, overlap="skip"))
+
+
+async def keep_firing(parts: Parts) -> None:
+    """Fire the schedules, as long as the process runs."""
+    await schedules(parts.settings).keep_firing(parts)
 
 
 # -- kinds

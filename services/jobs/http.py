@@ -36,6 +36,7 @@ from shared.jobs import (
     Signature,
     require_result,
 )
+from shared.jobs.schedules import routes
 from shared.process import Parts
 from shared.publishing import Submitted, UnitOfWork
 
@@ -61,6 +62,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     JobFailedError: FAILED,
     JobCancelledError: CANCELLED,
     ResultExpiredError: EXPIRED,
+    **routes.PROBLEMS,
 }
 RESULT_PROBLEMS = (NOT_FOUND, FAILED, CANCELLED, EXPIRED)
 RESULT_PATHS = (
@@ -191,6 +193,7 @@ def create_app(parts: Parts) -> FastAPI:
         add_kind(app, parts, kind)
     add_commands(app, parts)
     add_short_forms(app, parts)
+    routes.add_schedules(app, parts, handlers.schedules(parts.settings))
     return app
 
 

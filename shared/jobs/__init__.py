@@ -1,6 +1,6 @@
 """Jobs: graphs of steps, submitted in a unit of work, that run over either broker and always end."""
 
-from shared.jobs import control, reading
+from shared.jobs import control, reading, schedules
 from shared.jobs.control import JobNotFoundError, JobStateError
 from shared.jobs.events import StepReady
 from shared.jobs.jobs import Jobs
@@ -33,4 +33,5 @@ __all__ = [
     "metadata",
     "reading",
     "require_result",
+    "schedules",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from shared.publishing import UnitOfWork
@@ -10,11 +11,15 @@ from shared.publishing import UnitOfWork
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """One attempt of one step, given to the parameter of this type. `attempt` counts from 1."""
+    """One attempt of one step, given to the parameter of this type. `attempt` counts from 1.
+
+    `due_at` is when the job was due: for that of a schedule its logical date, however late it runs.
+    """
 
     job_id: UUID
     step_id: UUID
     attempt: int
+    due_at: datetime
     unit: UnitOfWork | None = None
 
     @property

@@ -51,7 +51,7 @@ async def run_step(
     handler = handlers.get(row.handler)
     if handler is None:
         raise UnknownHandlerError(f"no handler is called {row.handler!r}")
-    context = JobContext(row.job_id, row.id, row.attempt, uow)
+    context = JobContext(row.job_id, row.id, row.attempt, row.due_at, uow)
     values = handler.arguments.with_context(handler.arguments.to_values(row.args, *inputs(row)), context)
     try:
         if batch.is_alone:

@@ -49,7 +49,7 @@ class Jobs:
         foreign = {step.job.name for step in flat.steps if self.handlers.get(step.job.name) is not step.job}
         if foreign:
             raise ValueError(f"no handler of this service: {', '.join(sorted(foreign))}")
-        job_id = uuid7()
+        job_id = uuid7() if options.firing is None else options.firing.job_id
         batch = self.batch(uow)
         if options.unique is not None:
             holder = batch.keys.get(options.unique)

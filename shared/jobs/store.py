@@ -19,13 +19,16 @@ Columns = Mapping[str, Sequence[Any]]
 _INSERT_JOBS = text(
     """
     insert into job (id, kind, state, priority, form, step_count, open_steps, failed_steps, lost_outputs,
-                     correlation, traceparent, due_at, result_ttl_s, submitted_at)
+                     correlation, traceparent, schedule_id, due_at, result_ttl_s, submitted_at)
     select id, kind, case when delay_s > 0 then 'scheduled' else 'waiting' end, priority, form, steps, steps, 0, 0,
-           correlation, traceparent, now() + make_interval(secs => delay_s), result_ttl_s, now()
+           correlation, traceparent, schedule_id, coalesce(due_at, now() + make_interval(secs => delay_s)),
+           result_ttl_s, now()
       from unnest(cast(:id as uuid[]), cast(:kind as text[]), cast(:delay_s as float8[]),
+                  cast(:schedule_id as uuid[]), cast(:due_at as timestamptz[]),
                   cast(:priority as smallint[]), cast(:form as text[]), cast(:steps as integer[]),
                   cast(:correlation as text[]), cast(:traceparent as text[]), cast(:result_ttl_s as integer[]))
-        as told(id, kind, delay_s, priority, form, steps, correlation, traceparent, result_ttl_s)
+        as told(id, kind, delay_s, schedule_id, due_at, priority, form, steps, correlation, traceparent,
+                result_ttl_s)
     """
 )
 _INSERT_STEPS = text(
@@ -68,8 +71,9 @@ _HOLDER_OF_KEY = text("select job_id from job_unique where key = :key")
 _TAKE_STEPS = text(
     """
     select s.id, s.job_id, s.state, s.attempt, s.first_attempt, s.handler, s.leased, s.args, s.takes,
-           s.output is not null as is_output, given.inputs
+           s.output is not null as is_output, j.due_at, given.inputs
       from job_step s
+      join job j on j.id = s.job_id
       left join lateral (
         select json_agg(case when p.state = 'succeeded' then p.result
                              when e.on_failure = 'pass' then json_build_object('error', p.error) end

@@ -61,10 +61,13 @@ async def insert(connection: AsyncConnection, submissions: Sequence[Submission])
 
 
 def _job_row(one: Submission) -> dict[str, Any]:
+    firing = one.options.firing
     return {
         "id": one.job_id,
         "kind": one.options.kind or one.flat.steps[0].job.name,
         "delay_s": one.due_in_s,
+        "schedule_id": firing and firing.schedule_id,
+        "due_at": firing and firing.due_at,
         "priority": one.options.priority,
         "form": one.flat.form,
         "steps": len(one.ids),

@@ -8,6 +8,7 @@ large numbers too.
 from __future__ import annotations
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     Boolean,
     Column,
@@ -102,6 +103,28 @@ job_attempt = Table(
     Column("outcome", Text),
     Column("error", JSON(none_as_null=True)),
     Column("peak_rss_mib", Float),
+)
+
+# What is submitted when. Code declares it; people pause it; `next_due` is what it waits for, as it was planned at
+# `planned_at`, and `held` the due times that wait for an earlier one's job to end.
+job_schedule = Table(
+    "job_schedule",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("cron", Text),
+    Column("every_s", Integer),
+    Column("zone", Text, nullable=False),
+    Column("grace_s", Integer, nullable=False),
+    Column("made_up", Integer, nullable=False),
+    Column("overlap", Text, nullable=False),
+    Column("declared", Boolean, nullable=False),
+    Column("paused_at", DateTime(timezone=True)),
+    Column("planned_at", DateTime(timezone=True), nullable=False),
+    Column("next_due", DateTime(timezone=True), nullable=False),
+    Column("held", ARRAY(DateTime(timezone=True)), nullable=False, server_default="{}"),
+    Column("last_due", DateTime(timezone=True)),
+    Column("last_job", Uuid),
 )
 
 job_unique = Table(

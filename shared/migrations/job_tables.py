@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from alembic import op
 
-JOB_TABLES_1 = ("job", "job_step", "job_edge", "job_attempt", "job_unique")
+JOB_TABLES_1 = ("job", "job_step", "job_edge", "job_attempt", "job_unique", "job_schedule")
 """What `create_jobs_1` creates, for a downgrade to drop."""
 
 
@@ -68,6 +68,33 @@ def create_jobs_1() -> None:
         sa.Column("key", sa.Text, primary_key=True),
         sa.Column("job_id", sa.Uuid, nullable=False),
         _time("expires_at"),
+    )
+    _create_schedule()
+
+
+def _create_schedule() -> None:
+    op.create_table(
+        "job_schedule",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False, unique=True),
+        sa.Column("cron", sa.Text),
+        sa.Column("every_s", sa.Integer),
+        sa.Column("zone", sa.Text, nullable=False),
+        sa.Column("grace_s", sa.Integer, nullable=False),
+        sa.Column("made_up", sa.Integer, nullable=False),
+        sa.Column("overlap", sa.Text, nullable=False),
+        sa.Column("declared", sa.Boolean, nullable=False),
+        _time("paused_at"),
+        _time("planned_at", nullable=False),
+        _time("next_due", nullable=False),
+        sa.Column("held", sa.ARRAY(sa.DateTime(timezone=True)), nullable=False, server_default="{}"),
+        _time("last_due"),
+        sa.Column("last_job", sa.Uuid),
+        sa.CheckConstraint("(cron is null) <> (every_s is null)", name="job_schedule_rule"),
+        sa.CheckConstraint("overlap in ('skip', 'queue', 'allow')", name="job_schedule_overlap"),
+    )
+    op.create_index(
+        "ix_job_schedule_open", "job", ["schedule_id"], postgresql_where=sa.text("finished_at is null")
     )
 
 

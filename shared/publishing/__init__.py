@@ -2,11 +2,12 @@
 
 from shared.publishing.outbox import outbox_of, outbox_state
 from shared.publishing.relay import Relay
-from shared.publishing.submitting import Options, Submitted, Submitter
+from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.publishing.uow import Cause, UnitOfWork, UnitsOfWork
 
 __all__ = [
     "Cause",
+    "Firing",
     "Options",
     "Relay",
     "Submitted",

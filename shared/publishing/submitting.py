@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
     from shared.publishing.uow import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """What makes a job that of a schedule: its id follows from the schedule and the due time."""
+
+    job_id: UUID
+    schedule_id: UUID
+    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +29,7 @@ class Options:
     unique_s: float | None = None
     priority: int = 0
     delay_s: float = 0.0
+    firing: Firing | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.bulk import insert_of_arrays
 from shared.publishing.outbox import NOTIFY_CHANNEL, insert_outbox, outbox_row
-from shared.publishing.submitting import Options, Submitted, Submitter
+from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.telemetry import Spans
 
 _NOTIFY = text(f"select pg_notify('{NOTIFY_CHANNEL}', '')")
@@ -114,16 +114,20 @@ class UnitOfWork:
         unique_s: float | None = None,
         priority: int = 0,
         delay_s: float = 0.0,
+        firing: Firing | None = None,
     ) -> Submitted:
         """Submit a job (`shared.jobs`): it exists exactly if this transaction is committed.
 
         `kind` is what it is listed as, its first handler's name unless said. While a job with the key `unique` is
-        open, or for `unique_s` seconds, that one is returned instead. It begins after `delay_s`. Raises
-        `RuntimeError` in a service without jobs, `BadArgumentsError` for what a handler does not take.
+        open, or for `unique_s` seconds, that one is returned instead. It begins after `delay_s`. `firing` says
+        which job it is, for a schedule. Raises `RuntimeError` in a service without jobs, `BadArgumentsError` for
+        what a handler does not take.
         """
         if self._submitter is None:
             raise RuntimeError(f"{self._service} has no jobs")
-        options = Options(kind=kind, unique=unique, unique_s=unique_s, priority=priority, delay_s=delay_s)
+        options = Options(
+            kind=kind, unique=unique, unique_s=unique_s, priority=priority, delay_s=delay_s, firing=firing
+        )
         return await self._submitter.submit(self, graph, options)
 
     def origin(self) -> Cause:

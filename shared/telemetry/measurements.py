@@ -12,6 +12,7 @@ UP: Final = "tandem.measurement.up"
 METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "tandem.outbox.messages": ("{message}", "Waiting for the relay"),
     "tandem.outbox.oldest.age": ("s", "Age of the first that waits"),
+    "tandem.schedule.lag": ("s", "How long a schedule should have fired already"),
     "tandem.queue.messages": ("{message}", "Waiting for the subscriber; on Kafka the group's lag"),
     "tandem.queue.consumers": ("{consumer}", "Connected consumers"),
     "tandem.dead_letters": ("{letter}", "Dead letters by state and kind"),

@@ -29,7 +29,7 @@ from shared.publishing.relay import Relay
 from shared.publishing.uow import UnitsOfWork
 from tests.integration.world import INSERT_EFFECT, World, eventually, metadata
 
-TABLES = "job, job_step, job_edge, job_attempt, job_unique, inbox, outbox, effect"
+TABLES = "job, job_step, job_edge, job_attempt, job_unique, job_schedule, inbox, outbox, effect"
 
 
 @job(retries=Retry(2, initial_s=0.01, max_s=0.05))

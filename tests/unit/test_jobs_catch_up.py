@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.jobs.catch_up import (
+from shared.jobs.schedules.catch_up import (
     LATEST,
     MADE_UP_MAX,
     NONE,
@@ -20,7 +20,7 @@ from shared.jobs.catch_up import (
     schedule_id,
     waits_for,
 )
-from shared.jobs.cron import Cron, Every, Rule
+from shared.jobs.schedules.cron import Cron, Every, Rule
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

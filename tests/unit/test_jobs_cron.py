@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.jobs.cron import Cron, Every, Rule
+from shared.jobs.schedules.cron import Cron, Every, Rule
 
 ZONES = ("Asia/Seoul", "America/New_York", "Australia/Lord_Howe", "Europe/Berlin", "Pacific/Apia", "UTC")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from shared.jobs.cron import Rule
+from shared.jobs.schedules.cron import Rule
 
 MADE_UP_MAX = 1_000
 """So many missed due times a schedule makes up for at most, and so many fire at once."""
