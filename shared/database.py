@@ -94,7 +94,11 @@ def _statement_failed(failure: ExceptionContext) -> BaseException | None:
     """The same for a statement or a commit, whoever sent it: a handler's own read among them. The engine asks
     here, so that an `OSError` which the caller raised by itself is told apart and passes as it is."""
     error = failure.original_exception
-    return UnavailableError(_sentence(error)) if isinstance(error, OSError) else None
+    if isinstance(error, asyncpg.InternalClientError):  # it has lost track of its session, which is of no more use
+        failure.is_disconnect, failure.invalidate_pool_on_disconnect = True, False
+    elif not isinstance(error, OSError):
+        return None
+    return UnavailableError(_sentence(error))
 
 
 def _sentence(error: BaseException) -> str:

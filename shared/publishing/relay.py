@@ -47,7 +47,8 @@ _DELETE = "delete from outbox where position = any($1::bigint[])"
 
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""The last but one: the driver has lost track of a session that ended in the midst of an answer."""
 
 
 class Relay:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 import sys
-from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -32,7 +31,7 @@ async def user_service(world: World, dsn: str) -> AsyncIterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
     environment |= {f"TANDEM_{name.upper()}": str(value) for name, value in values.items()}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.user.app", env=environment, cwd=REPOSITORY, stdout=DEVNULL,
+        sys.executable, "-m", "services.user.app", env=environment, cwd=REPOSITORY,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)),
     )  # fmt: skip
     try:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -28,6 +29,16 @@ class Counting:
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
         self.published += len(messages)
         return await self.broker.publish(messages)
+
+
+class LosesTrackOnce(Counting):
+    """The driver's complaint comes out of what a relay does as its leader, once."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        if not self.published:
+            self.published += 1
+            raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+        return await super().publish(messages)
 
 
 class StopsAfterPublishing(Counting):
@@ -166,6 +177,13 @@ async def test_a_standby_relay_takes_over_from_one_that_is_gone(rabbit_world: Wo
             await commit(rabbit_world, range(5))
             await rabbit_world.await_effects(5)
             assert standby.published == 5
+
+
+async def test_a_session_that_the_driver_lost_track_of_is_replaced(rabbit_world: World) -> None:
+    """asyncpg may say so where a server ends a session in the midst of an answer."""
+    async with rabbit_world.consumer(), relay(rabbit_world, LosesTrackOnce(await rabbit_world.publisher())):
+        await commit(rabbit_world, range(5))
+        await rabbit_world.await_effects(5)
 
 
 async def terminate_leader(world: World) -> None:

@@ -136,6 +136,15 @@ class World:
             for part in (inbox.metadata, outbox.metadata, metadata):
                 await connection.run_sync(part.create_all)
             await connection.execute(text("truncate inbox, outbox, effect restart identity"))
+        await eventually(self._no_relay_is_left, "the session of an earlier test's relay has ended")
+
+    async def _no_relay_is_left(self) -> bool:
+        """PostgreSQL ends a session, and frees its lock, a little after the client has hung up."""
+        query = text(
+            "select count(*) from pg_stat_activity where datname = :database and application_name ~ '^relay-'"
+        )
+        async with self.database.engine.connect() as connection:
+            return not (await connection.execute(query, {"database": DATABASE})).scalar_one()
 
     async def opened_database(self, **overrides: Any) -> Database:
         """A pool, closed at the end of the test."""

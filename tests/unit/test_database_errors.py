@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError, InterfaceError
 
-from shared.database import database_errors, network_errors
+from shared.database import Database, database_errors, network_errors
 from shared.errors import TransientError, UnavailableError
+from shared.settings import Settings
 
 TOO_MANY = asyncpg.InterfaceError("the number of query arguments cannot exceed 32767")
 CLOSED = asyncpg.InterfaceError("cannot call PreparedStatement.fetch(): the underlying connection is closed")
@@ -63,3 +66,16 @@ def test_a_deadlock_is_transient_and_the_server_is_there() -> None:
 def test_whatever_goes_wrong_while_connecting_is_unavailable(error: Exception) -> None:
     with pytest.raises(UnavailableError), network_errors():
         raise error
+
+
+async def test_a_session_that_the_driver_lost_track_of_is_unavailable_and_used_no_more() -> None:
+    """Its complaint is none of its database errors: an event would be put aside for it."""
+    lost = asyncpg.ProtocolError("cannot switch to state 15; another operation (2) is in progress")
+    settings = Settings.from_environment(
+        broker="kafka", kafka_bootstrap="-:1", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-"
+    )
+    engine = Database(settings, "tester").engine.sync_engine
+    failure = SimpleNamespace(original_exception=lost, is_disconnect=False, invalidate_pool_on_disconnect=True)
+    [hook] = engine.dialect.dispatch.handle_error
+    assert isinstance(hook(failure), UnavailableError)
+    assert (failure.is_disconnect, failure.invalidate_pool_on_disconnect) == (True, False)
