@@ -1,6 +1,7 @@
 """Jobs: graphs of steps, submitted in a unit of work, that run over either broker and always end."""
 
 from shared.jobs import control, reading, schedules
+from shared.jobs.context import JobContext
 from shared.jobs.control import JobNotFoundError, JobStateError
 from shared.jobs.events import StepReady
 from shared.jobs.jobs import Jobs
@@ -12,11 +13,13 @@ from shared.jobs.reading import (
     ResultExpiredError,
     require_result,
 )
-from shared.jobs.signatures import Signature, chain, group, job
+from shared.jobs.retries import Retry
+from shared.jobs.signatures import Signature, chain, group, job, map_over
 from shared.jobs.tables import metadata
 
 __all__ = [
     "JobCancelledError",
+    "JobContext",
     "JobFailedError",
     "JobNotFoundError",
     "JobStateError",
@@ -24,12 +27,14 @@ __all__ = [
     "Outcome",
     "Result",
     "ResultExpiredError",
+    "Retry",
     "Signature",
     "StepReady",
     "chain",
     "control",
     "group",
     "job",
+    "map_over",
     "metadata",
     "reading",
     "require_result",

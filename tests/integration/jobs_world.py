@@ -10,9 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from shared.broker.base import Message
 from shared.broker.connect import create_broker
 from shared.consuming.claims import Claims
-from shared.consuming.intake import Intake
 from shared.consuming.pipeline import Pipeline
 from shared.database import Database
 from shared.envelope import Envelope
@@ -147,6 +147,10 @@ class JobsWorld:
             telemetry=self.world.telemetry,
         )
 
+    def message(self, envelope: Envelope) -> Message:
+        """An announcement as the relay sends it."""
+        return Message(self.world.name, envelope.type, envelope.key, envelope.encode())
+
     async def take_outbox(self) -> list[Envelope]:
         """What waits to be published, taken out of the outbox."""
         rows = await self.rows("delete from outbox returning position, body")
@@ -163,6 +167,3 @@ class JobsWorld:
             for begin in range(0, len(events), batch_max):
                 await pipeline(self.world.deliver(events[begin : begin + batch_max]))
                 batches += 1
-
-    def queue(self) -> str:
-        return Intake(self.subscriber, self.world.settings()).subscription.queue

@@ -8,12 +8,16 @@ from uuid import uuid4
 import pytest
 
 from deploy.native import Runtime
+from deploy.paths import REPOSITORY
+from examples import baskets
 from shared.jobs.control import JobNotFoundError, JobStateError, cancel, retry
 from shared.jobs.reading import Outcome
 from shared.jobs.signatures import chain, chord, group, map_over
 from tests.integration.databases import migrated_database
 from tests.integration.jobs_world import JobsWorld, add, reject, tag, total
 from tests.integration.world import World
+
+SUMMARY_END = '"""\n\n'
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,16 @@ async def test_a_nested_graph_runs_over_the_broker(jobs: JobsWorld) -> None:
     result = await jobs.result(submitted.job_id)
     assert (result.outcome, result.value) == (Outcome.DONE, 13 + 23 + 5)
     assert (await jobs.result(submitted.outputs[0])).value == 41
+
+
+async def test_the_example_of_the_document_does_what_it_says(rabbit_world: World, dsn: str) -> None:
+    document, example = (REPOSITORY / "docs/jobs.md").read_text(), (REPOSITORY / "examples/baskets.py").read_text()
+    assert f"```python\n{example.split(SUMMARY_END, 1)[1]}```" in document
+    jobs = JobsWorld(rabbit_world, dsn, baskets.price_of, baskets.discounted)
+    await jobs.open()
+    submitted = await jobs.submit(baskets.basket(["TEA", "POT"]), kind="basket", unique="basket 1")
+    await jobs.run_to_the_end(await jobs.pipeline())
+    assert (await jobs.result(submitted.job_id)).value == 540
 
 
 async def test_a_job_exists_exactly_if_its_transaction_commits(on_rabbit: JobsWorld) -> None:
