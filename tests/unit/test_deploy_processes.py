@@ -9,9 +9,9 @@ import yaml
 
 from deploy.errors import StartError
 from deploy.native.environment import of_children
+from deploy.native.install.kafka import new_kafka_id
 from deploy.native.ports import Ports
 from deploy.native.program import Program, group_config, main_config, script, shutdown_timeout_s
-from deploy.native.servers.kafka import new_cluster_id
 from deploy.native.servers.table import SERVERS_BY_NAME, find, ports_of, process_names, server_of
 from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, programs
 from deploy.native.site import Site
@@ -197,7 +197,7 @@ def test_a_socket_path_stays_within_what_the_kernel_takes(tmp_path: Path) -> Non
 
 
 def test_a_kafka_cluster_id_never_looks_like_an_option() -> None:
-    assert not [made for made in (new_cluster_id() for _ in range(2000)) if made.startswith("-")]
+    assert not [made for made in (new_kafka_id() for _ in range(2000)) if made.startswith("-")]
 
 
 def test_three_nodes_are_all_named_to_the_services_and_hold_three_copies(tmp_path: Path) -> None:

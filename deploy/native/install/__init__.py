@@ -2,5 +2,6 @@
 
 __all__ = [
     "install",
+    "kafka",
     "system",
 ]

@@ -11,12 +11,14 @@ import subprocess
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from deploy.errors import InstallError
 from deploy.native.environment import of_children, of_installers
 from deploy.native.install.cache import cache_root, cached
+from deploy.native.install.kafka import formatted_storage, mapped_classes
 from deploy.native.install.system import (
     apt_install,
     as_root,
@@ -47,14 +49,24 @@ class RabbitInstall:
 
 
 @dataclass(frozen=True)
+class KafkaInstall:
+    """A Kafka: its jars, the Java that runs it, a formatted storage to be copied, and its classes as Java maps
+    them; these last are None where they could not be made."""
+
+    lib: Path
+    java: Path
+    storage: Path
+    classes: Path | None
+
+
+@dataclass(frozen=True)
 class Installed:
     """Where the servers are. What was not asked for may be None."""
 
     postgres_bin: Path | None = None
     redis_server: Path | None = None
     rabbit: RabbitInstall | None = None
-    kafka_lib: Path | None = None
-    java: Path | None = None
+    kafka: KafkaInstall | None = None
 
 
 def require_installed(part: _Part | None, title: str) -> _Part:
@@ -83,8 +95,7 @@ def ensure_installed(servers: Collection[ServerName], steps: Steps) -> Installed
             postgres_bin=_require_postgres() if "postgres" in servers else None,
             redis_server=require_program("redis-server", "redis-server") if "redis" in servers else None,
             rabbit=rabbit.result() if rabbit else None,
-            kafka_lib=kafka.result() if kafka else None,
-            java=find_java() if kafka else None,
+            kafka=kafka.result() if kafka else None,
         )
 
 
@@ -97,7 +108,7 @@ def versions(installed: Installed) -> dict[str, str]:
         found["redis"] = _first_version([str(installed.redis_server), "--version"])
     if installed.rabbit:
         found["rabbit"] = installed.rabbit.version
-    if installed.kafka_lib:
+    if installed.kafka:
         found["kafka"] = KAFKA_VERSION
     return found
 
@@ -134,12 +145,16 @@ def _missing_packages(servers: Collection[ServerName]) -> list[str]:
             packages.append("default-jre-headless")
         if find_program("mvn") is None and not (cache_root() / _kafka_entry()).is_dir():
             packages.append("maven")
-    if "rabbit" in servers and not _is_recent(package_version("rabbitmq-server")):
-        if _is_recent(package_candidate("rabbitmq-server")):
+    if "rabbit" in servers and not _has_rabbit():
+        if _is_recent(package_candidate("rabbitmq-server")):  # apt takes half a second to say
             packages.append("rabbitmq-server")
-        elif not (cache_root() / _RABBIT_ENTRY).is_dir() and find_program("debootstrap") is None:
+        elif find_program("debootstrap") is None:
             packages.append("debootstrap")
     return packages
+
+
+def _has_rabbit() -> bool:
+    return (cache_root() / _RABBIT_ENTRY).is_dir() or _is_recent(package_version("rabbitmq-server"))
 
 
 def _require_postgres() -> Path:
@@ -149,8 +164,9 @@ def _require_postgres() -> Path:
     return place
 
 
-def _ensure_kafka(steps: Steps) -> Path:
-    if find_java() is None:
+def _ensure_kafka(steps: Steps) -> KafkaInstall:
+    java = find_java()
+    if java is None:
         raise InstallError(f"Kafka needs Java {_JAVA_MAJOR_MIN} or newer, and none was found")
 
     def build(directory: Path) -> None:
@@ -161,7 +177,12 @@ def _ensure_kafka(steps: Steps) -> Path:
         if not (directory / f"kafka_2.13-{KAFKA_VERSION}.jar").exists():
             raise InstallError(f"Maven finished but did not bring kafka_2.13-{KAFKA_VERSION}.jar")
 
-    return cached(_kafka_entry(), build)
+    lib = cached(_kafka_entry(), build)
+    if ":" in str(lib):
+        raise InstallError(f"Java cannot use jars in {lib}, as there is a colon in it; TANDEM_CACHE says where")
+    return KafkaInstall(
+        lib, java, formatted_storage(java, lib), mapped_classes(java, _java_build(java), lib, steps)
+    )
 
 
 def _kafka_entry() -> str:
@@ -246,14 +267,25 @@ def _is_recent(version: str | None) -> bool:
 
 
 def _java_major(java: Path) -> int:
+    found = re.search(r'version "(\d+)', _java_says(java))
+    return int(found[1]) if found else 0
+
+
+def _java_build(java: Path) -> str:
+    """Tells apart what cannot use each other's archives of classes: `17.0.15+6-Debian-1deb12u1`."""
+    found = re.search(r"\(build ([\w.+-]+)", _java_says(java))
+    return found[1] if found else str(_java_major(java))
+
+
+@cache
+def _java_says(java: Path) -> str:
     try:
         done = subprocess.run(
             [str(java), "-version"], env=of_children(), capture_output=True, text=True, check=False
         )
     except OSError:
-        return 0
-    found = re.search(r'version "(\d+)', done.stderr + done.stdout)
-    return int(found[1]) if found else 0
+        return ""
+    return done.stderr + done.stdout
 
 
 def _first_version(command: list[str]) -> str:

@@ -3,19 +3,13 @@
 import asyncio
 import contextlib
 import shutil
-import subprocess
-import uuid
-from base64 import urlsafe_b64encode
-from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
-from deploy.errors import StartError
-from deploy.native.environment import UMASK, of_children
-from deploy.native.install.install import Installed, require_installed
-from deploy.native.install.system import last_lines
+from deploy.native.install.install import Installed, KafkaInstall, require_installed
+from deploy.native.install.kafka import copy_storage, new_kafka_id
 from deploy.native.program import Program
 from deploy.native.servers.server import BrokerServer
 from deploy.native.site import Site
@@ -23,7 +17,6 @@ from deploy.topology import ServerName
 
 _HEAP = "512m"
 _HEAP_IN_CLUSTER = "384m"
-_FORMAT_TIMEOUT_S = 60
 _READY_TOPIC = "tandem-ready"
 _COPIES_IN_CLUSTER = {"TANDEM_KAFKA_REPLICATION_FACTOR": "3", "TANDEM_KAFKA_MIN_INSYNC_REPLICAS": "2"}
 
@@ -106,12 +99,10 @@ class Kafka(BrokerServer):
     def prepare(self, site: Site, installed: Installed) -> list[Program]:
         """Format the storage if there is none yet, write the settings and say how to run it, each node.
 
-        Raises StartError when formatting fails.
+        Raises InstallError when it cannot be formatted.
         """
-        kafka_lib = require_installed(installed.kafka_lib, self.title)
-        java = require_installed(installed.java, "Java")
-        cluster = new_cluster_id()
-        return [_prepare_node(site, node, cluster, kafka_lib, java) for node in range(1, self.nodes(site) + 1)]
+        kafka, cluster = require_installed(installed.kafka, self.title), new_kafka_id()
+        return [_prepare_node(site, node, cluster, kafka) for node in range(1, self.nodes(site) + 1)]
 
     async def probe(self, site: Site, node: int = 1) -> None:
         """Raise unless a record is stored and the coordinator of groups answers.
@@ -135,25 +126,23 @@ class Kafka(BrokerServer):
             await producer.stop()
 
 
-def _prepare_node(site: Site, node: int, cluster: str, kafka_lib: Path, java: Path) -> Program:
+def _prepare_node(site: Site, node: int, cluster: str, kafka: KafkaInstall) -> Program:
     name = "kafka" if node == 1 else f"kafka-{node}"
     place = site.data(name)
     storage = place / "log"
     settings = place / "server.properties"
     settings.write_text(_settings(site, node))
-    if ":" in str(kafka_lib):
-        raise StartError(
-            f"Java cannot use jars in {kafka_lib}, as there is a colon in it; TANDEM_CACHE says where"
-        )
     # A node that is killed leaves its unpacked native libraries behind: here, and not in everybody's /tmp.
     scratch = place / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    jvm = [str(java), f"-Djava.io.tmpdir={scratch}", "-XX:-UsePerfData", "-cp", f"{kafka_lib}/*"]
     if not (place / "formatted").exists():
         shutil.rmtree(storage, ignore_errors=True)
-        _format(jvm, settings, cluster)
+        copy_storage(kafka.storage, storage, node=node, cluster=cluster)
         (place / "formatted").touch()
+    jvm = [str(kafka.java), f"-Djava.io.tmpdir={scratch}", "-XX:-UsePerfData", "-cp", f"{kafka.lib}/*"]
+    if kafka.classes:
+        jvm.append(f"-XX:SharedArchiveFile={kafka.classes}")
     heap = _HEAP if site.ports.nodes == 1 else _HEAP_IN_CLUSTER
     logging = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
     command = [*jvm, f"-Xms{heap}", f"-Xmx{heap}", *logging, "kafka.Kafka", str(settings)]
@@ -171,32 +160,3 @@ def _settings(site: Site, node: int) -> str:
         proxy, behind = site.ports.proxies["kafka"]
         text += _BEHIND_PROXY.format(port=port, controller=controller, proxy=proxy, behind=behind)
     return text
-
-
-def new_cluster_id() -> str:
-    """A random id as Kafka makes them: never with a leading dash, which would read as an option."""
-    while True:
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if not cluster.startswith("-"):
-            return cluster
-
-
-def _format(jvm: list[str], settings: Path, cluster: str) -> None:
-    command = [*jvm, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=settings.parent,
-            env=of_children(),
-            umask=UMASK,
-            text=True,
-            check=False,
-            timeout=_FORMAT_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StartError(f"formatting Kafka's storage took longer than {_FORMAT_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        raise StartError(f"formatting Kafka's storage failed:\n{last_lines(done.stdout)}")
