@@ -20,7 +20,7 @@ from shared import failpoints
 from shared.errors import ConfigurationError
 
 BrokerName = Literal["rabbit", "kafka"]
-Role = Literal["api", "relay", "consumer"]
+Role = Literal["api", "relay", "consumer", "worker"]
 Seconds = Annotated[float, Field(gt=0, le=2_147_483)]
 """No more milliseconds than 31 bits hold (24 days): the servers' time limits are such numbers."""
 MillisecondS = Annotated[float, Field(ge=0.001, le=2_147_483)]
@@ -29,6 +29,8 @@ KeptS = Annotated[float, Field(ge=0.001, le=4_294_967)]
 """What RabbitMQ takes for a time to live: milliseconds in 32 bits (49 days). The same on Kafka, which takes more.
 """
 Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
+QueueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Slots = Annotated[int, Field(ge=1, le=1_000)]
 Rate = Annotated[float, Field(ge=1, le=1_000_000)]
 
 _PREFIX = "TANDEM_"
@@ -84,9 +86,11 @@ class Settings(BaseSettings):
 
     broker: BrokerName
     """The broker that events go through."""
-    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset({"api", "relay", "consumer"})
+    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset(
+        {"api", "relay", "consumer", "worker"}
+    )
     """What this process does, separated by commas: `api` serves the service's HTTP, `relay` publishes its outbox,
-    `consumer` runs its subscriptions."""
+    `consumer` runs its subscriptions, `worker` the leased steps of its jobs."""
     process: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     """What this process is called in telemetry and to the servers; unset, the service's name and its roles."""
     http_host: str = "127.0.0.1"
@@ -174,6 +178,28 @@ class Settings(BaseSettings):
     """Where each alert is posted to, as JSON."""
     alert_mail_to: str = ""
     """The address that each alert is mailed to."""
+
+    worker_slots: Annotated[Mapping[QueueName, Slots], NoDecode, BeforeValidator(_pairs)] = {
+        "io": 50,
+        "fraud": 4,
+        "batch": 4,
+        "reports": 1,
+    }
+    """How many leased steps of a queue a worker runs at once, such as `io=50,reports=1`."""
+    worker_slots_default: Slots = 10
+    """The same for queues that are not named there."""
+    worker_children_max: Annotated[int, Field(ge=1, le=100)] = 4
+    """The most child processes of a worker, in which steps run that compute or block."""
+    child_steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    """After so many steps a child process is replaced by a new one."""
+    child_rss_max_mib: Annotated[int, Field(ge=32, le=1_048_576)] = 300
+    """After a step in which it had more MiB of memory than this, a child process is replaced by a new one."""
+    worker_beat_interval_s: Seconds = 5.0
+    """Seconds between two signs of life of a worker; by then at the latest a step hears that it is cancelled."""
+    worker_beat_limit_s: Seconds = 15.0
+    """Seconds without one after which a worker's steps are given to others."""
+    worker_poll_interval_s: Seconds = 5.0
+    """Seconds between two looks of a worker for steps, where no notification wakes it."""
 
     claim_lock_s: MillisecondS = 300.0
     """Seconds after which a claim ends whose owner says nothing."""
@@ -341,6 +367,9 @@ def relations(settings: Settings) -> dict[str, object]:
         ),
         "TANDEM_HEARTBEAT_TTL_S must be at least three times TANDEM_HEARTBEAT_INTERVAL_S": (
             settings.heartbeat_ttl_s >= 3 * settings.heartbeat_interval_s
+        ),
+        "TANDEM_WORKER_BEAT_LIMIT_S must be at least three times TANDEM_WORKER_BEAT_INTERVAL_S": (
+            settings.worker_beat_limit_s >= 3 * settings.worker_beat_interval_s
         ),
         "TANDEM_OUTAGE_HOLD_S plus TANDEM_HANDLER_RETRY_MAX_S plus twice TANDEM_HANDLER_TIMEOUT_S must stay "
         "under TANDEM_KAFKA_MAX_POLL_INTERVAL_S, or Kafka gives the batch to someone else": (

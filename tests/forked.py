@@ -32,6 +32,10 @@ class Forked:
     def kill(self) -> None:
         self._process.kill()
 
+    def signal(self, number: int) -> None:
+        if self._process.pid is not None:
+            os.kill(self._process.pid, number)
+
     async def wait(self, timeout_s: float) -> int:
         """Its exit code. Raises TimeoutError."""
         await asyncio.to_thread(self._process.join, timeout_s)

@@ -21,7 +21,7 @@ from shared.errors import TransientError
 from shared.jobs import store
 from shared.publishing import Cause
 
-Ending = Literal["succeeded", "failed", "scheduled"]
+Ending = Literal["succeeded", "failed", "scheduled", "cancelled"]
 
 
 class FenceLostError(TransientError):

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from shared.jobs.advance import Announced, Ended, advance
 from shared.jobs.events import StepReady
 from shared.jobs.flatten import Flat
+from shared.jobs.leases import notify_step
 from shared.jobs.submit import Submission, insert
 from shared.publishing import Cause, Options, Submitted, UnitOfWork
 
@@ -21,6 +22,8 @@ class JobBatch:
     """A part of a unit of work: see `UnitOfWork.part`."""
 
     ready: type[StepReady]
+    leased: frozenset[str] = frozenset()
+    """Handlers whose steps wait in PostgreSQL for a worker, which a notification wakes."""
     taken: dict[UUID, Row[Any]] = field(default_factory=dict)
     """The steps that are to run in this unit, locked, as they were read."""
     begun: set[UUID] = field(default_factory=set)
@@ -31,6 +34,7 @@ class JobBatch:
     """The jobs that hold the unique keys that were asked for in this unit."""
     _submissions: list[Submission] = field(default_factory=list)
     _ended: list[Ended] = field(default_factory=list)
+    _wakes_workers: bool = False
     _before_event: tuple[int, int] = (0, 0)
 
     def begin_event(self) -> None:
@@ -65,7 +69,10 @@ class JobBatch:
         self._ended.append(ended)
 
     def announce(self, uow: UnitOfWork, step: Announced) -> None:
-        """Publish that a step is ready; only edges order steps, so each has a key of its own."""
+        """Publish that a step is ready, or have workers woken; only edges order steps, so each has its own key."""
+        if step.handler in self.leased:
+            self._wakes_workers = True
+            return
         data = self.ready(job_id=step.job_id, step_id=step.step_id, attempt=step.attempt, handler=step.handler)
         uow.publish(data, subject=str(step.job_id), key=str(step.step_id), cause=step.cause)
 
@@ -79,3 +86,6 @@ class JobBatch:
         if ended:
             for step in await advance(uow.connection, ended):
                 self.announce(uow, step)
+        if self._wakes_workers:
+            self._wakes_workers = False
+            await notify_step(uow.connection)

@@ -1,12 +1,49 @@
-"""What a handler may ask for besides its arguments: which step it is, and the transaction it runs in."""
+"""What a handler may ask for besides its arguments: which step it is, what it may tell, and how far it is."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID
 
+from sqlalchemy import Executable
+
+from shared.event import EventData
 from shared.publishing import UnitOfWork
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A portion of a long step's work. `cursor` is a JSON value from which the next portion is read."""
+
+    items: Any
+    cursor: Any
+
+
+ReadChunk = Callable[[Any], Awaitable[Chunk | None]]
+"""Reads the portion behind a cursor, None at first; None when nothing is left."""
+
+
+class LeasedAttempt(Protocol):
+    """What a leased step has instead of a transaction."""
+
+    def report(self, current: float, total: float, message: str = "") -> None:
+        """Say how far the step is."""
+        ...
+
+    def tell(self, statement: Executable, row: Mapping[str, Any]) -> None:
+        """Have a statement run in the transaction of the next checkpoint, or of the completion."""
+        ...
+
+    def publish(self, data: EventData, *, subject: str, key: str | None = None) -> None:
+        """Have an event published by the same."""
+        ...
+
+    def iterate(self, read: ReadChunk) -> AsyncIterator[Any]:
+        """Go through portions, with a checkpoint behind each."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +58,7 @@ class JobContext:
     attempt: int
     due_at: datetime
     unit: UnitOfWork | None = None
+    port: LeasedAttempt | None = None
 
     @property
     def uow(self) -> UnitOfWork:
@@ -36,3 +74,31 @@ class JobContext:
     def idempotency_key(self) -> str:
         """The same in every attempt of this step and in no other's: for mail, payments and the like."""
         return str(self.step_id)
+
+    def report(self, current: float, total: float, message: str = "") -> None:
+        """Say that the step is at `current` of `total`. Cheap to call often: at most once a second it is written
+        down. An inline step is over before anybody could look, so it is ignored there."""
+        if self.port is not None:
+            self.port.report(current, total, message)
+
+    def tell(self, statement: Executable, row: Mapping[str, Any]) -> None:
+        """As `UnitOfWork.tell`; in a leased step carried out in the transaction that completes it."""
+        (self.port or self.uow).tell(statement, row)
+
+    def publish(self, data: EventData, *, subject: str, key: str | None = None) -> None:
+        """As `UnitOfWork.publish`; in a leased step carried out in the transaction that completes it."""
+        if self.port is not None:
+            self.port.publish(data, subject=subject, key=key)
+        else:
+            self.uow.publish(data, subject=subject, key=key)
+
+    def iterate(self, read: ReadChunk) -> AsyncIterator[Any]:
+        """The items of chunk after chunk: `async for items in ctx.iterate(read)`.
+
+        What is told while a chunk is worked on and the cursor behind it are committed together, before the next
+        one is read: a step that is killed, or interrupted by a deployment, goes on behind its last chunk. Raises
+        `RuntimeError` where there is no cursor: in inline steps, and in those that run in a process.
+        """
+        if self.port is None:
+            raise RuntimeError("an inline step has no cursor")
+        return self.port.iterate(read)

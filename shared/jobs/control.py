@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.errors import BusinessError
 from shared.jobs.advance import Announced
 from shared.jobs.batch import JobBatch
+from shared.jobs.leases import notify_cancel
 from shared.publishing import Cause, UnitOfWork
 
 
@@ -94,6 +95,8 @@ async def cancel(uow: UnitOfWork, job_id: UUID) -> str:
     counts = {"job_id": job_id, "ended": len(cancelled), "lost": sum(row.is_output for row in cancelled)}
     changed: str | None = (await connection.execute(_CANCEL_JOB, counts)).scalar()
     if changed is not None:
+        if changed == "running":
+            await notify_cancel(connection, job_id)
         return changed
     state, _ = await _state_of(connection, job_id)
     if state != "cancelled":

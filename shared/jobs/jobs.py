@@ -14,6 +14,7 @@ from shared.jobs.batch import JobBatch
 from shared.jobs.due import make_due
 from shared.jobs.events import StepReady
 from shared.jobs.flatten import flatten, gather
+from shared.jobs.leased import Worker
 from shared.jobs.signatures import Job, Signature
 from shared.process import Parts
 from shared.publishing import Options, Submitted, UnitOfWork
@@ -26,7 +27,7 @@ class Jobs:
 
         JOBS = Jobs(JobStepReady, add, multiply)
         SERVICE = Service("jobs", publishes=(JobStepReady,), subscribers=(JOBS.subscriber("jobs"),),
-                          background_tasks=(JOBS.keep_due,), jobs=JOBS)
+                          background_tasks=(JOBS.keep_due,), workers=(JOBS.work,), jobs=JOBS)
 
     Raises `ValueError` for two handlers of one name. Results are kept for `result_ttl_s`.
     """
@@ -38,6 +39,7 @@ class Jobs:
             if handler.name in self.handlers:
                 raise ValueError(f"two handlers are called {handler.name}")
             self.handlers[handler.name] = handler
+        self._leased = frozenset(name for name, handler in self.handlers.items() if handler.leased)
         self._result_ttl_s = result_ttl_s
 
     async def submit(self, uow: UnitOfWork, graph: Signature, options: Options) -> Submitted:
@@ -63,7 +65,7 @@ class Jobs:
 
     def batch(self, uow: UnitOfWork) -> JobBatch:
         """This service's part of a unit of work."""
-        return uow.part(self, lambda: JobBatch(self.ready))
+        return uow.part(self, lambda: JobBatch(self.ready, self._leased))
 
     def subscriber(self, name: str) -> Subscriber:
         """What runs the inline steps."""
@@ -78,6 +80,10 @@ class Jobs:
     async def keep_due(self, parts: Parts) -> None:
         """Announce scheduled steps when they are due, as long as the process runs."""
         await make_due(parts.units, self.batch)
+
+    async def work(self, parts: Parts) -> None:
+        """Run leased steps, as long as the process runs."""
+        await Worker(parts, self.handlers, self.batch).run()
 
     async def _prepare(self, events: Sequence[Event[Any]], uow: UnitOfWork) -> None:
         await inline.take_steps(events, uow, self.batch(uow))

@@ -127,6 +127,23 @@ job_schedule = Table(
     Column("last_job", Uuid),
 )
 
+# A process that runs leased steps, which are its own as long as this row lives.
+job_worker = Table(
+    "job_worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("process", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("rss_mib", Float),
+    Column("draining", Boolean, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("beat_at", DateTime(timezone=True), nullable=False),
+    Column("alive_until", DateTime(timezone=True), nullable=False),
+)
+
 job_unique = Table(
     "job_unique",
     metadata,

@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from alembic import op
 
-JOB_TABLES_1 = ("job", "job_step", "job_edge", "job_attempt", "job_unique", "job_schedule")
+JOB_TABLES_1 = ("job", "job_step", "job_edge", "job_attempt", "job_worker", "job_unique", "job_schedule")
 """What `create_jobs_1` creates, for a downgrade to drop."""
 
 
@@ -62,6 +62,20 @@ def create_jobs_1() -> None:
         sa.Column("outcome", sa.Text),
         sa.Column("error", sa.JSON),
         sa.Column("peak_rss_mib", sa.Float),
+    )
+    op.create_table(
+        "job_worker",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("process", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("slots", sa.Integer, nullable=False),
+        sa.Column("running", sa.Integer, nullable=False),
+        sa.Column("rss_mib", sa.Float),
+        sa.Column("draining", sa.Boolean, nullable=False),
+        _time("started_at", nullable=False),
+        _time("beat_at", nullable=False),
+        _time("alive_until", nullable=False),
     )
     op.create_table(
         "job_unique",
@@ -133,6 +147,14 @@ def _create_step() -> None:
         sa.CheckConstraint("waiting_on >= 0", name="job_step_waiting_on"),
     )
     op.create_index("ix_job_step_job_id", "job_step", ["job_id", "number"])
+    leasable, leased = sa.text("state = 'ready' and leased"), sa.text("state = 'running'")
+    op.create_index(
+        "ix_job_step_leasable",
+        "job_step",
+        ["queue", sa.text("priority desc"), "fair_at", "id"],
+        postgresql_where=leasable,
+    )
+    op.create_index("ix_job_step_leased_by", "job_step", ["leased_by"], postgresql_where=leased)
     op.create_index("ix_job_step_due", "job_step", ["due_at"], postgresql_where=sa.text("state = 'scheduled'"))
     # A queue's rows come and go: vacuum by number, not by share, so that taking the next stays cheap.
     op.execute(

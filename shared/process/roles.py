@@ -1,7 +1,9 @@
 """The roles of a process, and what each runs once the broker is connected.
 
-`api` serves the service's own HTTP, `relay` publishes its outbox, `consumer` runs its subscriptions. One process
-may have all three or one each. What only one role needs is imported when that role begins.
+`api` serves the service's own HTTP, `relay` publishes its outbox, `consumer` runs its subscriptions, `worker` the
+leased steps of its jobs. That is a role of its own because what runs in it may keep the event loop busy, and a
+consumer would then miss its broker's heartbeats. One process may have all or one of them. What only one role needs
+is imported when that role begins.
 """
 
 from __future__ import annotations
@@ -104,5 +106,16 @@ async def serve(work: Work) -> None:
     work.tasks.create_task(keep_pruning(work.parts.database, idempotency.prune, _IDEMPOTENCY_RETENTION_S))
 
 
-ROLES: Mapping[Role, Callable[[Work], Awaitable[None]]] = {"consumer": consume, "relay": relay, "api": serve}
+async def work_off(work: Work) -> None:
+    """Run the leased steps of the service's jobs."""
+    for worker in work.service.workers:
+        work.tasks.create_task(worker(work.parts))
+
+
+ROLES: Mapping[Role, Callable[[Work], Awaitable[None]]] = {
+    "consumer": consume,
+    "relay": relay,
+    "worker": work_off,
+    "api": serve,
+}
 """What each role runs, in the order in which they begin."""

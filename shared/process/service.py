@@ -27,6 +27,8 @@ class Service:
     """What a process with the role `consumer` runs besides, from when the broker is connected until it stops."""
     more_subscribers: Callable[[Parts], tuple[Subscriber, ...]] = lambda _parts: ()
     """Those that depend on the settings, or need something that is built from them."""
+    workers: tuple[BackgroundTask, ...] = ()
+    """What a process with the role `worker` runs: what takes this service's leased steps."""
     jobs: Submitter | None = None
     """Its jobs, where it has some: what `uow.submit` writes down."""
     application: str | None = None

@@ -4,4 +4,17 @@
 need, forks the children, reaps them, and ends with its parent, taking them along. `child` is what runs in each.
 """
 
-__all__: list[str] = []
+from shared.jobs.children.child import describe
+from shared.jobs.children.children import Call, Children, Limits
+from shared.jobs.children.outcomes import ChildLost, ChildStartError, Failed, Progress
+
+__all__ = [
+    "Call",
+    "ChildLost",
+    "ChildStartError",
+    "Children",
+    "Failed",
+    "Limits",
+    "Progress",
+    "describe",
+]

@@ -1,0 +1,251 @@
+"""One attempt of a leased step, from its lease to its end: in the worker's loop, or in a child."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Executable
+
+from shared.errors import PermanentError
+from shared.event import EventData
+from shared.jobs import stepping
+from shared.jobs.advance import Ended
+from shared.jobs.children import Call, ChildLost, Children, Failed, Progress, describe
+from shared.jobs.context import JobContext, ReadChunk
+from shared.jobs.effects import Effect, Effects
+from shared.jobs.errors import TimeLimitError
+from shared.jobs.retries import Retry, retry_wait_s
+from shared.jobs.signatures import Job
+from shared.publishing import Cause
+
+_log = structlog.get_logger(__name__)
+
+SOFT_S: Final = 240.0
+HARD_S: Final = 300.0
+_HARD_BEHIND_SOFT_S: Final = 60.0
+_GRACE_S: Final = 5.0
+
+LeaseKey = tuple[UUID, UUID, int]
+AttemptOutcome = Literal["succeeded", "failed", "cancelled", "lost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A step that is this worker's. `args`, `inputs` and `cursor` are JSON values."""
+
+    worker: UUID
+    step_id: UUID
+    job_id: UUID
+    queue: str
+    attempt: int
+    tries: int
+    """How many attempts that is since the job was last retried as a whole."""
+    handler: Job[..., Any]
+    args: Any
+    inputs: Sequence[Any]
+    cursor: Any
+    cause: Cause
+
+    @property
+    def key(self) -> LeaseKey:
+        """What tells it from other leases of the same step."""
+        return self.worker, self.step_id, self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How an attempt ended, and what it told that is to be carried out with that."""
+
+    lease: Lease
+    ended: Ended
+    outcome: AttemptOutcome
+    effects: Sequence[Effect] = ()
+    peak_rss_mib: float | None = None
+
+
+Checkpoint = Callable[[Lease, Any, Sequence[Effect]], Awaitable[None]]
+"""Commits a cursor, a JSON value, and effects. Raises when the step is not this worker's any more."""
+
+
+def limits_s(handler: Job[..., Any]) -> tuple[float, float]:
+    """A leased step's soft and hard limit."""
+    soft_s = handler.soft_s or min(SOFT_S, handler.hard_s or SOFT_S)
+    return soft_s, handler.hard_s or max(HARD_S, soft_s + _HARD_BEHIND_SOFT_S)
+
+
+def is_for_children(handler: Job[..., Any]) -> bool:
+    """Whether its steps run in a child: what is asked to, and every plain function, which would block the loop."""
+    return handler.process or not inspect.iscoroutinefunction(handler.function)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What a step in the loop has instead of a transaction."""
+
+    lease: Lease
+    commit: Checkpoint
+    on_progress: Callable[[Progress], None]
+    effects: Effects = field(default_factory=Effects)
+
+    def report(self, current: float, total: float, message: str = "") -> None:
+        self.on_progress(Progress(float(current), float(total), message))
+
+    def tell(self, statement: Executable, row: Mapping[str, Any]) -> None:
+        self.effects.tell(statement, row)
+
+    def publish(self, data: EventData, *, subject: str, key: str | None = None) -> None:
+        self.effects.publish(data, subject=subject, key=key)
+
+    async def iterate(self, read: ReadChunk) -> AsyncIterator[Any]:
+        cursor = self.lease.cursor
+        while (chunk := await read(cursor)) is not None:
+            yield chunk.items
+            cursor = chunk.cursor
+            await self.commit(self.lease, cursor, self.effects.take())
+
+
+async def run(
+    lease: Lease, children: Children | None, commit: Checkpoint, on_progress: Callable[[Progress], None]
+) -> Finished:
+    """Run the attempt to its end; whatever the handler raises is its outcome.
+
+    Cancelled, it stops the handler first. Raises `ChildStartError` when no child can be started.
+    """
+    if is_for_children(lease.handler):
+        if children is None:
+            raise RuntimeError(f"{lease.handler.name} needs a child")
+        return await _in_child(lease, children, on_progress)
+    return await _in_loop(lease, Attempt(lease, commit, on_progress))
+
+
+# -- in the loop
+
+
+async def _in_loop(lease: Lease, attempt: Attempt) -> Finished:
+    handler, (soft_s, hard_s) = lease.handler, limits_s(lease.handler)
+    task = asyncio.create_task(_called(lease, attempt, soft_s), name=f"step-{lease.step_id}")
+    try:
+        await asyncio.wait([task], timeout=hard_s)
+        if not task.done():
+            await _stopped(task)
+            return failed(lease, TimeLimitError(f"{handler.name} was not finished within {hard_s:g} s"))
+    except asyncio.CancelledError:
+        await _stopped(task)
+        raise
+    error = asyncio.CancelledError("the step cancelled itself") if task.cancelled() else task.exception()
+    if error is None:
+        return succeeded(lease, task.result(), attempt.effects.take())
+    return failed(lease, error)
+
+
+async def _called(lease: Lease, attempt: Attempt, soft_s: float) -> str:
+    handler = lease.handler
+    context = JobContext(lease.job_id, lease.step_id, lease.attempt, port=attempt)
+    values = handler.arguments.with_context(handler.arguments.to_values(lease.args, *lease.inputs), context)
+    try:
+        async with asyncio.timeout(soft_s) as limit:
+            result = await handler.function(**values)
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeLimitError(f"{handler.name} was not finished within {soft_s:g} s") from error
+        raise
+    return handler.arguments.result_to_json(result)
+
+
+async def _stopped(task: asyncio.Task[Any]) -> None:
+    """Cancel it, and wait a while. One that goes on all the same can do no harm to rows: its lease is gone."""
+    task.cancel()
+    await asyncio.wait([task], timeout=_GRACE_S)
+    if not task.done():
+        _log.error("jobs.step_does_not_stop", task=task.get_name())
+
+
+# -- in a child
+
+
+async def _in_child(lease: Lease, children: Children, on_progress: Callable[[Progress], None]) -> Finished:
+    handler, (soft_s, hard_s) = lease.handler, limits_s(lease.handler)
+    payload = stepping.payload(handler, lease.job_id, lease.step_id, lease.attempt, [lease.args, *lease.inputs])
+    call = Call(target=stepping.TARGET, payload=payload, soft_s=soft_s, hard_s=hard_s)
+    outcome = await children.run(call, on_progress)
+    if isinstance(outcome, ChildLost):
+        error = {"type": "ChildLost", "message": str(outcome), "stack": ""}
+        return _failed(lease, error, may_pass=True)
+    if outcome.progress is not None:
+        on_progress(outcome.progress)
+    peak_rss_mib = outcome.peak_rss_bytes / 2**20
+    if isinstance(outcome, Failed):  # what no handler raises: a result that is too large, a step that was stopped
+        described = {"type": outcome.type, "message": outcome.message, "stack": outcome.stack}
+        finished = _failed(
+            lease, stepping.document(described), may_pass=not outcome.type.endswith("TooLargeError")
+        )
+    else:
+        told = stepping.outcome_of(outcome.result)
+        if isinstance(told, stepping.Returned):
+            finished = succeeded(lease, told.result, told.effects)
+        else:
+            finished = _failed(lease, told.error, may_pass=told.may_pass)
+    return replace(finished, peak_rss_mib=peak_rss_mib)
+
+
+# -- ends
+
+
+def succeeded(lease: Lease, result: str, effects: Sequence[Effect]) -> Finished:
+    """It returned; `result` is JSON text."""
+    return Finished(lease, _ended(lease, "succeeded", result=result), "succeeded", effects)
+
+
+def failed(lease: Lease, error: BaseException) -> Finished:
+    """It raised: tried again, or failed for good, as the handler's retries say."""
+    may_pass = isinstance(error, lease.handler.retries.on) and not isinstance(error, PermanentError)
+    return _failed(lease, stepping.document(describe(error)), may_pass=may_pass)
+
+
+def cancelled(lease: Lease) -> Finished:
+    """It was stopped, because its job was cancelled."""
+    return Finished(lease, _ended(lease, "cancelled"), "cancelled")
+
+
+def lost(row: Any, retries: Retry) -> Ended:
+    """Its worker is gone: cancelled where that is wanted, else tried again at once, as often as it may be,
+    whatever its retries are `on`."""
+    ended = partial(Ended, step_id=row.id, attempt=row.attempt, cause=cause_of(row), worker=row.leased_by)
+    if row.cancel_requested_at is not None:
+        return ended(state="cancelled")
+    error = {"type": "WorkerLost", "message": "the worker was lost while the step ran", "stack": ""}
+    if row.attempt - row.first_attempt + 1 > retries.times:
+        return ended(state="failed", error=error)
+    return ended(state="scheduled", error=error, wait_s=0.0)
+
+
+def _failed(lease: Lease, error: Mapping[str, Any], *, may_pass: bool) -> Finished:
+    retries = lease.handler.retries
+    wait_s = retry_wait_s(replace(retries, on=(Exception,)), Exception(), lease.tries, random.random)
+    if wait_s is None or not may_pass:
+        return Finished(lease, _ended(lease, "failed", error=error), "failed")
+    return Finished(lease, _ended(lease, "scheduled", error=error, wait_s=wait_s), "failed")
+
+
+def _ended(lease: Lease, state: Literal["succeeded", "failed", "scheduled", "cancelled"], **more: Any) -> Ended:
+    return Ended(
+        step_id=lease.step_id,
+        attempt=lease.attempt,
+        state=state,
+        cause=lease.cause,
+        worker=lease.worker,
+        **more,
+    )
+
+
+def cause_of(row: Any) -> Cause:
+    """What follows from a step, in the trace and the conversation of its job."""
+    return Cause(None, row.traceparent, row.correlation)

@@ -1,0 +1,97 @@
+"""What a worker writes down while steps run: their progress, their checkpoints, and who of the workers is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+import structlog
+
+from shared.jobs import attempt, leases
+from shared.jobs.advance import FenceLostError
+from shared.jobs.attempt import Lease, LeaseKey
+from shared.jobs.children import Progress
+from shared.jobs.completions import BatchOf
+from shared.jobs.effects import Effect, carry_out
+from shared.jobs.retries import Retry
+from shared.jobs.signatures import Job
+from shared.publishing import UnitsOfWork
+
+_log = structlog.get_logger(__name__)
+
+_RECLAIMED_MAX: Final = 200
+
+
+class Keeping:
+    """One worker's. All but `on_progress` raise `TransientError`; then it is tried again later."""
+
+    def __init__(self, units: UnitsOfWork, handlers: Mapping[str, Job[..., Any]], batch_of: BatchOf) -> None:
+        self._units = units
+        self._handlers = handlers
+        self._batch_of = batch_of
+        self._progress: dict[LeaseKey, tuple[Lease, Progress]] = {}
+
+    def on_progress(self, lease: Lease, progress: Progress) -> None:
+        """Keep how far a step is, until it is written."""
+        self._progress[lease.key] = (lease, progress)
+
+    def forget_progress(self, lease: Lease) -> None:
+        """The attempt has ended."""
+        self._progress.pop(lease.key, None)
+
+    async def write_progress(self) -> None:
+        """Write what has changed, in one statement."""
+        told, self._progress = self._progress, {}
+        rows = [
+            {
+                "id": lease.step_id,
+                "attempt": lease.attempt,
+                "worker": lease.worker,
+                "progress": orjson.dumps(progress).decode(),
+            }
+            for lease, progress in told.values()
+        ]
+        if rows:
+            async with self._units.begin() as uow:
+                await leases.write_progress(uow.connection, rows)
+
+    async def checkpoint(self, lease: Lease, cursor: Any, effects: Sequence[Effect]) -> None:
+        """Commit a cursor and effects. Raises `FenceLostError` when the step is not this worker's any more."""
+        text = orjson.dumps(cursor).decode()
+        async with self._units.begin() as uow:
+            if not await leases.checkpoint(uow.connection, lease.step_id, lease.attempt, lease.worker, text):
+                raise FenceLostError(f"step {lease.step_id} is not this worker's any more")
+            carry_out(effects, uow, lease.cause)
+
+    async def reclaim(self) -> None:
+        """End what dead workers were running, so that others run it."""
+        async with self._units.begin() as uow:
+            dead = await leases.dead_workers(uow.connection)
+            if not dead:
+                return
+            rows = await leases.steps_of(uow.connection, dead, _RECLAIMED_MAX)
+            collected = self._batch_of(uow)
+            for row in rows:
+                handler = self._handlers.get(row.handler)
+                collected.end(attempt.lost(row, Retry() if handler is None else handler.retries))
+            await uow.flush()
+            if rows:
+                ends = [
+                    {"step_id": row.id, "attempt": row.attempt, "outcome": "lost", "peak_rss_mib": None}
+                    for row in rows
+                ]
+                await leases.end_attempts(uow.connection, ends)
+            if len(rows) < _RECLAIMED_MAX:
+                await leases.forget(uow.connection, dead)
+        _log.warning("worker.reclaimed", workers=len(dead), steps=len(rows))
+
+    async def reconcile(self, worker: UUID, held: Collection[LeaseKey]) -> None:
+        """Give back what PostgreSQL says is ours and we know nothing of: a commit whose answer was lost."""
+        async with self._units.begin() as uow:
+            given = await leases.give_back(
+                uow.connection, worker, [step_id for by, step_id, _ in held if by == worker]
+            )
+        if given:
+            _log.warning("worker.gave_back", steps=len(given))

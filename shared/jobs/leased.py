@@ -1,0 +1,270 @@
+"""The worker: leases steps of this service's queues, runs them, and has them written down when they end.
+
+PostgreSQL is the queue, and a notification in the transaction that made a step ready is the wake-up: neither waits
+for the broker. A slow look besides finds what nobody told of. A worker that is told to stop lets its steps end
+within the grace period, and gives back those that do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from shared import cancellation
+from shared.backoff import jittered_s
+from shared.errors import TransientError
+from shared.jobs import attempt, leases, store
+from shared.jobs.attempt import Lease, LeaseKey
+from shared.jobs.children import Children, Limits
+from shared.jobs.completions import BatchOf, Completions
+from shared.jobs.heart import Heart
+from shared.jobs.inline import inputs
+from shared.jobs.keeping import Keeping
+from shared.jobs.signatures import Job
+from shared.jobs.stepping import reference
+from shared.process import Parts
+
+_log = structlog.get_logger(__name__)
+
+_PROGRESS_INTERVAL_S: Final = 1.0
+_RECLAIM_INTERVAL_S: Final = 2.0
+_AGAIN_S: Final = 1.0
+_STOPPING_S: Final = 7.0
+"""Of the grace period, what is kept for steps that are stopped, and for giving them back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Handlers of one queue that run in the loop, or those that run in children."""
+
+    queue: str
+    for_children: bool
+    handlers: tuple[str, ...]
+
+
+class Worker:
+    """One worker; `run` until it is cancelled, which is when it drains."""
+
+    def __init__(self, parts: Parts, handlers: Mapping[str, Job[..., Any]], batch_of: BatchOf) -> None:
+        self._settings = parts.settings
+        self._units = parts.units
+        self._handlers = {name: handler for name, handler in handlers.items() if handler.leased}
+        self._lanes = _lanes(self._handlers.values())
+        queues = {lane.queue for lane in self._lanes}
+        self._slots = {
+            queue: parts.settings.worker_slots.get(queue, parts.settings.worker_slots_default) for queue in queues
+        }
+        self.slots = sum(self._slots.values())
+        self._used: Counter[str] = Counter()
+        self._children: Children | None = None
+        self._children_free = min(
+            parts.settings.worker_children_max,
+            sum(self._slots[queue] for queue in {lane.queue for lane in self._lanes if lane.for_children}),
+        )
+        self._tasks: dict[LeaseKey, asyncio.Task[None]] = {}
+        self._to_cancel: set[LeaseKey] = set()
+        self._woken = asyncio.Event()
+        self._taking = asyncio.Lock()
+        self._keeping = Keeping(parts.units, self._handlers, batch_of)
+        self._heart = Heart(parts.settings, parts.process_name, self)
+        self._completions = Completions(parts.units, batch_of, lambda worker: worker == self._heart.worker)
+
+    async def run(self) -> None:
+        """Raises `ChildStartError` when the steps' modules cannot be imported, `ConfigurationError` for a handler
+        that a child would not find."""
+        if not self._lanes:
+            return
+        async with AsyncExitStack() as stack:
+            if self._children_free:
+                self._children = await stack.enter_async_context(self._made_children())
+            vital = [
+                asyncio.create_task(loop)
+                for loop in (
+                    self._heart.run(),
+                    self._completions.run(),
+                    self._every(_PROGRESS_INTERVAL_S, self._keeping.write_progress),
+                    self._every(_RECLAIM_INTERVAL_S, self._keeping.reclaim),
+                    self._every(self._settings.worker_beat_interval_s, self._reconcile),
+                )
+            ]
+            taking = asyncio.create_task(self._keep_taking())
+            try:
+                done, _ = await asyncio.wait([*vital, taking], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                await cancellation.end(taking)
+                await self._drain()
+                for task in vital:
+                    await cancellation.end(task)
+
+    def _made_children(self) -> Children:
+        processed = [handler for handler in self._handlers.values() if attempt.is_for_children(handler)]
+        modules = dict.fromkeys([reference(handler).partition(":")[0] for handler in processed])
+        limits = Limits(
+            steps_max=self._settings.child_steps_max, rss_bytes_max=self._settings.child_rss_max_mib * 2**20
+        )
+        return Children(self._children_free, ["shared.jobs.stepping", *modules], limits=limits)
+
+    # -- what its heart tells it
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def cancel(self, steps: Collection[UUID]) -> None:
+        for key, task in self._tasks.items():
+            if key[1] in steps and key not in self._to_cancel:
+                self._to_cancel.add(key)
+                task.cancel()
+
+    def lose(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    # -- taking
+
+    async def _keep_taking(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                await self._take()
+            except TransientError as error:
+                _log.warning("worker.waiting", error=str(error))
+                await asyncio.sleep(_AGAIN_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._settings.worker_poll_interval_s)
+
+    async def _take(self) -> None:
+        worker = self._heart.worker
+        if worker is None or self._heart.draining:
+            return
+        for lane in self._lanes:
+            free = self._slots[lane.queue] - self._used[lane.queue]
+            if lane.for_children:
+                free = min(free, self._children_free)
+            if free > 0:
+                async with self._taking:  # what is committed is held before anybody compares the two
+                    for lease, is_cancelled in await self._lease(worker, lane, free):
+                        self._completions.held.add(lease.key)
+                        if is_cancelled:
+                            await self._completions.put(attempt.cancelled(lease))
+                        else:
+                            self._begin(lease, lane)
+
+    async def _lease(self, worker: UUID, lane: Lane, free: int) -> list[tuple[Lease, bool]]:
+        async with self._units.begin() as uow:
+            rows = await leases.take(uow.connection, worker, lane.queue, lane.handlers, free)
+            if not rows:
+                return []
+            taken = await store.take_steps(uow.connection, [row.id for row in rows])
+            await leases.start(uow.connection, worker, rows)
+        return [
+            (
+                Lease(
+                    worker=worker,
+                    step_id=row.id,
+                    job_id=row.job_id,
+                    queue=row.queue,
+                    attempt=row.attempt,
+                    tries=row.attempt - row.first_attempt + 1,
+                    handler=self._handlers[row.handler],
+                    args=taken[row.id].args,
+                    inputs=inputs(taken[row.id]),
+                    cursor=row.cursor,
+                    cause=attempt.cause_of(row),
+                ),
+                row.cancel_requested_at is not None,
+            )
+            for row in rows
+        ]
+
+    # -- running
+
+    def _begin(self, lease: Lease, lane: Lane) -> None:
+        self._used[lane.queue] += 1
+        self._children_free -= lane.for_children
+        task = asyncio.create_task(self._run(lease), name=f"lease-{lease.step_id}")
+        self._tasks[lease.key] = task
+        task.add_done_callback(partial(self._end, lease, lane))
+
+    def _end(self, lease: Lease, lane: Lane, task: asyncio.Task[None]) -> None:
+        self._used[lane.queue] -= 1
+        self._children_free += lane.for_children
+        del self._tasks[lease.key]
+        self._to_cancel.discard(lease.key)
+        self._keeping.forget_progress(lease)
+        if task.cancelled():
+            self._completions.held.discard(lease.key)
+        self._woken.set()
+
+    async def _run(self, lease: Lease) -> None:
+        try:
+            on_progress = partial(self._keeping.on_progress, lease)
+            finished = await attempt.run(lease, self._children, self._keeping.checkpoint, on_progress)
+        except asyncio.CancelledError:
+            if lease.key not in self._to_cancel:
+                raise
+            finished = attempt.cancelled(lease)
+        except Exception as error:  # noqa: BLE001  whatever it is, the attempt has an end
+            finished = attempt.failed(lease, error)
+        await self._completions.put(finished)
+
+    # -- all the time
+
+    async def _every(self, seconds: float, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await asyncio.sleep(jittered_s(seconds, random.random))
+            try:
+                await action()
+            except TransientError as error:
+                _log.warning("worker.waiting", error=str(error))
+
+    async def _reconcile(self) -> None:
+        worker = self._heart.worker
+        if worker is not None:
+            async with self._taking:
+                await self._keeping.reconcile(worker, self._completions.held)
+
+    # -- the end
+
+    async def _drain(self) -> None:
+        """Let steps end within the grace period, stop the others, and give them back."""
+        if self._tasks:
+            await asyncio.wait(
+                list(self._tasks.values()), timeout=max(0.0, self._settings.shutdown_grace_s - _STOPPING_S)
+            )
+        running = list(self._tasks.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_STOPPING_S)
+        await self._completions.written(_AGAIN_S)
+        worker, self._heart.worker = self._heart.worker, None
+        if worker is None:
+            return
+        with contextlib.suppress(TransientError):  # the leases end by themselves
+            async with self._units.begin() as uow:
+                given = await leases.give_back(uow.connection, worker, ())
+                await leases.unregister(uow.connection, worker)
+            _log.info("worker.drained", given_back=len(given))
+
+
+def _lanes(handlers: Collection[Job[..., Any]]) -> list[Lane]:
+    named: dict[tuple[str, bool], list[str]] = {}
+    for handler in handlers:
+        named.setdefault((handler.queue, attempt.is_for_children(handler)), []).append(handler.name)
+    return [Lane(queue, for_children, tuple(names)) for (queue, for_children), names in named.items()]

@@ -1,0 +1,204 @@
+"""Leases: the statements by which workers take steps, keep them, and lose them. Nothing here commits.
+
+A lease is valid while its worker's row lives. PostgreSQL's clock decides, and a worker whose time is over is gone
+for good: whoever finds it so ends its attempts, and what it completes afterwards meets the fence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.jobs import store
+
+STEP_CHANNEL = "tandem_job_step"
+"""Notified when a leased step may be ready."""
+CANCEL_CHANNEL = "tandem_job_cancel"
+"""Notified with the id of a job that is to be cancelled."""
+
+# The worker's own row is locked against being found dead meanwhile: else what is taken here would be nobody's.
+_TAKE = text(
+    """
+    with me as (
+      select id from job_worker where id = :worker and alive_until > clock_timestamp() for key share),
+    free as (
+      select id from job_step
+       where state = 'ready' and leased and queue = :queue and handler = any(cast(:handlers as text[]))
+         and exists (select from me)
+       order by priority desc, fair_at, id limit :free for no key update skip locked)
+    update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
+      from free, job j
+     where s.id = free.id and j.id = s.job_id
+    returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor,
+              j.traceparent, j.correlation, j.cancel_requested_at
+    """
+)
+_START_ATTEMPTS = text(
+    """
+    insert into job_attempt (step_id, attempt, worker, started_at)
+    select step_id, attempt, :worker, now()
+      from unnest(cast(:step_id as uuid[]), cast(:attempt as integer[])) as told(step_id, attempt)
+    on conflict (step_id, attempt) do update
+       set worker = excluded.worker, started_at = excluded.started_at, ended_at = null, outcome = null
+    """
+)
+_START_JOBS = text(
+    """
+    with locked as (
+      select id from job where id = any(cast(:ids as uuid[])) and state in ('waiting', 'scheduled')
+       order by id for no key update)
+    update job j set state = 'running' from locked
+     where j.id = locked.id and j.state in ('waiting', 'scheduled')
+    """
+)
+_END_ATTEMPTS = text(
+    """
+    update job_attempt a set ended_at = now(), outcome = told.outcome, peak_rss_mib = told.peak_rss_mib
+      from unnest(cast(:step_id as uuid[]), cast(:attempt as integer[]), cast(:outcome as text[]),
+                  cast(:peak_rss_mib as float8[])) as told(step_id, attempt, outcome, peak_rss_mib)
+     where a.step_id = told.step_id and a.attempt = told.attempt
+    """
+)
+
+# The attempt does not count: another worker begins it anew.
+_GIVE_BACK = text(
+    """
+    with locked as (
+      select id from job_step
+       where leased_by = :worker and state = 'running' and not id = any(cast(:held as uuid[]))
+       order by id for no key update)
+    update job_step s set state = 'ready', leased_by = null from locked
+     where s.id = locked.id and s.leased_by = :worker and s.state = 'running'
+    returning s.id
+    """
+)
+_NOTIFY_STEP = text(f"select pg_notify('{STEP_CHANNEL}', '')")
+_NOTIFY_CANCEL = text(f"select pg_notify('{CANCEL_CHANNEL}', cast(:job_id as text))")
+
+_PROGRESS = text(
+    """
+    with told as (
+      select * from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:progress as text[]),
+                           cast(:worker as uuid[])) as told(id, attempt, progress, worker)),
+    locked as (
+      select s.id from job_step s join told using (id)
+       where s.attempt = told.attempt and s.leased_by = told.worker and s.state = 'running'
+       order by s.id for no key update of s)
+    update job_step s set progress = cast(told.progress as json)
+      from told join locked using (id) where s.id = told.id
+    """
+)
+_CHECKPOINT = text(
+    """
+    update job_step set cursor = cast(:cursor as json)
+     where id = :id and attempt = :attempt and leased_by = :worker and state = 'running'
+    returning id
+    """
+)
+
+_UNREGISTER = text("delete from job_worker where id = :worker")
+_DEAD = text("select id from job_worker where alive_until <= clock_timestamp() for update skip locked")
+_STEPS_OF = text(
+    """
+    select s.id, s.attempt, s.first_attempt, s.handler, s.leased_by, j.traceparent, j.correlation,
+           j.cancel_requested_at
+      from job_step s join job j on j.id = s.job_id
+     where s.state = 'running' and s.leased_by = any(cast(:workers as uuid[]))
+     order by s.id limit :count_max for no key update of s
+    """
+)
+_FORGET = text("delete from job_worker where id = any(cast(:workers as uuid[]))")
+
+REGISTER = """
+insert into job_worker (id, process, host, pid, slots, running, draining, started_at, beat_at, alive_until)
+values ($1, $2, $3, $4, $5, 0, false, clock_timestamp(), clock_timestamp(),
+        clock_timestamp() + make_interval(secs => $6))
+"""
+"""For the worker's own connection to the server, like the next two."""
+BEAT = """
+update job_worker
+   set beat_at = clock_timestamp(), alive_until = clock_timestamp() + make_interval(secs => $2), running = $3,
+       rss_mib = $4
+ where id = $1
+returning draining
+"""
+"""No row: it has been found dead."""
+CANCELLED = """
+select s.id from job_step s join job j on j.id = s.job_id
+ where s.leased_by = $1 and s.state = 'running' and j.cancel_requested_at is not null
+"""
+
+
+async def unregister(connection: AsyncConnection, worker: UUID) -> None:
+    """End a worker's life. It holds no lease any more."""
+    await connection.execute(_UNREGISTER, {"worker": worker})
+
+
+async def take(
+    connection: AsyncConnection, worker: UUID, queue: str, handlers: Collection[str], free: int
+) -> Sequence[Row[Any]]:
+    """Lease up to `free` steps of a queue, the most urgent first; none when the worker counts as dead."""
+    told = {"worker": worker, "queue": queue, "handlers": list(handlers), "free": free}
+    return (await connection.execute(_TAKE, told)).all()
+
+
+async def start(connection: AsyncConnection, worker: UUID, rows: Sequence[Row[Any]]) -> None:
+    """Write down that these attempts begin, before they do: what ends its worker has used one up."""
+    attempts = {"step_id": [row.id for row in rows], "attempt": [row.attempt for row in rows]}
+    await connection.execute(_START_ATTEMPTS, {"worker": str(worker), **attempts})
+    await connection.execute(_START_JOBS, {"ids": sorted({row.job_id for row in rows})})
+
+
+async def end_attempts(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write down how attempts ended: `step_id`, `attempt`, `outcome`, `peak_rss_mib`."""
+    await connection.execute(_END_ATTEMPTS, store.columns(rows))
+
+
+async def give_back(connection: AsyncConnection, worker: UUID, held: Collection[UUID]) -> Sequence[UUID]:
+    """Make all of a worker's steps ready again but those that it `held`s; returns them."""
+    told = {"worker": worker, "held": list(held)}
+    given = [row.id for row in (await connection.execute(_GIVE_BACK, told)).all()]
+    if given:
+        await notify_step(connection)
+    return given
+
+
+async def notify_step(connection: AsyncConnection) -> None:
+    """Wake the workers when this transaction is committed."""
+    await connection.execute(_NOTIFY_STEP)
+
+
+async def notify_cancel(connection: AsyncConnection, job_id: UUID) -> None:
+    """Tell the workers, when this transaction is committed, that a job is to be cancelled."""
+    await connection.execute(_NOTIFY_CANCEL, {"job_id": str(job_id)})
+
+
+async def write_progress(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the progress of running steps: `id`, `attempt`, `progress` as JSON text, `worker`."""
+    await connection.execute(_PROGRESS, store.columns(rows))
+
+
+async def checkpoint(connection: AsyncConnection, step_id: UUID, attempt: int, worker: UUID, cursor: str) -> bool:
+    """Keep a running step's cursor, JSON text; False when it is not this worker's any more."""
+    told = {"id": step_id, "attempt": attempt, "worker": worker, "cursor": cursor}
+    return (await connection.execute(_CHECKPOINT, told)).first() is not None
+
+
+async def dead_workers(connection: AsyncConnection) -> Sequence[UUID]:
+    """Workers whose time is over, locked until the transaction ends; those that others lock are theirs."""
+    return [row.id for row in (await connection.execute(_DEAD)).all()]
+
+
+async def steps_of(connection: AsyncConnection, workers: Collection[UUID], count_max: int) -> Sequence[Row[Any]]:
+    """What these workers were running, locked."""
+    told = {"workers": list(workers), "count_max": count_max}
+    return (await connection.execute(_STEPS_OF, told)).all()
+
+
+async def forget(connection: AsyncConnection, workers: Collection[UUID]) -> None:
+    """Delete dead workers."""
+    await connection.execute(_FORGET, {"workers": list(workers)})
