@@ -13,7 +13,7 @@ PASSWORDS = tuple(f"TANDEM_{name}_PASSWORD" for name in ("POSTGRES", "REDIS", "R
 _DECIDED = {
     "http_port": 1,
     "process": "checked",
-    "roles": frozenset({"api", "relay", "consumer"}),
+    "roles": frozenset({"api", "relay", "consumer", "worker"}),
     "http_host": "127.0.0.1",
     "postgres_dsn": "postgresql://decided-by-the-runtime",
     "redis_url": "redis://decided-by-the-runtime",

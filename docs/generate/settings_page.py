@@ -14,6 +14,7 @@ _SECTIONS: Final = {
     "connect_timeout_s": "Time limits of the process",
     "rate_limit_per_s": "Consuming",
     "dead_letter_subscriptions": "Dead letters, redrive and alerts",
+    "worker_slots": "Workers of leased steps, and their child processes",
     "claim_lock_s": "Claims",
     "message_ttl_s": "How long things are kept, and Kafka's own limits",
     "relay_batch_max": "Publishing",
@@ -92,6 +93,8 @@ def _default(value: Any, field: str) -> str:
         return "unset"
     if isinstance(value, list):
         return f"`{','.join(value)}`"
+    if isinstance(value, dict):
+        return f"`{','.join(f'{name}={number}' for name, number in value.items())}`"
     if field.endswith("_s") and isinstance(value, float):
         return f"{value:g}{_in_words(value)}" if value < 1e6 else f"{value:.0f}{_in_words(value)}"
     return f"{value:,}" if isinstance(value, int) else f"`{value}`" if isinstance(value, str) else f"{value:g}"

@@ -37,6 +37,15 @@ LeaseKey = tuple[UUID, UUID, int]
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "lost"]
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Handlers of one queue that run in the loop, or those that run in children."""
+
+    queue: str
+    for_children: bool
+    handlers: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """A step that is this worker's. `args`, `inputs` and `cursor` are JSON values."""

@@ -1,4 +1,4 @@
-"""What a worker writes down while steps run: their progress, their checkpoints, and who of the workers is lost."""
+"""What a worker reads and writes while steps run: leases, progress, checkpoints, and who of the workers is gone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from uuid import UUID
 
 import orjson
 import structlog
+from sqlalchemy import Row
 
-from shared.jobs import attempt, leases
+from shared.jobs import attempt, leases, store
 from shared.jobs.advance import FenceLostError
-from shared.jobs.attempt import Lease, LeaseKey
+from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.children import Progress
 from shared.jobs.completions import BatchOf
 from shared.jobs.effects import Effect, carry_out
+from shared.jobs.inline import inputs
 from shared.jobs.retries import Retry
 from shared.jobs.signatures import Job
 from shared.publishing import UnitsOfWork
@@ -32,6 +34,31 @@ class Keeping:
         self._handlers = handlers
         self._batch_of = batch_of
         self._progress: dict[LeaseKey, tuple[Lease, Progress]] = {}
+
+    async def lease(self, worker: UUID, lane: Lane, free: int) -> list[tuple[Lease, bool]]:
+        """Lease up to `free` steps of a lane; with each, whether its job is to be cancelled."""
+        async with self._units.begin() as uow:
+            rows = await leases.take(uow.connection, worker, lane.queue, lane.handlers, free)
+            if not rows:
+                return []
+            taken = await store.take_steps(uow.connection, [row.id for row in rows])
+            await leases.start(uow.connection, worker, rows)
+        return [(self._lease(worker, row, taken[row.id]), row.cancel_requested_at is not None) for row in rows]
+
+    def _lease(self, worker: UUID, row: Row[Any], taken: Row[Any]) -> Lease:
+        return Lease(
+            worker=worker,
+            step_id=row.id,
+            job_id=row.job_id,
+            queue=row.queue,
+            attempt=row.attempt,
+            tries=row.attempt - row.first_attempt + 1,
+            handler=self._handlers[row.handler],
+            args=taken.args,
+            inputs=inputs(taken),
+            cursor=row.cursor,
+            cause=attempt.cause_of(row),
+        )
 
     def on_progress(self, lease: Lease, progress: Progress) -> None:
         """Keep how far a step is, until it is written."""

@@ -13,7 +13,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -23,12 +22,11 @@ import structlog
 from shared import cancellation
 from shared.backoff import jittered_s
 from shared.errors import TransientError
-from shared.jobs import attempt, leases, store
-from shared.jobs.attempt import Lease, LeaseKey
+from shared.jobs import attempt, leases
+from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.children import Children, Limits
 from shared.jobs.completions import BatchOf, Completions
 from shared.jobs.heart import Heart
-from shared.jobs.inline import inputs
 from shared.jobs.keeping import Keeping
 from shared.jobs.signatures import Job
 from shared.jobs.stepping import reference
@@ -41,15 +39,6 @@ _RECLAIM_INTERVAL_S: Final = 2.0
 _AGAIN_S: Final = 1.0
 _STOPPING_S: Final = 7.0
 """Of the grace period, what is kept for steps that are stopped, and for giving them back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """Handlers of one queue that run in the loop, or those that run in children."""
-
-    queue: str
-    for_children: bool
-    handlers: tuple[str, ...]
 
 
 class Worker:
@@ -158,39 +147,12 @@ class Worker:
                 free = min(free, self._children_free)
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
-                    for lease, is_cancelled in await self._lease(worker, lane, free):
+                    for lease, is_cancelled in await self._keeping.lease(worker, lane, free):
                         self._completions.held.add(lease.key)
                         if is_cancelled:
                             await self._completions.put(attempt.cancelled(lease))
                         else:
                             self._begin(lease, lane)
-
-    async def _lease(self, worker: UUID, lane: Lane, free: int) -> list[tuple[Lease, bool]]:
-        async with self._units.begin() as uow:
-            rows = await leases.take(uow.connection, worker, lane.queue, lane.handlers, free)
-            if not rows:
-                return []
-            taken = await store.take_steps(uow.connection, [row.id for row in rows])
-            await leases.start(uow.connection, worker, rows)
-        return [
-            (
-                Lease(
-                    worker=worker,
-                    step_id=row.id,
-                    job_id=row.job_id,
-                    queue=row.queue,
-                    attempt=row.attempt,
-                    tries=row.attempt - row.first_attempt + 1,
-                    handler=self._handlers[row.handler],
-                    args=taken[row.id].args,
-                    inputs=inputs(taken[row.id]),
-                    cursor=row.cursor,
-                    cause=attempt.cause_of(row),
-                ),
-                row.cancel_requested_at is not None,
-            )
-            for row in rows
-        ]
 
     # -- running
 

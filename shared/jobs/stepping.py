@@ -19,7 +19,7 @@ from sqlalchemy import Executable
 
 from shared.errors import ConfigurationError, PermanentError
 from shared.event import EventData
-from shared.jobs.children.child import Report, describe
+from shared.jobs.children import Report, describe
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
 from shared.jobs.signatures import Job

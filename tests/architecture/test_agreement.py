@@ -62,6 +62,7 @@ def test_every_role_that_a_service_needs_has_a_process() -> None:
             *(["api"] if service.application else []),
             *(["relay"] if service.publishes else []),
             *(["consumer"] if service.subscribers or service.background_tasks else []),
+            *(["worker"] if service.workers else []),
         }
         assert roles == needed, name
 

@@ -42,7 +42,7 @@ def refused(**changes: Any) -> str:
 
 def test_the_defaults_hold_together() -> None:
     settings = Settings.from_environment(**GOOD)
-    assert settings.roles == {"api", "relay", "consumer"}
+    assert settings.roles == {"api", "relay", "consumer", "worker"}
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -93,6 +93,8 @@ def test_nothing_set_names_everything_that_is_missing() -> None:
         ({"broker": "kafka"}, "TANDEM_KAFKA_BOOTSTRAP"),
         ({"claim_lock_s": 30}, "TANDEM_CLAIM_LOCK_S"),
         ({"heartbeat_ttl_s": 2}, "TANDEM_HEARTBEAT_TTL_S"),
+        ({"worker_beat_limit_s": 14}, "TANDEM_WORKER_BEAT_LIMIT_S"),
+        ({"worker_slots": "reports=0"}, "TANDEM_WORKER_SLOTS"),
         ({"outage_hold_s": 250}, "TANDEM_OUTAGE_HOLD_S"),
         ({"inbox_retention_s": 7 * 86_400 + 3_599}, "TANDEM_INBOX_RETENTION_S"),
         ({"kafka_min_insync_replicas": 2}, "TANDEM_KAFKA_MIN_INSYNC_REPLICAS"),

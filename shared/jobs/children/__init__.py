@@ -4,17 +4,17 @@
 need, forks the children, reaps them, and ends with its parent, taking them along. `child` is what runs in each.
 """
 
-from shared.jobs.children.child import describe
+from shared.jobs.children.child import Report, describe
 from shared.jobs.children.children import Call, Children, Limits
-from shared.jobs.children.outcomes import ChildLost, ChildStartError, Failed, Progress
+from shared.jobs.children.outcomes import ChildLost, Failed, Progress
 
 __all__ = [
     "Call",
     "ChildLost",
-    "ChildStartError",
     "Children",
     "Failed",
     "Limits",
     "Progress",
+    "Report",
     "describe",
 ]
