@@ -14,11 +14,11 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Executable
 
+from shared.children import Call, ChildLost, Children, Failed, Progress, describe
 from shared.errors import PermanentError
 from shared.event import EventData
 from shared.jobs import stepping
 from shared.jobs.advance import Ended
-from shared.jobs.children import Call, ChildLost, Children, Failed, Progress, describe
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
 from shared.jobs.errors import TimeLimitError

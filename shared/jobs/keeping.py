@@ -1,4 +1,4 @@
-"""What a worker reads and writes while steps run: leases, progress, checkpoints, and who of the workers is gone."""
+"""What a worker reads and writes while steps run: leases, progress, checkpoints, and which workers are gone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import orjson
 import structlog
 from sqlalchemy import Row
 
+from shared.children import Progress
 from shared.jobs import attempt, leases, store
 from shared.jobs.advance import FenceLostError
 from shared.jobs.attempt import Lane, Lease, LeaseKey
-from shared.jobs.children import Progress
 from shared.jobs.completions import BatchOf
 from shared.jobs.effects import Effect, carry_out
 from shared.jobs.inline import inputs

@@ -21,10 +21,10 @@ import structlog
 
 from shared import cancellation
 from shared.backoff import jittered_s
+from shared.children import Children, Limits
 from shared.errors import TransientError
 from shared.jobs import attempt, leases
 from shared.jobs.attempt import Lane, Lease, LeaseKey
-from shared.jobs.children import Children, Limits
 from shared.jobs.completions import BatchOf, Completions
 from shared.jobs.heart import Heart
 from shared.jobs.keeping import Keeping

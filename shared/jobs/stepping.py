@@ -17,9 +17,9 @@ from uuid import UUID
 from pydantic_core import from_json, to_json
 from sqlalchemy import Executable
 
+from shared.children import Report, describe
 from shared.errors import ConfigurationError, PermanentError
 from shared.event import EventData
-from shared.jobs.children import Report, describe
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
 from shared.jobs.signatures import Job

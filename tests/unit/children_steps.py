@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import orjson
 
-from shared.jobs.children.child import Report
-from shared.jobs.children.outcomes import SoftTimeLimitError
+from shared.children.child import Report
+from shared.children.outcomes import SoftTimeLimitError
 
 _WAIT_S = 60.0
 INITIALISED: list[int] = []

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from deploy.paths import REPOSITORY
-from shared.jobs.children.children import Call, Children, Limits
-from shared.jobs.children.outcomes import ChildLost, ChildStartError, Done, Failed, Outcome, Progress
+from shared.children.children import Call, Children, Limits
+from shared.children.outcomes import ChildLost, ChildStartError, Done, Failed, Outcome, Progress
 
 STEPS = "tests.unit.children_steps"
 LONG_S = 60.0
@@ -201,7 +201,7 @@ async def test_the_soft_limit_raises_in_the_step_which_may_clean_up(children: Ch
     assert outcome.result == b"cleaned up"
     failed = await children.run(call("leaves_a_process", b"stay", soft_s=SHORT_S))
     assert isinstance(failed, Failed)
-    assert failed.type == "shared.jobs.children.outcomes.SoftTimeLimitError"
+    assert failed.type == "shared.children.outcomes.SoftTimeLimitError"
 
 
 async def test_the_hard_limit_kills_the_step_and_all_that_it_started(children: Children) -> None:
@@ -329,7 +329,7 @@ async def test_closing_leaves_no_process() -> None:
 
 PARENT = f"""
 import asyncio, os, psutil
-from shared.jobs.children.children import Call, Children
+from shared.children.children import Call, Children
 
 async def main():
     async with Children(2, ["{STEPS}"]) as children:

@@ -4,9 +4,9 @@
 need, forks the children, reaps them, and ends with its parent, taking them along. `child` is what runs in each.
 """
 
-from shared.jobs.children.child import Report, describe
-from shared.jobs.children.children import Call, Children, Limits
-from shared.jobs.children.outcomes import ChildLost, Failed, Progress
+from shared.children.child import Report, describe
+from shared.children.children import Call, Children, Limits
+from shared.children.outcomes import ChildLost, Failed, Progress
 
 __all__ = [
     "Call",

@@ -16,8 +16,8 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from shared.jobs.children.fork_server import PACKET_BYTES_MAX
-from shared.jobs.children.outcomes import ChildStartError
+from shared.children.fork_server import PACKET_BYTES_MAX
+from shared.children.outcomes import ChildStartError
 
 _log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ _PROGRAM: Final = (
     "import sys, json\n"
     "path, descriptor, initialise, preload = json.loads(sys.argv[1])\n"
     "sys.path[:] = path\n"
-    "from shared.jobs.children.fork_server import main\n"
+    "from shared.children.fork_server import main\n"
     "main(descriptor, initialise, preload)\n"
 )
 _EXIT_S = 10.0

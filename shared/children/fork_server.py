@@ -28,7 +28,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-from shared.jobs.children.child import Child
+from shared.children.child import Child
 
 PACKET_BYTES_MAX: Final = 4_096
 _GOODBYES_S = 5.0

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, Self
 
 import structlog
 
-from shared.jobs.children.forking import Forking
-from shared.jobs.children.frames import BODY_BYTES_MAX, BrokenFrameError, Frame, Kind, encode, read
-from shared.jobs.children.outcomes import (
+from shared.children.forking import Forking
+from shared.children.frames import BODY_BYTES_MAX, BrokenFrameError, Frame, Kind, encode, read
+from shared.children.outcomes import (
     CANCEL_SIGNAL,
     SOFT_LIMIT_SIGNAL,
     ChildLost,

@@ -20,8 +20,8 @@ from pkgutil import resolve_name
 from types import FrameType
 from typing import Any, Final
 
-from shared.jobs.children.frames import BODY_BYTES_MAX, Frame, Kind, encode, receive
-from shared.jobs.children.outcomes import (
+from shared.children.frames import BODY_BYTES_MAX, Frame, Kind, encode, receive
+from shared.children.outcomes import (
     CANCEL_SIGNAL,
     SOFT_LIMIT_SIGNAL,
     ResultTooLargeError,
