@@ -7,6 +7,7 @@ import inspect
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -57,6 +58,7 @@ class Lease:
     attempt: int
     tries: int
     """How many attempts that is since the job was last retried as a whole."""
+    due_at: datetime
     handler: Job[..., Any]
     args: Any
     inputs: Sequence[Any]
@@ -157,7 +159,7 @@ async def _in_loop(lease: Lease, attempt: Attempt) -> Finished:
 
 async def _called(lease: Lease, attempt: Attempt, soft_s: float) -> str:
     handler = lease.handler
-    context = JobContext(lease.job_id, lease.step_id, lease.attempt, port=attempt)
+    context = JobContext(lease.job_id, lease.step_id, lease.attempt, lease.due_at, port=attempt)
     values = handler.arguments.with_context(handler.arguments.to_values(lease.args, *lease.inputs), context)
     try:
         async with asyncio.timeout(soft_s) as limit:
@@ -182,7 +184,8 @@ async def _stopped(task: asyncio.Task[Any]) -> None:
 
 async def _in_child(lease: Lease, children: Children, on_progress: Callable[[Progress], None]) -> Finished:
     handler, (soft_s, hard_s) = lease.handler, limits_s(lease.handler)
-    payload = stepping.payload(handler, lease.job_id, lease.step_id, lease.attempt, [lease.args, *lease.inputs])
+    context = JobContext(lease.job_id, lease.step_id, lease.attempt, lease.due_at)
+    payload = stepping.payload(handler, context, [lease.args, *lease.inputs])
     call = Call(target=stepping.TARGET, payload=payload, soft_s=soft_s, hard_s=hard_s)
     outcome = await children.run(call, on_progress)
     if isinstance(outcome, ChildLost):

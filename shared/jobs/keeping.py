@@ -53,6 +53,7 @@ class Keeping:
             queue=row.queue,
             attempt=row.attempt,
             tries=row.attempt - row.first_attempt + 1,
+            due_at=taken.due_at,
             handler=self._handlers[row.handler],
             args=taken.args,
             inputs=inputs(taken),

@@ -10,6 +10,7 @@ import inspect
 import pickle
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pkgutil import resolve_name
 from typing import Any
 from uuid import UUID
@@ -75,17 +76,18 @@ def reference(handler: Job[..., Any]) -> str:
     return where
 
 
-def payload(handler: Job[..., Any], job_id: UUID, step_id: UUID, attempt: int, given: Sequence[Any]) -> bytes:
+def payload(handler: Job[..., Any], context: JobContext, given: Sequence[Any]) -> bytes:
     """A step for `run`; `given` are its stored arguments and its input, where it has one, as JSON values."""
-    return to_json([reference(handler), str(job_id), str(step_id), attempt, *given])
+    about = [context.job_id, context.step_id, context.attempt, context.due_at]
+    return to_json([reference(handler), *about, *given])
 
 
 def run(step: bytes, report: Report) -> bytes:
     """Called in the child: a pickled `Returned` or `Raised`."""
-    where, job_id, step_id, attempt, args, *inputs = from_json(step)
+    where, job_id, step_id, attempt, due_at, args, *inputs = from_json(step)
     handler: Job[..., Any] = resolve_name(where)
     port = ChildAttempt(report)
-    context = JobContext(UUID(job_id), UUID(step_id), attempt, port=port)
+    context = JobContext(UUID(job_id), UUID(step_id), attempt, datetime.fromisoformat(due_at), port=port)
     try:
         values = handler.arguments.with_context(handler.arguments.to_values(args, *inputs), context)
         result = handler.function(**values)
