@@ -23,6 +23,10 @@ class TimeLimitError(Exception):
     """A step took longer than it may; it is tried again as after any other exception."""
 
 
+class AnnouncementLostError(Exception):
+    """The announcement of a step has not come for as long as the broker keeps one: it counts as an attempt."""
+
+
 class CutOffError(PermanentError):
     """A step was stopped in the middle of a statement, which ends its transaction and what it could record."""
 

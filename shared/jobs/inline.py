@@ -78,15 +78,15 @@ async def run_step(
 async def _called(handler: Job[..., Any], values: Mapping[str, Any]) -> str:
     """The result as JSON text. Raises what the handler raises, and `TimeLimitError`."""
     limit_s = min(handler.soft_s or INLINE_LIMIT_S, INLINE_LIMIT_S)
-    try:
-        async with asyncio.timeout(limit_s) as limit:
-            result = handler.function(**values)
-            if inspect.isawaitable(result):
+    result = handler.function(**values)
+    if inspect.isawaitable(result):
+        try:
+            async with asyncio.timeout(limit_s) as limit:
                 result = await result
-    except TimeoutError as error:
-        if limit.expired():
-            raise TimeLimitError(f"{handler.name} was not finished within {limit_s:g} s") from error
-        raise
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimeLimitError(f"{handler.name} was not finished within {limit_s:g} s") from error
+            raise
     return handler.arguments.result_to_json(result)
 
 

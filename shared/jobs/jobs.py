@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from shared.jobs.due import make_due
 from shared.jobs.events import StepReady
 from shared.jobs.flatten import flatten, gather
 from shared.jobs.leased import Worker
+from shared.jobs.lost import find_lost
 from shared.jobs.signatures import Job, Signature
 from shared.process import Parts
 from shared.publishing import Options, Submitted, UnitOfWork
@@ -78,8 +80,10 @@ class Jobs:
         )
 
     async def keep_due(self, parts: Parts) -> None:
-        """Announce scheduled steps when they are due, as long as the process runs."""
-        await make_due(parts.units, self.batch)
+        """Announce scheduled steps when they are due, and again what was lost, as long as the process runs."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(make_due(parts.units, self.batch))
+            tasks.create_task(find_lost(parts, self.batch, self.handlers))
 
     async def work(self, parts: Parts) -> None:
         """Run leased steps, as long as the process runs."""

@@ -197,6 +197,14 @@ _TAKE_DUE = text(
     returning s.id, s.job_id, s.state, s.attempt, s.handler, j.traceparent, j.correlation
     """
 )
+_TAKE_LOST = text(
+    """
+    select s.id, s.attempt, s.first_attempt, s.handler, j.traceparent, j.correlation
+      from job_step s join job j on j.id = s.job_id
+     where s.state = 'ready' and not s.leased and s.due_at < now() - make_interval(secs => :older_than_s)
+     order by s.id limit :count_max for no key update of s skip locked
+    """
+)
 _NEXT_DUE = text(
     "select extract(epoch from min(due_at) - clock_timestamp())::float8 from job_step where state = 'scheduled'"
 )
@@ -260,6 +268,11 @@ async def advance_jobs(connection: AsyncConnection, jobs: Columns) -> None:
 async def take_due(connection: AsyncConnection, count_max: int) -> Sequence[Row[Any]]:
     """Make scheduled steps ready whose time has come; any number of processes may, each takes others."""
     return await _rows(connection, _TAKE_DUE, {"count_max": count_max})
+
+
+async def take_lost(connection: AsyncConnection, older_than_s: float, count_max: int) -> Sequence[Row[Any]]:
+    """Lock inline steps that have been ready for longer than their announcement can exist."""
+    return await _rows(connection, _TAKE_LOST, {"older_than_s": older_than_s, "count_max": count_max})
 
 
 async def next_due_s(connection: AsyncConnection) -> float | None:

@@ -156,6 +156,9 @@ def _create_step() -> None:
     )
     op.create_index("ix_job_step_leased_by", "job_step", ["leased_by"], postgresql_where=leased)
     op.create_index("ix_job_step_due", "job_step", ["due_at"], postgresql_where=sa.text("state = 'scheduled'"))
+    op.create_index(
+        "ix_job_step_announced", "job_step", ["due_at"], postgresql_where=sa.text("state = 'ready' and not leased")
+    )
     # A queue's rows come and go: vacuum by number, not by share, so that taking the next stays cheap.
     op.execute(
         "alter table job_step set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, "

@@ -9,6 +9,8 @@ from sqlalchemy import text
 
 from deploy.native import Runtime
 from shared.jobs.context import JobContext
+from shared.jobs.due import announce_due
+from shared.jobs.lost import end_lost
 from shared.jobs.retries import Retry
 from shared.jobs.signatures import Job, chain, group, job
 from tests.integration.databases import migrated_database
@@ -119,6 +121,28 @@ async def test_a_step_that_fails_badly_fails_alone(
     assert result.error["type"] == error
     assert [member.value for member in result.members or ()] == [["good", n] for n in range(beside)] + [None]
     assert len(await jobs.rows("select 1 from effect")) == beside
+
+
+async def test_a_step_whose_announcement_is_lost_is_announced_again_and_fails_in_the_end(jobs: JobsWorld) -> None:
+    found = await jobs.submit(tag.s(1, name="found"))
+    lost = await jobs.submit(chain(tag.s(1, name="lost"), tag.s()))
+    await jobs.submit(tag.s(1, name="young"))
+    [_, _, young] = await jobs.take_outbox()
+    await jobs.rows("update job_step set due_at = now() - interval '2 h' where id <> :id returning id",
+                    id=young.data["step_id"])  # fmt: skip
+    looking = (jobs.units, jobs.jobs.batch, jobs.jobs.handlers, 3_600.0)
+    assert await end_lost(*looking) == 2
+    assert [state for _, state in await jobs.states(found.job_id)] == ["scheduled"]
+    await jobs.rows("update job_step set first_attempt = -9 where job_id = :id returning id", id=lost.job_id)
+    await jobs.rows("update job_step set due_at = now() where state = 'scheduled' returning id")
+    await announce_due(jobs.units, jobs.jobs.batch)
+    await jobs.rows("update job_step set due_at = now() - interval '2 h' where job_id = :id returning id",
+                    id=lost.job_id)  # fmt: skip
+    assert await end_lost(*looking) == 1
+    assert [state for _, state in await jobs.states(lost.job_id)] == ["failed", "skipped"]
+    await (await jobs.pipeline())(jobs.world.deliver([young]))
+    await jobs.run_to_the_end(await jobs.pipeline())
+    assert sorted(row.key for row in await jobs.rows("select key from effect")) == ["found", "young"]
 
 
 @pytest.mark.parametrize("beside", [0, 2])
