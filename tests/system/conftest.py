@@ -28,7 +28,7 @@ async def system(
         try:
             yield running
         finally:
-            await running.http.aclose()
+            await running.aclose()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,11 +16,11 @@ import asyncpg
 import httpx
 
 from deploy.native import BrokerName, Runtime
-from deploy.paths import REPOSITORY
 from shared.broker.base import Broker, DeadLetter
 from shared.broker.connect import create_broker
 from shared.dead_letter.headers import ERROR_TYPE
 from shared.settings import Settings
+from tests.forked import fork
 
 DEADLINE_S = 120.0
 """Bounds a wait on a loaded machine; no test measures time."""
@@ -31,7 +29,7 @@ LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[Any]], what: str, deadline_s: float = DEADLINE_S, interval_s: float = 0.1
+    condition: Callable[[], Awaitable[Any]], what: str, deadline_s: float = DEADLINE_S, interval_s: float = 0.2
 ) -> Any:
     """Ask until the answer is true; return it. Fails, saying what was awaited, after `deadline_s`."""
     deadline = time.monotonic() + deadline_s
@@ -52,6 +50,13 @@ class RunningSystem:
         self.expected_dead_letters: set[bytes] = set()
         self.urls = runtime.addresses.service_urls(broker)
         self.http = httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=50))
+        self._pools: dict[str, asyncpg.Pool[Any]] = {}
+
+    async def aclose(self) -> None:
+        """Close the connections to services and databases."""
+        await self.http.aclose()
+        for pool in self._pools.values():
+            await pool.close()
 
     def process(self, name: str) -> str:
         """The supervised name of `order`, `notification-consumer`, …"""
@@ -111,12 +116,11 @@ class RunningSystem:
     # -- behind it
 
     async def rows(self, service: str, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(self.runtime.dsn(f"{self.broker_name}_{service}"))
-        try:
-            found: list[asyncpg.Record] = await connection.fetch(query, *arguments)
-            return found
-        finally:
-            await connection.close()
+        if service not in self._pools:
+            dsn = self.runtime.dsn(f"{self.broker_name}_{service}")
+            self._pools[service] = asyncpg.create_pool(dsn, min_size=0, max_size=4)
+        found: list[asyncpg.Record] = await (await self._pools[service]).fetch(query, *arguments)
+        return found
 
     async def outbox_length(self, service: str) -> int:
         [row] = await self.rows(service, "select count(*) as length from outbox")
@@ -209,18 +213,12 @@ class RunningSystem:
             "TANDEM_SMTP_URL": "",  # or a subscription that sends mail might be the first to reach the point
         }
         service = process.partition("-")[0]
-        log = (directory / f"{reached.name}.log").open("wb")
-        halting = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.system.halting", service, point, str(reached),
-            env=environment, cwd=REPOSITORY, stdout=log, stderr=log,
-        )  # fmt: skip
+        halting = await fork("tests.system.halting", service, point, str(reached), environment=environment)
         try:
             yield reached
         finally:
-            log.close()
-            if halting.returncode is None:
-                halting.send_signal(signal.SIGKILL)
-            await halting.wait()
+            halting.kill()
+            await halting.wait(DEADLINE_S)
             await asyncio.to_thread(self.runtime.processes.start, name)
 
 
