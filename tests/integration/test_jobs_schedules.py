@@ -114,8 +114,10 @@ async def test_three_schedulers_whose_connections_are_cut_double_nothing_and_mis
         units.submitter = jobs.jobs
         tasks.append(asyncio.create_task(Schedules(*declarations).run(units)))
     try:
+        await eventually(lambda: fired(jobs, len(declarations), 2), "all have fired twice")
         await cut(dsn, times=6)
         await eventually(lambda: fired(jobs, len(declarations), 4), "all have fired four times")
+        assert not any(task.done() for task in tasks), "a scheduler has ended"
     finally:
         for task in tasks:
             task.cancel()

@@ -93,7 +93,9 @@ async def test_the_past_is_filled_in_once(http: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("order", ["pause", "resume", "run", "backfill"])
 async def test_what_there_is_not_is_a_404(http: httpx.AsyncClient, order: str) -> None:
     span = {"first": "2026-03-01T00:00:00Z", "last": "2026-03-02T00:00:00Z"}
-    answer = await http.post(f"/schedules/daily/{order}", json=span if order == "backfill" else None)
+    body = span if order == "backfill" else None
+    assert (await http.post(f"/schedules/%00/{order}", json=body)).status_code == 404
+    answer = await http.post(f"/schedules/daily/{order}", json=body)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"] == "there is no schedule 'daily'"

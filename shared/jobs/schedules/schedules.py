@@ -18,7 +18,7 @@ from sqlalchemy import Row
 
 from shared.errors import TransientError
 from shared.jobs.schedules import store
-from shared.jobs.schedules.catch_up import MADE_UP_MAX, due_between, firing_id
+from shared.jobs.schedules.catch_up import MADE_UP_MAX, due_between, firing_id, schedule_id
 from shared.jobs.schedules.firing import FiringError, fire_one, submit
 from shared.jobs.schedules.schedule import Schedule, ScheduleNotFoundError, TooManyFiringsError, rule_of
 from shared.process import Parts
@@ -112,7 +112,8 @@ class Schedules:
 
     async def pause(self, uow: UnitOfWork, name: str) -> None:
         """Fire nothing until it is resumed. Raises `ScheduleNotFoundError`."""
-        if not await store.pause(uow.connection, name):
+        schedule = self._declared(name)
+        if not await store.pause(uow.connection, schedule.id):
             raise ScheduleNotFoundError(f"there is no schedule {name!r}")
 
     async def resume(self, uow: UnitOfWork, name: str) -> None:
@@ -148,8 +149,14 @@ class Schedules:
         return list(jobs)
 
     async def _locked(self, uow: UnitOfWork, name: str) -> tuple[Row[Any], Schedule]:
-        row = await store.lock(uow.connection, name)
-        schedule = None if row is None else self._by_id.get(row.id)
-        if row is None or schedule is None:
+        schedule = self._declared(name)
+        row = await store.lock(uow.connection, schedule.id)
+        if row is None:
             raise ScheduleNotFoundError(f"there is no schedule {name!r}")
         return row, schedule
+
+    def _declared(self, name: str) -> Schedule:
+        schedule = self._by_id.get(schedule_id(name))
+        if schedule is None:
+            raise ScheduleNotFoundError(f"there is no schedule {name!r}")
+        return schedule

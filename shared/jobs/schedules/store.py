@@ -51,7 +51,7 @@ _TAKE_DUE = text(
     """
 )
 _LOCK = text(
-    "select s.*, now() as now from job_schedule s where s.name = :name for update of s",
+    "select s.*, now() as now from job_schedule s where s.id = :id for update of s",
 )
 _IS_OPEN = text("select exists (select from job where schedule_id = :id and finished_at is null)")
 _PLAN = text(
@@ -70,7 +70,7 @@ _NEXT_DUE_S = text(
     """
 )
 _PAUSE = text(
-    "update job_schedule set paused_at = coalesce(paused_at, now()) where name = :name and declared returning id"
+    "update job_schedule set paused_at = coalesce(paused_at, now()) where id = :id and declared returning id"
 )
 _RESUME = text(
     """
@@ -105,9 +105,9 @@ async def take_due(connection: AsyncConnection, ids: Collection[UUID]) -> Row[An
     return (await connection.execute(_TAKE_DUE, {"ids": list(ids)})).one_or_none()
 
 
-async def lock(connection: AsyncConnection, name: str) -> Row[Any] | None:
-    """Lock the schedule with this name."""
-    return (await connection.execute(_LOCK, {"name": name})).one_or_none()
+async def lock(connection: AsyncConnection, schedule: UUID) -> Row[Any] | None:
+    """Lock this schedule."""
+    return (await connection.execute(_LOCK, {"id": schedule})).one_or_none()
 
 
 async def is_open(connection: AsyncConnection, schedule: UUID) -> bool:
@@ -144,9 +144,9 @@ async def next_due_s(connection: AsyncConnection, ids: Collection[UUID]) -> floa
     return seconds
 
 
-async def pause(connection: AsyncConnection, name: str) -> bool:
+async def pause(connection: AsyncConnection, schedule: UUID) -> bool:
     """Pause a declared schedule; whether there is one."""
-    return (await connection.execute(_PAUSE, {"name": name})).one_or_none() is not None
+    return (await connection.execute(_PAUSE, {"id": schedule})).one_or_none() is not None
 
 
 async def resume(connection: AsyncConnection, schedule: UUID, next_due: datetime) -> None:
