@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
@@ -29,6 +28,7 @@ from shared.jobs.completions import BatchOf, Completions
 from shared.jobs.heart import Heart
 from shared.jobs.keeping import Keeping
 from shared.jobs.signatures import Job
+from shared.jobs.slots import Slots, WaitedTooLongError
 from shared.jobs.stepping import reference
 from shared.process import Parts
 
@@ -51,15 +51,15 @@ class Worker:
         self._lanes = _lanes(self._handlers.values())
         queues = {lane.queue for lane in self._lanes}
         self._slots = {
-            queue: parts.settings.worker_slots.get(queue, parts.settings.worker_slots_default) for queue in queues
+            queue: Slots(parts.settings.worker_slots.get(queue, parts.settings.worker_slots_default))
+            for queue in queues
         }
-        self.slots = sum(self._slots.values())
-        self._used: Counter[str] = Counter()
-        self._children: Children | None = None
-        self._children_free = min(
-            parts.settings.worker_children_max,
-            sum(self._slots[queue] for queue in {lane.queue for lane in self._lanes if lane.for_children}),
+        self.slots = sum(slots.count for slots in self._slots.values())
+        wanted = sum(
+            self._slots[queue].count for queue in {lane.queue for lane in self._lanes if lane.for_children}
         )
+        self._child_slots = Slots(min(parts.settings.worker_children_max, wanted))
+        self._children: Children | None = None
         self._tasks: dict[LeaseKey, asyncio.Task[None]] = {}
         self._to_cancel: set[LeaseKey] = set()
         self._woken = asyncio.Event()
@@ -74,7 +74,7 @@ class Worker:
         if not self._lanes:
             return
         async with AsyncExitStack() as stack:
-            if self._children_free:
+            if self._child_slots.count:
                 self._children = await stack.enter_async_context(self._made_children())
             vital = [
                 asyncio.create_task(loop)
@@ -103,7 +103,7 @@ class Worker:
         limits = Limits(
             steps_max=self._settings.child_steps_max, rss_bytes_max=self._settings.child_rss_max_mib * 2**20
         )
-        return Children(self._children_free, ["shared.jobs.stepping", *modules], limits=limits)
+        return Children(self._child_slots.count, ["shared.jobs.stepping", *modules], limits=limits)
 
     # -- what its heart tells it
 
@@ -142,9 +142,7 @@ class Worker:
         if worker is None or self._heart.draining:
             return
         for lane in self._lanes:
-            free = self._slots[lane.queue] - self._used[lane.queue]
-            if lane.for_children:
-                free = min(free, self._children_free)
+            free = min(slots.free() for slots in self._slots_of(lane))
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
                     for lease, is_cancelled in await self._keeping.lease(worker, lane, free):
@@ -154,18 +152,22 @@ class Worker:
                         else:
                             self._begin(lease, lane)
 
+    def _slots_of(self, lane: Lane) -> Sequence[Slots]:
+        queue = self._slots[lane.queue]
+        return (queue, self._child_slots) if lane.for_children else (queue,)
+
     # -- running
 
     def _begin(self, lease: Lease, lane: Lane) -> None:
-        self._used[lane.queue] += 1
-        self._children_free -= lane.for_children
-        task = asyncio.create_task(self._run(lease), name=f"lease-{lease.step_id}")
+        for slots in self._slots_of(lane):
+            slots.used += 1
+        task = asyncio.create_task(self._run(lease, lane), name=f"lease-{lease.step_id}")
         self._tasks[lease.key] = task
         task.add_done_callback(partial(self._end, lease, lane))
 
     def _end(self, lease: Lease, lane: Lane, task: asyncio.Task[None]) -> None:
-        self._used[lane.queue] -= 1
-        self._children_free += lane.for_children
+        for slots in self._slots_of(lane):
+            slots.used -= 1
         del self._tasks[lease.key]
         self._to_cancel.discard(lease.key)
         self._keeping.forget_progress(lease)
@@ -173,10 +175,16 @@ class Worker:
             self._completions.held.discard(lease.key)
         self._woken.set()
 
-    async def _run(self, lease: Lease) -> None:
+    async def _run(self, lease: Lease, lane: Lane) -> None:
+        on_progress = partial(self._keeping.on_progress, lease)
         try:
-            on_progress = partial(self._keeping.on_progress, lease)
-            finished = await attempt.run(lease, self._children, self._keeping.checkpoint, on_progress)
+            async with AsyncExitStack() as held:
+                for slots in self._slots_of(lane):
+                    await held.enter_async_context(slots.one())
+                finished = await attempt.run(lease, self._children, self._keeping.checkpoint, on_progress)
+        except WaitedTooLongError:
+            self._completions.held.discard(lease.key)  # so that it is given back
+            return
         except asyncio.CancelledError:
             if lease.key not in self._to_cancel:
                 raise

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pkgutil import resolve_name
 from typing import Any
 from uuid import UUID
@@ -64,6 +65,7 @@ class ChildAttempt:
         raise RuntimeError("only an asynchronous step outside a process of its own has a cursor")
 
 
+@cache
 def reference(handler: Job[..., Any]) -> str:
     """Where a child finds the handler, `module:name`. Raises `ConfigurationError` when it is not there."""
     where = f"{handler.function.__module__}:{handler.function.__qualname__}"

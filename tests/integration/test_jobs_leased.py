@@ -19,12 +19,14 @@ from shared.database import Database
 from shared.jobs import reading
 from shared.jobs.control import cancel
 from shared.jobs.due import make_due
+from shared.jobs.jobs import Jobs
 from shared.jobs.leased import Worker
 from shared.jobs.signatures import Signature, chain, group
 from shared.process.parts import Parts
 from shared.publishing import Submitted, UnitsOfWork
 from tests.forked import Forked, fork
 from tests.integration.databases import migrated_database
+from tests.integration.jobs_world import JobsWorld, add, tag
 from tests.integration.leased_steps import IN_THE_LOOP, JOBS, compute, counts, deaf, ends_its_worker, quick, waits
 from tests.integration.world import World, eventually, metadata
 
@@ -88,10 +90,10 @@ class Leased:
         return found
 
     @asynccontextmanager
-    async def worker(self, *, children: bool = False, **settings: Any) -> AsyncIterator[Worker]:
+    async def worker(self, *, children: bool = False, jobs: Jobs = JOBS, **settings: Any) -> AsyncIterator[Worker]:
         """A worker in this process; leaving drains it. Starting `children` costs a second."""
         parts = replace(self._parts(), units=self.units, settings=self.settings.model_copy(update=settings))
-        worker = Worker(parts, JOBS.handlers if children else IN_THE_LOOP, JOBS.batch)
+        worker = Worker(parts, jobs.handlers if children else IN_THE_LOOP, jobs.batch)
         task = asyncio.create_task(worker.run())
         try:
             yield worker
@@ -152,6 +154,22 @@ async def test_a_graph_of_leased_steps_in_the_loop_and_in_children_ends_with_its
     [row] = await leased.rows("select * from job_attempt where peak_rss_mib is not null")
     assert row.outcome == "succeeded"
     assert row.started_at <= row.ended_at
+
+
+async def test_inline_and_leased_steps_of_one_graph_alternate_over_the_broker(world: World, dsn: str) -> None:
+    jobs = JobsWorld(world, dsn, quick, compute)
+    await jobs.open()
+    leased = Leased(world, dsn)
+    leased.units = jobs.units
+    graph = chain(add.s(1, 2), compute.si(3), group(tag.s(name="a"), quick.si("b")), tag.s(name="c"))
+    async with jobs.running(), leased.worker(jobs=jobs.jobs, children=True):
+        job = await jobs.submit(graph)
+        await jobs.ended()
+    result = await jobs.result(job.job_id)
+    [name, [[first, computed], second]] = result.value
+    assert (name, first, computed["square"], second) == ("c", "a", 9, "b1")
+    effects = await jobs.rows("select key from effect order by key")
+    assert [row.key for row in effects] == ["a", "b", "c", "compute"]
 
 
 async def test_the_most_urgent_step_is_taken_first_and_no_more_than_there_are_slots(leased: Leased) -> None:
@@ -301,6 +319,21 @@ async def test_a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_tim
     [row] = await leased.rows("select state, leased_by, attempt from job_step")
     assert (row.state, row.leased_by, row.attempt) == ("ready", None, 1)
     assert await leased.worker_ids() == set()
+
+
+async def test_what_was_leased_ahead_of_a_long_step_goes_back_to_others(leased: Leased) -> None:
+    """Short steps have taught the worker to lease ahead; then comes a long one."""
+    async with leased.worker(worker_slots={"slow": 1}) as worker:
+        await leased.ended(await leased.submit(group(*(counts.si(0) for _ in range(20)))))
+        assert worker._slots["slow"].ahead > 0
+        long = await leased.submit(waits.s(), priority=1)
+        short = await leased.submit(counts.si(0))
+        await leased.told(long)
+        async with leased.worker():
+            await leased.ended(short)
+        async with leased.units.begin() as uow:
+            await cancel(uow, long.job_id)
+        await leased.ended(long)
 
 
 async def test_a_commit_whose_answer_was_lost_strands_no_step(leased: Leased) -> None:
