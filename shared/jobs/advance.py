@@ -67,8 +67,8 @@ async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> list[A
     errors = {one.step_id: json.dumps(one.error) for one in ended if one.error is not None}
     if errors:
         await store.insert_attempts(connection, _attempt_columns(ended, errors))
-    succeeded = [row.id for row in rows if row.state == "succeeded"]
-    failed = [row.id for row in rows if row.state == "failed"]
+    succeeded = [row.id for row in rows if row.state == "succeeded" and row.has_children]
+    failed = [row.id for row in rows if row.state == "failed" and row.has_children]
     skipped = await store.skip_steps(connection, failed) if failed else []
     lost = failed + [row.id for row in skipped]
     children = await store.advance_children(connection, succeeded, lost) if succeeded or lost else []

@@ -109,7 +109,8 @@ _END_STEPS = text(
      where s.id = told.id and s.attempt = told.attempt
        and case when told.worker is null then s.state = 'ready'
                 else s.state = 'running' and s.leased_by = told.worker end
-    returning s.id, s.job_id, s.state, s.output is not null as is_output
+    returning s.id, s.job_id, s.state, s.output is not null as is_output,
+              exists (select from job_edge where parent = s.id) as has_children
     """
 )
 _INSERT_ATTEMPTS = text(
