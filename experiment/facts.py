@@ -28,6 +28,8 @@ MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", 
 """The processes that take part. Without the dead-letter service: it would take the dead letters, which the check
 counts, out of their places, and has nothing to do when all goes well. Without the jobs service, which no event of
 an order reaches."""
+PLAYED = frozenset(row.name for row in PROCESSES if row.service != "jobs")
+"""The processes that run while faults are played: nobody checks yet what becomes of jobs."""
 PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",

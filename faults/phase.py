@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiment import checker
+from experiment import checker, facts
 from experiment.checker import Verdict
 from experiment.effects import CONSUMER
 from experiment.ledger import Entry
@@ -89,7 +89,8 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
         stack.callback(watching.cancel)
         entries, errors = await _load_with(fault, scene)
     for row in side.runtime.sets[side.broker].processes:
-        await scene.call(side.runtime.processes.wait_ready, row.name)
+        if row.process in facts.PLAYED:
+            await scene.call(side.runtime.processes.wait_ready, row.name)
     await side.databases.connect()
     await side.settle()
     await duplicates.look()
@@ -153,4 +154,5 @@ async def _restored(fault: Fault, scene: Scene) -> None:
 def _consumers(side: Side) -> dict[str, str]:
     urls = side.runtime.addresses.process_urls(side.broker)
     rows = side.runtime.sets[side.broker].processes
-    return {row.name: urls[row.name] for row in rows if row.process.endswith("-consumer")}
+    consumers = [row for row in rows if row.process in facts.PLAYED and row.process.endswith("-consumer")]
+    return {row.name: urls[row.name] for row in consumers}

@@ -145,10 +145,11 @@ def start_services(runtime: Runtime, brokers: Sequence[BrokerName]) -> None:
     """A set of services on each broker, named after it."""
     settings = {**facts.services_environment(), **_SERVICE_SETTINGS}
     for broker in brokers:
-        runtime.start_services(broker, instance=broker, env_overrides=settings, wait=False)
+        runtime.start_services(broker, facts.PLAYED, instance=broker, env_overrides=settings, wait=False)
     for broker in brokers:
         for row in runtime.sets[broker].processes:
-            runtime.processes.wait_ready(row.name)
+            if row.process in facts.PLAYED:
+                runtime.processes.wait_ready(row.name)
 
 
 async def _drive(
