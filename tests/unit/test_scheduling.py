@@ -34,11 +34,20 @@ def test_what_takes_longest_is_given_out_first_and_what_takes_no_time_last() -> 
     assert sorted(ids, key=rank) == ids[::-1]
 
 
+def test_what_judges_how_soon_a_system_recovers_comes_last_and_alone() -> None:
+    [quiet] = scheduling.QUIET_LAST
+    module, _, name = quiet.partition("::")
+    assert f"def {name}" in (REPOSITORY / module).read_text()
+    assert rank("tests/unit/test_a.py::a") < rank(quiet)
+    assert rank(f"{module}::test_another") < rank("tests/integration/test_a.py::a")
+    assert unit_of(quiet) != unit_of(f"{module}::test_another")
+
+
 @pytest.mark.parametrize(
     "name", [*ONE_BY_ONE, *scheduling.LONGEST_FIRST, *scheduling.SHORTEST_LAST, *scheduling.QUIET_LAST]
 )
 def test_what_the_schedule_names_exists(name: str) -> None:
-    assert (REPOSITORY / name).exists()
+    assert (REPOSITORY / name.partition("::")[0]).exists()
 
 
 @pytest.mark.parametrize("name", ONE_BY_ONE)
