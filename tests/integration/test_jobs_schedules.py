@@ -178,6 +178,13 @@ async def test_what_code_declares_no_more_is_disabled_and_comes_back_without_mak
     assert await due_times(jobs) == []
 
 
+async def test_a_service_without_schedules_disables_those_of_before_and_asks_no_more(jobs: JobsWorld) -> None:
+    await declared(jobs, daily())
+    async with asyncio.timeout(30):
+        await Schedules().run(jobs.units)
+    assert await jobs.rows("select 1 from job_schedule where declared") == []
+
+
 async def test_an_operator_s_pause_survives_a_restart_and_nothing_is_made_up_for_it(jobs: JobsWorld) -> None:
     schedules = await declared(jobs, daily())
     async with jobs.units.begin() as uow:

@@ -51,13 +51,14 @@ class Schedules:
         """Declare the schedules, then fire whatever is due, when it is due, as long as the process runs."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.run(parts.units))
-            measurements = parts.telemetry.metrics.measurements
-            tasks.create_task(Gauges(parts.settings, measurements, self.lag_of(parts.units)).run())
+            if self._by_id:
+                measurements = parts.telemetry.metrics.measurements
+                tasks.create_task(Gauges(parts.settings, measurements, self.lag_of(parts.units)).run())
 
     async def run(self, units: UnitsOfWork) -> None:
-        """The same without the gauges."""
+        """The same without the gauges. Returns where there are no schedules, once the table says so, too."""
         is_declared = False
-        while True:
+        while self._by_id or not is_declared:
             try:
                 if not is_declared:
                     await self.declare(units)
