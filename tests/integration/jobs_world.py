@@ -104,7 +104,8 @@ class JobsWorld:
         """Wait until so many jobs have ended."""
 
         async def enough() -> bool:
-            return len(await self.rows("select 1 from job where finished_at is not null")) >= count
+            [row] = await self.rows("select count(*) as ended from job where finished_at is not null")
+            return bool(row.ended >= count)
 
         await eventually(enough, f"{count} jobs end")
 
