@@ -63,6 +63,18 @@ async def deaf(ctx: JobContext) -> str:
     return "slept"
 
 
+GATE = asyncio.Event()
+
+
+@job(leased=True, queue="slow", retries=SOON)
+async def gated(ctx: JobContext) -> str:
+    """Waits at the gate in its first attempt."""
+    note(ctx, "gated")
+    if ctx.attempt == 1:
+        await GATE.wait()
+    return f"attempt {ctx.attempt}"
+
+
 @job(process=True, queue="cpu", retries=SOON)
 def compute(number: int, ctx: JobContext, how: str = "") -> dict[str, int]:
     """Tells its effect from its own process, which it may end."""
@@ -80,6 +92,8 @@ def compute(number: int, ctx: JobContext, how: str = "") -> dict[str, int]:
 @job(leased=True, queue="slow", retries=Retry(1, initial_s=0.01, max_s=0.05))
 async def ends_its_worker(ctx: JobContext) -> None:
     note(ctx, "ends its worker")
+    if "pytest" in sys.modules:
+        raise AssertionError("it ran once too often")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -101,7 +115,7 @@ async def counts(until: int, ctx: JobContext, pause_at: int = -1) -> int:
     return seen
 
 
-HANDLERS: tuple[Job[..., Any], ...] = (quick, waits, deaf, compute, ends_its_worker, counts)
+HANDLERS: tuple[Job[..., Any], ...] = (quick, waits, deaf, gated, compute, ends_its_worker, counts)
 JOBS = Jobs(Ready, *HANDLERS)
 IN_THE_LOOP = {name: handler for name, handler in JOBS.handlers.items() if handler is not compute}
 """A worker without `compute` has no child processes."""

@@ -27,7 +27,18 @@ from shared.publishing import Submitted, UnitsOfWork
 from tests.forked import Forked, fork
 from tests.integration.databases import migrated_database
 from tests.integration.jobs_world import JobsWorld, add, tag
-from tests.integration.leased_steps import IN_THE_LOOP, JOBS, compute, counts, deaf, ends_its_worker, quick, waits
+from tests.integration.leased_steps import (
+    GATE,
+    IN_THE_LOOP,
+    JOBS,
+    compute,
+    counts,
+    deaf,
+    ends_its_worker,
+    gated,
+    quick,
+    waits,
+)
 from tests.integration.world import World, eventually, metadata
 
 TABLES = "job, job_step, job_edge, job_attempt, job_unique, job_worker, inbox, outbox, effect"
@@ -259,8 +270,8 @@ async def test_a_job_that_kills_its_worker_each_time_is_parked_after_its_retries
     assert await leased.effects() == []
 
 
-async def test_a_stopped_worker_that_wakes_up_late_has_no_effect(leased: Leased) -> None:
-    """A zombie: its step was given to another while it stood still; it completes, and meets the fence."""
+async def test_a_stopped_worker_that_wakes_up_late_stops_its_steps_and_begins_anew(leased: Leased) -> None:
+    """A zombie: its step was given to another while it stood still."""
     process = await leased.worker_process()
     job = await leased.submit(deaf.s())
     await leased.told(job)
@@ -282,6 +293,28 @@ async def test_a_stopped_worker_that_wakes_up_late_has_no_effect(leased: Leased)
 async def _more_than_one(leased: Leased, gone: UUID) -> bool:
     ids = await leased.worker_ids()
     return len(ids) == 2 and gone not in ids
+
+
+async def test_a_late_completion_has_no_effect_even_of_a_worker_that_does_not_know_that_it_is_lost(
+    leased: Leased,
+) -> None:
+    GATE.clear()
+    async with leased.worker(worker_beat_interval_s=60.0, worker_beat_limit_s=180.0) as late:
+        job = await leased.submit(gated.s())
+        await eventually(lambda: leased.rows("select 1 from job_attempt"), "it runs")
+        await leased.rows("update job_worker set alive_until = now()")
+        await eventually(lambda: leased.rows("select 1 from job_step where state = 'ready'"), "it is taken away")
+        GATE.set()
+        await eventually(lambda: _holds_nothing(late), "the late completion is refused")
+        assert await leased.effects() == []
+        async with leased.worker():
+            assert (await leased.ended(job)).value == "attempt 2"
+    assert await leased.effects() == [("gated", 2)]
+    assert await leased.attempts() == [(1, "lost"), (2, "succeeded")]
+
+
+async def _holds_nothing(worker: Worker) -> bool:
+    return not worker._completions.held
 
 
 # -- cancelling, progress, checkpoints, draining

@@ -352,5 +352,5 @@ async def test_a_killed_parent_takes_the_fork_server_its_children_and_theirs_alo
     assert all(is_alive(pid) for pid in pids)
     assert len(pids) == 3
     parent.kill()
-    await parent.wait()
+    await asyncio.wait_for(parent.wait(), LONG_S / 2)  # until nobody holds its output
     await gone(*pids)
