@@ -95,7 +95,7 @@ def _statement_failed(failure: ExceptionContext) -> BaseException | None:
     here, so that an `OSError` which the caller raised by itself is told apart and passes as it is."""
     error = failure.original_exception
     if isinstance(error, asyncpg.InternalClientError):  # it has lost track of its session, which is of no more use
-        failure.is_disconnect, failure.invalidate_pool_on_disconnect = True, False
+        failure.is_disconnect = True
     elif not isinstance(error, OSError):
         return None
     return UnavailableError(_sentence(error))

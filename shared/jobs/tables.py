@@ -111,7 +111,7 @@ job_schedule = Table(
     "job_schedule",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
     Column("cron", Text),
     Column("every_s", Integer),
     Column("zone", Text, nullable=False),

@@ -90,7 +90,8 @@ def _create_schedule() -> None:
     op.create_table(
         "job_schedule",
         sa.Column("id", sa.Uuid, primary_key=True),
-        sa.Column("name", sa.Text, nullable=False, unique=True),
+        # No constraint of its own: the id is the name's, and `on conflict` minds one index only.
+        sa.Column("name", sa.Text, nullable=False),
         sa.Column("cron", sa.Text),
         sa.Column("every_s", sa.Integer),
         sa.Column("zone", sa.Text, nullable=False),

@@ -14,6 +14,7 @@ import asyncpg
 import httpx
 
 from deploy.paths import REPOSITORY
+from shared.settings import Settings
 from tests.held_ports import held_port
 from tests.integration.databases import migrated_database
 from tests.integration.world import World, eventually
@@ -27,7 +28,12 @@ USER = {"email": "ada@example.org", "name": "Ada"}
 async def user_service(world: World, dsn: str) -> AsyncIterator[str]:
     """The user service's own process, which may open `DESCRIPTORS` files; its address."""
     port = held_port()
-    values = {**world.setting_values(http_port=port, postgres_dsn=dsn, shutdown_grace_s=5.0), "roles": "api,relay"}
+    values = {
+        **world.setting_values(http_port=port, postgres_dsn=dsn, shutdown_grace_s=5.0),
+        "roles": "api,relay",
+        # Its channel is that of the services of the system tests, which may run on these servers, too.
+        "kafka_partitions": Settings.model_fields["kafka_partitions"].default,
+    }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
     environment |= {f"TANDEM_{name.upper()}": str(value) for name, value in values.items()}
     process = await asyncio.create_subprocess_exec(
@@ -45,8 +51,18 @@ async def user_service(world: World, dsn: str) -> AsyncIterator[str]:
 async def somebody_listening(world: World) -> AsyncIterator[None]:
     """A queue for the events of users: without one RabbitMQ cannot route them, and the outbox keeps them."""
     async with await aio_pika.connect(world.runtime.server_urls()["rabbit"]) as connection:
-        queue = await (await connection.channel()).declare_queue(exclusive=True)
-        await queue.bind("user.events", "#")
+
+        async def bound() -> bool:
+            queue = await (await connection.channel()).declare_queue(exclusive=True)
+            try:
+                await queue.bind("user.events", "#")
+            except (
+                aio_pika.exceptions.ChannelNotFoundEntity
+            ):  # the service is ready before its broker is connected
+                return False
+            return True
+
+        await eventually(bound, "the service has declared its exchange")
         yield
 
 

@@ -25,6 +25,7 @@ from shared.consuming.pipeline import Pipeline
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.database import Database
 from shared.envelope import Envelope
+from shared.errors import UnavailableError
 from shared.event import Event, EventData
 from shared.publishing import outbox
 from shared.publishing.uow import UnitOfWork, UnitsOfWork
@@ -277,9 +278,17 @@ class World:
 
     async def effects(self) -> list[tuple[str, int]]:
         """(key, number) of every effect, in the order of the rows."""
-        async with self.database.engine.connect() as connection:
-            rows = await connection.execute(text("select key, number from effect order by position"))
-            return [(row.key, row.number) for row in rows]
+
+        async def read() -> tuple[list[tuple[str, int]]] | None:
+            try:
+                async with self.database.transaction() as connection:
+                    rows = await connection.execute(text("select key, number from effect order by position"))
+                    return ([(row.key, row.number) for row in rows],)
+            except UnavailableError:  # a server that was killed leaves dead connections in the pool
+                return None
+
+        effects: tuple[list[tuple[str, int]]] = await eventually(read, "PostgreSQL answers")
+        return effects[0]
 
     async def numbers(self) -> list[int]:
         return [number for _, number in await self.effects()]

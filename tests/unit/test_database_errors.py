@@ -75,7 +75,7 @@ async def test_a_session_that_the_driver_lost_track_of_is_unavailable_and_used_n
         broker="kafka", kafka_bootstrap="-:1", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-"
     )
     engine = Database(settings, "tester").engine.sync_engine
-    failure = SimpleNamespace(original_exception=lost, is_disconnect=False, invalidate_pool_on_disconnect=True)
+    failure = SimpleNamespace(original_exception=lost, is_disconnect=False)
     [hook] = engine.dialect.dispatch.handle_error
     assert isinstance(hook(failure), UnavailableError)
-    assert (failure.is_disconnect, failure.invalidate_pool_on_disconnect) == (True, False)
+    assert failure.is_disconnect
