@@ -42,7 +42,7 @@ from tests.integration.leased_steps import (
 from tests.integration.world import World, eventually, metadata
 
 TABLES = "job, job_step, job_edge, job_attempt, job_unique, job_worker, inbox, outbox, effect"
-QUICKLY = {"worker_beat_interval_s": 0.2, "worker_beat_limit_s": 1.0, "worker_poll_interval_s": 5.0}
+QUICKLY = {"worker_beat_interval_s": 0.2, "worker_beat_limit_s": 3.0, "worker_poll_interval_s": 5.0}
 """A machine with two busy cores beats in time, and a lost worker is found within seconds."""
 
 
@@ -321,7 +321,7 @@ async def _holds_nothing(worker: Worker) -> bool:
 
 
 async def test_running_steps_are_cancelled_and_what_follows_never_runs(leased: Leased) -> None:
-    async with leased.worker(children=True, worker_beat_interval_s=60.0):
+    async with leased.worker(children=True, worker_beat_interval_s=60.0, worker_beat_limit_s=180.0):
         for step in (waits.s(), compute.s(1, how="sleep")):
             job = await leased.submit(chain(step, quick.si("behind")))
             await leased.told(job)
