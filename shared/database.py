@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 import asyncpg
 from sqlalchemy import ExceptionContext, event, text
@@ -46,6 +47,10 @@ LOST_PEER: Mapping[str, str] = {
 }
 """Session settings by which the server ends, within half a minute, the session of a process whose machine or
 network is gone. By default that takes two hours, in which it keeps its locks: the relay's lead among them."""
+
+SESSION_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What a session outside the pool raises when it is of no more use. The last but one: the driver has lost track of
+a session that ended in the midst of an answer."""
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -103,6 +108,24 @@ def _statement_failed(failure: ExceptionContext) -> BaseException | None:
 
 def _sentence(error: BaseException) -> str:
     return f"PostgreSQL: {str(error) or type(error).__name__}"
+
+
+@asynccontextmanager
+async def session(settings: Settings, application_name: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A session outside the pool, for what listens or holds a lock; ended at once on leaving, also when it hangs.
+
+    Raises one of `SESSION_LOST`, inside too.
+    """
+    connection = await asyncpg.connect(
+        settings.postgres_dsn,
+        timeout=settings.postgres_timeout_s,
+        command_timeout=settings.postgres_timeout_s,
+        server_settings={"application_name": application_name, "jit": "off", **LOST_PEER},
+    )
+    try:
+        yield connection
+    finally:
+        connection.terminate()
 
 
 class Database:

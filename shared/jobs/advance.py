@@ -56,6 +56,11 @@ class Announced:
     cause: Cause
 
 
+def cause_in_job(row: Row[Any]) -> Cause:
+    """What follows from a job, or from a step of it without an event: in the job's trace and conversation."""
+    return Cause(None, row.traceparent, row.correlation)
+
+
 async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> list[Announced]:
     """End these attempts, each of another step; return what is ready now.
 

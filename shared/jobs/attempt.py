@@ -16,14 +16,13 @@ import structlog
 from sqlalchemy import Executable
 
 from shared.children import Call, ChildLost, Children, Failed, Progress, describe
-from shared.errors import PermanentError
 from shared.event import EventData
 from shared.jobs import stepping
-from shared.jobs.advance import Ended
+from shared.jobs.advance import Ended, cause_in_job
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
 from shared.jobs.errors import TimeLimitError
-from shared.jobs.retries import Retry, retry_wait_s
+from shared.jobs.retries import Retry, may_pass, next_wait_s
 from shared.jobs.signatures import Job
 from shared.publishing import Cause
 
@@ -218,8 +217,8 @@ def succeeded(lease: Lease, result: str, effects: Sequence[Effect]) -> Finished:
 
 def failed(lease: Lease, error: BaseException) -> Finished:
     """It raised: tried again, or failed for good, as the handler's retries say."""
-    may_pass = isinstance(error, lease.handler.retries.on) and not isinstance(error, PermanentError)
-    return _failed(lease, stepping.document(describe(error)), may_pass=may_pass)
+    document = stepping.document(describe(error))
+    return _failed(lease, document, may_pass=may_pass(lease.handler.retries, error))
 
 
 def cancelled(lease: Lease) -> Finished:
@@ -230,7 +229,7 @@ def cancelled(lease: Lease) -> Finished:
 def lost(row: Any, retries: Retry) -> Ended:
     """Its worker is gone: cancelled where that is wanted, else tried again at once, as often as it may be,
     whatever its retries are `on`."""
-    ended = partial(Ended, step_id=row.id, attempt=row.attempt, cause=cause_of(row), worker=row.leased_by)
+    ended = partial(Ended, step_id=row.id, attempt=row.attempt, cause=cause_in_job(row), worker=row.leased_by)
     if row.cancel_requested_at is not None:
         return ended(state="cancelled")
     error = {"type": "WorkerLost", "message": "the worker was lost while the step ran", "stack": ""}
@@ -240,8 +239,7 @@ def lost(row: Any, retries: Retry) -> Ended:
 
 
 def _failed(lease: Lease, error: Mapping[str, Any], *, may_pass: bool) -> Finished:
-    retries = lease.handler.retries
-    wait_s = retry_wait_s(replace(retries, on=(Exception,)), Exception(), lease.tries, random.random)
+    wait_s = next_wait_s(lease.handler.retries, lease.tries, random.random)
     if wait_s is None or not may_pass:
         return Finished(lease, _ended(lease, "failed", error=error), "failed")
     return Finished(lease, _ended(lease, "scheduled", error=error, wait_s=wait_s), "failed")
@@ -256,8 +254,3 @@ def _ended(lease: Lease, state: Literal["succeeded", "failed", "scheduled", "can
         worker=lease.worker,
         **more,
     )
-
-
-def cause_of(row: Any) -> Cause:
-    """What follows from a step, in the trace and the conversation of its job."""
-    return Cause(None, row.traceparent, row.correlation)

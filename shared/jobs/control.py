@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.errors import BusinessError
-from shared.jobs.advance import Announced
+from shared.jobs.advance import Announced, cause_in_job
 from shared.jobs.batch import JobBatch
 from shared.jobs.leases import notify_cancel
 from shared.publishing import Cause, UnitOfWork
@@ -127,4 +127,4 @@ async def _state_of(connection: AsyncConnection, job_id: UUID) -> tuple[str, Cau
     row = (await connection.execute(_STATE, {"job_id": job_id})).first()
     if row is None:
         raise JobNotFoundError(f"job {job_id} does not exist")
-    return row.state, Cause(None, row.traceparent, row.correlation)
+    return row.state, cause_in_job(row)

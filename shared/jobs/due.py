@@ -12,9 +12,9 @@ import structlog
 
 from shared.errors import TransientError
 from shared.jobs import store
-from shared.jobs.advance import Announced
+from shared.jobs.advance import Announced, cause_in_job
 from shared.jobs.batch import JobBatch
-from shared.publishing import Cause, UnitOfWork, UnitsOfWork
+from shared.publishing import UnitOfWork, UnitsOfWork
 
 _log = structlog.get_logger(__name__)
 
@@ -42,8 +42,7 @@ async def announce_due(units: UnitsOfWork, batch_of: Callable[[UnitOfWork], JobB
         rows = await store.take_due(uow.connection, _TAKEN_MAX)
         batch = batch_of(uow)
         for row in rows:
-            cause = Cause(None, row.traceparent, row.correlation)
-            batch.announce(uow, Announced(row.job_id, row.id, row.attempt, row.handler, cause))
+            batch.announce(uow, Announced(row.job_id, row.id, row.attempt, row.handler, cause_in_job(row)))
         if len(rows) == _TAKEN_MAX:
             return 0.0
         next_s = await store.next_due_s(uow.connection)

@@ -19,14 +19,13 @@ import psutil
 import structlog
 from uuid_utils.compat import uuid7
 
-from shared.database import LOST_PEER
+from shared.database import SESSION_LOST, session
 from shared.jobs.leases import BEAT, CANCEL_CHANNEL, CANCELLED, REGISTER, STEP_CHANNEL
 from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
 _AGAIN_S = 1.0
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Body(Protocol):
@@ -71,17 +70,9 @@ class Heart:
         """Survives the loss of PostgreSQL; leases do not, after the limit."""
         while True:
             try:
-                connection = await asyncpg.connect(
-                    self._settings.postgres_dsn,
-                    timeout=self._settings.postgres_timeout_s,
-                    command_timeout=self._settings.postgres_timeout_s,
-                    server_settings={"application_name": f"{self._process_name}-heart", "jit": "off", **LOST_PEER},
-                )
-                try:
+                async with session(self._settings, f"{self._process_name}-heart") as connection:
                     await self._live(connection)
-                finally:
-                    connection.terminate()
-            except _LOST as error:
+            except SESSION_LOST as error:
                 _log.warning("worker.database_lost", error=str(error) or type(error).__name__)
             await asyncio.sleep(_AGAIN_S)
 

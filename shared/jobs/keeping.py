@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from shared.children import Progress
 from shared.jobs import attempt, leases, store
-from shared.jobs.advance import FenceLostError
+from shared.jobs.advance import FenceLostError, cause_in_job
 from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.completions import BatchOf
 from shared.jobs.effects import Effect, carry_out
@@ -58,7 +58,7 @@ class Keeping:
             args=taken.args,
             inputs=inputs(taken),
             cursor=row.cursor,
-            cause=attempt.cause_of(row),
+            cause=cause_in_job(row),
         )
 
     def on_progress(self, lease: Lease, progress: Progress) -> None:

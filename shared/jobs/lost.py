@@ -14,13 +14,14 @@ import structlog
 
 from shared.errors import TransientError
 from shared.jobs import store
+from shared.jobs.advance import cause_in_job
 from shared.jobs.batch import JobBatch
 from shared.jobs.errors import AnnouncementLostError
 from shared.jobs.inline import failed_attempt
 from shared.jobs.retries import Retry
 from shared.jobs.signatures import Job
 from shared.process import Parts
-from shared.publishing import Cause, UnitOfWork, UnitsOfWork
+from shared.publishing import UnitOfWork, UnitsOfWork
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ async def end_lost(
         for row in rows:
             handler = handlers.get(row.handler)
             error = AnnouncementLostError(f"announced over {older_than_s:g} s ago, and never run")
-            cause = Cause(None, row.traceparent, row.correlation)
+            cause = cause_in_job(row)
             batch_of(uow).end(failed_attempt(row, Retry(0) if handler is None else handler.retries, error, cause))
     if rows:
         _log.warning("jobs.announcements_lost", count=len(rows))

@@ -33,11 +33,18 @@ class Retry:
             raise ValueError(f"initial_s and max_s must be above 0, in this order, and at most {WAIT_MAX_S:g}")
 
 
-def retry_wait_s(retry: Retry, error: BaseException, attempt: int, draw: Draw) -> float | None:
-    """Seconds until the next attempt after attempt number `attempt` (1 is the first); None when it was the last.
+def may_pass(retry: Retry, error: BaseException) -> bool:
+    """Whether another attempt may go better; never what is permanent (`PermanentError`, `Reject` among them)."""
+    return isinstance(error, retry.on) and not isinstance(error, PermanentError)
 
-    What is permanent (`PermanentError`, `Reject` among them) is never tried again.
-    """
-    if isinstance(error, PermanentError) or not isinstance(error, retry.on) or attempt > retry.times:
+
+def retry_wait_s(retry: Retry, error: BaseException, attempt: int, draw: Draw) -> float | None:
+    """As `next_wait_s`; None, too, for what may not pass."""
+    return next_wait_s(retry, attempt, draw) if may_pass(retry, error) else None
+
+
+def next_wait_s(retry: Retry, attempt: int, draw: Draw) -> float | None:
+    """Seconds until the next attempt after number `attempt` (1 is the first); None when it was the last."""
+    if attempt > retry.times:
         return None
     return backoff_s(attempt - 1, retry.initial_s, retry.max_s, draw)

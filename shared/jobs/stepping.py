@@ -20,10 +20,11 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import Executable
 
 from shared.children import Report, describe
-from shared.errors import ConfigurationError, PermanentError
+from shared.errors import ConfigurationError
 from shared.event import EventData
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
+from shared.jobs.retries import may_pass
 from shared.jobs.signatures import Job
 
 TARGET = f"{__name__}:run"
@@ -97,8 +98,7 @@ def run(step: bytes, report: Report) -> bytes:
             result = asyncio.run(result)
         return pickle.dumps(Returned(handler.arguments.result_to_json(result), port.effects.take()))
     except Exception as error:  # noqa: BLE001  it is the attempt's outcome
-        may_pass = isinstance(error, handler.retries.on) and not isinstance(error, PermanentError)
-        return pickle.dumps(Raised(document(describe(error)), may_pass))
+        return pickle.dumps(Raised(document(describe(error)), may_pass(handler.retries, error)))
 
 
 def outcome_of(result: bytes) -> Returned | Raised:

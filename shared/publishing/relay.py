@@ -21,7 +21,7 @@ import structlog
 from shared import failpoints
 from shared.backoff import backoff_s, jittered_s
 from shared.broker import Message, Publisher, PublishFailure
-from shared.database import LOST_PEER
+from shared.database import SESSION_LOST, session
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 from shared.publishing.outbox import NOTIFY_CHANNEL
 from shared.settings import Settings
@@ -47,9 +47,6 @@ _DELETE = "delete from outbox where position = any($1::bigint[])"
 
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""The last but one: the driver has lost track of a session that ended in the midst of an answer."""
-
 
 class Relay:
     """Moves the outbox rows of one shard. `run` never returns by itself; cancel it to stop."""
@@ -68,18 +65,10 @@ class Relay:
         """Publish whenever this shard's lock is free; survive the loss of PostgreSQL and of the broker."""
         while True:
             try:
-                connection = await asyncpg.connect(
-                    self._settings.postgres_dsn,
-                    timeout=self._settings.postgres_timeout_s,
-                    command_timeout=self._settings.postgres_timeout_s,
-                    server_settings={"application_name": f"relay-{self._shard}", "jit": "off", **LOST_PEER},
-                )
-                try:
+                async with session(self._settings, f"relay-{self._shard}") as connection:  # its end frees the lock
                     await self._wait_for_lead(connection)
                     await self._lead(connection)
-                finally:
-                    connection.terminate()  # releases the lock at once, also when the connection hangs
-            except _LOST as error:
+            except SESSION_LOST as error:
                 _log.warning("relay.database_lost", shard=self._shard, error=str(error) or type(error).__name__)
                 await asyncio.sleep(self._settings.relay_poll_interval_s)
 
