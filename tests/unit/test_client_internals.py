@@ -114,7 +114,7 @@ def test_faststream_connects_with_the_class_that_it_is_given() -> None:
     assert broker._connection_kwargs["connection_class"] is Ours
 
 
-def test_aio_pika_lets_us_below_its_channel_and_its_connection() -> None:
+async def test_aio_pika_lets_us_below_its_channel_and_its_connection() -> None:
     assert inspect.iscoroutinefunction(RobustChannel.get_underlay_channel)
     assert "transport" in vars(Connection(URL("amqp://127.0.0.1:1/")))
     assert "connection" in inspect.signature(UnderlayConnection).parameters
