@@ -8,9 +8,10 @@ from collections import defaultdict
 
 import pytest
 
-from shared.broker.base import Broker, Message
+from shared.broker.base import Broker, Message, Subscription
 from shared.errors import UnavailableError
 from tests.conformance.harness import TYPE, Harness, assert_in_order, eventually, publish_all
+from tests.conformance.servers_seen import rabbit_keeps
 from tests.held_ports import held_port
 
 KEYS = 20
@@ -72,6 +73,8 @@ async def check_a_kill_under_load_loses_nothing_confirmed(harness: Harness) -> N
     """SIGKILL of the server while messages flow both ways; duplicates are allowed and counted."""
     broker, recorder, subscription = await harness.broker(), harness.recorder(), harness.subscription()
     await broker.subscribe(subscription, recorder)
+    if harness.system == "rabbit":
+        await eventually(lambda: _kept(harness, subscription), "the queue outlives its node", harness.deadline_s)
     confirmed: list[Message] = []
     enough, restarted = asyncio.Event(), asyncio.Event()
     load = asyncio.create_task(_publish_load(harness, broker, confirmed, enough, restarted))
@@ -83,6 +86,10 @@ async def check_a_kill_under_load_loses_nothing_confirmed(harness: Harness) -> N
     await recorder.until_got(confirmed)
     assert_in_order(recorder.bodies)
     harness.duplicates += recorder.duplicates()
+
+
+async def _kept(harness: Harness, subscription: Subscription) -> bool:
+    return rabbit_keeps(harness.runtime, subscription.queue)
 
 
 async def _publish_load(

@@ -322,3 +322,11 @@ async def delete_topics(runtime: Runtime, channel: str) -> None:
         await admin.delete_topics([name for name in await admin.list_topics() if channel in name])
     finally:
         await admin.close()
+
+
+def rabbit_keeps(runtime: Runtime, queue: str) -> bool:
+    """Whether a quorum queue would be found again if its node were killed now. RabbitMQ writes the name to disk
+    once no other has been declared for half a second or so; before that, a restarted node begins the queue anew.
+    """
+    files = runtime.site.data("rabbit").glob("mnesia/*/quorum/*/names.dets")
+    return any(queue.encode() in file.read_bytes() for file in files)
