@@ -39,7 +39,8 @@ class Service:
     """One service. `name` is its folder under services/ and its database.
 
     Its first process has `roles` (comma-separated) and `http_port`, which is the service's URL; with a
-    `consumer_port` it has a second one that only consumes. `subscriptions` are "<subscriber>.<channel>": each has
+    `consumer_port` it has one more that only consumes, with a `worker_port` one more that only runs the leased steps
+    of its jobs. `subscriptions` are "<subscriber>.<channel>": each has
     a queue, or a consumer group, and a place for its dead letters; `mail_subscriptions` are there only where
     TANDEM_SMTP_URL is set. `interface` says in Markdown what it offers over HTTP, for the README.
     """
@@ -48,6 +49,7 @@ class Service:
     roles: str
     http_port: int
     consumer_port: int | None = None
+    worker_port: int | None = None
     subscriptions: tuple[str, ...] = ()
     mail_subscriptions: tuple[str, ...] = ()
     interface: str = ""
@@ -57,9 +59,11 @@ class Service:
         """Its processes; the first has the name of the service, as far as a host name may."""
         host = self.name.replace("_", "-")
         first = ServiceProcess(host, self.name, self.roles, self.http_port)
-        if self.consumer_port is None:
-            return (first,)
-        return (first, ServiceProcess(f"{host}-consumer", self.name, "consumer", self.consumer_port))
+        more = {"consumer": self.consumer_port, "worker": self.worker_port}
+        return (
+            first,
+            *(ServiceProcess(f"{host}-{role}", self.name, role, port) for role, port in more.items() if port),
+        )
 
 
 SERVICE_TABLE: tuple[Service, ...] = (
@@ -92,6 +96,7 @@ SERVICE_TABLE: tuple[Service, ...] = (
         roles="api,relay",
         http_port=8005,
         consumer_port=8105,
+        worker_port=8205,
         subscriptions=("jobs.job",),
         interface="`POST /jobs/{kind}` · `GET /jobs` · `…/{id}` · `…/{id}/result` · `/groups/{id}/result` · "
         "`POST /jobs/{id}/cancel` · `…/retry`",

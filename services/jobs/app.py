@@ -11,6 +11,7 @@ SERVICE = Service(
     publishes=(JobStepReady,),
     subscribers=handlers.SUBSCRIBERS,
     background_tasks=(handlers.JOBS.keep_due, handlers.keep_firing),
+    workers=(handlers.JOBS.work,),
     jobs=handlers.JOBS,
     application="services.jobs.http:create_app",
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 NUMBER_MAX = 10**15
 """The largest number, either way: sums and products of such fit PostgreSQL's and everybody's JSON."""
 SECONDS_MAX = 3_600.0
+STOPPED_AFTER_S = SECONDS_MAX + 60.0
+"""A step that is still at work then is stopped."""
 ADD_SECONDS = 20.0
 MULTIPLY_SECONDS = 2.0
 EXAMPLE_MAX = 100

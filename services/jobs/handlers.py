@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
@@ -12,18 +13,24 @@ from sqlalchemy import RowMapping
 
 from services.jobs import domain
 from services.jobs.events import JobStepReady
-from shared.jobs import Jobs, Result, Signature, chain, control, group, job, reading
+from shared.jobs import JobContext, Jobs, Result, Signature, chain, control, group, job, reading
 from shared.jobs.schedules import NONE, Every, Schedule, Schedules
 from shared.process import Parts
 from shared.publishing import Submitted, UnitOfWork
 from shared.settings import Settings
 
 STEPS_SHOWN_MAX = 500
+_REPORT_INTERVAL_S = 1.0
 
 
-@job
-def add(a: int, b: int) -> int:
-    """The sum."""
+@job(leased=True, queue="io", soft_s=domain.STOPPED_AFTER_S)
+async def add(a: int, b: int, ctx: JobContext, seconds: float = 0.0) -> int:
+    """The sum, for which it is at work for so many seconds, and says how far it is."""
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    while (left_s := began_at + seconds - loop.time()) > 0:
+        ctx.report(seconds - left_s, seconds, f"adding {a} and {b}")
+        await asyncio.sleep(min(left_s, _REPORT_INTERVAL_S))
     return a + b
 
 
@@ -69,7 +76,7 @@ Seconds = Annotated[
     Field(
         ge=0,
         le=domain.SECONDS_MAX,
-        description="How long each step waits before it calculates, as if it were long.",
+        description="How long each step takes, as if it were long: a sum is at work, the others wait before it.",
     ),
 ]
 
@@ -110,16 +117,16 @@ class Kind(Generic[ArgsT]):
 
 def sum_then_products(args: TwoNumbers, seconds: float) -> Signature:
     """The sum, then each number times it."""
-    return chain(add.s(args.a, args.b).after(seconds), then=sum_and_multiply.s([args.a, args.b]).after(seconds))
+    return chain(add.s(args.a, args.b, seconds=seconds), then=sum_and_multiply.s([args.a, args.b]).after(seconds))
 
 
 def sum_beside_product(args: TwoNumbers, add_s: float, multiply_s: float) -> Signature:
     """The sum and the product, side by side."""
-    return group(add.s(args.a, args.b).after(add_s), multiply.s(args.a, args.b).after(multiply_s))
+    return group(add.s(args.a, args.b, seconds=add_s), multiply.s(args.a, args.b).after(multiply_s))
 
 
 KINDS: Mapping[str, Kind[Any]] = {
-    "add": Kind(Add, lambda args: add.s(args.a, args.b).after(args.seconds)),
+    "add": Kind(Add, lambda args: add.s(args.a, args.b, seconds=args.seconds)),
     "multiply": Kind(Multiply, lambda args: multiply.s(args.a, args.b).after(args.seconds)),
     "sum-and-multiply": Kind(SumAndMultiply, lambda args: sum_then_products(args, args.seconds)),
 }

@@ -53,6 +53,7 @@ class Announced:
     step_id: UUID
     attempt: int
     handler: str
+    leased: bool
     cause: Cause
 
 
@@ -80,7 +81,7 @@ async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> list[A
     causes = {one.step_id: one.cause for one in ended}
     # A skipped step has no cause of its own: whatever it readies follows from this batch.
     announced = [
-        Announced(row.job_id, row.id, row.attempt, row.handler, causes.get(row.parent, ended[0].cause))
+        Announced(row.job_id, row.id, row.attempt, row.handler, row.leased, causes.get(row.parent, ended[0].cause))
         for row in children
         if row.state == "ready"
     ]

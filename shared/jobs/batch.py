@@ -22,8 +22,6 @@ class JobBatch:
     """A part of a unit of work: see `UnitOfWork.part`."""
 
     ready: type[StepReady]
-    leased: frozenset[str] = frozenset()
-    """Handlers whose steps wait in PostgreSQL for a worker, which a notification wakes."""
     taken: dict[UUID, Row[Any]] = field(default_factory=dict)
     """The steps that are to run in this unit, locked, as they were read."""
     begun: set[UUID] = field(default_factory=set)
@@ -61,7 +59,7 @@ class JobBatch:
         self._submissions.append(submission)
         cause = Cause(origin.event_id, origin.traceparent, submission.correlation)
         for step_id, handler in submission.first_steps():
-            self.announce(uow, Announced(job_id, step_id, 1, handler, cause))
+            self.announce(uow, Announced(job_id, step_id, 1, handler.name, handler.leased, cause))
         return Submitted(job_id, submission.outputs, is_new=True)
 
     def end(self, ended: Ended) -> None:
@@ -69,8 +67,11 @@ class JobBatch:
         self._ended.append(ended)
 
     def announce(self, uow: UnitOfWork, step: Announced) -> None:
-        """Publish that a step is ready, or have workers woken; only edges order steps, so each has its own key."""
-        if step.handler in self.leased:
+        """Publish that a step is ready, or have workers woken; only edges order steps, so each has its own key.
+
+        Its row says which: a handler may be leased by now whose step was written down before that.
+        """
+        if step.leased:
             self._wakes_workers = True
             return
         data = self.ready(job_id=step.job_id, step_id=step.step_id, attempt=step.attempt, handler=step.handler)

@@ -69,7 +69,7 @@ _RETRY_STEPS = text(
            finished_at = null
       from locked left join parents using (id)
      where s.id = locked.id
-    returning s.id, s.job_id, s.state, s.attempt, s.handler
+    returning s.id, s.job_id, s.state, s.attempt, s.handler, s.leased
     """
 )
 _RETRY_JOB = text(
@@ -120,7 +120,8 @@ async def retry(uow: UnitOfWork, job_id: UUID, batch: JobBatch) -> None:
         raise JobStateError(f"job {job_id} is being retried already")
     for step in steps:
         if step.state == "ready":
-            batch.announce(uow, Announced(step.job_id, step.id, step.attempt, step.handler, cause))
+            ready = Announced(step.job_id, step.id, step.attempt, step.handler, step.leased, cause)
+            batch.announce(uow, ready)
 
 
 async def _state_of(connection: AsyncConnection, job_id: UUID) -> tuple[str, Cause]:

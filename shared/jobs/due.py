@@ -42,7 +42,8 @@ async def announce_due(units: UnitsOfWork, batch_of: Callable[[UnitOfWork], JobB
         rows = await store.take_due(uow.connection, _TAKEN_MAX)
         batch = batch_of(uow)
         for row in rows:
-            batch.announce(uow, Announced(row.job_id, row.id, row.attempt, row.handler, cause_in_job(row)))
+            step = Announced(row.job_id, row.id, row.attempt, row.handler, row.leased, cause_in_job(row))
+            batch.announce(uow, step)
         if len(rows) == _TAKEN_MAX:
             return 0.0
         next_s = await store.next_due_s(uow.connection)

@@ -41,7 +41,6 @@ class Jobs:
             if handler.name in self.handlers:
                 raise ValueError(f"two handlers are called {handler.name}")
             self.handlers[handler.name] = handler
-        self._leased = frozenset(name for name, handler in self.handlers.items() if handler.leased)
         self._result_ttl_s = result_ttl_s
 
     async def submit(self, uow: UnitOfWork, graph: Signature, options: Options) -> Submitted:
@@ -67,7 +66,7 @@ class Jobs:
 
     def batch(self, uow: UnitOfWork) -> JobBatch:
         """This service's part of a unit of work."""
-        return uow.part(self, lambda: JobBatch(self.ready, self._leased))
+        return uow.part(self, lambda: JobBatch(self.ready))
 
     def subscriber(self, name: str) -> Subscriber:
         """What runs the inline steps."""

@@ -161,7 +161,7 @@ _ADVANCE_CHILDREN = text(
                          then now() + make_interval(secs => s.delay_s) else s.due_at end
       from locked
      where s.id = locked.id
-    returning s.id, s.job_id, s.state, s.attempt, s.handler, locked.parent
+    returning s.id, s.job_id, s.state, s.attempt, s.handler, s.leased, locked.parent
     """
 )
 
@@ -195,7 +195,7 @@ _TAKE_DUE = text(
      where j.id = s.job_id and s.id = any(array(
       select id from job_step where state = 'scheduled' and due_at <= now()
        order by due_at limit :count_max for no key update skip locked))
-    returning s.id, s.job_id, s.state, s.attempt, s.handler, j.traceparent, j.correlation
+    returning s.id, s.job_id, s.state, s.attempt, s.handler, s.leased, j.traceparent, j.correlation
     """
 )
 _TAKE_LOST = text(

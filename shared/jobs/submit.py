@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.jobs import store
 from shared.jobs.flatten import Flat
+from shared.jobs.signatures import Job
 from shared.publishing import Options
 
 
@@ -34,11 +35,11 @@ class Submission:
         ends = [(step.output, self.ids[i]) for i, step in enumerate(self.flat.steps) if step.output is not None]
         return tuple(step_id for _, step_id in sorted(ends))
 
-    def first_steps(self) -> Iterator[tuple[UUID, str]]:
+    def first_steps(self) -> Iterator[tuple[UUID, Job[..., Any]]]:
         """Id and handler of the steps that are ready at once: they wait for no parent and for no time."""
         for index, delay_s in self._first_delays():
             if delay_s == 0:
-                yield self.ids[index], self.flat.steps[index].job.name
+                yield self.ids[index], self.flat.steps[index].job
 
     @property
     def due_in_s(self) -> float:

@@ -92,8 +92,10 @@ async def test_who_prefers_to_wait_gets_the_result_if_it_is_there_in_time(servic
     assert first.headers["preference-applied"] == "wait=20"
     again = await service.http.post("/jobs/multiply", json=body, headers=headers)
     assert (again.status_code, again.json()) == (200, first.json())
-    late = await service.http.post("/jobs/add", json={"a": 1, "b": 2}, headers={"Prefer": "wait=1"})
+    slow = {"a": 1, "b": 2, "seconds": 60}
+    late = await service.http.post("/jobs/multiply", json=slow, headers={"Prefer": "wait=1"})
     assert (late.status_code, late.headers["location"]) == (202, f"/jobs/{late.json()['id']}")
+    await service.post(f"{late.headers['location']}/cancel", 200)
 
 
 async def test_the_short_forms_give_what_their_users_know(service: JobsService) -> None:
@@ -107,7 +109,27 @@ async def test_the_short_forms_give_what_their_users_know(service: JobsService) 
     long = await service.get("/solo/add")
     assert (await service.get(f"/result/{long['task_id']}", 202))["state"] == "pending"
     [step] = (await service.get(f"/jobs/{long['task_id']}"))["steps"]
-    assert step["state"] == "scheduled"
+    assert (step["handler"], step["state"] in {"ready", "running"}) == ("add", True), "at work, not put off"
+    await service.post(f"/jobs/{long['task_id']}/cancel", 200)
+
+
+async def test_a_sum_is_at_work_and_stops_when_it_is_cancelled(service: JobsService) -> None:
+    job_id = (await service.post("/jobs/add", 202, {"a": 1, "b": 2, "seconds": 3_600}))["id"]
+
+    async def step() -> Any:
+        [found] = (await service.get(f"/jobs/{job_id}"))["steps"]
+        return found
+
+    async def runs() -> bool:
+        return bool((await step())["state"] == "running")
+
+    async def stopped() -> bool:
+        return bool((await step())["state"] == "cancelled")
+
+    await eventually(runs, "a worker has it")
+    await service.post(f"/jobs/{job_id}/cancel", 200)
+    await eventually(stopped, "it stops")
+    assert (await service.get(f"/jobs/{job_id}/result", 409))["type"] == "urn:tandem:problem:job-cancelled"
 
 
 async def test_an_id_of_nothing_is_not_found_and_a_job_that_is_not_allowed_says_so(service: JobsService) -> None:
@@ -120,18 +142,18 @@ async def test_an_id_of_nothing_is_not_found_and_a_job_that_is_not_allowed_says_
 
 
 async def test_a_cancelled_job_says_so_and_can_be_retried(service: JobsService) -> None:
-    job_id = (await service.post("/jobs/add", 202, {"a": 1, "b": 2}))["id"]
+    job_id = (await service.post("/jobs/multiply", 202, {"a": 1, "b": 2, "seconds": 60}))["id"]
     assert (await service.post(f"/jobs/{job_id}/cancel", 200))["state"] == "cancelled"
     assert (await service.get(f"/jobs/{job_id}/result", 409))["type"] == "urn:tandem:problem:job-cancelled"
-    assert (await service.get("/jobs?state=cancelled&kind=add&limit=1"))["items"][0]["id"] == job_id
+    assert (await service.get("/jobs?state=cancelled&kind=multiply&limit=1"))["items"][0]["id"] == job_id
     await service.post(f"/jobs/{job_id}/retry", 200)
-    assert (await service.result(f"/jobs/{job_id}/result"))["result"] == 3
+    assert (await service.result(f"/jobs/{job_id}/result"))["result"] == 2
     await service.post(f"/jobs/{job_id}/cancel", 409)
     await service.post(f"/jobs/{job_id}/retry", 409)
 
 
 async def test_a_failed_job_is_a_problem_and_an_old_result_is_gone(service: JobsService) -> None:
-    job_id = (await service.post("/jobs/add", 202, {"a": 1, "b": 2}))["id"]
+    job_id = (await service.post("/jobs/multiply", 202, {"a": 1, "b": 2, "seconds": 60}))["id"]
     error = '{"type": "ValueError", "message": "no luck", "stack": ""}'
     await service.execute(
         "update job set state = 'failed', error = cast(:error as json) where id = cast(:id as uuid)",

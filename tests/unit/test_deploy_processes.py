@@ -47,6 +47,12 @@ def test_every_subscriber_has_a_process_that_consumes() -> None:
     assert {subscriber for subscriber, _ in SUBSCRIPTIONS} | {"dead_letter"} == consumers
 
 
+def test_leased_steps_have_a_process_of_their_own() -> None:
+    workers = [row for row in PROCESSES if "worker" in row.roles.split(",")]
+
+    assert [(row.name, row.roles) for row in workers] == [("jobs-worker", "worker")]
+
+
 def test_the_containers_run_the_same_processes_on_the_same_ports() -> None:
     compose = yaml.safe_load((REPOSITORY / "deploy/compose/compose.yml").read_text())["services"]
 
