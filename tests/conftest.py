@@ -139,6 +139,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.U
     return scheduling.Units(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if hasattr(item.config, "workerinput") and scheduling.gives_way(item.nodeid):
+        os.setpriority(os.PRIO_PROCESS, 0, scheduling.NICENESS)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):

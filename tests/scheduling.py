@@ -49,9 +49,11 @@ LONGEST_FIRST = (
     "tests/integration/test_migrations.py",
 )
 """What would keep everybody waiting if it were started last."""
-SHORTEST_LAST = ("tests/unit", "tests/architecture")
-QUIET_LAST = ("tests/faults/test_short_form.py::test_one_fault_on_each_broker",)
-"""What judges how soon a system recovers: when all else is done the cores are its own, one of them idle."""
+NEEDS_ROOM = ("tests/faults/test_short_form.py::test_one_fault_on_each_broker",)
+"""What judges how soon a system recovers: beside it runs only what gives way."""
+GIVES_WAY_LAST = ("tests/unit", "tests/architecture")
+"""What needs no servers and takes no time: the others' processes come before its own (`nice`)."""
+NICENESS = 5
 
 
 def unit_of(nodeid: str) -> str:
@@ -65,12 +67,17 @@ def unit_of(nodeid: str) -> str:
 
 def rank(nodeid: str) -> int:
     """Sorts tests by when their unit is to be started."""
-    if nodeid.startswith(QUIET_LAST):
-        return len(LONGEST_FIRST) + 2
+    if nodeid.startswith(NEEDS_ROOM):
+        return len(LONGEST_FIRST) + 1
     for place, prefix in enumerate(LONGEST_FIRST):
         if nodeid.startswith(prefix):
             return place
-    return len(LONGEST_FIRST) + nodeid.startswith(SHORTEST_LAST)
+    return len(LONGEST_FIRST) + 2 * gives_way(nodeid)
+
+
+def gives_way(nodeid: str) -> bool:
+    """Whether a test leaves the cores to whatever else wants them; nothing else comes after it in its worker."""
+    return nodeid.startswith(GIVES_WAY_LAST)
 
 
 def workers() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 import pytest
 
@@ -25,6 +26,7 @@ MACHINE_PATH = re.compile(r"(?:^|[^A-Za-z0-9_.])/(?:work|farm|root)/[a-z]")
 BINARY = {".png", ".gz", ".hlog"}
 
 
+@cache
 def lines() -> list[tuple[str, int, str]]:
     return [
         (relative(path), number, line)
@@ -52,6 +54,7 @@ def too_long(name: str, text: str) -> dict[str, int]:
     }
 
 
+@cache
 def all_too_long() -> dict[str, int]:
     found: dict[str, int] = {}
     for path in modules(*PACKAGES, "tests"):

@@ -170,7 +170,8 @@ async def _manage(runtime: Runtime, method: str, path: str, body: Any = None) ->
     assert parts.username
     assert parts.password
     url = f"{runtime.addresses.management_url}/api/{path}"
-    async with httpx.AsyncClient(auth=(parts.username, parts.password), timeout=30) as client:
+    # Reading the authorities of this machine takes 40 ms of CPU, and this is plain HTTP.
+    async with httpx.AsyncClient(auth=(parts.username, parts.password), timeout=30, verify=False) as client:
         return (await client.request(method, url, json=body)).raise_for_status()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import scheduling
-from tests.scheduling import ONE_BY_ONE, rank, unit_of, workers
+from tests.scheduling import ONE_BY_ONE, gives_way, rank, unit_of, workers
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -34,17 +36,28 @@ def test_what_takes_longest_is_given_out_first_and_what_takes_no_time_last() -> 
     assert sorted(ids, key=rank) == ids[::-1]
 
 
-def test_what_judges_how_soon_a_system_recovers_comes_last_and_alone() -> None:
-    [quiet] = scheduling.QUIET_LAST
-    module, _, name = quiet.partition("::")
+def test_beside_what_judges_how_soon_a_system_recovers_runs_only_what_gives_way() -> None:
+    [judge] = scheduling.NEEDS_ROOM
+    module, _, name = judge.partition("::")
     assert f"def {name}" in (REPOSITORY / module).read_text()
-    assert rank("tests/unit/test_a.py::a") < rank(quiet)
-    assert rank(f"{module}::test_another") < rank("tests/integration/test_a.py::a")
-    assert unit_of(quiet) != unit_of(f"{module}::test_another")
+    for later in scheduling.GIVES_WAY_LAST:
+        assert rank(judge) < rank(f"{later}/test_a.py::a")
+        assert gives_way(f"{later}/test_a.py::a")
+    assert not gives_way(judge)
+    for earlier in (f"{module}::test_another", "tests/integration/test_a.py::a"):
+        assert rank(earlier) < rank(judge)
+    assert unit_of(judge) != unit_of(f"{module}::test_another")
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process has nobody to give way to")
+def test_what_gives_way_runs_with_less_priority_and_what_it_starts_too() -> None:
+    assert os.getpriority(os.PRIO_PROCESS, 0) >= scheduling.NICENESS
+    told = subprocess.run(["nice"], capture_output=True, text=True, check=True).stdout
+    assert int(told) >= scheduling.NICENESS
 
 
 @pytest.mark.parametrize(
-    "name", [*ONE_BY_ONE, *scheduling.LONGEST_FIRST, *scheduling.SHORTEST_LAST, *scheduling.QUIET_LAST]
+    "name", [*ONE_BY_ONE, *scheduling.LONGEST_FIRST, *scheduling.NEEDS_ROOM, *scheduling.GIVES_WAY_LAST]
 )
 def test_what_the_schedule_names_exists(name: str) -> None:
     assert (REPOSITORY / name.partition("::")[0]).exists()
