@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
@@ -21,6 +22,8 @@ from tests.architecture.source import (
 )
 
 SERVICES = sorted(path.name for path in (REPOSITORY / "services").iterdir() if (path / "app.py").is_file())
+DOMAINS = [path for path in modules("services") if "domain" in (path.stem, path.parent.name)]
+"""A service's rules: a file, or a package of files where there are many."""
 ADAPTERS = REPOSITORY / "shared" / "broker"
 FIVE_FILES = {"app.py", "domain.py", "events.py", "handlers.py", "store.py"}
 AND_PERHAPS = {"http.py", "background.py"}
@@ -32,7 +35,9 @@ def test_there_are_services_to_look_at() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_has_the_same_five_files_and_perhaps_http_and_background(service: str) -> None:
-    names = {path.name for path in (REPOSITORY / "services" / service).glob("*.py")} - {"__init__.py"}
+    folder = REPOSITORY / "services" / service
+    names = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    names |= {f"{part.parent.name}.py" for part in folder.glob("*/__init__.py")} - {"migrations.py"}
     assert names >= FIVE_FILES
     assert names <= FIVE_FILES | AND_PERHAPS
 
@@ -46,12 +51,12 @@ def test_http_is_built_in_http_py(service: str) -> None:
     assert where is None or callable(resolve_name(where))
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_the_domain_is_pure(service: str) -> None:
-    path = REPOSITORY / "services" / service / "domain.py"
+@pytest.mark.parametrize("path", DOMAINS, ids=relative)
+def test_the_domain_is_pure(path: Path) -> None:
     allowed = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "re", "typing", "uuid"}
-    foreign = {name for name in imports(path) if name.split(".")[0] not in allowed}
-    assert {name for name in foreign if not name.startswith(("shared.errors", "shared.backoff"))} == set()
+    foreign = {name for name in imports(path) if name.split(".")[0] not in allowed | {"zoneinfo"}}
+    own = f"services.{path.relative_to(REPOSITORY).parts[1]}.domain."
+    assert {name for name in foreign if not name.startswith(("shared.errors", "shared.backoff", own))} == set()
 
 
 @pytest.mark.parametrize("broker", ["rabbit", "kafka"])

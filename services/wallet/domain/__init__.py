@@ -1,0 +1,3 @@
+"""The rules of the wallet, each file one thing. Pure: no I/O, no clock, no chance of its own."""
+
+__all__: list[str] = []
