@@ -39,7 +39,7 @@ class Service:
     """One service. `name` is its folder under services/ and its database.
 
     Its first process has `roles` (comma-separated) and `http_port`, which is the service's URL; with a
-    `consumer_port` it has one more that only consumes, with a `worker_port` one more that only runs the leased steps
+    `consumer_port` it has one more that only consumes, with a `worker_port` one more that only runs leased steps
     of its jobs. `subscriptions` are "<subscriber>.<channel>": each has
     a queue, or a consumer group, and a place for its dead letters; `mail_subscriptions` are there only where
     TANDEM_SMTP_URL is set. `interface` says in Markdown what it offers over HTTP, for the README.
