@@ -53,8 +53,10 @@ def test_http_is_built_in_http_py(service: str) -> None:
 
 @pytest.mark.parametrize("path", DOMAINS, ids=relative)
 def test_the_domain_is_pure(path: Path) -> None:
-    allowed = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "re", "typing", "uuid"}
-    foreign = {name for name in imports(path) if name.split(".")[0] not in allowed | {"zoneinfo"}}
+    allowed = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "re", "typing"}
+    foreign = {
+        name for name in imports(path) if name.split(".")[0] not in allowed | {"itertools", "uuid", "zoneinfo"}
+    }
     own = f"services.{path.relative_to(REPOSITORY).parts[1]}.domain."
     assert {name for name in foreign if not name.startswith(("shared.errors", "shared.backoff", own))} == set()
 
