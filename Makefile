@@ -22,7 +22,7 @@ FOLLOW ?= 1
 NODES ?= 1
 VOLUMES ?=
 MINUTES ?= 10
-WORKLOAD ?=
+WORKLOAD ?= $(if $(filter 1,$(FULL)),compare/workloads/full.yml)
 ROUNDS ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
 ARGS ?=
@@ -56,7 +56,7 @@ trace: $(STAMP) ## the span tree of a trace, order, user or event id (ID=...)
 dead-letters: $(STAMP) ## what could not be processed, by cause, and what becomes of it
 	$(PYTHON) -m deploy dead-letters
 
-compare: $(STAMP) ## run the same services on both brokers and compare them (WORKLOAD=file, ROUNDS=5)
+compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10)
 	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') $(ARGS)
 
 faults: $(STAMP) ## break the running system in every way and check that nothing is lost or doubled

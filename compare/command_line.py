@@ -26,6 +26,7 @@ from experiment.workload import WorkloadError, load_workload
 from shared.errors import TandemError
 
 DEFAULT_WORKLOAD = Path(__file__).resolve().parent / "workloads" / "default.yml"
+_FULL_WORKLOAD = DEFAULT_WORKLOAD.with_name("full.yml")
 _DEFAULT_OUT = Path("reports/latest")
 _RUN_ROOT = REPOSITORY / ".run"
 
@@ -81,7 +82,9 @@ def _rounds(text: str) -> int:
 def _command(chosen: argparse.Namespace) -> str:
     """The command that does this run again."""
     words = ["make", "compare"]
-    if chosen.workload != DEFAULT_WORKLOAD:
+    if chosen.workload.resolve() == _FULL_WORKLOAD:
+        words.append("FULL=1")
+    elif chosen.workload != DEFAULT_WORKLOAD:
         words.append(f"WORKLOAD={chosen.workload}")
     if chosen.rounds is not None:
         words.append(f"ROUNDS={chosen.rounds}")

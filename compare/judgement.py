@@ -1,109 +1,101 @@
-"""Decides what may be concluded from a run, and says what a reader must know before believing its figures."""
+"""Decides what may be concluded from the rounds of a run: figure by figure a claim, or why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import isinf
+from typing import Any, Literal
 
 from compare.phases import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
+from compare.statistics import Claim, Estimate, compare_pairs, judge, pairs_needed
 from deploy.native import BrokerName
-from experiment import facts
 from experiment.usage import GENERATOR, OTHERS
+from experiment.workload import FigureName
 
-_COMPARED = {"effects_per_s": "higher", "relay_events_per_s": "higher", "p50_ms": "lower", "p99_ms": "lower"}
-_LATENCIES = frozenset({"p50_ms", "p99_ms"})
-_LATE_SHARE_MAX = 0.01
-_FAILED_SHARE_MAX = 0.001
-_OTHERS_SHARE_MAX = 0.1
-_DRIFT_MAX_S = 0.001
-_SAMPLES_MIN = 1_000
-PAIRS_MIN = 6
-"""Rounds, a pair each. Of two equal systems one leads in all of six by chance in 2 of 64 runs; in all of five in 2
-of 32, which is too often."""
+LATE_SHARE_MAX = 0.01
+SAMPLES_MIN = 1_000
+"""Latencies in a round, without which its 99th percentile hangs on a handful of them."""
 BUSY_CORES_MIN = 0.5
 """A broker that uses less of a core is far from its limit: what is measured then is what surrounds it."""
+_FAILED_SHARE_MAX = 0.001
+_OTHERS_SHARE_MAX = 0.1
+_LATENCIES = frozenset({"p50_ms", "p99_ms"})
 
 
-def differences(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, str]:
-    """For each figure which broker's is better in every round, or why that cannot be said.
+@dataclass(frozen=True, slots=True)
+class FigureKind:
+    """What is compared: its name for a person, its unit, and whether more of it is better."""
 
-    There is no factor in it: the ratio of two columns is one of Tandem on two brokers, and not of the brokers.
-    """
-    return {
-        name: _reason_against(name, outcome) or _difference(name, better, brokers)
-        for name, better in _COMPARED.items()
-    }
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
 
 
-def _reason_against(name: str, outcome: RunResult) -> str | None:
-    """Why nothing is said about a figure, whatever its values are."""
-    if outcome.workload.rounds < PAIRS_MIN:
-        return f"no verdict: {outcome.workload.rounds} of {PAIRS_MIN} rounds"
-    if not _calm(outcome):
-        return "no verdict: busy machine"
-    if name in _LATENCIES:
-        steady_results = [result for measured in outcome.sides.values() for result in measured.steady]
-        if any(_client_limited(result) for result in steady_results):
-            return "no verdict: late sends"
-        if any(result.load.overruns for result in steady_results):
-            return "no verdict: saturated"
-        if any(_failing(result) for result in steady_results):
-            return "no verdict: failed requests"
-    return None
+FIGURES: dict[FigureName, FigureKind] = {
+    "effects_per_s": FigureKind("effects/s, draining", "1/s", "higher"),
+    "relay_events_per_s": FigureKind("events/s, outbox to broker", "1/s", "higher"),
+    "p50_ms": FigureKind("p50 ms, request to effect", "ms", "lower"),
+    "p99_ms": FigureKind("p99 ms, request to effect", "ms", "lower"),
+}
 
 
-def _difference(name: str, better: str, brokers: Mapping[BrokerName, Any]) -> str:
+def comparison(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, dict[str, Any]]:
+    """For each figure what its pairs of rounds say, as plain data; `ratio_of` names whose ratio to whose it is."""
     (one, first), (other, second) = brokers.items()
-    pairs = list(zip(first["by_round"][name], second["by_round"][name], strict=False))
-    if len(pairs) < PAIRS_MIN or any(None in pair for pair in pairs):
-        return "no verdict: no figure"
-    cores = [row["broker_cores"][name] for row in (first, second)]
-    if all(used is None or used < BUSY_CORES_MIN for used in cores):
-        return "no verdict: client-limited"
-    ahead = sum((left > right) if better == "higher" else (left < right) for left, right in pairs)
-    behind = sum((left < right) if better == "higher" else (left > right) for left, right in pairs)
-    if len(pairs) not in (ahead, behind):
-        return f"no verdict: {max(ahead, behind)} of {len(pairs)} rounds agree"
-    return f"{one if ahead else other} {better} in all {len(pairs)} rounds"
-
-
-def notes(outcome: RunResult) -> list[str]:
-    """What a reader must know, in sentences, the gravest first."""
-    unequal = "; ".join(f"({number}) {what}" for number, what in enumerate(outcome.settings["unequal"], start=1))
-    found = [f"this compares Tandem on two brokers, which are unequal besides: {unequal}."]
-    if not _calm(outcome):
-        found.append(
-            "the machine was not calm: programs that do not belong to the run used "
-            f"{_share(outcome, OTHERS):.0%} of its CPU time while figures were taken."
-        )
-    cores = {broker: broker_cores(measured) for broker, measured in outcome.sides.items()}
-    for name, title in _TITLES.items():
-        used = {broker: of_figures[name] for broker, of_figures in cores.items()}
-        if all(value is not None and value < BUSY_CORES_MIN for value in used.values()):
-            said = ", ".join(f"{broker} {value:.2f}" for broker, value in used.items())
-            found.append(
-                f"{title} client-limited: neither broker was near its limit (cores used: {said}). The figures are "
-                "those of the clients, the services and the load."
-            )
-    for broker, measured in outcome.sides.items():
-        found += [f"{broker}: {note}" for note in _side_notes(measured)]
-    found.append(f"the load generator used {_share(outcome, GENERATOR):.0%} of the CPU time meanwhile.")
-    found.append(f"profile {facts.PROFILE}.")
-    rounds = outcome.workload.rounds
-    if rounds < PAIRS_MIN:
-        found.append(
-            f"{rounds} round(s) are a first impression and no comparison: there is no verdict from fewer than "
-            f"{PAIRS_MIN}, of which each is a pair; ROUNDS=10 is better."
-        )
+    workload = outcome.workload
+    pairs = {name: _pairs(first["by_round"][name], second["by_round"][name]) for name in FIGURES}
+    reasons = {
+        name: _reason_against(name, outcome) or _reason_of_pairs(name, outcome, pairs[name]) for name in FIGURES
+    }
+    estimates = {name: compare_pairs(each) for name, each in pairs.items() if each}
+    claims = judge(
+        {name: each for name, each in estimates.items() if not reasons[name]}, workload.primary, workload.margin
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in FIGURES.items():
+        estimate, claim = estimates.get(name), claims.get(name)
+        limiter = _limiter(row["broker_cores"][name] for row in (first, second))
+        winner = _winner(kind, estimate, one, other) if claim and claim.said == "better" else None
+        found[name] = {
+            "title": kind.title,
+            "unit": kind.unit,
+            "better": kind.better,
+            "ratio_of": f"{other}/{one}",
+            **_numbers(estimate),
+            "primary": name in workload.primary,
+            "p_holm": claim.p_holm if claim else None,
+            "limiter": limiter,
+            "verdict": claim.said if claim else "none",
+            "winner": winner,
+            "why": claim.why if claim else reasons[name],
+            "sentence": _sentence(kind, estimate, claim, reasons[name], (other, winner, limiter)),
+        }
     return found
 
 
-_TITLES = {
-    "effects_per_s": "the drain was",
-    "relay_events_per_s": "the way from the outbox to the broker was",
-    "p50_ms": "the latencies were",
-}
+def needed(outcome: RunResult) -> int:
+    """How many rounds it takes before anything can be decided about the run's primary figures."""
+    return pairs_needed(len(outcome.workload.primary))
+
+
+def calm(outcome: RunResult) -> bool:
+    return share(outcome, OTHERS) <= _OTHERS_SHARE_MAX
+
+
+def share(outcome: RunResult, group: str = GENERATOR) -> float:
+    """The part of the machine's CPU time that a group used while figures were taken."""
+    results: list[SteadyResult | BacklogResult] = []
+    for measured in outcome.sides.values():
+        results += [*measured.steady, *measured.backlogs]
+    available_s = sum(result.seconds for result in results) * float(outcome.hardware["cores"] or 1)
+    return sum(result.cpu_s.get(group, 0.0) for result in results) / available_s if available_s else 0.0
+
+
+def client_limited(result: SteadyResult) -> bool:
+    """Whether more than a hundredth of the requests were sent late."""
+    return result.load.late > LATE_SHARE_MAX * result.load.operations
 
 
 def broker_cores(measured: MeasuredSide) -> dict[str, float | None]:
@@ -124,60 +116,89 @@ def broker_cores(measured: MeasuredSide) -> dict[str, float | None]:
     }
 
 
-def _side_notes(measured: MeasuredSide) -> Iterator[str]:
-    if not measured.verdict.sound:
-        yield "events were lost, doubled, reordered or left behind: no figure is given."
-    for result in measured.steady:
-        yield from _steady_notes(result)
-    for backlog in measured.backlogs:
-        if backlog.waiting != backlog.events:
-            yield f"in {backlog.phase} {backlog.waiting} of {backlog.events} events waited when the drain began."
-    samples = sum(result.latencies.count for result in measured.steady)
-    if samples < _SAMPLES_MIN:
-        yield f"p99 rests on {samples} samples only."
+def _pairs(first: Iterable[float | None], second: Iterable[float | None]) -> list[tuple[float, float]]:
+    """The rounds as pairs; none at all where a round has no figure: who leaves out what went wrong chooses."""
+    pairs = list(zip(first, second, strict=False))
+    whole = [(left, right) for left, right in pairs if left and right and left > 0 and right > 0]
+    return whole if len(whole) == len(pairs) else []
 
 
-def _steady_notes(result: SteadyResult) -> Iterator[str]:
-    load = result.load
-    if _client_limited(result):
-        yield (
-            f"in {result.phase} the load generator or the machine was the limit, not the broker: {load.late} of "
-            f"{load.operations} requests had their turn over 50 ms late."
-        )
-    if load.overruns:
-        yield (
-            f"in {result.phase} the services did not keep up: {load.overruns} of {load.operations} requests found "
-            "as many under way as are allowed; ask for fewer orders_per_s."
-        )
-    if load.errors:
-        yield f"in {result.phase} requests were not acknowledged: {load.errors}."
-    if result.latencies.endless:
-        yield (
-            f"in {result.phase} {result.latencies.endless} of {load.operations} requests had no effect: they are "
-            "among the latencies with the time that was waited for them."
-        )
-    if result.latencies.negative:
-        yield f"in {result.phase} {result.latencies.negative} latencies are negative (the clock stepped)."
-    if abs(result.clock_drift_s) > _DRIFT_MAX_S:
-        yield f"in {result.phase} the wall clock moved by {result.clock_drift_s * 1_000:.1f} ms."
+def _reason_against(name: FigureName, outcome: RunResult) -> str | None:
+    """Why nothing is said about a figure, whatever its values are."""
+    if outcome.workload.rounds < needed(outcome):
+        return f"{outcome.workload.rounds} of {needed(outcome)} rounds"
+    if not calm(outcome):
+        return "busy machine"
+    return _reason_against_latency(name, outcome) if name in _LATENCIES else None
 
 
-def _client_limited(result: SteadyResult) -> bool:
-    return result.load.late > _LATE_SHARE_MAX * result.load.operations
+def _reason_against_latency(name: FigureName, outcome: RunResult) -> str | None:
+    results = [result for measured in outcome.sides.values() for result in measured.steady]
+    fewest = min((result.latencies.count for result in results), default=0)
+    reasons = {
+        "late sends": any(client_limited(result) for result in results),
+        "saturated": any(result.load.overruns for result in results),
+        "failed requests": any(
+            result.latencies.endless > _FAILED_SHARE_MAX * result.load.operations for result in results
+        ),
+        f"{fewest:,} of {SAMPLES_MIN:,} samples": name == "p99_ms" and fewest < SAMPLES_MIN,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _failing(result: SteadyResult) -> bool:
-    return result.latencies.endless > _FAILED_SHARE_MAX * result.load.operations
+def _reason_of_pairs(name: FigureName, outcome: RunResult, pairs: list[tuple[float, float]]) -> str | None:
+    if not pairs:
+        return "no figure"
+    if name in outcome.workload.primary and len(pairs) < needed(outcome):
+        return f"{len(pairs)} of {needed(outcome)} rounds"
+    return None
 
 
-def _calm(outcome: RunResult) -> bool:
-    return _share(outcome, OTHERS) <= _OTHERS_SHARE_MAX
+def _limiter(cores: Iterable[float | None]) -> str | None:
+    """What a figure is a figure of: the broker only where one of them was busy."""
+    used = [each for each in cores if each is not None]
+    if not used:
+        return None
+    return "broker" if max(used) >= BUSY_CORES_MIN else "clients"
 
 
-def _share(outcome: RunResult, group: str) -> float:
-    """The part of the machine's CPU time that a group used while figures were taken."""
-    results: list[SteadyResult | BacklogResult] = []
-    for measured in outcome.sides.values():
-        results += [*measured.steady, *measured.backlogs]
-    available_s = sum(result.seconds for result in results) * float(outcome.hardware["cores"] or 1)
-    return sum(result.cpu_s.get(group, 0.0) for result in results) / available_s if available_s else 0.0
+def _winner(kind: FigureKind, estimate: Estimate | None, one: BrokerName, other: BrokerName) -> BrokerName | None:
+    if estimate is None:
+        return None
+    return other if (estimate.ratio > 1) == (kind.better == "higher") else one
+
+
+def _numbers(estimate: Estimate | None) -> dict[str, Any]:
+    if estimate is None:
+        return {"pairs": 0, "ratio": None, "interval": None, "confidence": None, "p": None}
+    return {
+        "pairs": estimate.pairs,
+        "ratio": round(estimate.ratio, 4),
+        "interval": None if isinf(estimate.high) else [round(estimate.low, 4), round(estimate.high, 4)],
+        "confidence": None if isinf(estimate.high) else round(estimate.confidence, 4),
+        "p": round(estimate.p, 5),
+    }
+
+
+def _sentence(
+    kind: FigureKind,
+    estimate: Estimate | None,
+    claim: Claim | None,
+    reason: str | None,
+    who: tuple[BrokerName, BrokerName | None, str | None],
+) -> str:
+    other, winner, limiter = who
+    if claim is None or estimate is None:
+        return f"no verdict: {reason}"
+    if claim.said == "not named":
+        return "no verdict: not named beforehand"
+    if claim.said != "better":
+        return f"{claim.said}: {other} {_percent(estimate.low)} to {_percent(estimate.high)}"
+    seen = estimate if winner == other else estimate.turned()
+    low, high = sorted([abs(seen.low - 1), abs(seen.high - 1)])
+    through = ", through these clients" if limiter != "broker" else ""
+    return f"{winner} {kind.better} by {abs(seen.ratio - 1):.0%} ({low:.0%} to {high:.0%}){through}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{ratio - 1:+.0%}"

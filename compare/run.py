@@ -62,7 +62,8 @@ def plan(workload: Workload) -> list[Phase]:
     for number in range(1, workload.rounds + 1):
         order = turns(workload.seed, number)
         phases += [Phase(STEADY, steady_s, broker, number) for broker in order]
-        phases += [Phase(BACKLOG, backlog_s, broker, number) for broker in reversed(order)]
+        if workload.has_backlog(number):
+            phases += [Phase(BACKLOG, backlog_s, broker, number) for broker in reversed(order)]
     return [*phases, *(Phase(CHECK, 2, broker) for broker in BROKERS)]
 
 

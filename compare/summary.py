@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from compare import judgement
+from compare.notes import notes
 from compare.phases import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from deploy.native import BrokerName
@@ -17,18 +18,23 @@ from experiment.figures import Latencies
 
 DISCLAIMER = (
     "The numbers belong to this machine, on which brokers, database, services and load generator share the CPUs, "
-    "and to Tandem on each broker, not to the broker by itself: no ratio of two columns is one of two brokers."
+    "and to Tandem on each broker through its client: no ratio of two columns is one of the brokers."
 )
 _EXAMPLES_MAX = 5
+FORMAT = 2
+"""Of `summary.json`. 1 had no `comparison`."""
 
 
 def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     """Everything about a run; `command` is what does it again."""
     brokers = {broker: _broker(measured) for broker, measured in outcome.sides.items()}
+    figures_compared = judgement.comparison(outcome, brokers)
     return {
+        "format": FORMAT,
         "brokers": brokers,
-        "differences": judgement.differences(outcome, brokers),
-        "notes": judgement.notes(outcome),
+        "comparison": figures_compared,
+        "differences": {name: row["sentence"] for name, row in figures_compared.items()},
+        "notes": notes(outcome),
         "workload": outcome.workload.model_dump(mode="json"),
         "settings": outcome.settings,
         "versions": outcome.versions,
@@ -39,6 +45,10 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "p50_ms, p99_ms": figures.LATENCY,
             "range": "lowest and highest of the rounds; the figure itself is the median of the rounds (rates) or "
             "the percentile of all rounds' samples together (latencies)",
+            "comparison": "rounds are pairs; the ratio is the median of the pairs' ratios; p is that of the exact "
+            "two-sided sign-flip test, p_holm the same after Holm's adjustment over the primary figures; the "
+            "interval holds the ratios that the test does not refuse; better: p_holm of 5 % at most and a median "
+            "beyond the margin; equivalent: the whole interval within the margin",
             "backlog": "written through the order service's own domain, tables and outbox, not over HTTP, in one "
             "transaction while the consumer is stopped; relayed to the broker before the consumer is started",
             "lost": "acknowledged to the client, no effect, and nowhere on the way",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=5_000)]
 Lines = Annotated[int, Field(ge=1, le=100)]
+FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
+"""What a comparison may decide."""
 
 
 class WorkloadError(Exception):
@@ -62,10 +64,12 @@ class Steady(_Part):
 class Backlog(_Part):
     """Events that wait in the broker while the consumer is down, and are then drained.
 
-    `closed_share` of the orders are paid as well: two events of one key.
+    `closed_share` of the orders are paid as well: two events of one key. Only the last `rounds` rounds have a
+    backlog; None: all have one.
     """
 
     events: Annotated[int, Field(ge=100, le=1_000_000)]
+    rounds: Annotated[int, Field(ge=1, le=100)] | None = None
     closed_share: Share = 0.5
     lines_per_order: Lines = 3
 
@@ -73,17 +77,31 @@ class Backlog(_Part):
 class Workload(_Part):
     """A whole workload file.
 
+    `primary` are the figures about which the run decides, named before it, at most four: each more makes all of
+    them harder to prove. A difference within `margin` (0.1: 10 %) does not matter.
     `settle_timeout_s` is how long an acknowledged event may take before it counts as not arrived.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     seed: int
-    rounds: Annotated[int, Field(ge=1, le=100)] = 2
+    rounds: Annotated[int, Field(ge=1, le=100)] = 6
+    primary: Annotated[tuple[FigureName, ...], Field(min_length=1, max_length=4)] = ("p50_ms",)
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.1
     users: Annotated[int, Field(ge=1, le=10_000)]
     warm_up: WarmUp = WarmUp()
     steady: Steady
     backlog: Backlog
     settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        if len(set(self.primary)) != len(self.primary):
+            raise ValueError("primary names a figure twice")
+        return self
+
+    def has_backlog(self, round_number: int) -> bool:
+        """Whether a round, counted from 1, has a backlog: the last ones, so that none precedes a steady load."""
+        return self.backlog.rounds is None or round_number > self.rounds - self.backlog.rounds
 
 
 def load_workload(path: Path, rounds: int | None = None) -> Workload:

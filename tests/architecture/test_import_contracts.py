@@ -54,6 +54,7 @@ PLANTED = [
     ("service-http", "shared.process.planted", "services.user.http"),
     ("experiment", "experiment.planted", "services.notification.store"),
     ("experiment", "compare.planted", "services.order.domain"),
+    ("comparison", "compare.statistics.planted", "compare.judgement"),
     ("rabbit-client", "services.order.handlers", "aio_pika"),
     ("rabbit-client", "shared.consuming.planted", "aiormq"),
     ("rabbit-client", "shared.broker.kafka.planted", "pamqp"),

@@ -9,6 +9,7 @@ import yaml
 
 from compare.command_line import DEFAULT_WORKLOAD, main
 from compare.run import BACKLOG, STEADY, plan
+from compare.statistics import pairs_needed
 from deploy.topology import BROKERS
 from experiment.schedule import plan_steady, turns
 from experiment.workload import Workload, WorkloadError, load_workload
@@ -37,6 +38,9 @@ def test_every_workload_of_the_repository_can_be_loaded(file: Path) -> None:
         ("backlog.events", -1),
         ("users", 0),
         ("rounds", 0),
+        ("primary", []),
+        ("primary.0", "p42_ms"),
+        ("margin", 0),
         ("name", ""),
     ],
 )
@@ -46,7 +50,11 @@ def test_a_bad_field_is_named(tmp_path: Path, field: str, value: object) -> None
     place = document
     for part in parts:
         place = place[part]
-    place[last] = value
+    if last == "0":
+        place.clear()
+        place.append(value)
+    else:
+        place[last] = value
     with pytest.raises(WorkloadError, match=f"workload.yml: {field}: "):
         load_workload(write(tmp_path, document))
 
@@ -54,6 +62,31 @@ def test_a_bad_field_is_named(tmp_path: Path, field: str, value: object) -> None
 def test_a_missing_field_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="steady: Field required"):
         load_workload(write(tmp_path, {name: value for name, value in DOCUMENT.items() if name != "steady"}))
+
+
+def test_a_figure_is_named_once(tmp_path: Path) -> None:
+    document = {**DOCUMENT, "primary": ["p50_ms", "p50_ms"]}
+    with pytest.raises(WorkloadError, match="primary names a figure twice"):
+        load_workload(write(tmp_path, document))
+
+
+@pytest.mark.parametrize("file", sorted(DEFAULT_WORKLOAD.parent.glob("*.yml")), ids=lambda path: path.stem)
+def test_the_rounds_of_our_own_workloads_are_enough_to_decide(file: Path) -> None:
+    workload = load_workload(file)
+    assert workload.rounds >= pairs_needed(len(workload.primary))
+
+
+def test_only_the_last_rounds_have_a_backlog_where_not_all_have_one(workload: Workload) -> None:
+    assert workload.backlog.rounds == 1
+    numbers = range(1, workload.rounds + 1)
+    assert [number for number in numbers if workload.has_backlog(number)] == [workload.rounds]
+    whole = workload.model_copy(update={"backlog": workload.backlog.model_copy(update={"rounds": None})})
+    assert all(whole.has_backlog(number) for number in numbers)
+
+
+def test_the_quick_comparison_is_planned_for_less_than_four_minutes(workload: Workload) -> None:
+    """Estimates of a machine of two cores; warm, so that nothing is installed."""
+    assert sum(phase.estimate_s for phase in plan(workload)) < 240
 
 
 def test_an_order_cannot_be_both_paid_and_cancelled(tmp_path: Path) -> None:
@@ -136,4 +169,4 @@ def test_in_a_round_phases_alternate_and_every_broker_has_each(workload: Workloa
         steady = [phase.broker for phase in phases if phase.round_number == number and phase.kind == STEADY]
         backlog = [phase.broker for phase in phases if phase.round_number == number and phase.kind == BACKLOG]
         assert set(steady) == set(BROKERS)
-        assert backlog == steady[::-1]
+        assert backlog == (steady[::-1] if workload.has_backlog(number) else [])

@@ -1,0 +1,89 @@
+"""Says what a reader must know before believing a run's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compare import judgement
+from compare.phases import MeasuredSide, SteadyResult
+from compare.run import RunResult
+from experiment import facts
+from experiment.usage import GENERATOR, OTHERS
+
+_DRIFT_MAX_S = 0.001
+_TITLES = {
+    "effects_per_s": "the drain was",
+    "relay_events_per_s": "the way from the outbox to the broker was",
+    "p50_ms": "the latencies were",
+}
+
+
+def notes(outcome: RunResult) -> list[str]:
+    """What a reader must know, in sentences, the gravest first."""
+    unequal = "; ".join(f"({number}) {what}" for number, what in enumerate(outcome.settings["unequal"], start=1))
+    found = [f"this compares Tandem on two brokers, which are unequal besides: {unequal}."]
+    if not judgement.calm(outcome):
+        found.append(
+            "the machine was not calm: programs that do not belong to the run used "
+            f"{judgement.share(outcome, OTHERS):.0%} of its CPU time while figures were taken."
+        )
+    found += _client_limited(outcome)
+    for broker, measured in outcome.sides.items():
+        found += [f"{broker}: {note}" for note in _side_notes(measured)]
+    found.append(f"the load generator used {judgement.share(outcome, GENERATOR):.0%} of the CPU time meanwhile.")
+    found.append(f"profile {facts.PROFILE}.")
+    rounds, needed = outcome.workload.rounds, judgement.needed(outcome)
+    if rounds < needed:
+        found.append(
+            f"{rounds} round(s) are a first impression and no comparison: about "
+            f"{len(outcome.workload.primary)} figure(s) nothing can be decided with fewer than {needed} rounds, "
+            "each of which is a pair."
+        )
+    return found
+
+
+def _client_limited(outcome: RunResult) -> Iterator[str]:
+    cores = {broker: judgement.broker_cores(measured) for broker, measured in outcome.sides.items()}
+    for name, title in _TITLES.items():
+        used = {broker: of_figures[name] for broker, of_figures in cores.items()}
+        if all(value is not None and value < judgement.BUSY_CORES_MIN for value in used.values()):
+            said = ", ".join(f"{broker} {value:.2f}" for broker, value in used.items())
+            yield (
+                f"{title} client-limited: neither broker was near its limit (cores used: {said}). The figures are "
+                "those of the clients, the services and the load."
+            )
+
+
+def _side_notes(measured: MeasuredSide) -> Iterator[str]:
+    if not measured.verdict.sound:
+        yield "events were lost, doubled, reordered or left behind: no figure is given."
+    for result in measured.steady:
+        yield from _steady_notes(result)
+    for backlog in measured.backlogs:
+        if backlog.waiting != backlog.events:
+            yield f"in {backlog.phase} {backlog.waiting} of {backlog.events} events waited when the drain began."
+
+
+def _steady_notes(result: SteadyResult) -> Iterator[str]:
+    load = result.load
+    if judgement.client_limited(result):
+        yield (
+            f"in {result.phase} the load generator or the machine was the limit, not the broker: {load.late} of "
+            f"{load.operations} requests had their turn over 50 ms late."
+        )
+    if load.overruns:
+        yield (
+            f"in {result.phase} the services did not keep up: {load.overruns} of {load.operations} requests found "
+            "as many under way as are allowed; ask for fewer orders_per_s."
+        )
+    if load.errors:
+        yield f"in {result.phase} requests were not acknowledged: {load.errors}."
+    if result.latencies.endless:
+        yield (
+            f"in {result.phase} {result.latencies.endless} of {load.operations} requests had no effect: they are "
+            "among the latencies with the time that was waited for them."
+        )
+    if result.latencies.negative:
+        yield f"in {result.phase} {result.latencies.negative} latencies are negative (the clock stepped)."
+    if abs(result.clock_drift_s) > _DRIFT_MAX_S:
+        yield f"in {result.phase} the wall clock moved by {result.clock_drift_s * 1_000:.1f} ms."
