@@ -37,11 +37,25 @@ DataT = TypeVar("DataT", bound=EventData)
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """That somebody waits for the answer to a message."""
+
+    reply_to: str
+    """Where the answer goes, in the broker's own words."""
+    correlation_id: str
+    """By which the requester tells its answers apart."""
+    begin_by_s: float
+    """The moment, as `time.monotonic()` of this process, after which it must not be begun any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event(Generic[DataT]):
     """One received event: its envelope, and its data checked against the subscriber's own model."""
 
     envelope: Envelope
     data: DataT
+    asked: Asked | None = None
+    """Who waits for an answer to it, if somebody does."""
 
     @property
     def id(self) -> str:

@@ -1,5 +1,6 @@
 """The seam between services and brokers: `base` is the contract, `rabbit` and `kafka` are its adapters."""
 
+from shared.broker.asking import Reply
 from shared.broker.base import (
     BODY_BYTES_MAX,
     DEATH,
@@ -47,6 +48,7 @@ __all__ = [
     "PublishFailure",
     "Publisher",
     "QueueState",
+    "Reply",
     "Sent",
     "Settlement",
     "Subscription",

@@ -1,8 +1,8 @@
 """The seam: what a service may ask of a broker, and what an adapter owes it.
 
-Its roles are `Publisher`, `Consumer`, `DeadLetterChannel` and `Inspector`; an adapter is a `Broker`, which joins
-them. `tests/conformance` holds every obligation written here against both real brokers; what honestly differs
-between them is stated in `Capabilities`, never emulated in silence.
+Its roles are `Publisher`, `Consumer`, `DeadLetterChannel`, `ReplyChannel` and `Inspector`; an adapter is a
+`Broker`, which joins them. `tests/conformance` holds every obligation written here against both real brokers; what
+honestly differs between them is stated in `Capabilities`, never emulated in silence.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from enum import Enum
 from typing import Any, Protocol, Self
 
 from pydantic import BaseModel
+
+from shared.broker.asking import Reply
+from shared.event import Asked
 
 HOW_TO_GO_ON = (
     "go on with the settings that it was made with; docs/operating.md says under “Changing what queues and topics "
@@ -82,6 +85,8 @@ class Delivery:
     token: Any
     sent: Callable[[], Sent | None] | None = None
     """How exactly it was sent, for who puts it aside or gives it back; none: `headers` and `key` say all of it."""
+    asked: Asked | None = None
+    """Who waits for an answer to it, if somebody does."""
 
 
 class Settlement(Enum):
@@ -106,6 +111,7 @@ class Subscription:
     At most `in_flight_max` messages are unsettled at once, handed over in batches of at most `batch_max`. Of large
     ones fewer are held in memory: once they have over `in_flight_bytes_max`, no more (on Kafka, up to 15 more).
     `ordered`: deliver events of one key in publishing order even with several replicas running.
+    `answers`: what comes here are requests (`ReplyChannel`), which are dropped when their time is over.
     """
 
     channel: str
@@ -115,6 +121,7 @@ class Subscription:
     in_flight_max: int = 1_000
     in_flight_bytes_max: int = 16 * 1024 * 1024
     ordered: bool = True
+    answers: bool = False
 
     @property
     def queue(self) -> str:
@@ -266,6 +273,29 @@ class DeadLetterChannel(Protocol):
         """
 
 
+class ReplyChannel(Protocol):
+    """Request-Reply with a Return Address and a Correlation Identifier. Replies are hints: any may be lost."""
+
+    async def receive_replies(self, service: str, handler: Callable[[Reply], None]) -> None:
+        """Hand over what is answered to this process from now on; once for each process, whose `service` has a
+        reply topic on Kafka. Replies of others, and twice the same one, may be among them. Comes back by itself
+        when the broker was away; on RabbitMQ what was asked before that is answered to nobody. Raises as
+        `Broker.declare`."""
+
+    async def publish_request(self, message: Message, correlation_id: str, timeout_s: float) -> None:
+        """Publish a message that is to be answered to this process; return once it is confirmed.
+
+        It comes as a `Delivery` with `asked`, of which `begin_by_s` is at most `timeout_s` after the broker took
+        it, by the broker's clock; on RabbitMQ it is delivered within the first half of that time, or never. Raises
+        `UnavailableError` (without `receive_replies`, and when it is not confirmed, it may have arrived all the
+        same), `UnroutableError` where the broker can tell that nobody answers, a `PermanentError`.
+        """
+
+    async def publish_reply(self, asked: Asked, body: bytes) -> None:
+        """Answer to who asked. If that process has gone, or its address is none that a requester has, nobody gets
+        it and nothing is raised. Raises `UnavailableError` when the broker does not take it."""
+
+
 class Inspector(Protocol):
     """How things stand. Looking changes nothing."""
 
@@ -290,7 +320,7 @@ class Inspector(Protocol):
         """Raises `UnavailableError` when the broker does not answer within a second or two."""
 
 
-class Broker(Publisher, Consumer, DeadLetterChannel, Inspector, Protocol):
+class Broker(Publisher, Consumer, DeadLetterChannel, ReplyChannel, Inspector, Protocol):
     """All roles on one connection, as an async context manager: entering connects (bounded in time), leaving stops
     in good order. Whoever needs one role alone asks for that."""
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 
 from aiolimiter import AsyncLimiter
 
 from shared.broker import Delivery, Subscription
 from shared.consuming.batch import Batch, Status, Work
 from shared.consuming.subscriber import Subscriber
+from shared.dead_letter.headers import LETTER_ID
 from shared.envelope import Envelope
 from shared.errors import UnknownEventTypeError
+from shared.event import Asked
 from shared.settings import Settings
 
 OUTSIDE_EFFECTS_IN_FLIGHT_MAX = 100
@@ -43,6 +47,7 @@ class Intake:
             types=subscriber.types,
             batch_max=min(batch_max, in_flight_max),
             in_flight_max=in_flight_max,
+            answers=subscriber.answers,
         )
 
     async def admit(self, count: int) -> None:
@@ -67,8 +72,15 @@ class Intake:
                     continue
                 if handler is None:
                     raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")  # noqa: TRY301
-                work = Work(envelope, handler.read(envelope), handler, [delivery])
+                work = Work(envelope, handler.read(envelope, _asked(delivery)), handler, [delivery])
                 batch.works[envelope.source, envelope.id] = work
             except Exception as error:  # noqa: BLE001 - a model's own code may raise anything: this event's fault
                 batch.rejected.append((delivery, error))
         return batch
+
+
+def _asked(delivery: Delivery) -> Asked | None:
+    """Who waits for an answer. One that was put aside and is given back waits for longer than the broker says."""
+    if delivery.asked is not None and LETTER_ID in delivery.headers:
+        return replace(delivery.asked, begin_by_s=-inf)
+    return delivery.asked

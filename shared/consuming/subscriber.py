@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from shared.envelope import Envelope
 from shared.errors import SchemaViolationError, UnknownSchemaError
-from shared.event import Event, EventData
+from shared.event import Asked, Event, EventData
 from shared.publishing import UnitOfWork
 
 EventHandler = Callable[[Any, UnitOfWork], Awaitable[None]]
@@ -29,8 +29,8 @@ class Handler:
     model: type[EventData]
     handle: EventHandler
 
-    def read(self, envelope: Envelope) -> Event[Any]:
-        """Check the event's data against the model.
+    def read(self, envelope: Envelope, asked: Asked | None = None) -> Event[Any]:
+        """Check the event's data against the model; `asked` is who waits for an answer.
 
         Raises `UnknownSchemaError` for another schema version, `SchemaViolationError` for bad data. An event
         without `dataschema` is read as the version that this handler knows.
@@ -40,7 +40,7 @@ class Handler:
         if isinstance(envelope.data, bytes):
             raise SchemaViolationError(f"{envelope.type}: data: its datacontenttype is not JSON's")
         try:
-            return Event(envelope, self.model.model_validate(envelope.data))
+            return Event(envelope, self.model.model_validate(envelope.data), asked)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}"
@@ -58,7 +58,8 @@ class Subscriber:
     short retries the event waits and comes again, where any other exception makes it a dead letter.
     `outside_effects`: the handlers do something outside the database (send a mail), so each event has a
     transaction of its own; `concurrency` of them run at once, those of one key in order. `prepare` runs before the
-    handlers of a transaction, `put_aside` behind a dead letter that is confirmed.
+    handlers of a transaction, `put_aside` behind a dead letter that is confirmed. `answers`: the events are
+    requests (`shared.reply`), and the channel is for them alone.
     """
 
     channel: str
@@ -70,6 +71,7 @@ class Subscriber:
     concurrency: int = 1
     prepare: Prepare | None = None
     put_aside: PutAside | None = None
+    answers: bool = False
 
     @property
     def types(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from shared.errors import UnavailableError
 from shared.http.backpressure import OutboxGate
 from shared.outside.circuit_breaker import CircuitBreakers
 from shared.publishing import UnitsOfWork
+from shared.reply import Requests, Responder
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 
@@ -40,6 +41,8 @@ class Parts:
     units: UnitsOfWork
     claims: Claims
     broker: Broker
+    requests: Requests
+    responder: Responder
     circuit_breakers: CircuitBreakers
     outbox_gate: OutboxGate
 
@@ -67,6 +70,8 @@ def build_parts(service_name: str, settings: Settings) -> Parts:
         units=UnitsOfWork(database, service_name, telemetry.spans),
         claims=Claims(settings),
         broker=broker,
+        requests=Requests(broker, service_name, telemetry.spans),
+        responder=Responder(broker, service_name, telemetry.spans),
         circuit_breakers=CircuitBreakers(telemetry.metrics.breaker, settings.breaker_open_s),
         outbox_gate=OutboxGate(database, settings.outbox_rows_max),
     )

@@ -75,6 +75,8 @@ class UnitOfWork:
         self._cause: Envelope | None = None
         self._told_by_event: list[int] = []
         self._outbox_before_event = 0
+        self._acts: list[Callable[[], None]] = []
+        self._acts_before_event = 0
         self.can_discard_event = True
         """Nothing that the event told has been sent yet."""
 
@@ -83,6 +85,7 @@ class UnitOfWork:
         self._cause = event
         self._told_by_event.clear()
         self._outbox_before_event = len(self._outbox)
+        self._acts_before_event = len(self._acts)
         self.can_discard_event = True
         for part in self._parts.values():
             part.begin_event()
@@ -93,6 +96,7 @@ class UnitOfWork:
             self._groups[group][1].pop()
         self._told_by_event.clear()
         del self._outbox[self._outbox_before_event :]
+        del self._acts[self._acts_before_event :]
         for part in self._parts.values():
             part.discard_event()
 
@@ -129,6 +133,16 @@ class UnitOfWork:
             kind=kind, unique=unique, unique_s=unique_s, priority=priority, delay_s=delay_s, firing=firing
         )
         return await self._submitter.submit(self, graph, options)
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Have `act` called once this transaction is committed: never if it is not, and perhaps never if it is,
+        since the process may end first. It must not wait, nor raise."""
+        self._acts.append(act)
+
+    def committed(self) -> None:
+        """Do what was to be done after the commit."""
+        for act in self._acts:
+            act()
 
     def origin(self) -> Cause:
         """What is told now follows from: the event being handled, else the request being served."""
@@ -235,3 +249,4 @@ class UnitsOfWork:
             uow = UnitOfWork(connection, self._service, self._spans, self.submitter)
             yield uow
             await uow.flush()
+        uow.committed()

@@ -139,6 +139,44 @@ class Spans:
         with trace.use_span(span, end_on_exit=True):
             yield Created(event_id, _format(span.get_span_context()))
 
+    @contextmanager
+    def ask(self, channel: str, event_type: str, subject: str) -> Iterator[Created]:
+        """The CLIENT span of a request, from its making until its answer; its context is the request's."""
+        name = f"ask {destination_name(self._broker, channel)}"
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT)
+        event_id = str(uuid7())
+        if span.is_recording():
+            span.set_attributes(
+                self._asked_attributes(channel, event_id, "ask")
+                | {
+                    "tandem.event.type": event_type,
+                    "tandem.event.subject": subject,
+                }
+            )
+        with trace.use_span(span, end_on_exit=True):
+            yield Created(event_id, _format(span.get_span_context()))
+
+    def answered(self, channel: str, request_id: str, traceparent: str | None) -> None:
+        """The CONSUMER span of an answer that came, child of the span in which it was made."""
+        parent = _parse(traceparent) if is_sampled(traceparent) else None
+        if parent is None:
+            return
+        self._tracer.start_span(
+            f"receive reply {destination_name(self._broker, channel)}",
+            trace.set_span_in_context(NonRecordingSpan(parent), otel_context.Context()),
+            SpanKind.CONSUMER,
+            self._asked_attributes(channel, request_id, "receive"),
+            [Link(trace.get_current_span().get_span_context())],
+        ).end()
+
+    def _asked_attributes(self, channel: str, request_id: str, operation: str) -> dict[str, str]:
+        return {
+            **destination_attributes(self._broker, channel),
+            "messaging.operation.name": operation,
+            "messaging.operation.type": "send" if operation == "ask" else "receive",
+            "messaging.message.conversation_id": request_id,
+        }
+
     @staticmethod
     def current() -> str | None:
         """The running span's traceparent; None outside a span."""

@@ -7,10 +7,11 @@ proves nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
+from shared.broker.asking import TIMEOUT_S_MAX, Reply
 from shared.broker.base import (
     BatchHandler,
     Broker,
@@ -26,12 +27,14 @@ from shared.broker.base import (
     Trouble,
 )
 from shared.broker.connect import create_broker
+from shared.event import Asked
 from shared.settings import Settings
 from tests.conformance import checks_dead_letters as dead_letters
 from tests.conformance import checks_delivery as delivery
 from tests.conformance import checks_memory as memory
 from tests.conformance import checks_publishing as publishing
 from tests.conformance import checks_recovery as recovery
+from tests.conformance import checks_replies as replies
 from tests.conformance import checks_settlement as settlement
 from tests.conformance import checks_transactions as transactions
 from tests.conformance.harness import TYPE, Check
@@ -85,6 +88,15 @@ class Sound:
 
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
         return await self.real.dead_letters(subscription, limit)
+
+    async def receive_replies(self, service: str, handler: Callable[[Reply], None]) -> None:
+        await self.real.receive_replies(service, handler)
+
+    async def publish_request(self, message: Message, correlation_id: str, timeout_s: float) -> None:
+        await self.real.publish_request(message, correlation_id, timeout_s)
+
+    async def publish_reply(self, asked: Asked, body: bytes) -> None:
+        await self.real.publish_reply(asked, body)
 
     async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
         return await self.real.queue_states(subscriptions)
@@ -261,6 +273,13 @@ class CountsMarkers(Sound):
         return [replace(state, messages=state.messages + 1) for state in states]
 
 
+class ForgetsDeadlines(Sound):
+    """Has a request begun whenever somebody gets to it."""
+
+    async def publish_request(self, message: Message, correlation_id: str, _timeout_s: float) -> None:
+        await self.real.publish_request(message, correlation_id, TIMEOUT_S_MAX)
+
+
 class LosesDeadLetters(Sound):
     """Says that a dead letter is parked before anybody has it."""
 
@@ -334,6 +353,7 @@ BREAKS: Mapping[type[Sound], tuple[tuple[Check, str], ...]] = {
         (transactions.check_what_a_producer_took_back_is_never_delivered, "was delivered"),
     ),
     CountsMarkers: ((transactions.check_nothing_waits_behind_the_last_event_of_a_transaction, "nothing waits"),),
+    ForgetsDeadlines: ((replies.check_a_request_whose_time_is_over_is_not_begun, "begun when its time was over"),),
     LosesDeadLetters: (
         (dead_letters.check_a_dead_letter_is_kept_whole_and_looking_changes_nothing, "dead letters lost"),
     ),

@@ -10,6 +10,7 @@ import pytest
 
 from shared.broker.base import Broker, Message, Subscription
 from shared.errors import UnavailableError
+from tests.conformance.checks_replies import SOON_S, answered_again, answerer, ask, requests_on
 from tests.conformance.harness import TYPE, Harness, assert_in_order, eventually, publish_all
 from tests.conformance.servers_seen import rabbit_keeps
 from tests.held_ports import held_port
@@ -28,8 +29,8 @@ async def check_a_broker_that_is_not_there_is_unavailable(harness: Harness) -> N
 
 
 async def check_an_outage_is_reported_and_survived(harness: Harness) -> None:
-    """Stopped while a handler runs: settling fails and is counted, publishing fails in time, leaving ends in time;
-    then all recovers. One claim, because stopping a server takes longer than all other checks together."""
+    """Stopped while a handler runs: settling fails and is counted, publishing and asking fail in time, so does
+    leaving end; then all recovers. One claim: stopping a server takes longer than all other checks together."""
     broker, recorder, subscription = (
         await harness.broker(publish_timeout_s=4.0),
         harness.recorder(),
@@ -38,6 +39,9 @@ async def check_an_outage_is_reported_and_survived(harness: Harness) -> None:
     leaving = await harness.make(shutdown_grace_s=2.0, publish_timeout_s=1.0).__aenter__()
     await leaving.subscribe(harness.subscription("leaving"), harness.recorder())
     await broker.subscribe(subscription, recorder)
+    requests = requests_on(harness, broker)
+    await answerer(harness)
+    assert await ask(harness, requests, 1) == 1
     first = harness.messages(30, keys=3)
     await publish_all(broker, first)
     await recorder.until_settled(first)
@@ -54,6 +58,8 @@ async def check_an_outage_is_reported_and_survived(harness: Harness) -> None:
         failures = await broker.publish(lost)
         assert [failure.message for failure in failures] == lost, "confirmed by nobody"
         assert all(isinstance(failure.error, UnavailableError) for failure in failures)
+        with pytest.raises(UnavailableError):
+            await ask(harness, requests, 1, SOON_S)
         recorder.released.set()
         await eventually(lambda: _failed(broker), "the failed settlement is counted", harness.deadline_s)
         assert await leaving.publish(lost), "confirmed by nobody"  # leaves with something unsent
@@ -67,6 +73,7 @@ async def check_an_outage_is_reported_and_survived(harness: Harness) -> None:
     assert_in_order(recorder.bodies)
     harness.duplicates += recorder.duplicates()
     await eventually(lambda: _answers(broker), "ping answers again", harness.deadline_s)
+    await eventually(lambda: answered_again(harness, requests), "requests are answered again", harness.deadline_s)
 
 
 async def check_a_kill_under_load_loses_nothing_confirmed(harness: Harness) -> None:

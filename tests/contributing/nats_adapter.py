@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from shared.broker.asking import Reply
 from shared.broker.base import (
     BatchHandler,
     Capabilities,
@@ -25,6 +26,7 @@ from shared.broker.base import (
     Subscription,
     Trouble,
 )
+from shared.event import Asked
 from shared.settings import Settings
 
 _RETRY_PAUSE_S = 0.05
@@ -114,6 +116,15 @@ class NatsAdapter:
     async def publish_retry(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
     ) -> None:
+        raise NotImplementedError
+
+    async def receive_replies(self, service: str, handler: Callable[[Reply], None]) -> None:
+        raise NotImplementedError
+
+    async def publish_request(self, message: Message, correlation_id: str, timeout_s: float) -> None:
+        raise NotImplementedError
+
+    async def publish_reply(self, asked: Asked, body: bytes) -> None:
         raise NotImplementedError
 
     async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:

@@ -197,7 +197,8 @@ class World:
 
     @property
     def subscription(self) -> Subscription:
-        return Subscription(channel=self.channel, subscriber=SUBSCRIBER, types=frozenset({TYPE}))
+        answers = bool(self.subscriber_options.get("answers"))
+        return Subscription(channel=self.channel, subscriber=SUBSCRIBER, types=frozenset({TYPE}), answers=answers)
 
     async def broker(self, **overrides: Any) -> Broker:
         """A connected adapter with this test's channel declared; disconnected at the end of the test."""

@@ -6,12 +6,12 @@ import inspect
 
 import pytest
 
-from shared.broker.base import Broker, Consumer, DeadLetterChannel, Inspector, Publisher
+from shared.broker.base import Broker, Consumer, DeadLetterChannel, Inspector, Publisher, ReplyChannel
 from shared.broker.kafka.adapter import KafkaAdapter
 from shared.broker.rabbit.adapter import RabbitAdapter
 from tests.conformance.broken import Sound
 
-ROLES = (Publisher, Consumer, DeadLetterChannel, Inspector)
+ROLES = (Publisher, Consumer, DeadLetterChannel, ReplyChannel, Inspector)
 OWN = {"__aenter__", "__aexit__", "declare", "asyncapi"}
 
 

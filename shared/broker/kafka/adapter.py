@@ -7,9 +7,10 @@ message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from shared.broker.asking import Reply
 from shared.broker.base import (
     BatchHandler,
     Capabilities,
@@ -27,9 +28,11 @@ from shared.broker.kafka.dead_letters import KafkaDeadLetters
 from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.inspector import KafkaInspector
 from shared.broker.kafka.producer import KafkaProducer
+from shared.broker.kafka.replies import KafkaReplies
 from shared.broker.kafka.subscriptions import KafkaSubscriptions
 from shared.broker.tending import Tending
 from shared.errors import TandemError
+from shared.event import Asked
 from shared.settings import Settings
 
 
@@ -45,7 +48,7 @@ class KafkaAdapter:
         unroutable_detected=False,
         delivery_limit=False,
         delayed_retry=False,
-        request_reply=False,
+        request_reply=True,
     )
 
     def __init__(self, settings: Settings, client_name: str) -> None:
@@ -54,8 +57,11 @@ class KafkaAdapter:
         self._clients = KafkaClients(servers, client_name, settings.connect_timeout_s)
         self._producer = KafkaProducer(servers, client_name, settings.publish_timeout_s)
         self._declarations = KafkaDeclarations(self._clients, self._producer, settings)
-        self._subscriptions = KafkaSubscriptions(servers, client_name, self._clients, self._declarations, settings)
+        self._subscriptions = KafkaSubscriptions(
+            servers, client_name, self._clients, self._declarations, settings, producer=self._producer
+        )
         self._dead_letters = KafkaDeadLetters(self._clients, self._declarations, self._producer)
+        self._replies = KafkaReplies(self._clients, self._declarations, self._producer)
         self._inspector = KafkaInspector(self._clients, self._producer)
         self._tending = Tending(self._tend)
 
@@ -73,6 +79,7 @@ class KafkaAdapter:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._tending.stop()
         await self._subscriptions.stop()
+        await self._replies.stop()
         await self._disconnect()
 
     async def _disconnect(self) -> None:
@@ -80,7 +87,8 @@ class KafkaAdapter:
         await self._producer.stop(self._shutdown_grace_s)
 
     async def _tend(self) -> dict[str, Trouble]:
-        return self._subscriptions.look() | await self._declarations.declare_again()
+        found = self._subscriptions.look() | self._replies.look() | await self._declarations.declare_again()
+        return found | await self._subscriptions.ask_for_the_time()
 
     @property
     def troubles(self) -> Mapping[str, Trouble]:
@@ -114,6 +122,15 @@ class KafkaAdapter:
 
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
         return await self._dead_letters.dead_letters(subscription, limit)
+
+    async def receive_replies(self, service: str, handler: Callable[[Reply], None]) -> None:
+        await self._replies.receive_replies(service, handler)
+
+    async def publish_request(self, message: Message, correlation_id: str, timeout_s: float) -> None:
+        await self._replies.publish_request(message, correlation_id, timeout_s)
+
+    async def publish_reply(self, asked: Asked, body: bytes) -> None:
+        await self._replies.publish_reply(asked, body)
 
     async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
         return await self._inspector.queue_states(subscriptions)

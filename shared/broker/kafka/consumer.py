@@ -18,8 +18,10 @@ from aiokafka.errors import IllegalStateError
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
 from shared.broker.kafka.clients import GOODBYE_S, ended
+from shared.broker.kafka.clock import KafkaClock
 from shared.broker.kafka.errors import LOST
 from shared.broker.kafka.internals import client_of, consumed_offsets, stable_ends
+from shared.broker.kafka.replies import asked
 from shared.broker.kafka.sent import sent_as
 from shared.broker.kafka.unreadable import (
     Record,
@@ -83,6 +85,8 @@ class KafkaConsumer:
         self._committed_in: int | None = None
         """Which rebalance that was."""
         self.settlement_failures = 0
+        self.clock: KafkaClock | None = None
+        """By which requests grow old, where they come."""
         self.trouble: Exception | None = None
         """What keeps it from reading, when it has failed more than once."""
 
@@ -135,7 +139,7 @@ class KafkaConsumer:
         try:
             for record in reversed(records):
                 self._in_hand[TopicPartition(record.topic, record.partition)] = record.offset
-            deliveries = [_delivery(record, self._subscription) for record in records]
+            deliveries = [_delivery(record, self._subscription, self.clock) for record in records]
             settlements = await settle_as_retry(self._handler, deliveries)
             return await self._settle(records, settlements)
         finally:
@@ -270,14 +274,16 @@ def text_headers(record: Record) -> dict[str, str]:
     return {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in record.headers}
 
 
-def _delivery(record: Record, subscription: Subscription) -> Delivery:
+def _delivery(record: Record, subscription: Subscription, clock: KafkaClock | None) -> Delivery:
+    headers = text_headers(record)
     return Delivery(
         body=record.value or b"",
-        headers=text_headers(record),
+        headers=headers,
         channel=subscription.channel,
         key=None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
         redelivered=False,
         position=f"{record.topic}/{record.partition}@{record.offset}",
         token=record,
+        asked=None if clock is None else asked(record, headers, clock),
         sent=partial(sent_as, record),
     )

@@ -10,7 +10,7 @@ from aiokafka.admin import NewTopic
 from shared.broker.base import Subscription, Trouble
 from shared.broker.kafka.clients import KafkaClients
 from shared.broker.kafka.producer import KafkaProducer
-from shared.broker.kafka.topics import create_missing, own_topics, retry_topic, topics_for
+from shared.broker.kafka.topics import create_missing, own_topics, retry_topic, topic_of_replies, topics_for
 from shared.errors import TandemError, UnavailableError
 from shared.settings import Settings
 
@@ -40,6 +40,12 @@ class KafkaDeclarations:
         """The place and the way back from it, without the channel. Raises as `declare`."""
         await self._create(own_topics(subscription, self._settings))
         self._retry_topics.add(retry_topic(subscription))
+
+    async def declare_replies(self, service: str) -> NewTopic:
+        """The topic in which a service's processes get their answers. Raises as `declare`."""
+        topic = topic_of_replies(service, self._settings)
+        await self._create([topic])
+        return topic
 
     async def _create(self, topics: Sequence[NewTopic]) -> None:
         async with self._clients.admin() as admin, self._clients.setting_up():

@@ -45,6 +45,7 @@ _RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
 _NOT_A_RECORD = (AssertionError, TypeError, ValueError)
 """What aiokafka raises, before anything is sent, for what it would never send."""
 _REASON_CHARACTERS_MAX = 500
+_LOG_APPEND_TIME = 1
 
 _PRODUCER_LOST = (
     OutOfOrderSequenceNumber,
@@ -126,17 +127,24 @@ class KafkaProducer:
         return self._failures(messages, results)
 
     async def publish_one(
-        self, topic: str, key: bytes | None, body: bytes | None, headers: Sequence[tuple[str, bytes | None]]
-    ) -> None:
-        """Publish and wait for the confirmation. Raises a `TandemError`."""
+        self,
+        topic: str,
+        key: bytes | None,
+        body: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+        partition: int | None = None,
+    ) -> int | None:
+        """Publish and wait for the confirmation; return when Kafka says that it appended it, in milliseconds since
+        1970, or None where the topic's times are not Kafka's. Raises a `TandemError`."""
         try:
             async with asyncio.timeout(self._publish_timeout_s):
-                sent = await self._send(topic, key, body, headers)
+                sent = await self._send(topic, key, body, headers, partition)
                 if isinstance(sent, Exception):
                     raise sent
-                await asyncio.shield(sent)
+                record = await asyncio.shield(sent)
         except LOST as error:
             raise self._reason(error) from error
+        return record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else None
 
     async def _send_event(self, message: Message, stopped_keys: set[str]) -> _Sent:
         if message.key in stopped_keys:
@@ -158,12 +166,19 @@ class KafkaProducer:
         return await self._send(topic, message.key.encode(), message.body, encoded)
 
     async def _send(
-        self, topic: str, key: bytes | None, body: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+        self,
+        topic: str,
+        key: bytes | None,
+        body: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+        partition: int | None = None,
     ) -> _Sent:
         """Hand over to the producer, which batches by itself."""
         try:
             producer = await self._living_producer()
-            confirmation: asyncio.Future[Any] = await producer.send(topic, body, key=key, headers=list(headers))
+            confirmation: asyncio.Future[Any] = await producer.send(
+                topic, body, key=key, partition=partition, headers=list(headers)
+            )
         except TimeoutError:
             raise
         except _NOT_A_RECORD as error:

@@ -20,9 +20,11 @@ from shared.broker.kafka.clients import (
     KafkaClients,
     ended,
 )
+from shared.broker.kafka.clock import KafkaClock
 from shared.broker.kafka.consumer import Handover, KafkaConsumer
 from shared.broker.kafka.declarations import KafkaDeclarations
-from shared.broker.kafka.topics import dead_letter_topic, subscribed_topics
+from shared.broker.kafka.producer import KafkaProducer
+from shared.broker.kafka.topics import clock_topic, dead_letter_topic, subscribed_topics
 from shared.broker.tending import Standstill
 from shared.errors import TandemError
 from shared.settings import Settings
@@ -70,8 +72,11 @@ class KafkaSubscriptions:
         clients: KafkaClients,
         declarations: KafkaDeclarations,
         settings: Settings,
+        *,
+        producer: KafkaProducer,
     ) -> None:
         self._clients = clients
+        self._producer = producer
         self._declarations = declarations
         self._settings = settings
         self._broker = KafkaBroker(
@@ -87,6 +92,7 @@ class KafkaSubscriptions:
             apply_types=False,
         )
         self._consumers: list[KafkaConsumer] = []
+        self._clocks: list[KafkaClock] = []
         self._standstill = Standstill()
 
     async def start(self) -> None:
@@ -96,7 +102,13 @@ class KafkaSubscriptions:
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         """As `Consumer.subscribe`."""
         await self._declarations.declare((), (subscription,))
-        await self._consume(subscription, subscribed_topics(subscription), subscription.subscriber, handler)
+        clock: KafkaClock | None = None
+        if subscription.answers:
+            clock = KafkaClock(self._producer, clock_topic(subscription))
+            await clock.ask()
+            self._clocks.append(clock)
+        topics = subscribed_topics(subscription)
+        await self._consume(subscription, topics, subscription.subscriber, handler, clock)
 
     async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
         """As `DeadLetterChannel.subscribe_dead_letters`."""
@@ -105,7 +117,12 @@ class KafkaSubscriptions:
         await self._consume(subscription, (topic,), dead_letter_group(group, subscription), handler)
 
     async def _consume(
-        self, subscription: Subscription, topics: Sequence[str], group: str, handler: BatchHandler
+        self,
+        subscription: Subscription,
+        topics: Sequence[str],
+        group: str,
+        handler: BatchHandler,
+        clock: KafkaClock | None = None,
     ) -> None:
         handover = Handover(handover_wait_s(self._settings))
         subscriber = self._broker.subscriber(
@@ -117,6 +134,7 @@ class KafkaSubscriptions:
             **consumer_options(self._settings),
         )
         consumer = KafkaConsumer(subscription, subscriber, handover, handler)
+        consumer.clock = clock
         self._consumers.append(consumer)
         try:
             async with self._clients.setting_up():
@@ -144,6 +162,16 @@ class KafkaSubscriptions:
             if consumer.trouble is not None:
                 troubles[consumer.queue] = Trouble(f"cannot be read: {consumer.trouble!r}")
         return self._standstill.look(waiting) | troubles
+
+    async def ask_for_the_time(self) -> dict[str, Trouble]:
+        """Where requests are answered; by its topic what could not be asked. The last answer goes on holding."""
+        troubles: dict[str, Trouble] = {}
+        for clock in self._clocks:
+            try:
+                await clock.ask()
+            except TandemError as error:
+                troubles[clock.topic] = Trouble(f"cannot be asked for the time: {error}", stops=False)
+        return troubles
 
     async def stop(self) -> None:
         """Stop pulling; let the running batches settle within the grace period."""

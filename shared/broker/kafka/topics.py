@@ -36,6 +36,9 @@ _SET_FOR_THE_TOPIC = 1
 
 _LEADER_POLL_S = 0.05
 
+_REPLIES_KEPT_S = 3_600.0
+"""Well over the longest that anybody waits for an answer."""
+
 
 def dead_letter_topic(subscription: Subscription) -> str:
     """`notification.order.dlt`."""
@@ -46,6 +49,16 @@ def retry_topic(subscription: Subscription) -> str:
     """`notification.order.retry`: what comes back to this subscriber alone; its group reads it beside the
     channel's topic."""
     return f"{subscription.queue}.retry"
+
+
+def clock_topic(subscription: Subscription) -> str:
+    """`wallet.transfer.clock`: where a subscriber that answers requests asks for the time (`clock`)."""
+    return f"{subscription.queue}.clock"
+
+
+def reply_topic(service: str) -> str:
+    """`wallet-replies`: where the processes of a service get their answers, each in a partition."""
+    return f"{service}-replies"
 
 
 def subscribed_topics(subscription: Subscription) -> tuple[str, str]:
@@ -65,18 +78,26 @@ def topics_for(
     return events + [topic for subscription in subscriptions for topic in own_topics(subscription, settings)]
 
 
+def topic_of_replies(service: str, settings: Settings) -> NewTopic:
+    """Of replies none is read that is older than who waits for it."""
+    return _topic(reply_topic(service), _REPLIES_KEPT_S, _BATCH_BYTES_MAX, settings)
+
+
 def own_topics(subscription: Subscription, settings: Settings) -> list[NewTopic]:
     """The topics that belong to one subscriber. What fits the one for dead letters fits the way back, too."""
-    return [
+    clock = _topic(clock_topic(subscription), _REPLIES_KEPT_S, _BATCH_BYTES_MAX, settings, partitions=1)
+    return ([clock] if subscription.answers else []) + [
         _topic(dead_letter_topic(subscription), settings.dead_letter_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
         _topic(retry_topic(subscription), settings.message_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
     ]
 
 
-def _topic(name: str, retention_s: float, bytes_max: int, settings: Settings) -> NewTopic:
+def _topic(
+    name: str, retention_s: float, bytes_max: int, settings: Settings, partitions: int | None = None
+) -> NewTopic:
     return NewTopic(
         name,
-        num_partitions=settings.kafka_partitions,
+        num_partitions=partitions or settings.kafka_partitions,
         replication_factor=settings.kafka_replication_factor,
         topic_configs={
             "cleanup.policy": "delete",

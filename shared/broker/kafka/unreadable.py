@@ -170,7 +170,14 @@ def _batches(data: bytes) -> Iterator[bytes]:
 def _batch_records(partition: TopicPartition, raw: bytes) -> Iterator[Record]:
     """Raises whatever damaged bytes lead to."""
     for record in tolerant_batch_records(raw):
-        yield _record(partition, record.offset, record.key, record.value, tuple(record.headers))
+        yield _record(
+            partition,
+            record.offset,
+            record.key,
+            record.value,
+            tuple(record.headers),
+            timestamp_ms=record.timestamp,
+        )
 
 
 def _stand_in(partition: TopicPartition, position: int, raw: bytes, next_offset: int, error: Exception) -> Record:
@@ -187,12 +194,14 @@ def _record(
     key: bytes | None,
     value: bytes | None,
     headers: tuple[tuple[str, bytes | None], ...],
+    *,
+    timestamp_ms: int = 0,
 ) -> Record:
     return ConsumerRecord(
         topic=partition.topic,
         partition=partition.partition,
         offset=offset,
-        timestamp=0,  # nobody here asks when a record was written
+        timestamp=timestamp_ms,
         timestamp_type=0,
         key=key,
         value=value,

@@ -7,9 +7,10 @@ pipeline nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from shared.broker.asking import Reply
 from shared.broker.base import (
     BatchHandler,
     Capabilities,
@@ -27,9 +28,11 @@ from shared.broker.rabbit.dead_letters import RabbitDeadLetters
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.inspector import RabbitInspector
 from shared.broker.rabbit.publisher import PUBLISHES_IN_FLIGHT_MAX, RabbitPublisher
+from shared.broker.rabbit.replies import RabbitReplies
 from shared.broker.rabbit.sent import PERSISTENT
 from shared.broker.rabbit.subscriptions import RabbitSubscriptions
 from shared.broker.tending import Tending
+from shared.event import Asked
 from shared.settings import Settings
 
 
@@ -58,7 +61,7 @@ class RabbitAdapter:
         unroutable_detected=True,
         delivery_limit=True,
         delayed_retry=False,
-        request_reply=False,
+        request_reply=True,
     )
 
     def __init__(self, settings: Settings, client_name: str) -> None:
@@ -67,6 +70,7 @@ class RabbitAdapter:
         self._publisher = RabbitPublisher(self._declarations, settings.publish_timeout_s)
         self._subscriptions = RabbitSubscriptions(self._connection, self._declarations, settings)
         self._dead_letters = RabbitDeadLetters(self._connection, self._declarations, settings.publish_timeout_s)
+        self._replies = RabbitReplies(self._connection, self._declarations, settings.publish_timeout_s)
         self._inspector = RabbitInspector(self._connection)
         self._tending = Tending(self._tend)
 
@@ -78,10 +82,13 @@ class RabbitAdapter:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._tending.stop()
         await self._subscriptions.stop()
+        await self._replies.stop()
         await self._connection.close()
 
     async def _tend(self) -> dict[str, Trouble]:
         troubles = await self._declarations.declare_again()
+        async with self._connection.asking():
+            await self._replies.tend()
         return await self._subscriptions.tend() | troubles
 
     @property
@@ -116,6 +123,15 @@ class RabbitAdapter:
 
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
         return await self._dead_letters.dead_letters(subscription, limit)
+
+    async def receive_replies(self, service: str, handler: Callable[[Reply], None]) -> None:
+        await self._replies.receive_replies(service, handler)
+
+    async def publish_request(self, message: Message, correlation_id: str, timeout_s: float) -> None:
+        await self._replies.publish_request(message, correlation_id, timeout_s)
+
+    async def publish_reply(self, asked: Asked, body: bytes) -> None:
+        await self._replies.publish_reply(asked, body)
 
     async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
         return await self._inspector.queue_states(subscriptions)

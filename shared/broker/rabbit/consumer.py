@@ -16,10 +16,12 @@ from typing import Any
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
+from shared.broker.asking import TIMEOUT_MS
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
 from shared.broker.rabbit.connection import say_goodbye
 from shared.broker.rabbit.errors import LOST
+from shared.broker.rabbit.replies import asked
 from shared.broker.rabbit.sent import DELIVERY_COUNTS, sent_as
 from shared.broker.rabbit.window import Held, Window
 
@@ -151,7 +153,7 @@ class RabbitConsumer:
 
     async def _work_off(self, batch: list[Held]) -> bool:
         """Hand a batch over and settle it; True when something is to be retried after a pause."""
-        deliveries = [_delivery(held.raw, self._subscription.channel, self.queue) for held in batch]
+        deliveries = [_delivery(held, self._subscription.channel, self.queue) for held in batch]
         settlements = await settle_as_retry(self._handler, deliveries)
         kept = [held for held, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
         failed = 0
@@ -211,7 +213,8 @@ def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
     return headers
 
 
-def _delivery(raw: AbstractIncomingMessage, channel: str, queue: str) -> Delivery:
+def _delivery(held: Held, channel: str, queue: str) -> Delivery:
+    raw = held.raw
     headers = text_headers(raw)
     return Delivery(
         body=raw.body,
@@ -221,5 +224,6 @@ def _delivery(raw: AbstractIncomingMessage, channel: str, queue: str) -> Deliver
         redelivered=bool(raw.redelivered),
         position=f"{queue}#{raw.delivery_tag}",
         token=raw,
+        asked=asked(raw, headers, held.arrived_s) if TIMEOUT_MS in headers else None,
         sent=partial(sent_as, raw, headers),
     )

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import aiormq
 from aio_pika import RobustConnection, RobustExchange
-from aio_pika.abc import AbstractRobustConnection
+from aio_pika.abc import AbstractChannel, AbstractRobustConnection
 from faststream.rabbit import RabbitBroker
 from pamqp import decode, encode
 
@@ -28,7 +28,12 @@ def use_connection_class(broker: RabbitBroker, connection_class: type[RobustConn
 async def channel_of(exchange: RobustExchange) -> aiormq.Channel:
     """The channel below aio-pika's. With `wait=False` its `basic_publish` leaves out a wait for the socket before
     the wait for the confirmation, which would let only one publish at a time into the channel."""
-    return cast(aiormq.Channel, await exchange.channel.get_underlay_channel())
+    return await channel_below(exchange.channel)
+
+
+async def channel_below(channel: AbstractChannel) -> aiormq.Channel:
+    """The same of a channel of aio-pika's."""
+    return cast(aiormq.Channel, await channel.get_underlay_channel())
 
 
 def frame_bytes_max(channel: aiormq.Channel) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from aio_pika import RobustExchange
 from aio_pika.exceptions import DeliveryError, PublishError
@@ -67,7 +68,7 @@ async def publish_confirmed(
     """Publish and wait for the confirmation; the caller bounds the time. What was `sent` before goes with its own
     headers and properties, and `headers` are added. Raises `UnavailableError`,
     `PermanentError` for what AMQP cannot express, or one of `LOST`."""
-    try:
+    with our_errors(routing_key, exchange.name):
         channel = await channel_of(exchange)
         if sent is not None:
             properties = properties_of(sent, headers)
@@ -76,7 +77,7 @@ async def publish_confirmed(
                 content_type=content_type(headers), delivery_mode=PERSISTENT, headers=dict(headers)
             )
         if headers:
-            _require_one_frame(properties, frame_bytes_max(channel))
+            require_one_frame(properties, frame_bytes_max(channel))
         await channel.basic_publish(
             body,
             exchange=exchange.name,
@@ -85,15 +86,22 @@ async def publish_confirmed(
             mandatory=True,
             wait=False,
         )
+
+
+@contextmanager
+def our_errors(routing_key: str, exchange: str) -> Iterator[None]:
+    """What the client raises for one message comes out as ours; one of `LOST` as it is."""
+    try:
+        yield
     except PublishError as error:
-        raise UnroutableError(f"RabbitMQ has no queue for {routing_key} on {exchange.name}") from error
+        raise UnroutableError(f"RabbitMQ has no queue for {routing_key} on {exchange}") from error
     except DeliveryError as error:
-        raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange.name}") from error
+        raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange}") from error
     except _NOT_ENCODABLE as error:
         raise PermanentError(f"RabbitMQ: {error!r}") from error
 
 
-def _require_one_frame(properties: spec.Basic.Properties, bytes_max: int) -> None:
+def require_one_frame(properties: spec.Basic.Properties, bytes_max: int) -> None:
     """Raises `PermanentError` for properties that do not fit the one frame that AMQP has for them.
 
     The server would close the connection, with everything else that is under way.

@@ -25,7 +25,7 @@ _SENT_AGAIN = (
 )  # fmt: skip
 _LEFT_OUT = ("expiration", "user_id", "cluster_id")
 """A letter must not expire, and RabbitMQ takes a user's id from that user alone."""
-_DIRECT_REPLY = "amq.rabbitmq.reply-to"
+DIRECT_REPLY = "amq.rabbitmq.reply-to"
 """RabbitMQ takes it only from who waits for the answer."""
 
 
@@ -75,6 +75,6 @@ def _headers(came: Sequence[Header], added: Mapping[str, str]) -> list[Header]:
 
 def _properties_again(sent: Sent) -> dict[str, Any]:
     again = {name: value for name, value in sent.properties.items() if name in _SENT_AGAIN}
-    if again.get("reply_to") == _DIRECT_REPLY:
+    if again.get("reply_to") == DIRECT_REPLY:
         del again["reply_to"]
     return again

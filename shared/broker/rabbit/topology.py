@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQueue
 
+from shared.broker.asking import TIMEOUT_S_MAX
 from shared.broker.base import Subscription, destination_name
 from shared.settings import Settings
 
@@ -22,7 +23,19 @@ def dead_letter_exchange(channel: str) -> RabbitExchange:
 
 
 def subscriber_queue(subscription: Subscription, settings: Settings) -> RabbitQueue:
-    """`notification.order`: what waits for the subscriber."""
+    """`notification.order`: what waits for the subscriber. Requests whose time is over are dropped: no dead-letter
+    exchange."""
+    if subscription.answers:
+        return RabbitQueue(
+            subscription.queue,
+            queue_type=QueueType.QUORUM,
+            durable=True,
+            arguments={
+                "x-message-ttl": int(TIMEOUT_S_MAX * 1_000),
+                "x-delivery-limit": BROKER_DELIVERY_LIMIT,
+                "x-single-active-consumer": subscription.ordered,
+            },
+        )
     return RabbitQueue(
         subscription.queue,
         queue_type=QueueType.QUORUM,

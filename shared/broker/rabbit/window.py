@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
+from time import monotonic
 from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
@@ -29,6 +30,7 @@ class Held:
     raw: AbstractIncomingMessage
     channel: Any
     weight: int
+    arrived_s: float = field(default_factory=monotonic)
 
     @classmethod
     def of(cls, raw: AbstractIncomingMessage) -> Held:

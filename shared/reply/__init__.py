@@ -1,0 +1,6 @@
+"""Request and reply: ask another service and wait for its answer, on either broker the same."""
+
+from shared.reply.requester import Requests
+from shared.reply.responder import Responder
+
+__all__ = ["Requests", "Responder"]
