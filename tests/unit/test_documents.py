@@ -13,7 +13,9 @@ from opentelemetry.metrics import Meter
 from docs.generate import event_picture
 from docs.generate.event_picture import ARROWS, BOXES, HEIGHT, WIDTH, Arrow
 from docs.generate.pages import PAGES, ROOT
+from shared.broker.asking import TIMEOUT_MS, TIMEOUT_S_MAX
 from shared.broker.base import BODY_BYTES_MAX, HEADERS_BYTES_MAX
+from shared.broker.kafka.replies import CORRELATION_ID, REPLY_TO
 from shared.dead_letter.headers import KEY_BYTES_MAX, OWN_HEADERS
 from shared.envelope import EVENT_BYTES_MAX, Envelope
 from shared.errors import UndecodableError
@@ -104,6 +106,11 @@ def test_the_wire_reference_says_which_attributes_are_needed() -> None:
 
 def test_the_wire_reference_has_every_header_that_is_added() -> None:
     assert sorted(first_cells("Headers that Tandem adds")) == sorted(OWN_HEADERS)
+
+
+def test_the_wire_reference_has_every_header_of_a_request() -> None:
+    assert first_cells("Requests and replies") == [TIMEOUT_MS, CORRELATION_ID, REPLY_TO]
+    assert f"at most {int(TIMEOUT_S_MAX * 1_000):,}" in (ROOT / "wire-format.md").read_text()
 
 
 def test_the_wire_reference_has_the_limits_of_the_code() -> None:
