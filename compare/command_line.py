@@ -1,5 +1,8 @@
 """Reads the arguments of `python -m compare`, runs the comparison and reports.
 
+`python -m compare report DIR` makes the pages of a report again; `python -m compare schema` prints what
+`summary.json` looks like.
+
 Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, or the run failed; 2 a bad option
 or workload; 130 interrupted.
 """
@@ -14,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from compare.report import print_report, write_report
+from compare.document import DocumentError, schema
+from compare.report import print_report, render_again, write_report
 from compare.run import run
 from compare.summary import summarise
 from deploy.errors import DeployError
@@ -35,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run one comparison and return its exit code."""
     # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
     logging.getLogger().addHandler(logging.NullHandler())
+    if arguments[:1] in (["report"], ["schema"]):
+        return _document(arguments)
     chosen = _parser().parse_args(arguments)
     out: Path = chosen.out
     try:
@@ -64,6 +70,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_rounds, help="how often each phase runs on each broker")
     parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
     return parser
+
+
+def _document(arguments: Sequence[str]) -> int:
+    """`report DIR` and `schema`."""
+    parser = _Parser(prog="python -m compare")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    report = kinds.add_parser("report", description="Make report.html and report.md again from summary.json.")
+    report.add_argument("directory", type=Path)
+    kinds.add_parser("schema", description="Print the JSON Schema of summary.json.")
+    chosen = parser.parse_args(arguments)
+    if chosen.kind == "schema":
+        print(schema(), end="")
+        return 0
+    try:
+        print(render_again(chosen.directory))
+    except DocumentError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 class _Parser(argparse.ArgumentParser):

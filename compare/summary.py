@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from compare import judgement
+from compare.document import FORMAT
 from compare.notes import notes
 from compare.phases import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
@@ -21,8 +22,6 @@ DISCLAIMER = (
     "and to Tandem on each broker through its client: no ratio of two columns is one of the brokers."
 )
 _EXAMPLES_MAX = 5
-FORMAT = 2
-"""Of `summary.json`. 1 had no `comparison`."""
 
 
 def summarise(outcome: RunResult, command: str) -> dict[str, Any]:

@@ -55,6 +55,7 @@ PLANTED = [
     ("experiment", "experiment.planted", "services.notification.store"),
     ("experiment", "compare.planted", "services.order.domain"),
     ("comparison", "compare.statistics.planted", "compare.judgement"),
+    ("report", "compare.report.svg", "compare.run"),
     ("rabbit-client", "services.order.handlers", "aio_pika"),
     ("rabbit-client", "shared.consuming.planted", "aiormq"),
     ("rabbit-client", "shared.broker.kafka.planted", "pamqp"),

@@ -1,8 +1,7 @@
-"""Writes the directory of a comparison's report and prints its table."""
+"""Prints a comparison's table, and what one must know to read it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,33 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from compare.run import RunResult
-from experiment.atomic_directory import replace_directory
 from experiment.facts import TITLES
-from experiment.figures import Latencies, write_histogram_log
-from experiment.ledger import write_ledger
 
 _PIPE_WIDTH = 118
-
-
-def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None:
-    """Replace the directory `out` by this report: it is there whole, or as it was before."""
-    with replace_directory(out) as fresh:
-        (fresh / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-        write_ledger(
-            fresh / "ledger.jsonl.gz",
-            {broker: measured.side.entries for broker, measured in outcome.sides.items()},
-            {broker: measured.side.committed_s() for broker, measured in outcome.sides.items()},
-        )
-        write_histogram_log(fresh / "latencies.hlog", _histograms(outcome))
-
-
-def _histograms(outcome: RunResult) -> dict[str, tuple[float, float, Latencies]]:
-    return {
-        f"{broker}-{result.phase}": (result.load.started_s, result.seconds, result.latencies)
-        for broker, measured in outcome.sides.items()
-        for result in measured.steady
-    }
 
 
 def print_report(summary: dict[str, Any], out: Path, console: Console | None = None) -> None:
@@ -51,6 +26,7 @@ def print_report(summary: dict[str, Any], out: Path, console: Console | None = N
     for note in summary["notes"]:
         console.print(f"· {note}", markup=False)
     console.print(f"· {summary['disclaimer']}", markup=False)
+    console.print(f"The page: {out / 'report.html'}   For a pull request: {out / 'report.md'}", markup=False)
     console.print(f"Definitions, every setting, versions and rounds: {out / 'summary.json'}", markup=False)
     console.print(f"Every event: {out / 'ledger.jsonl.gz'}   Histograms: {out / 'latencies.hlog'}", markup=False)
     console.print(f"Again: {summary['command']}", markup=False)

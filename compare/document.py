@@ -1,0 +1,163 @@
+"""The form of `summary.json`, and how one is read: `docs/summary.schema.json` is made from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from deploy.topology import BrokerName
+
+Count = Annotated[int, Field(ge=0)]
+Ratio = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+FORMAT = 2
+"""1 had no `comparison`."""
+
+
+class DocumentError(Exception):
+    """A directory holds no summary that can be read; the message is one sentence that names the file."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Latency(_Part):
+    """Percentiles of one phase, or of all: milliseconds. `without_effect` are among the samples, with their
+    wait."""
+
+    samples: Count
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    without_effect: Count = 0
+    negative_samples: Count = 0
+
+
+class SteadyRound(_Part):
+    """One phase of steady load. `cpu_s` is by group of processes, over `seconds`."""
+
+    phase: str
+    latency: Latency
+    load: dict[str, Any]
+    cpu_s: dict[str, float]
+    seconds: float
+    clock_drift_ms: float
+
+
+class BacklogRound(_Part):
+    """One backlog that was shipped and drained."""
+
+    phase: str
+    events: Count
+    waiting_at_start: Count
+    effects_per_s: float | None
+    relay_events_per_s: float | None
+    consumer_start_to_first_effect_s: float | None
+    cpu_s: dict[str, float]
+    cpu_window_s: float
+    broker_memory_mib: Count
+
+
+class BrokerFigures(_Part):
+    """What one side showed: figures (null where events were lost, doubled or reordered), and what became of
+    events."""
+
+    effects_per_s: float | None
+    relay_events_per_s: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    acknowledged: Count
+    effects: Count
+    lost: Count
+    duplicate_effects: Count
+    reordered: Count
+    stuck: Count
+    dead_lettered: Count
+    unexpected: Count
+    indeterminate_recovered: Count
+    stale: Count = 0
+    broker_cores: dict[str, float | None]
+    by_round: dict[str, list[float | None]]
+    range: dict[str, tuple[float | None, float | None]]
+    latency: Latency | None
+    cost: dict[str, float | None]
+    steady_rounds: list[SteadyRound]
+    backlog_rounds: list[BacklogRound]
+    examples: dict[str, list[str]]
+
+
+class ComparedFigure(_Part):
+    """What the pairs of rounds say about one figure. `ratio` and `interval` are of what `ratio_of` names."""
+
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    primary: bool
+    ratio_of: str
+    pairs: Count
+    ratio: Ratio | None
+    interval: tuple[float, Ratio] | None
+    confidence: Probability | None
+    p: Probability | None
+    p_holm: Probability | None
+    limiter: Literal["broker", "clients"] | None
+    verdict: Literal["better", "equivalent", "inconclusive", "not named", "none"]
+    winner: BrokerName | None
+    why: str | None
+    sentence: str
+
+
+class Summary(_Part):
+    """A whole run. `workload` is the file that it followed; `settings`, every setting that is not a default."""
+
+    format: Literal[2]
+    brokers: Annotated[dict[BrokerName, BrokerFigures], Field(min_length=2, max_length=2)]
+    comparison: dict[str, ComparedFigure]
+    differences: dict[str, str]
+    notes: list[str]
+    workload: dict[str, Any]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    definitions: dict[str, str]
+    disclaimer: str
+    command: str
+    started_at: str
+    took_s: Annotated[float, Field(ge=0)]
+
+    @property
+    def sound(self) -> bool:
+        """Whether no side lost, doubled or reordered anything, or left it behind."""
+        return not any(getattr(row, name) for row in self.brokers.values() for name in UNSOUND)
+
+
+UNSOUND = ("lost", "duplicate_effects", "reordered", "stuck", "dead_lettered", "stale", "unexpected")
+"""The counts of which each must be 0."""
+
+
+def read_summary(directory: Path) -> Summary:
+    """The summary in the directory of a report. Raises `DocumentError`."""
+    path = directory / "summary.json"
+    try:
+        return Summary.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise DocumentError(f"{path} is no summary of a comparison: {where}: {first['msg']}") from None
+
+
+def schema() -> str:
+    """The JSON Schema (2020-12) of `summary.json`."""
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "summary.json of `make compare`",
+        **{key: value for key, value in Summary.model_json_schema().items() if key != "title"},
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,82 @@
+"""Renders `report.html`: one file that needs nothing else, for a phone, paper, light and dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from compare.document import Summary
+from compare.report import palette, words
+from compare.report.charts import COST_PARTS, charts
+from compare.report.svg import number
+from experiment.facts import TITLES
+
+_HERE = Path(__file__).parent
+
+
+def render_page(summary: Summary) -> str:
+    """The whole page."""
+    templates = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = palette.variables() + " ".join((_HERE / "page.css").read_text().split())
+    return templates.get_template("page.html").render(
+        style=Markup(style),  # noqa: S704 - our own file
+        summary=summary,
+        titles=TITLES,
+        brokers=[TITLES[broker] for broker in summary.brokers],
+        words=words,
+        charts=[
+            (chart.title, Markup(chart.render(f"chart{number}")))  # noqa: S704 - escapes what it is given
+            for number, chart in enumerate(charts(summary))
+        ],
+        figures=_figures(summary),
+        counts=words.counts(summary),
+        costs=_costs(summary),
+        rounds=list(_rounds(summary)),
+        settings=list(words.flattened({"workload": summary.workload, **summary.settings})),
+        hardware=list(words.flattened(summary.hardware)),
+    )
+
+
+def _figures(summary: Summary) -> list[dict[str, Any]]:
+    return [
+        {
+            "row": row,
+            "cells": words.broker_cells(summary, name),
+            "interval": words.interval(row),
+        }
+        for name, row in summary.comparison.items()
+    ]
+
+
+def _costs(summary: Summary) -> list[tuple[str, list[str]]]:
+    kinds = {
+        f"{part}_cpu_s_per_100k_effects": f"CPU s/100k drained: {title}" for part, title in COST_PARTS.items()
+    }
+    kinds["broker_memory_mib"] = "broker memory after the drain, MiB"
+    found = [(title, [one.cost.get(name) for one in summary.brokers.values()]) for name, title in kinds.items()]
+    return [(title, ["none" if each is None else number(each) for each in values]) for title, values in found]
+
+
+def _rounds(summary: Summary) -> Any:
+    for broker, one in summary.brokers.items():
+        for steady in one.steady_rounds:
+            found = steady.latency
+            said = [f"{name} {number(value)} ms" for name, value in _percentiles(found) if value is not None]
+            yield f"{TITLES[broker]} {steady.phase}", f"{found.samples:,} samples: {', '.join(said)}"
+        for backlog in one.backlog_rounds:
+            rates = (("drained", backlog.effects_per_s), ("relayed", backlog.relay_events_per_s))
+            said = [f"{name} {number(value)} per s" for name, value in rates if value is not None]
+            yield f"{TITLES[broker]} {backlog.phase}", f"{backlog.events:,} events: {', '.join(said)}"
+
+
+def _percentiles(found: Any) -> list[tuple[str, float | None]]:
+    return [("p50", found.p50_ms), ("p90", found.p90_ms), ("p99", found.p99_ms), ("highest", found.max_ms)]

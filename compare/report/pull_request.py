@@ -1,0 +1,60 @@
+"""Renders `report.md`: the run as a comment on a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from compare.document import Summary
+from compare.report import words
+from experiment.facts import TITLES
+
+
+def render_markdown(summary: Summary) -> str:
+    """GitHub's Markdown: the verdict, the figures, the events, and the notes folded away."""
+    brokers = [TITLES[broker] for broker in summary.brokers]
+    figures = [
+        [
+            row.title + (" ★" if row.primary else ""),
+            *words.broker_cells(summary, name),
+            words.interval(row),
+            str(row.pairs),
+            row.limiter or "not known",
+            row.sentence,
+        ]
+        for name, row in summary.comparison.items()
+    ]
+    counts = [[title, *cells] for title, cells in words.counts(summary)]
+    return "\n".join(
+        [
+            f"## {words.title(summary)}",
+            "",
+            f"**{words.verdict(summary)}**",
+            "",
+            f"{words.soundness(summary)} {summary.disclaimer}",
+            "",
+            *_table(["figure", *brokers, "ratio (95 % interval)", "n", "limiter", "said"], figures),
+            "",
+            "★: named before the run. n: pairs of rounds.",
+            "",
+            *_table(["events", *brokers], counts),
+            "",
+            "<details><summary>What to know before believing this</summary>",
+            "",
+            *(f"- {_plain(note)}" for note in summary.notes),
+            "",
+            "</details>",
+            "",
+            f"{words.load(summary)}. Again: `{summary.command}`",
+            "",
+        ]
+    )
+
+
+def _table(heads: list[str], rows: Iterable[list[str]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in lines]
+
+
+def _plain(cell: str) -> str:
+    """What neither ends a cell nor begins markup."""
+    return cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,112 @@
+"""The run in sentences: what was decided, what became of the events, what the two sides are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from compare.document import UNSOUND, ComparedFigure, Summary
+from compare.report.svg import number
+from experiment.facts import TITLES
+
+COUNTS = {
+    "acknowledged": "events acknowledged",
+    "lost": "lost",
+    "duplicate_effects": "duplicate effects",
+    "reordered": "reordered within a key",
+    "stuck": "stuck",
+    "dead_lettered": "dead-lettered",
+    "stale": "stale copies of users",
+    "unexpected": "effects nobody asked for",
+    "indeterminate_recovered": "unanswered, yet done",
+}
+_FEWER = frozenset({"stale", "indeterminate_recovered"})
+"""Counts that are shown only where there are some."""
+
+
+def title(summary: Summary) -> str:
+    versions = (f"{TITLES[broker]} {summary.versions.get(broker, '')}".strip() for broker in summary.brokers)
+    return f"Tandem on {' and on '.join(versions)}"
+
+
+def verdict(summary: Summary) -> str:
+    """The sentence that a reader takes away: what the figures named beforehand say."""
+    if not summary.sound:
+        return "No verdict: events were lost, doubled, reordered or left behind."
+    primary = [row for row in summary.comparison.values() if row.primary] or list(summary.comparison.values())
+    decided = [row for row in primary if row.verdict in {"better", "equivalent"}]
+    if not decided:
+        reasons = list(dict.fromkeys(row.sentence.removeprefix("no verdict: ") for row in primary))
+        return f"No verdict: {'; '.join(reasons)}."
+    return " ".join(f"{_decision(summary, row)}." for row in primary)
+
+
+def soundness(summary: Summary) -> str:
+    """What became of the events."""
+    found = [
+        f"{TITLES[broker]}: {getattr(row, name):,} {COUNTS[name]}"
+        for broker, row in summary.brokers.items()
+        for name in UNSOUND
+        if getattr(row, name)
+    ]
+    if found:
+        return f"The check of every event found: {'; '.join(found)}."
+    events = sum(row.acknowledged for row in summary.brokers.values())
+    return f"None of {events:,} acknowledged events was lost, doubled, reordered or left behind, on either broker."
+
+
+def load(summary: Summary) -> str:
+    """The workload in a line, as far as its file says it."""
+    steady, backlog = summary.workload.get("steady", {}), summary.workload.get("backlog", {})
+    return (
+        f"{summary.workload.get('name', 'workload')}: {summary.workload.get('rounds')} round(s) in pairs, "
+        f"{steady.get('orders_per_s', 0):g} orders/s for {steady.get('duration_s', 0):g} s, "
+        f"backlog of {backlog.get('events', 0):,}, {summary.hardware.get('cores')} cores"
+    )
+
+
+def interval(row: ComparedFigure) -> str:
+    """The ratio with its interval, as a table shows it."""
+    if row.ratio is None or row.interval is None:
+        return "none"  # a ratio without an interval would be read all the same
+    low, high = row.interval
+    return f"{row.ratio:.2f} ({low:.2f} to {high:.2f})"
+
+
+def broker_cells(summary: Summary, name: str) -> list[str]:
+    """A figure on each broker, with its lowest and highest round."""
+    cells = []
+    for one in summary.brokers.values():
+        value, (low, high) = getattr(one, name), one.range.get(name, (None, None))
+        around = "" if low is None or high is None or low == high else f" ({number(low)} to {number(high)})"
+        cells.append("none" if value is None else number(value) + around)
+    return cells
+
+
+def counts(summary: Summary) -> list[tuple[str, list[str]]]:
+    """Rows of what became of the events, a cell for each broker."""
+    rows = {name: [getattr(one, name) for one in summary.brokers.values()] for name in COUNTS}
+    return [
+        (COUNTS[name], [f"{each:,}" for each in found])
+        for name, found in rows.items()
+        if name not in _FEWER or any(found)
+    ]
+
+
+def flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as pairs of a dotted name and a value in words."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flattened(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, "; ".join(str(item) for item in value) or "none"
+    else:
+        yield name, "not set" if value is None or value == "" else str(value)
+
+
+def _decision(summary: Summary, row: ComparedFigure) -> str:
+    one, other = summary.brokers
+    said = row.sentence
+    for broker in (one, other):
+        said = said.replace(broker, f"Tandem on {TITLES[broker]}")
+    return f"{row.title}: {said}"
