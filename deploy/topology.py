@@ -99,7 +99,8 @@ SERVICE_TABLE: tuple[Service, ...] = (
         worker_port=8205,
         subscriptions=("jobs.job",),
         interface="`POST /jobs/{kind}` · `GET /jobs` · `…/{id}` · `…/{id}/result` · `/groups/{id}/result` · "
-        "`POST /jobs/{id}/cancel` · `…/retry`",
+        "`GET /jobs/{id}/events` · `POST /jobs/{id}/cancel` · `…/retry` · `GET /schedules` · `GET /workers` · "
+        "`POST /workers/{id}/drain`",
     ),
     Service(
         "dead_letter",

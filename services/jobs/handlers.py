@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -19,7 +19,6 @@ from shared.process import Parts
 from shared.publishing import Submitted, UnitOfWork
 from shared.settings import Settings
 
-STEPS_SHOWN_MAX = 500
 _REPORT_INTERVAL_S = 1.0
 
 
@@ -143,22 +142,6 @@ async def submit(uow: UnitOfWork, kind: str, graph: Signature) -> Submitted:
 async def get_job(uow: UnitOfWork, job_id: UUID) -> RowMapping:
     """The job's row. Raises `JobNotFoundError`."""
     return await reading.find_job(uow.connection, job_id)
-
-
-async def list_steps(
-    uow: UnitOfWork, job_id: UUID, after: int
-) -> tuple[Sequence[RowMapping], dict[UUID, list[RowMapping]]]:
-    """Up to `STEPS_SHOWN_MAX` of a job's steps behind number `after`, and by step the attempts that failed."""
-    steps = await reading.list_steps(uow.connection, job_id, after, STEPS_SHOWN_MAX)
-    attempts = await reading.list_attempts(uow.connection, [step["id"] for step in steps])
-    return steps, attempts
-
-
-async def list_jobs(
-    uow: UnitOfWork, state: str | None, kind: str | None, before: UUID | None, count_max: int
-) -> Sequence[RowMapping]:
-    """Jobs, newest first, beginning after the job `before`."""
-    return await reading.list_jobs(uow.connection, state, kind, before, count_max)
 
 
 async def get_result(uow: UnitOfWork, task_id: UUID) -> Result:

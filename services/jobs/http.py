@@ -7,10 +7,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from functools import partial
-from operator import itemgetter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import FastAPI, Query
@@ -19,16 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.jobs import domain, handlers
-from shared.http import pages
 from shared.http.application import IdempotencyKey, service_app
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
-from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
 from shared.http.problems import ProblemKind
 from shared.jobs import (
     JobCancelledError,
     JobFailedError,
-    JobNotFoundError,
     JobStateError,
     Outcome,
     Result,
@@ -36,16 +30,17 @@ from shared.jobs import (
     Signature,
     require_result,
 )
-from shared.jobs.schedules import routes
+from shared.jobs.board import routes as board
+from shared.jobs.board.views import JOB_ID, ErrorView, JobView
+from shared.jobs.schedules import routes as schedules
+from shared.jobs.workers import routes as workers
 from shared.process import Parts
 from shared.publishing import Submitted, UnitOfWork
 
-JOB_ID = "0198c0de-0000-7000-8000-000000000001"
 WAIT_MAX_S = 30
 _LOOK_INTERVAL_S = 0.1
 _RETRY_AFTER_S = 1
 
-NOT_FOUND = ProblemKind(404, "job-not-found", "No such job", example=f"job {JOB_ID} does not exist")
 ILLEGAL = ProblemKind(
     409, "illegal-state-change", "The job's state does not allow this", example=f"job {JOB_ID} has succeeded"
 )
@@ -57,83 +52,21 @@ FAILED = ProblemKind(500, "job-failed", "The job has failed", example="ValueErro
 
 
 PROBLEMS: dict[type[Exception], ProblemKind] = {
-    JobNotFoundError: NOT_FOUND,
     JobStateError: ILLEGAL,
     JobFailedError: FAILED,
     JobCancelledError: CANCELLED,
     ResultExpiredError: EXPIRED,
-    **routes.PROBLEMS,
+    **board.PROBLEMS,
+    **schedules.PROBLEMS,
+    **workers.PROBLEMS,
 }
-RESULT_PROBLEMS = (NOT_FOUND, FAILED, CANCELLED, EXPIRED)
+RESULT_PROBLEMS = (board.NOT_FOUND, FAILED, CANCELLED, EXPIRED)
 RESULT_PATHS = (
     ("/jobs/{task_id:uuid}/result", "get_job_result", "The result of a job, or of one of its steps."),
     ("/groups/{task_id:uuid}/result", "get_group_result", "The same, with each member's."),
     ("/result/{task_id:uuid}", "get_result_of_task", "Short for `/jobs/{task_id}/result`."),
     ("/result/group/{task_id:uuid}", "get_result_of_group", "Short for `/groups/{task_id}/result`."),
 )
-
-JobState = Literal["waiting", "scheduled", "running", "succeeded", "failed", "cancelled"]
-
-
-class ErrorView(BaseModel):
-    """What a handler raised."""
-
-    type: str = Field(examples=["ValueError"])
-    message: str
-
-
-class JobView(BaseModel):
-    """A job as lists show it."""
-
-    id: UUID = Field(examples=[JOB_ID])
-    kind: str = Field(examples=["add"])
-    state: JobState
-    step_count: int
-    open_steps: int
-    failed_steps: int
-    submitted_at: datetime
-    finished_at: datetime | None
-    expires_at: datetime | None = Field(description="Until when the result is kept.")
-    cancel_requested_at: datetime | None
-    error: ErrorView | None
-
-
-class AttemptView(BaseModel):
-    """An attempt that failed."""
-
-    attempt: int
-    ended_at: datetime | None
-    error: ErrorView | None
-
-
-class StepView(BaseModel):
-    """A step; `parents` are the steps that it waits for."""
-
-    id: UUID
-    number: int
-    handler: str
-    queue: str
-    state: str
-    parents: list[UUID]
-    attempt: int = Field(description="The one that is to run, runs, or ran last.")
-    due_at: datetime | None
-    finished_at: datetime | None
-    error: ErrorView | None
-    failed_attempts: list[AttemptView]
-
-
-class JobTree(JobView):
-    """A job with its steps, by number; `more_after` continues them, as `after`."""
-
-    steps: list[StepView]
-    more_after: int | None
-
-
-class JobPage(BaseModel):
-    """Jobs, newest first; `next_cursor` continues the list, null at its end."""
-
-    items: list[JobView]
-    next_cursor: str | None = Field(examples=[pages.encode_cursor(JOB_ID)])
 
 
 class Accepted(BaseModel):
@@ -187,43 +120,18 @@ def create_app(parts: Parts) -> FastAPI:
         errors=PROBLEMS,
         outbox_gate=parts.outbox_gate,
     )
-    add_queries(app, parts)
+    board.add_board(app, parts)
     add_results(app, parts)
     for kind in handlers.KINDS:
         add_kind(app, parts, kind)
     add_commands(app, parts)
     add_short_forms(app, parts)
-    routes.add_schedules(app, parts, handlers.schedules(parts.settings))
+    schedules.add_schedules(app, parts, handlers.schedules(parts.settings))
+    workers.add_workers(app, parts)
     return app
 
 
 # -- asking
-
-
-def add_queries(app: FastAPI, parts: Parts) -> None:
-    @app.get("/jobs/{job_id:uuid}", responses=problem_responses(NOT_FOUND))
-    async def get_job(job_id: UUID, after: Annotated[int, Query(ge=-1, le=2**31 - 1)] = -1) -> JobTree:
-        """A job and its steps, up to 500 at once; `after` continues them."""
-        async with parts.units.begin() as uow:
-            row = await handlers.get_job(uow, job_id)
-            steps, attempts = await handlers.list_steps(uow, job_id, after)
-        shown = [{**step, "failed_attempts": attempts[step["id"]]} for step in steps]
-        more = steps[-1]["number"] if len(steps) == handlers.STEPS_SHOWN_MAX else None
-        return JobTree.model_validate({**row, "steps": shown, "more_after": more})
-
-    @app.get("/jobs")
-    async def list_jobs(
-        state: JobState | None = None,
-        kind: Annotated[str | None, Query(max_length=100)] = None,
-        cursor: Annotated[str, Query(description=CURSOR_DESCRIPTION)] = "",
-        limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
-    ) -> JobPage:
-        """Jobs, newest first."""
-        before = pages.decode_id(cursor) if cursor else None
-        async with parts.units.begin() as uow:
-            fetch = partial(handlers.list_jobs, uow, state, kind, before)
-            rows, next_cursor = await page_of(fetch, limit, itemgetter("id"))
-        return JobPage(items=[JobView.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
 def add_results(app: FastAPI, parts: Parts) -> None:
@@ -319,7 +227,7 @@ async def waited(parts: Parts, request: Request, response: Response) -> Response
 def add_commands(app: FastAPI, parts: Parts) -> None:
     change: dict[str, Any] = {
         "response_model": JobView,
-        "responses": problem_responses(NOT_FOUND, ILLEGAL, KEY_REUSED),
+        "responses": problem_responses(board.NOT_FOUND, ILLEGAL, KEY_REUSED),
     }
 
     async def changed(

@@ -3,6 +3,7 @@
 __all__ = [
     "application",
     "backpressure",
+    "event_stream",
     "idempotency",
     "openapi",
     "pages",

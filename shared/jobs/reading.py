@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,34 @@ class Result:
     members: tuple[Result, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which jobs a list has: of a state, of a kind, with a leased step of a queue, of a moment or later; and those
+    older than the job `before`. None: whichever."""
+
+    state: str | None = None
+    kind: str | None = None
+    queue: str | None = None
+    since: datetime | None = None
+    before: UUID | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """As the statement has them. An id begins with its moment in milliseconds (RFC 9562, 5.7), by the clock of
+        whoever submitted the job and somewhat before its transaction: it finds the place in the list."""
+        first = None
+        if self.since is not None:
+            first = UUID(int=int((self.since.timestamp() - _ID_BEFORE_S) * 1_000) << 80)
+        return {
+            "state": self.state,
+            "kind": self.kind,
+            "queue": self.queue,
+            "first": first,
+            "since": self.since,
+            "before": self.before,
+        }
+
+
 class JobFailedError(BusinessError):
     """A job has failed, and so has no result."""
 
@@ -51,6 +80,7 @@ class ResultExpiredError(BusinessError):
     """A result is no longer kept."""
 
 
+_ID_BEFORE_S = 600
 _JOB = text("select * from job where id = :job_id")
 _STEPS = text(
     """
@@ -74,14 +104,14 @@ _STEP = text(
 _STATE = text(
     "select state, form, error, coalesce(expires_at < now(), false) as is_expired from job where id = :id"
 )
-_LIST = text(
-    """
-    select * from job
-     where (cast(:state as text) is null or state = :state) and (cast(:kind as text) is null or kind = :kind)
-       and (cast(:before as uuid) is null or id < :before)
-     order by id desc limit :count_max
-    """
-)
+_CONDITIONS = {
+    "state": "j.state = :state",
+    "kind": "j.kind = :kind",
+    "queue": "exists (select from job_step s where s.job_id = j.id and s.leased and s.queue = :queue)",
+    "first": "j.id >= :first",
+    "since": "case when j.schedule_id is null then j.submitted_at else j.due_at end >= :since",
+    "before": "j.id < :before",
+}
 _OUTCOMES = {
     "succeeded": Outcome.DONE,
     "failed": Outcome.FAILED,
@@ -114,12 +144,13 @@ async def list_attempts(connection: AsyncConnection, step_ids: Sequence[UUID]) -
     return attempts
 
 
-async def list_jobs(
-    connection: AsyncConnection, state: str | None, kind: str | None, before: UUID | None, count_max: int
-) -> Sequence[RowMapping]:
-    """Jobs, newest first, beginning after the job `before`."""
-    parameters = {"state": state, "kind": kind, "before": before, "count_max": count_max}
-    return (await connection.execute(_LIST, parameters)).mappings().all()
+async def list_jobs(connection: AsyncConnection, wanted: Wanted, count_max: int) -> Sequence[RowMapping]:
+    """Jobs, newest first, of those that are wanted."""
+    # Only what was asked for stands in the statement, so that each has its index.
+    asked = {name: value for name, value in wanted.parameters.items() if value is not None}
+    conditions = " and ".join(["true", *(_CONDITIONS[name] for name in asked)])
+    statement = text(f"select j.* from job j where {conditions} order by j.id desc limit :count_max")  # noqa: S608
+    return (await connection.execute(statement, {**asked, "count_max": count_max})).mappings().all()
 
 
 async def result_of(connection: AsyncConnection, task_id: UUID) -> Result:

@@ -86,6 +86,16 @@ def create_jobs_1() -> None:
     _create_schedule()
 
 
+def create_jobs_2() -> None:
+    """Jobs are listed by the queues of their leased steps."""
+    leased = sa.text("leased")
+    op.create_index("ix_job_step_queue", "job_step", ["queue", "job_id"], postgresql_where=leased)
+
+
+def drop_jobs_2() -> None:
+    op.drop_index("ix_job_step_queue")
+
+
 def _create_schedule() -> None:
     op.create_table(
         "job_schedule",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -45,6 +45,8 @@ class Parts:
     responder: Responder
     circuit_breakers: CircuitBreakers
     outbox_gate: OutboxGate
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to stop: what would go on for as long as its client likes ends then."""
 
     async def close(self) -> None:
         """Let go of Redis and PostgreSQL, and write what telemetry still holds."""

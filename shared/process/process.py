@@ -38,7 +38,7 @@ class Process:
         self._subscribers = (*service.subscribers, *service.more_subscribers(parts))
         self._require_own_limits()
         self._connected = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._stopping = parts.stopping
         self._loop: asyncio.AbstractEventLoop | None = None
         self.probes = Probes(service, parts, self._subscribers, self._connected)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import httpx
@@ -132,9 +135,77 @@ async def test_a_sum_is_at_work_and_stops_when_it_is_cancelled(service: JobsServ
     assert (await service.get(f"/jobs/{job_id}/result", 409))["type"] == "urn:tandem:problem:job-cancelled"
 
 
+async def test_a_worker_is_shown_with_what_it_runs_and_takes_no_more_once_it_is_drained(
+    service: JobsService,
+) -> None:
+    job_id = (await service.post("/jobs/add", 202, {"a": 1, "b": 2, "seconds": 3_600}))["id"]
+
+    async def at_work() -> Any:
+        [found] = (await service.get("/workers"))["items"]
+        return found if found["steps"] and found["steps"][0]["progress"] else None
+
+    worker = await eventually(at_work, "the worker says how far its step is")
+    [step] = worker["steps"]
+    assert (worker["state"], worker["slots"], worker["pid"]) == ("alive", 50, os.getpid())
+    assert (step["job_id"], step["handler"], step["queue"], step["attempt"]) == (job_id, "add", "io", 1)
+    assert (step["progress"]["total"], worker["rss_mib"] > 0) == (3_600, True)
+    assert (await service.post(f"/workers/{uuid4()}/drain", 404))["type"] == "urn:tandem:problem:worker-not-found"
+    for _ in range(2):  # of two signs of life, the first has been understood
+        await drained(service, worker["id"])
+    late = (await service.post("/jobs/add", 202, {"a": 1, "b": 2, "seconds": 0}))["id"]
+    await drained(service, worker["id"])  # by then it has heard of the step, too
+    assert (await service.get(f"/jobs/{late}"))["steps"][0]["state"] == "ready"
+    await service.post(f"/jobs/{job_id}/cancel", 200)
+    await service.execute("update job_worker set draining = false")
+    assert (await service.result(f"/jobs/{late}/result"))["result"] == 3
+
+
+async def drained(service: JobsService, worker_id: str) -> None:
+    """Order it, and wait for the next sign of life, which is given because of that."""
+    ordered = await service.post(f"/workers/{worker_id}/drain", 200)
+    assert ordered["state"] == "draining"
+
+    async def beats() -> bool:
+        [shown] = (await service.get("/workers"))["items"]
+        return bool(shown["heartbeat_at"] > ordered["heartbeat_at"])
+
+    await eventually(beats, "the worker has heard of it")
+
+
+async def test_a_job_is_watched_from_its_beginning_to_its_end(service: JobsService) -> None:
+    job_id = (await service.post("/jobs/sum-and-multiply", 202, {"a": 2, "b": 3, "seconds": 2}))["id"]
+    told = await service.http.get(f"/jobs/{job_id}/events")
+    assert (told.status_code, told.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    events = [parsed(block) for block in told.text.split("\n\n") if block]
+    sums = [data for event, data, _ in events if event == "step" and data["number"] == 0]
+    assert sums[-1]["state"] == "succeeded"
+    assert any(one["progress"] for one in sums if one["state"] == "running"), "how far it is"
+    states = [(data["state"], data["open_steps"]) for event, data, _ in events if event == "job"]
+    assert (states[0][1], states[-1]) == (2, ("succeeded", 0))
+    assert len(set(states)) == len(states), "each change once"
+    _, last, end = events[-1]
+    assert (last["id"], end is not None and end.startswith("end-")) == (job_id, True)
+    again = await service.http.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": str(end)})
+    assert (again.status_code, again.content) == (204, b"")
+    whole = await service.http.get(f"/jobs/{job_id}/events")
+    assert [parsed(block)[0] for block in whole.text.split("\n\n") if block] == ["step", "step", "job"]
+
+
+def parsed(block: str) -> tuple[str, Any, str | None]:
+    """Event, data and id of an event as it is sent."""
+    fields = dict(line.split(": ", 1) for line in block.splitlines())
+    return fields["event"], json.loads(fields["data"]), fields.get("id")
+
+
 async def test_an_id_of_nothing_is_not_found_and_a_job_that_is_not_allowed_says_so(service: JobsService) -> None:
     nothing = uuid4()
-    for path in (f"/jobs/{nothing}", f"/jobs/{nothing}/result", f"/groups/{nothing}/result", f"/result/{nothing}"):
+    for path in (
+        f"/jobs/{nothing}",
+        f"/jobs/{nothing}/result",
+        f"/groups/{nothing}/result",
+        f"/result/{nothing}",
+        f"/jobs/{nothing}/events",
+    ):
         assert (await service.get(path, 404))["type"] == "urn:tandem:problem:job-not-found"
     await service.post(f"/jobs/{nothing}/cancel", 404)
     await service.post("/jobs/divide", 404, {})
@@ -173,3 +244,31 @@ async def test_lists_are_paged(service: JobsService) -> None:
     first = await service.get("/jobs?kind=multiply&state=scheduled&limit=2")
     rest = await service.get(f"/jobs?kind=multiply&state=scheduled&limit=2&cursor={first['next_cursor']}")
     assert [item["id"] for item in (*first["items"], *rest["items"])] == ids[::-1]
+
+
+async def test_lists_are_of_a_queue_and_of_a_time(service: JobsService) -> None:
+    before = (await service.post("/jobs/multiply", 202, {"a": 1, "b": 1, "seconds": 0}))["id"]
+    job_id = (await service.post("/jobs/sum-and-multiply", 202, {"a": 1, "b": 1, "seconds": 0}))["id"]
+    submitted_at = (await service.get(f"/jobs/{job_id}"))["submitted_at"]
+    here = await service.get("/jobs?" + urlencode({"queue": "io", "since": submitted_at, "limit": 1}))
+    assert [item["id"] for item in here["items"]] == [job_id], "with a leased step of the queue"
+    for none in ({"queue": "elsewhere"}, {"since": "2100-01-01T00:00:00+09:00"}):
+        assert (await service.get("/jobs?" + urlencode(none)))["items"] == []
+    all_of_today = await service.get("/jobs?" + urlencode({"since": "2020-01-01T00:00:00Z", "limit": 2}))
+    assert [item["id"] for item in all_of_today["items"]] == [job_id, before]
+
+
+HOSTILE = (
+    "queue=%00",
+    "queue=",
+    "kind=%00",
+    "kind=" + "x" * 101,
+    "since=now",
+    "since=1",
+    "since=1066-10-14T09:00:00Z",
+)
+
+
+@pytest.mark.parametrize("query", [*HOSTILE, "since=2026-11-28T00:00:00", "state=lost", "cursor=%80", "limit=0"])
+async def test_what_no_list_can_be_asked_for_is_refused(service: JobsService, query: str) -> None:
+    assert (await service.get(f"/jobs?{query}", 422))["type"] == "urn:tandem:problem:invalid-request"

@@ -48,6 +48,7 @@ class Application(Protocol):
         status_code: int | None = None,
         responses: dict[int | str, dict[str, Any]] | None = None,
         methods: list[str] | None = None,
+        response_class: type[Response] = ...,
     ) -> None:
         """As FastAPI has it."""
         ...
