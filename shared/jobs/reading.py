@@ -57,7 +57,7 @@ class Wanted:
         whoever submitted the job and somewhat before its transaction: it finds the place in the list."""
         first = None
         if self.since is not None:
-            first = UUID(int=int((self.since.timestamp() - _ID_BEFORE_S) * 1_000) << 80)
+            first = UUID(int=max(0, int((self.since.timestamp() - _ID_BEFORE_S) * 1_000)) << 80)
         return {
             "state": self.state,
             "kind": self.kind,
