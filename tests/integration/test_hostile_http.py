@@ -43,6 +43,7 @@ SERVICES: dict[str, Service] = {
 START_S = 60.0
 ANSWER_S = 30.0
 EXAMPLES_MAX = "40"
+STREAMS = "/events$"
 CANNOT_SAY_ALL = ("--exclude-checks=positive_data_acceptance",)
 
 
@@ -90,7 +91,7 @@ def test_no_request_that_the_schema_allows_or_forbids_makes_a_service_fail(serve
     """Every check that schemathesis has: no 5xx, and answers, headers and refusals as the document says.
 
     But one where the document cannot say all: which cursors were given out, that one of two ids is needed, that
-    1.0 is no quantity.
+    1.0 is no quantity. And not the stream of a job's events, which has no end here, where nothing runs.
     """
     beyond_words = () if served.service == "user" else CANNOT_SAY_ALL
     code, output = asyncio.run(
@@ -98,6 +99,7 @@ def test_no_request_that_the_schema_allows_or_forbids_makes_a_service_fail(serve
             f"{served.url}/openapi.json",
             "--checks=all",
             *beyond_words,
+            f"--exclude-path-regex={STREAMS}",
             "--phases=examples,coverage,fuzzing",
             f"--max-examples={EXAMPLES_MAX}",
             f"--request-timeout={ANSWER_S}",
