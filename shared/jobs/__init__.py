@@ -1,6 +1,6 @@
 """Jobs: graphs of steps, submitted in a unit of work, that run over either broker and always end."""
 
-from shared.jobs import control, reading, schedules
+from shared.jobs import board, control, reading, schedules, workers
 from shared.jobs.context import JobContext
 from shared.jobs.control import JobNotFoundError, JobStateError
 from shared.jobs.events import StepReady
@@ -30,6 +30,7 @@ __all__ = [
     "Retry",
     "Signature",
     "StepReady",
+    "board",
     "chain",
     "control",
     "group",
@@ -39,4 +40,5 @@ __all__ = [
     "reading",
     "require_result",
     "schedules",
+    "workers",
 ]
