@@ -2,7 +2,7 @@
 
 from shared.jobs import board, control, reading, schedules, workers
 from shared.jobs.context import JobContext
-from shared.jobs.control import JobNotFoundError, JobStateError
+from shared.jobs.control import JobStateError
 from shared.jobs.events import StepReady
 from shared.jobs.jobs import Jobs
 from shared.jobs.reading import (
@@ -21,7 +21,6 @@ __all__ = [
     "JobCancelledError",
     "JobContext",
     "JobFailedError",
-    "JobNotFoundError",
     "JobStateError",
     "Jobs",
     "Outcome",
