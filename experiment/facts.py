@@ -29,7 +29,7 @@ MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", 
 counts, out of their places, and has nothing to do when all goes well. Without the jobs service, which no event of
 an order reaches."""
 PLAYED = frozenset(row.name for row in PROCESSES if row.service != "jobs")
-"""The processes that run while faults are played: nobody checks yet what becomes of jobs."""
+"""The processes that run while faults are played, besides those of the jobs that are played (`faults.jobs`)."""
 PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from deploy.topology import BROKERS, BrokerName, ServerName
+from deploy.topology import ServerName
 from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import furniture, poison, quota, webhook
 from faults.clock_step import ClockStep
+from faults.fault import Act, Fault
+from faults.jobs.faults import JOB_FAULTS
 from faults.scene import ORDER, Scene
 from shared import failpoints
 
@@ -32,35 +33,6 @@ _FULL_BYTES = 1
 """Less than Redis has in use when it is empty."""
 _LONGER_THAN_KEPT_S = 8 * 86_400
 """Longer than an event is kept on a broker."""
-
-Act = Callable[[Scene], Awaitable[None]]
-
-
-async def _nothing(_scene: Scene) -> None:
-    return
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One way to break the running system.
-
-    `prepare` is called before the load, `act` when it has run for a while, `restore` in any case at the end.
-
-    `load_s` is how long the load lasts at least: through the fault, and into the time after it until the system is
-    caught up, as a rule.
-    """
-
-    name: str
-    title: str
-    act: Act
-    load_s: float
-    prepare: Act = _nothing
-    restore: Act = _nothing
-    brokers: tuple[BrokerName, ...] = BROKERS
-    nodes: int = 1
-    """How many nodes the broker must have."""
-    unnoticed: bool = False
-    """Clients may lose their connection, and must not be answered with an error."""
 
 
 # -- processes
@@ -341,6 +313,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("two-relays", "two relays, the leader SIGKILL", _two_relays, load_s=14, restore=_remove_second_order),
     Fault("scale-consumers", "consumers added and removed", _scale, load_s=16, restore=_remove_consumers),
     Fault("rolling-restart", "rolling restart of all services", _rolling_restart, 24, unnoticed=True),
+    *JOB_FAULTS,
     Fault("node-sigkill", "one of three nodes SIGKILL", _node_killed, load_s=25, nodes=3),
 )
 

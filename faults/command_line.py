@@ -20,6 +20,7 @@ from experiment.atomic_directory import NotAReportError, require_report_or_nothi
 from experiment.signals import Interrupted
 from experiment.workload import WorkloadError
 from faults.catalogue import FAULTS
+from faults.jobs.faults import JOB_FAULTS
 from faults.report import print_report, write_report
 from faults.run import run, stages
 
@@ -34,7 +35,12 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parser().parse_args(arguments)
     faults = [fault for fault in FAULTS if chosen.only is None or fault.name in chosen.only]
     brokers = chosen.broker or BROKERS
-    planned = stages(brokers, faults)
+    if chosen.without_jobs and any(fault in JOB_FAULTS for fault in faults if chosen.only):
+        print("faults: a fault of jobs cannot be played without them", file=sys.stderr)
+        return 2
+    if chosen.without_jobs:
+        faults = [fault for fault in faults if fault not in JOB_FAULTS]
+    planned = stages(brokers, faults, jobs=not chosen.without_jobs)
     if not any(broker in fault.brokers for stage in planned for fault in stage.faults for broker in brokers):
         print("faults: none of these faults is for this broker", file=sys.stderr)
         return 2
@@ -65,5 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", help="these faults, not all")
     parser.add_argument("--broker", nargs="+", choices=BROKERS, help="these brokers, not both")
+    parser.add_argument("--without-jobs", action="store_true", help="orders alone: less load, fewer processes")
     parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
     return parser

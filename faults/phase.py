@@ -13,9 +13,11 @@ from experiment.checker import Verdict
 from experiment.effects import CONSUMER
 from experiment.ledger import Entry
 from experiment.side import Side
-from faults.catalogue import Fault
 from faults.deliveries import DuplicateCount
+from faults.fault import Fault
 from faults.figures import gap_s, recovered_s, watched_until_s
+from faults.jobs.checker import JobVerdict
+from faults.jobs.side import SERVICES, JobSide
 from faults.proxy import Proxies
 from faults.scene import PATIENCE_S, Scene
 
@@ -38,12 +40,13 @@ class PhaseResult:
     errors: dict[str, int] = field(default_factory=dict)
     """By HTTP status, or by what became of the connection."""
     error_responses_allowed: bool = True
+    jobs: JobVerdict = field(default_factory=JobVerdict)
 
     @property
     def sound(self) -> bool:
         """Whether nothing was lost, doubled or left behind, and everything serves again."""
         answered = self.error_responses_allowed or not self.error_responses
-        return self.verdict.complete and self.recovered_s is not None and answered
+        return self.verdict.complete and self.recovered_s is not None and answered and self.jobs.sound
 
     @property
     def error_responses(self) -> dict[str, int]:
@@ -68,11 +71,14 @@ class PhaseResult:
             "acknowledged": counts["acknowledged"],
             "operations": self.operations,
             "errors": self.errors,
+            "jobs": self.jobs.counts(),
         }
 
 
-async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
+async def play(fault: Fault, side: Side, proxies: Proxies, jobs: JobSide | None = None) -> PhaseResult:
     """Play a fault: load from before it until after it, then quiet until all is settled, then the check.
+
+    With `jobs`, these run beside the orders and are checked too.
 
     Raises `StalledError` when the fault itself cannot be played, `DeployError` when a process does not come back.
     """
@@ -87,14 +93,16 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
         duplicates.total = 0
         watching = asyncio.create_task(duplicates.watch())
         stack.callback(watching.cancel)
-        entries, errors = await _load_with(fault, scene)
+        entries, errors = await _load_with(fault, scene, jobs)
+    played = facts.PLAYED if jobs is None else facts.PLAYED | SERVICES.keys()
     for row in side.runtime.sets[side.broker].processes:
-        if row.process in facts.PLAYED:
+        if row.process in played:
             await scene.call(side.runtime.processes.wait_ready, row.name)
     await side.databases.connect()
     await side.settle()
     await duplicates.look()
     verdict = await verify(side, entries)
+    job_verdict = JobVerdict() if jobs is None else await jobs.verify()
     began_s, ended_s = scene.began_s or 0.0, scene.ended_s or 0.0
     committed_s = side.committed_s()
     times = [effect.committed_s for effect in side.effects if effect.position > position]
@@ -107,6 +115,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies) -> PhaseResult:
         operations=len(entries),
         errors=errors,
         error_responses_allowed=not fault.unnoticed,
+        jobs=job_verdict,
     )
 
 
@@ -119,7 +128,7 @@ async def verify(side: Side, entries: Sequence[Entry]) -> Verdict:
     return checker.since(whole, before, entries, side.effects)
 
 
-async def _load_with(fault: Fault, scene: Scene) -> tuple[list[Entry], dict[str, int]]:
+async def _load_with(fault: Fault, scene: Scene, jobs: JobSide | None) -> tuple[list[Entry], dict[str, int]]:
     side = scene.side
     enough = asyncio.Event()
     began = asyncio.get_running_loop().time()
@@ -137,13 +146,20 @@ async def _load_with(fault: Fault, scene: Scene) -> tuple[list[Entry], dict[str,
 
     operations = side.schedule(fault.name, fault.load_s + PATIENCE_S)
     loading = asyncio.create_task(side.send(operations, fault.name, enough))
+    submitting = asyncio.create_task(_nothing() if jobs is None else jobs.load(enough))
     try:
         await strike()
         entries, report = await loading
+        await submitting
     finally:
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
+        for task in (loading, submitting):
+            task.cancel()
+        await asyncio.gather(loading, submitting, return_exceptions=True)
     return entries, report.errors
+
+
+async def _nothing() -> None:
+    return
 
 
 async def _restored(fault: Fault, scene: Scene) -> None:

@@ -7,7 +7,7 @@ For `make faults` and for whoever wants to see what happens. Told by `TANDEM_FAI
 Entries `name=action[*times][@after]`, separated by `;`. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to the
 process itself), `raise` (`PermanentError`) and `raise-transient` (`TransientError`). `@N`: from the Nth pass on,
 the first unless said. `*N`: at most N times; without it a kill or a stop happens once, a raise every time.
-Passes are counted by each subscription and by each relay for itself, from the start of the process.
+Passes are counted by each subscription, relay, worker and scheduler for itself, from the start of the process.
 """
 
 from __future__ import annotations
@@ -30,10 +30,31 @@ BEFORE_PUBLISH = "relay.before_publish"
 """The rows are read from the outbox."""
 AFTER_PUBLISH = "relay.after_publish"
 """The broker has confirmed; the rows are still in the outbox."""
+WORKER_LEASED = "worker.leased"
+"""Steps are leased and their attempts counted; none has begun."""
+WORKER_BEFORE_COMMIT = "worker.before_commit"
+"""Ends and effects of leased steps are written; the transaction is not committed."""
+WORKER_AFTER_COMMIT = "worker.after_commit"
+"""Committed; the worker does not know it yet."""
+SCHEDULER_BEFORE_COMMIT = "scheduler.before_commit"
+"""A firing's job is written; the transaction is not committed."""
+SCHEDULER_AFTER_COMMIT = "scheduler.after_commit"
+"""Committed; the next look is still to come."""
 HANDLER = "handler:"
 """And an event type: before the handler sees an event of it."""
 
-PLACES = (BEFORE_EFFECT, AFTER_EFFECT, AFTER_COMMIT, BEFORE_PUBLISH, AFTER_PUBLISH)
+PLACES = (
+    BEFORE_EFFECT,
+    AFTER_EFFECT,
+    AFTER_COMMIT,
+    BEFORE_PUBLISH,
+    AFTER_PUBLISH,
+    WORKER_LEASED,
+    WORKER_BEFORE_COMMIT,
+    WORKER_AFTER_COMMIT,
+    SCHEDULER_BEFORE_COMMIT,
+    SCHEDULER_AFTER_COMMIT,
+)
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _ERRORS: dict[str, type[PermanentError | TransientError]] = {
@@ -73,7 +94,7 @@ def _entry(text: str) -> FailPoint:
 
 
 class FailPoints:
-    """The places of one subscription or relay, with their counts."""
+    """The places of one subscription, relay, worker or scheduler, with their counts."""
 
     def __init__(self, points: tuple[FailPoint, ...]) -> None:
         self._points = points

@@ -1,6 +1,6 @@
 """What an instance consists of: its directory, its servers and its sets of services."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from deploy.errors import DeployError
@@ -68,12 +68,23 @@ class Inventory:
         return next(service_set for service_set in self.sets.values() if row in service_set.processes)
 
     def lay_out(
-        self, broker: BrokerName, name: str, replicas: Mapping[str, int], environment: Mapping[str, str]
+        self,
+        broker: BrokerName,
+        name: str,
+        replicas: Mapping[str, int],
+        environment: Mapping[str, str],
+        modules: Mapping[str, Sequence[str]] | None = None,
     ) -> ServiceSet:
         """Make a set called `name` beside the others; one of that name gives its number, and so its ports, on."""
         known = self.sets.get(name)
         taken = {other.number for key, other in self.sets.items() if key != name}
         number = known.number if known else next(n for n in range(_SETS_MAX) if n not in taken)
         return services.lay_out(
-            self.site, broker, name=name, number=number, replicas=replicas, environment=environment
+            self.site,
+            broker,
+            name=name,
+            number=number,
+            replicas=replicas,
+            environment=environment,
+            modules=modules,
         )

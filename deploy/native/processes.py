@@ -95,7 +95,9 @@ class Processes:
         extra = replace(row, name=f"{name}-{suffix}", http_port=port)
         self._inventory.sets[made.name] = replace(made, processes=(*made.processes, extra))
         values = {**services.environment_of(self._site, made, extra), **(environment or {})}
-        program = services.program(extra, values, module=module, autorestart=False)
+        program = services.program(
+            extra, values, module=module or made.modules.get(row.process), autorestart=False
+        )
         self._supervisor.add_group(extra.name, [program], priority=_EXTRA_PRIORITY)
         self.start(extra.name)
         return extra.name

@@ -1,7 +1,7 @@
 """An instance of Tandem: servers and services on ports and data of its own."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -168,15 +168,16 @@ class Runtime:
         instance: str = "",
         env_overrides: Mapping[str, str] | None = None,
         replicas: Mapping[str, int] | None = None,
+        modules: Mapping[str, Sequence[str]] | None = None,
         wait: bool = True,
     ) -> ServiceSet:
         """Create and migrate the databases, start the services on `broker` and wait until they are ready.
 
         `processes` (names of the process table; all when None) says which are started now; the others can be
         started later with `processes.start`. `instance` names a second set beside the first. A set of that name
-        which already runs is replaced.
+        which already runs is replaced. `modules`, by process of the table, run in place of the services' own.
         """
-        made = self._inventory.lay_out(broker, instance, replicas or {}, env_overrides or {})
+        made = self._inventory.lay_out(broker, instance, replicas or {}, env_overrides or {}, modules)
         chosen = [row for row in made.processes if processes is None or row.process in processes]
         self._supervisor.remove_group(made.group)
         require_free({f"HTTP of {row.name}": row.http_port for row in made.processes})

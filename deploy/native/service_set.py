@@ -66,6 +66,8 @@ class ServiceSet:
     number: int
     processes: tuple[RunningProcess, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By process of the table: what runs in its place, a module and its arguments."""
 
     @property
     def group(self) -> str:
@@ -100,6 +102,7 @@ def lay_out(
     number: int,
     replicas: Mapping[str, int],
     environment: Mapping[str, str],
+    modules: Mapping[str, Sequence[str]] | None = None,
 ) -> ServiceSet:
     """Give every process of a set its name and port. Replica 1 has the plain name, then `-2`, `-3`, ….
 
@@ -118,7 +121,7 @@ def lay_out(
         for row in PROCESSES
         for replica in range(1, replicas.get(row.name, 1) + 1)
     ]
-    return ServiceSet(name, broker, number, tuple(rows), dict(environment))
+    return ServiceSet(name, broker, number, tuple(rows), dict(environment), dict(modules or {}))
 
 
 def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess) -> dict[str, str]:
@@ -153,7 +156,12 @@ def _address(site: Site, server: ServerName, url: str) -> str:
 
 def programs(site: Site, service_set: ServiceSet) -> list[Program]:
     """How supervisor runs the set."""
-    return [program(process, environment_of(site, service_set, process)) for process in service_set.processes]
+    return [
+        program(
+            process, environment_of(site, service_set, process), module=service_set.modules.get(process.process)
+        )
+        for process in service_set.processes
+    ]
 
 
 def program(

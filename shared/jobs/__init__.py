@@ -3,6 +3,7 @@
 from shared.jobs import board, control, reading, schedules, workers
 from shared.jobs.context import JobContext
 from shared.jobs.control import JobStateError
+from shared.jobs.errors import Reject
 from shared.jobs.events import StepReady
 from shared.jobs.jobs import Jobs
 from shared.jobs.reading import (
@@ -14,16 +15,18 @@ from shared.jobs.reading import (
     require_result,
 )
 from shared.jobs.retries import Retry
-from shared.jobs.signatures import Signature, chain, group, job, map_over
+from shared.jobs.signatures import Job, Signature, chain, group, job, map_over
 from shared.jobs.tables import metadata
 
 __all__ = [
+    "Job",
     "JobCancelledError",
     "JobContext",
     "JobFailedError",
     "JobStateError",
     "Jobs",
     "Outcome",
+    "Reject",
     "Result",
     "ResultExpiredError",
     "Retry",

@@ -13,7 +13,9 @@ from uuid import UUID
 
 import structlog
 
+from shared import failpoints
 from shared.errors import TransientError
+from shared.failpoints import FailPoints
 from shared.jobs import leases
 from shared.jobs.advance import FenceLostError
 from shared.jobs.attempt import Finished, LeaseKey, failed
@@ -33,10 +35,17 @@ BatchOf = Callable[[UnitOfWork], JobBatch]
 class Completions:
     """One worker's. A lease is `held` until its attempt's end is written, or never will be."""
 
-    def __init__(self, units: UnitsOfWork, batch_of: BatchOf, is_worker: Callable[[UUID], bool]) -> None:
+    def __init__(
+        self,
+        units: UnitsOfWork,
+        batch_of: BatchOf,
+        is_worker: Callable[[UUID], bool],
+        fail_points: FailPoints | None = None,
+    ) -> None:
         self._units = units
         self._batch_of = batch_of
         self._is_worker = is_worker
+        self._fail_points = fail_points
         self._waiting: asyncio.Queue[Finished] = asyncio.Queue(_WAITING_MAX)
         self.held: set[LeaseKey] = set()
 
@@ -110,3 +119,8 @@ class Completions:
                     for one in batch
                 ],
             )
+            if self._fail_points is not None:
+                await uow.flush()
+                self._fail_points.reach(failpoints.WORKER_BEFORE_COMMIT)
+        if self._fail_points is not None:
+            self._fail_points.reach(failpoints.WORKER_AFTER_COMMIT)

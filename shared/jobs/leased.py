@@ -18,10 +18,11 @@ from uuid import UUID
 
 import structlog
 
-from shared import cancellation
+from shared import cancellation, failpoints
 from shared.backoff import jittered_s
 from shared.children import Children, Limits
 from shared.errors import TransientError
+from shared.failpoints import FailPoints
 from shared.jobs import attempt, leases
 from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.completions import BatchOf, Completions
@@ -66,7 +67,10 @@ class Worker:
         self._taking = asyncio.Lock()
         self._keeping = Keeping(parts.units, self._handlers, batch_of)
         self._heart = Heart(parts.settings, parts.process_name, self)
-        self._completions = Completions(parts.units, batch_of, lambda worker: worker == self._heart.worker)
+        self._fail_points = FailPoints.told(parts.settings.failpoints)
+        self._completions = Completions(
+            parts.units, batch_of, lambda worker: worker == self._heart.worker, self._fail_points
+        )
 
     async def run(self) -> None:
         """Raises `ChildStartError` when the steps' modules cannot be imported, `ConfigurationError` for a handler
@@ -145,7 +149,10 @@ class Worker:
             free = min(slots.free() for slots in self._slots_of(lane))
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
-                    for lease, is_cancelled in await self._keeping.lease(worker, lane, free):
+                    taken = await self._keeping.lease(worker, lane, free)
+                    if taken and self._fail_points is not None:
+                        self._fail_points.reach(failpoints.WORKER_LEASED)
+                    for lease, is_cancelled in taken:
                         self._completions.held.add(lease.key)
                         if is_cancelled:
                             await self._completions.put(attempt.cancelled(lease))

@@ -15,7 +15,7 @@ from experiment.instance import databases_of
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.workload import load_workload
-from faults.catalogue import Fault
+from faults.fault import Fault
 from faults.phase import PhaseResult, play
 from faults.proxy import Proxies
 from faults.run import LOAD, start_services

@@ -31,7 +31,7 @@ CONTRACT = {
 
 def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--out", str(out)]
+    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--without-jobs", "--out", str(out)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -53,7 +53,7 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
 
 def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--broker", "rabbit"]
+    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--without-jobs", "--broker", "rabbit"]
     with subprocess.Popen(
         [*command, "--out", str(out)], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -79,6 +79,18 @@ def test_an_unknown_fault_is_refused_in_one_sentence() -> None:
     )
     assert done.returncode == 2
     assert "meteorite" in done.stderr
+
+
+def test_a_fault_of_jobs_is_not_played_without_them() -> None:
+    done = subprocess.run(
+        [*PYTHON, "-m", "faults", "--only", "worker-sigkill", "--without-jobs"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "faults: a fault of jobs cannot be played without them\n"
 
 
 def left_by(pid: int) -> list[object]:

@@ -29,7 +29,7 @@ from shared.publishing.relay import Relay
 from shared.publishing.uow import UnitsOfWork
 from tests.integration.world import INSERT_EFFECT, World, eventually, metadata
 
-TABLES = "job, job_step, job_edge, job_attempt, job_unique, job_schedule, inbox, outbox, effect"
+TABLES = "job, job_step, job_edge, job_attempt, job_unique, job_schedule, job_worker, inbox, outbox, effect"
 
 
 @job(retries=Retry(2, initial_s=0.01, max_s=0.05))
@@ -57,13 +57,27 @@ def reject(value: Any = None) -> None:
     raise Reject("not this one")
 
 
+@job(leased=True, retries=Retry(30, initial_s=0.01, max_s=0.05))
+async def leased_tag(value: Any, ctx: JobContext, name: str = "", failures: int = 0) -> list[Any]:
+    """As `tag`, in a worker, and with attempts enough for all that is killed."""
+    ctx.tell(INSERT_EFFECT, {"event_id": str(ctx.step_id), "key": name, "number": ctx.attempt})
+    if ctx.attempt <= failures:
+        raise ValueError(f"{name} fails")
+    return [name, value]
+
+
+def jobs_on(channel: str, *more: Job[..., Any]) -> Jobs:
+    """The tests' handlers and more, whose steps are announced on a channel."""
+    names = {"channel": channel, "event_type": f"{channel}.step_ready", "__module__": __name__}
+    return Jobs(type("Ready", (StepReady,), names), tag, add, total, reject, *more)
+
+
 class JobsWorld:
     """One test's jobs; `world` says on which broker."""
 
     def __init__(self, world: World, dsn: str, *more: Job[..., Any]) -> None:
         self.world = world
-        names = {"channel": world.name, "event_type": f"{world.name}.step_ready", "__module__": __name__}
-        self.jobs = Jobs(type("Ready", (StepReady,), names), tag, add, total, reject, *more)
+        self.jobs = jobs_on(world.name, *more)
         self.subscriber = self.jobs.subscriber("tester")
         self._dsn = dsn
 

@@ -1,4 +1,4 @@
-"""Random graphs over real brokers, with failures, duplicates and reordered deliveries: each ends as it should.
+"""Random graphs over real brokers, with failures, duplicates, reordered deliveries, kills: each ends as it should.
 
 What should come of a graph is worked out in this process from its steps and edges, one after the other.
 """
@@ -7,26 +7,53 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from deploy.native import Runtime
+from shared import failpoints
 from shared.envelope import Envelope
 from shared.jobs.flatten import Flat, flatten, gather
 from shared.jobs.reading import Outcome
 from shared.jobs.signatures import Call, Signature, chain, chord, group, map_over
+from tests.forked import Forked, fork
 from tests.integration.databases import migrated_database
-from tests.integration.jobs_world import JobsWorld, reject, tag
+from tests.integration.jobs_world import JobsWorld, leased_tag, reject, tag
 from tests.integration.world import World
 
+pytestmark = pytest.mark.timeout(400)
+
 GRAPHS = 30
+KILLED_AT = {
+    "rabbit": (
+        failpoints.AFTER_COMMIT,
+        failpoints.AFTER_PUBLISH,
+        failpoints.WORKER_LEASED,
+        failpoints.WORKER_BEFORE_COMMIT,
+    ),
+    "kafka": (failpoints.AFTER_COMMIT,),
+}
+"""Where the process that runs all dies, one after the other. Each death costs Kafka its session of 6 s, and a
+worker does not know the broker."""
+QUICKLY = {
+    "heartbeat_interval_s": 0.5,
+    "heartbeat_ttl_s": 2.0,
+    "worker_beat_interval_s": 0.5,
+    "worker_beat_limit_s": 4.0,
+    "worker_poll_interval_s": 1.0,
+}
+"""What a killed process held is found within seconds; a machine with two busy cores says in time that it lives."""
 RETRIES = 2
+REPEATS = 8
+"""For each process that runs the jobs."""
 DRAWS = 0x7A9D3
 
 
@@ -41,9 +68,12 @@ async def dsn(servers: Runtime) -> str:
 def calls() -> st.SearchStrategy[Call]:
     names, failures = st.text("abcdef", min_size=1, max_size=2), st.sampled_from([0, 0, 0, 0, 1, 2, 3])
     tags = st.builds(lambda name, count: tag.s(name=name, failures=count), names, failures)
+    leased = st.builds(
+        lambda name, count: leased_tag.s(name=name, failures=count), names, st.sampled_from([0, 0, 1])
+    )
     alone = st.builds(lambda name, count: tag.si(None, name=name, failures=count), names, failures)
     late = st.builds(lambda name: tag.s(name=name).after(0.01), names)
-    return st.one_of(tags, tags, tags, alone, late, st.just(reject.s()))
+    return st.one_of(tags, tags, leased, alone, late, st.just(reject.s()))
 
 
 def graphs() -> st.SearchStrategy[Signature]:
@@ -117,7 +147,7 @@ def called(handler: str, values: dict[str, Any]) -> Any:
         return values["items"]
     if handler == reject.name:
         return Lost("failed", {"type": "Reject", "message": "not this one"})
-    if values.get("failures", 0) > RETRIES:
+    if handler == tag.name and values.get("failures", 0) > RETRIES:
         return Lost("failed", {"type": "ValueError", "message": f"{values['name']} fails"})
     return [values.get("name", ""), values["value"]]
 
@@ -151,16 +181,20 @@ async def assert_as_evaluated(jobs: JobsWorld, job_id: UUID, flat: Flat) -> None
     expected = {
         str(row.id): 1
         for row, state, step in zip(rows, states, flat.steps, strict=True)
-        if state == "succeeded" and step.job is tag
+        if state == "succeeded" and step.job in {tag, leased_tag}
     }
     assert Counter(row.event_id for row in effects) == expected
 
 
 async def repeat_announcements(jobs: JobsWorld, draws: random.Random) -> None:
-    """Publish what was announced again, in any order: as the same events, and as others that say the same."""
+    """Publish what was announced again, in any order: as the same events, and as others that say the same.
+
+    So many times and no more: a busy machine could not keep up with what never ends.
+    """
     publisher = await jobs.world.publisher()
+    await publisher.declare((jobs.world.name,), ((await jobs.pipeline()).subscription,))
     seen_: dict[str, Envelope] = {}
-    while True:
+    for _ in range(REPEATS):
         for row in await jobs.rows("select body from outbox"):
             envelope = Envelope.decode(row.body)
             seen_[envelope.id] = envelope
@@ -183,20 +217,30 @@ async def repeat_announcements(jobs: JobsWorld, draws: random.Random) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_every_graph_ends_as_a_plain_evaluation_says(world: World, dsn: str) -> None:
-    jobs = JobsWorld(world, dsn)
+async def started(jobs: JobsWorld, dsn: str, dies_at: str = "") -> Forked:
+    """A process that runs the jobs, and kills itself at a fail point if it is told one."""
+    values = jobs.world.setting_values(postgres_dsn=dsn, failpoints=dies_at and f"{dies_at}=kill@2", **QUICKLY)
+    process = await fork("tests.integration.jobs_process", jobs.world.name, orjson.dumps(values).decode())
+    jobs.world.stack.callback(process.kill)
+    return process
+
+
+async def test_every_graph_ends_as_a_plain_evaluation_says_whatever_is_killed(world: World, dsn: str) -> None:
+    jobs = JobsWorld(world, dsn, leased_tag)
     await jobs.open()
     draws = random.Random(DRAWS)
     graphs_ = some_graphs(GRAPHS)
-    submitted = [(await jobs.submit(graph)).job_id for graph in graphs_]
-    async with jobs.running():
-        repeating = asyncio.create_task(repeat_announcements(jobs, draws))
-        try:
-            await jobs.ended(len(submitted))
-        finally:
-            repeating.cancel()
-            await asyncio.wait([repeating])
-    assert repeating.cancelled()
-    for job_id, graph in zip(submitted, graphs_, strict=True):
-        await assert_as_evaluated(jobs, job_id, flatten(graph))
+    places = KILLED_AT[world.broker_name]
+    submitted: list[UUID] = []
+    for number, place in enumerate(places):  # a share of the graphs for each, so that there is work left
+        submitted += [(await jobs.submit(graph)).job_id for graph in graphs_[number :: len(places)]]
+        dying = await started(jobs, dsn, place)
+        code, _ = await asyncio.gather(dying.wait(120), repeat_announcements(jobs, draws))
+        assert code == -signal.SIGKILL, place
+    await started(jobs, dsn)
+    await repeat_announcements(jobs, draws)
+    await jobs.ended(len(submitted))
+    for number in range(len(places)):
+        for graph in graphs_[number :: len(places)]:
+            await assert_as_evaluated(jobs, submitted.pop(0), flatten(graph))
     assert await jobs.rows("select 1 from job_step where state not in ('succeeded', 'failed', 'skipped')") == []

@@ -16,7 +16,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Row
 
+from shared import failpoints
 from shared.errors import TransientError
+from shared.failpoints import FailPoints
 from shared.jobs.schedules import store
 from shared.jobs.schedules.catch_up import MADE_UP_MAX, due_between, firing_id, schedule_id
 from shared.jobs.schedules.firing import FiringError, fire_one, submit
@@ -44,11 +46,13 @@ class Schedules:
         if len(self._by_id) != len(schedules):
             raise ValueError("two schedules have the same name")
         self._rest_until: dict[UUID, float] = {}
+        self._fail_points: FailPoints | None = None
 
     # -- running
 
     async def keep_firing(self, parts: Parts) -> None:
         """Declare the schedules, then fire whatever is due, when it is due, as long as the process runs."""
+        self._fail_points = FailPoints.told(parts.settings.failpoints)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.run(parts.units))
             if self._by_id:
@@ -86,6 +90,11 @@ class Schedules:
                     if not await fire_one(uow, able):
                         next_s = await store.next_due_s(uow.connection, able)
                         return _LOOK_MAX_S if next_s is None else min(max(next_s, _LOOK_MIN_S), _LOOK_MAX_S)
+                    if self._fail_points is not None:
+                        await uow.flush()
+                        self._fail_points.reach(failpoints.SCHEDULER_BEFORE_COMMIT)
+                if self._fail_points is not None:
+                    self._fail_points.reach(failpoints.SCHEDULER_AFTER_COMMIT)
             except FiringError as error:
                 _log.exception("schedule.failed", schedule=self._by_id[error.schedule].name)
                 self._rest_until[error.schedule] = time.monotonic() + _FAULTY_S

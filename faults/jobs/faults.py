@@ -1,0 +1,182 @@
+"""The faults that jobs alone have to bear; what else is broken is broken under them, too.
+
+What lives in PostgreSQL alone (workers, schedules) is broken on one broker, in turns: it does not know which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import psutil
+
+from deploy.topology import BrokerName
+from experiment.clock import until
+from experiment.side import StalledError
+from faults.clock_step import ClockStep
+from faults.fault import Act, Fault
+from faults.jobs.side import JobSide
+from faults.scene import PATIENCE_S, Scene
+from shared import failpoints
+
+_SERVICE, _CONSUMER, _WORKER = "jobs", "jobs-consumer", "jobs-worker"
+_PASSES = {
+    failpoints.BEFORE_EFFECT: 8,
+    failpoints.AFTER_EFFECT: 8,
+    failpoints.AFTER_COMMIT: 8,
+    failpoints.BEFORE_PUBLISH: 4,
+    failpoints.AFTER_PUBLISH: 4,
+    failpoints.WORKER_LEASED: 4,
+    failpoints.WORKER_BEFORE_COMMIT: 4,
+    failpoints.WORKER_AFTER_COMMIT: 4,
+    failpoints.SCHEDULER_BEFORE_COMMIT: 1,
+    failpoints.SCHEDULER_AFTER_COMMIT: 1,
+}
+"""What a process does first, before it dies at a place: a second or two of the load."""
+_STOPPED_S = 8.0
+"""Longer than a worker's steps are its own without a sign of life."""
+_LONGER_THAN_KEPT_S = 8 * 86_400
+_KILLED_CHILD = "select count(*) from job_attempt where error ->> 'type' = 'ChildLost'"
+_POLL_S = 0.3
+
+
+def _dies_at_each(process: str, *places: str) -> Act:
+    """One after the other, processes that kill themselves at these places; then a sound one."""
+
+    async def act(scene: Scene) -> None:
+        scene.begin()
+        for place in places:
+            armed = await scene.stand_in(process, {"TANDEM_FAILPOINTS": f"{place}=kill@{_PASSES[place]}"})
+            await scene.await_end(armed)
+            await scene.call(scene.runtime.processes.stop_extra, armed)
+        scene.end()
+        await scene.restored(process)
+
+    return act
+
+
+def _restores(process: str) -> Act:
+    async def restore(scene: Scene) -> None:
+        await scene.restored(process)
+
+    return restore
+
+
+async def _child_killed(scene: Scene) -> None:
+    """Kill what computes, again and again, until one was in the middle of a step."""
+    [before] = await JobSide(scene.side).query(_KILLED_CHILD)
+    scene.begin()
+
+    async def one_was_busy() -> bool:
+        for pid in await scene.call(_children, scene):
+            psutil.Process(pid).send_signal(signal.SIGKILL)
+        [now] = await JobSide(scene.side).query(_KILLED_CHILD)
+        return bool(now[0] > before[0])
+
+    if not await until(one_was_busy, PATIENCE_S, _POLL_S):
+        raise StalledError("no child was killed in the middle of a step")
+    scene.end()
+
+
+def _children(scene: Scene) -> list[int]:
+    """The processes in which steps compute: those of the worker's fork server."""
+    [worker, *_] = scene.runtime.processes.pids(scene.process(_WORKER))
+    servers = psutil.Process(worker).children()
+    return [child.pid for server in servers for child in server.children()]
+
+
+async def _worker_stopped(scene: Scene) -> None:
+    """A worker stands still for longer than its leases last, and another takes over."""
+    await scene.call(scene.runtime.processes.start_extra, scene.process(_WORKER), "second")
+    scene.begin()
+    await scene.call(scene.runtime.processes.kill, scene.process(_WORKER), signal.SIGSTOP)
+    await asyncio.sleep(_STOPPED_S)
+    await scene.wake(scene.process(_WORKER))
+    scene.end()
+
+
+async def _worker_wakes(scene: Scene) -> None:
+    await scene.wake(scene.process(_WORKER))
+    await scene.remove_extras(_WORKER)
+
+
+async def _three_schedulers(scene: Scene) -> None:
+    """Two more, then the first is killed, and comes back."""
+    for suffix in ("second", "third"):
+        await scene.call(scene.runtime.processes.start_extra, scene.process(_CONSUMER), suffix)
+    await asyncio.sleep(3)
+    await scene.kill(scene.process(_CONSUMER))
+
+
+async def _one_scheduler(scene: Scene) -> None:
+    await scene.remove_extras(_CONSUMER)
+
+
+async def _service_killed(scene: Scene) -> None:
+    await scene.kill(scene.process(_SERVICE))
+
+
+def _clock(name: str, title: str, step: ClockStep, broker: BrokerName) -> Fault:
+    return Fault(name, title, step.act, 8, step.prepare, step.restore, brokers=(broker,))
+
+
+JOB_FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "jobs-consumer-sigkill",
+        "jobs: consumer SIGKILL around a commit",
+        _dies_at_each(_CONSUMER, failpoints.BEFORE_EFFECT, failpoints.AFTER_EFFECT, failpoints.AFTER_COMMIT),
+        load_s=10,
+        restore=_restores(_CONSUMER),
+    ),
+    Fault(
+        "jobs-relay-sigkill",
+        "jobs: relay SIGKILL around a publish",
+        _dies_at_each(_SERVICE, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH),
+        load_s=8,
+        restore=_restores(_SERVICE),
+        brokers=("rabbit",),
+    ),
+    Fault("jobs-service-sigkill", "jobs: service SIGKILL", _service_killed, load_s=8, brokers=("kafka",)),
+    Fault(
+        "worker-sigkill",
+        "jobs: worker SIGKILL around a commit",
+        _dies_at_each(
+            _WORKER, failpoints.WORKER_LEASED, failpoints.WORKER_BEFORE_COMMIT, failpoints.WORKER_AFTER_COMMIT
+        ),
+        load_s=10,
+        restore=_restores(_WORKER),
+        brokers=("rabbit",),
+    ),
+    Fault(
+        "worker-zombie",
+        f"jobs: worker SIGSTOP for {_STOPPED_S:g} s",
+        _worker_stopped,
+        load_s=14,
+        restore=_worker_wakes,
+        brokers=("kafka",),
+    ),
+    Fault("child-sigkill", "jobs: children SIGKILL", _child_killed, load_s=8, brokers=("rabbit",)),
+    Fault(
+        "scheduler-sigkill",
+        "jobs: scheduler SIGKILL around a commit",
+        _dies_at_each(_CONSUMER, failpoints.SCHEDULER_BEFORE_COMMIT, failpoints.SCHEDULER_AFTER_COMMIT),
+        load_s=8,
+        restore=_restores(_CONSUMER),
+        brokers=("kafka",),
+    ),
+    Fault(
+        "three-schedulers",
+        "jobs: three schedulers, one SIGKILL",
+        _three_schedulers,
+        load_s=10,
+        restore=_one_scheduler,
+        brokers=("rabbit",),
+    ),
+    _clock("scheduler-clock-back", "jobs: scheduler's clock back 1 h", ClockStep(_CONSUMER, -3_600), "rabbit"),
+    _clock(
+        "scheduler-clock-ahead",
+        "jobs: scheduler's clock 8 days ahead",
+        ClockStep(_CONSUMER, _LONGER_THAN_KEPT_S),
+        "kafka",
+    ),
+)

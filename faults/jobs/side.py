@@ -1,0 +1,136 @@
+"""The jobs of one broker's set of services: submits them, waits for them, and checks what they did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import asyncpg
+import orjson
+
+from experiment.clock import until
+from experiment.side import Side
+from faults.jobs.checker import Found, JobVerdict, check
+from faults.jobs.found import read
+from faults.jobs.played import CREATE_EFFECTS, FIRES_EVERY, SCHEDULE
+
+SERVICES: Mapping[str, Sequence[str]] = {
+    name: ["faults.jobs.service"] for name in ("jobs", "jobs-consumer", "jobs-worker")
+}
+"""What runs in place of these processes of the table."""
+_PER_S = 1.5
+"""Graphs a second: each has 9 steps or 10."""
+_REQUEST_TIMEOUT_S = 5.0
+_QUERY_TIMEOUT_S = 60.0
+_POLL_S = 0.2
+_PATIENCE = 2
+"""A graph has five levels, where an event has one: it may take longer by this."""
+
+_OPEN = """
+select (select count(*) from job where submitted_at <= $1 and finished_at is null),
+       (select next_due > $1 from job_schedule where name = $2)
+"""
+
+
+@dataclass(slots=True)
+class JobSide:
+    """One side's jobs. `acknowledged` are the ids that were answered with, in every phase."""
+
+    side: Side
+    acknowledged: set[UUID] = field(default_factory=set)
+    verdict: JobVerdict = field(default_factory=JobVerdict)
+    """What the last check found."""
+    _number: int = 0
+
+    @property
+    def dsn(self) -> str:
+        """Of the database, past the proxy."""
+        runtime = self.side.runtime
+        return runtime.dsn(runtime.sets[self.side.broker].database("jobs"))
+
+    async def query(self, statement: str, *parameters: object) -> list[asyncpg.Record]:
+        """Rows."""
+        async with self._connected() as connection:
+            return list(await connection.fetch(statement, *parameters))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A connection of its own: the last one may have been cut."""
+        connection = await asyncpg.connect(self.dsn, timeout=_QUERY_TIMEOUT_S, command_timeout=_QUERY_TIMEOUT_S)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def prepare(self) -> None:
+        """Make the table of effects."""
+        await self.query(CREATE_EFFECTS)
+
+    # -- load
+
+    async def load(self, enough: asyncio.Event) -> None:
+        """Submit graph after graph at a fixed rate until `enough`, whether or not they are answered."""
+        asked: set[asyncio.Task[bool]] = set()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)) as session:
+            try:
+                while not enough.is_set():
+                    task = asyncio.create_task(self._submit(session))
+                    asked.add(task)
+                    task.add_done_callback(asked.discard)
+                    await asyncio.sleep(1 / _PER_S)
+                await asyncio.gather(*asked)
+            finally:
+                for task in asked:
+                    task.cancel()
+
+    async def _submit(self, session: aiohttp.ClientSession) -> bool:
+        """Whether it was acknowledged."""
+        self._number += 1
+        url = self.side.runtime.addresses.service_urls(self.side.broker)["jobs"]
+        headers = {"idempotency-key": str(uuid4())}
+        try:
+            async with session.post(f"{url}/graphs", json={"number": self._number}, headers=headers) as answer:
+                document = orjson.loads(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError):
+            return False
+        if answer.status != 202:
+            return False
+        self.acknowledged.add(UUID(document["id"]))
+        return True
+
+    # -- check
+
+    async def verify(self) -> JobVerdict:
+        """Wait until all that was submitted has ended, and check it; returns what the check before had not found.
+
+        One more graph must be acknowledged: a service that takes nothing any more would have nothing to lose.
+        """
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)) as session:
+            is_served = await until(lambda: self._submit(session), self._patience_s, _POLL_S)
+        [row] = await self.query("select clock_timestamp() as now")
+        moment: datetime = row["now"]
+
+        async def ended() -> bool:
+            [row] = await self.query(_OPEN, moment, SCHEDULE)
+            return row[0] == 0 and bool(row[1])
+
+        await until(ended, self._patience_s, _POLL_S)
+        whole = check(self.acknowledged, await self._found(moment), FIRES_EVERY)
+        whole.unserved = [*self.verdict.unserved, *([] if is_served else [moment.isoformat()])]
+        before, self.verdict = self.verdict, whole
+        return whole.since(before)
+
+    async def _found(self, moment: datetime) -> Found:
+        """All of one moment: steps that still run may record effects between two queries."""
+        async with self._connected() as connection, connection.transaction(isolation="repeatable_read"):
+            return await read(connection.fetch, moment)
+
+    @property
+    def _patience_s(self) -> float:
+        return _PATIENCE * self.side.workload.settle_timeout_s
