@@ -23,6 +23,7 @@ _UNAVAILABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.DiskFullError,
+    asyncpg.PostgresSystemError,  # its disk fails, or its files are gone
     asyncpg.ReadOnlySQLTransactionError,  # a standby, or a server that protects what is left of its disk
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,

@@ -227,7 +227,7 @@ class Settings(BaseSettings):
     """Seconds without a sign of a consumer after which Kafka gives its partitions to another."""
 
     relay_batch_max: Annotated[int, Field(ge=1, le=5_000)] = 500
-    """The most events that the relay publishes at once."""
+    """The most events that the relay publishes at once; of large ones, no more than make 8 MiB."""
     relay_poll_interval_s: Seconds = 1.0
     """Seconds between two looks of the relay at the outbox, where no notification wakes it."""
     outbox_rows_max: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100_000

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.errors import DeployError
+from deploy.show.printable import printable
 from deploy.topology import MAIL_SUBSCRIPTIONS, SUBSCRIPTIONS
 from shared.broker import DeadLetter, Subscription, create_broker
 from shared.dead_letter import headers as dead_letter
@@ -49,7 +50,7 @@ def _print(console: Console, columns: Sequence[str], rows: Sequence[tuple[str, .
         return
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(escape(text) for text in row))
+        table.add_row(*(escape(printable(text)) for text in row))
     console.print(table)
 
 

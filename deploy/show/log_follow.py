@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from deploy.show.printable import printable
+
 _POLL_S = 0.3
 
 
@@ -25,14 +27,14 @@ def print_logs(files: Mapping[str, Path], out: TextIO, *, follow: bool, lines: i
     places = {name: _size(path) for name, path in files.items()}
     for name, path in files.items():
         for line in tail(path, lines):
-            out.write(f"{name:<{width}} | {line}\n")
+            out.write(f"{name:<{width}} | {printable(line)}\n")
     out.flush()
     while follow:
         time.sleep(_POLL_S)
         for name, path in files.items():
             text, places[name] = _added(path, places[name])
             for line in text.splitlines():
-                out.write(f"{name:<{width}} | {line}\n")
+                out.write(f"{name:<{width}} | {printable(line)}\n")
         out.flush()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.tree import Tree
 
+from deploy.show.printable import printable
 from deploy.show.traces import Found, Span
 
 
@@ -62,9 +63,9 @@ class _Drawing:
 def _line(span: Span, origin_ns: int) -> str:
     offset_ms = (span.start_ns - origin_ns) / 1e6
     took_ms = (span.end_ns - span.start_ns) / 1e6
-    error = f"  [bold red]error: {escape(span.error)}[/bold red]" if span.error else ""
+    error = f"  [bold red]error: {escape(printable(span.error))}[/bold red]" if span.error else ""
     links = f"  {_count(len(span.links), 'link')}" if len(span.links) > 1 else ""
-    name = f"[cyan]{escape(span.service)}[/cyan]  {escape(span.name)}"
+    name = f"[cyan]{escape(printable(span.service))}[/cyan]  {escape(printable(span.name))}"
     return f"{name}  [dim]{span.kind}[/dim]  {took_ms:.1f} ms  [dim]{offset_ms:+.1f} ms{links}[/dim]{error}"
 
 

@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 LETTERS_PER_REDRIVE_MAX = 50_000
 GROUPS_MAX = 500
 PORTION_MAX = 100
-"""Letters that are given back in one transaction."""
+"""Letters that are given back in one transaction, unless they are large: see `store.PORTION_BYTES_MAX`."""
 _FORGOTTEN_MAX = 1_000
 _PACE_S = 0.25
 """A redrive's letters go out in portions of what is due in so long."""
@@ -171,7 +171,7 @@ async def give_back_due(
     now = await store.read_clock(uow.connection)
     due = await store.take_due(uow.connection, now, delayed_only=delayed_only, batch_max=PORTION_MAX)
     _, alarms = await _give_back(uow, publish, due, now, policy)
-    return Portion(len(due) >= PORTION_MAX, await _raised(uow, alarms, now, alert_interval_s))
+    return Portion(bool(due), await _raised(uow, alarms, now, alert_interval_s))
 
 
 async def give_back_asked(uow: UnitOfWork, publish: Publish, policy: Policy, alert_interval_s: float) -> Portion:

@@ -45,6 +45,9 @@ from services.dead_letter.events import Received, sent_to_json
 
 metadata = MetaData()
 
+PORTION_BYTES_MAX = 16 * 1024 * 1024
+"""Of messages that are in memory at once to be given back: as many as a consumer of them holds."""
+
 dead_letter = Table(
     "dead_letter",
     metadata,
@@ -282,8 +285,21 @@ async def take_asked(connection: AsyncConnection, redrive_id: UUID, batch_max: i
 
 
 async def _taken(connection: AsyncConnection, found: Select[Any], batch_max: int) -> list[Stored]:
-    statement = found.limit(batch_max).with_for_update(skip_locked=True)
-    return [_stored(row) for row in (await connection.execute(statement)).mappings()]
+    """Messages are loaded once it is known how large they are: `PORTION_BYTES_MAX`, or one that is larger."""
+    columns = dead_letter.c
+    weighed = found.with_only_columns(columns.id, func.octet_length(columns.body)).limit(batch_max)
+    taken: list[UUID] = []
+    bytes_left = PORTION_BYTES_MAX
+    for letter_id, size in (await connection.execute(weighed.with_for_update(skip_locked=True))).all():
+        bytes_left -= size
+        if taken and bytes_left < 0:
+            break
+        taken.append(letter_id)
+    if not taken:
+        return []
+    rows = (await connection.execute(select(dead_letter).where(columns.id.in_(taken)))).mappings()
+    stored = {row["id"]: _stored(row) for row in rows}
+    return [stored[letter_id] for letter_id in taken]
 
 
 # -- redrives that people ask for

@@ -16,7 +16,7 @@ from shared.database import Database
 from shared.errors import UnavailableError
 from shared.http.backpressure import OutboxGate
 from shared.outside.circuit_breaker import CircuitBreakers
-from shared.publishing import UnitsOfWork
+from shared.publishing import Relay, UnitsOfWork
 from shared.reply import Requests, Responder
 from shared.settings import Settings
 from shared.telemetry import Telemetry
@@ -47,6 +47,8 @@ class Parts:
     outbox_gate: OutboxGate
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: what would go on for as long as its client likes ends then."""
+    relays: list[Relay] = field(default_factory=list)
+    """Those that run in this process; none before the role has begun."""
 
     async def close(self) -> None:
         """Let go of Redis and PostgreSQL, and write what telemetry still holds."""

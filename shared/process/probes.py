@@ -39,7 +39,8 @@ class Probes:
         roles = parts.settings.roles
         # Where requests are served, the outbox takes their events until the broker is back; an inbox holds without
         # Redis. A stream stands still without its broker, and so does a relay that does nothing else.
-        outbox_takes_events = "api" in roles and "consumer" not in roles
+        self._serves = "api" in roles
+        outbox_takes_events = self._serves and "consumer" not in roles
         self._not_needed = {"redis", parts.settings.broker} if outbox_takes_events else {"redis"}
 
     def routes(self) -> list[BaseRoute]:
@@ -58,7 +59,8 @@ class Probes:
         `degraded` names what is away and not needed, with the reason: without Redis the inbox alone keeps every
         effect single, slower; without its broker a process that serves requests keeps their events in the outbox.
         What stops a stream (a queue that is missing, an event that is not settled) is among the broker's problems;
-        what is not as it was declared, and works, is degraded.
+        what is not as it was declared, and works, is degraded. An outbox that stands still is the broker's problem
+        too, or degraded where requests are served.
         """
         parts = self._parts
         results = await asyncio.gather(*(question.problem() for question in self._questions.values()))
@@ -71,8 +73,9 @@ class Probes:
         ready = problems.keys() <= degraded.keys()
         degraded |= parts.circuit_breakers.problems()
         degraded |= {name: trouble.reason for name, trouble in parts.broker.troubles.items() if not trouble.stops}
-        if parts.outbox_gate.problem is not None:
-            degraded["outbox"] = parts.outbox_gate.problem
+        outbox = parts.outbox_gate.problem or (self._relay_trouble() if self._serves else None)
+        if outbox is not None:
+            degraded["outbox"] = outbox
         document = {"ready": ready, "degraded": degraded, "dependencies": dependencies}
         return JSONResponse(document, status_code=200 if ready else 503)
 
@@ -83,6 +86,11 @@ class Probes:
         stopped = {name: trouble for name, trouble in self._parts.broker.troubles.items() if trouble.stops}
         if stopped:
             raise UnavailableError("; ".join(f"{name} {trouble.reason}" for name, trouble in stopped.items()))
+        if not self._serves and (outbox := self._relay_trouble()) is not None:
+            raise UnavailableError(f"the outbox {outbox}")
+
+    def _relay_trouble(self) -> str | None:
+        return next((relay.trouble for relay in self._parts.relays if relay.trouble is not None), None)
 
     async def _asyncapi(self, _request: Request) -> Response:
         operations = self._service.operations(self._subscribers)

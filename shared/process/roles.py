@@ -93,7 +93,9 @@ async def relay(work: Work) -> None:
     if not work.service.publishes:
         return
     for shard in range(parts.settings.relay_shards):
-        tasks.create_task(Relay(parts.settings, parts.broker, parts.telemetry, shard).run())
+        parts.relays.append(Relay(parts.settings, parts.broker, parts.telemetry, shard))
+    for one in parts.relays:
+        tasks.create_task(one.run())
     tasks.create_task(
         Gauges(parts.settings, parts.telemetry.metrics.measurements, outbox_of(parts.database)).run()
     )

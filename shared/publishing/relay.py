@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -35,13 +35,24 @@ _WAIT_MAX_S = 2.0
 _HELD_KEYS_MAX = 10_000
 _UNWANTED_HOLD_S = 5.0
 """For how long the key of a message waits that the broker, though there, does not take."""
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""What is published at once, unless the first event alone is larger: the largest events are few at once."""
+STANDS_STILL_S = 50.0
+"""Told then, and asked for by probes every few seconds, it is known within a minute."""
 
 _FETCH = """
 select position, channel, type, key, event_id, traceparent, body
-  from outbox
- where shard % $1 = $2 and key <> all($3::text[])
+  from (
+        select next.*, sum(octet_length(body)) over (order by position) - octet_length(body) as bytes_before
+          from (
+                select * from outbox
+                 where shard % $1 = $2 and key <> all($3::text[])
+                 order by position
+                 limit $4
+               ) as next
+       ) as weighed
+ where bytes_before < $5
  order by position
- limit $4
 """
 _DELETE = "delete from outbox where position = any($1::bigint[])"
 
@@ -51,15 +62,34 @@ _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 class Relay:
     """Moves the outbox rows of one shard. `run` never returns by itself; cancel it to stop."""
 
-    def __init__(self, settings: Settings, publisher: Publisher, telemetry: Telemetry, shard: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        telemetry: Telemetry,
+        shard: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._publisher = publisher
         self._telemetry = telemetry
         self._shard = shard
         self._woken = asyncio.Event()
         self._held: dict[str, float] = {}
         self._failures_in_a_row = 0
+        self._waiting_since: float | None = None
+        """Since when something has waited and nothing was confirmed; None while that is not so."""
+        self._refusal = ""
         self._fail_points = failpoints.FailPoints.told(settings.failpoints)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no event has left for `STANDS_STILL_S` though some wait, for a person; None while all is well."""
+        since = self._waiting_since
+        if since is None or self._clock() - since < STANDS_STILL_S:
+            return None
+        return f"stands still, with events waiting: {self._refusal}"
 
     async def run(self) -> None:
         """Publish whenever this shard's lock is free; survive the loss of PostgreSQL and of the broker."""
@@ -69,6 +99,7 @@ class Relay:
                     await self._wait_for_lead(connection)
                     await self._lead(connection)
             except SESSION_LOST as error:
+                self._waiting_since = None  # PostgreSQL's trouble, or another's turn
                 _log.warning("relay.database_lost", shard=self._shard, error=str(error) or type(error).__name__)
                 await asyncio.sleep(self._settings.relay_poll_interval_s)
 
@@ -86,6 +117,8 @@ class Relay:
             if rows:
                 await self._publish(connection, rows)
             else:
+                if not self._held:
+                    self._waiting_since = None
                 await self._wait(self._settings.relay_poll_interval_s)
 
     async def _wait(self, seconds: float) -> None:
@@ -96,12 +129,19 @@ class Relay:
         now = time.monotonic()
         self._held = {key: until for key, until in self._held.items() if until > now}
         rows: list[asyncpg.Record] = await connection.fetch(
-            _FETCH, self._settings.relay_shards, self._shard, list(self._held), self._settings.relay_batch_max
+            _FETCH,
+            self._settings.relay_shards,
+            self._shard,
+            list(self._held),
+            self._settings.relay_batch_max,
+            BATCH_BYTES_MAX,
         )
         return rows
 
     async def _publish(self, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> None:
         started_ns = time.time_ns()
+        if self._waiting_since is None:
+            self._waiting_since = self._clock()
         messages = [Message(row["channel"], row["type"], row["key"], row["body"]) for row in rows]
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_PUBLISH)
@@ -116,6 +156,7 @@ class Relay:
         unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]
         if confirmed:
             await connection.execute(_DELETE, [row["position"] for row in confirmed])
+            self._waiting_since = self._clock() if failures else None
         self._record(rows, frozenset(row["event_id"] for row in unconfirmed), started_ns)
         if failures:
             await self._back_off(failures, everything=not confirmed)
@@ -132,6 +173,7 @@ class Relay:
 
         When the broker is away, or too many keys are held back, everything waits.
         """
+        self._refusal = str(failures[0].error)
         _log.warning("relay.not_confirmed", shard=self._shard, count=len(failures), error=str(failures[0].error))
         unwanted = {f.message.key for f in failures if isinstance(f.error, UnroutableError | PermanentError)}
         others = {failure.message.key for failure in failures} - unwanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
@@ -46,6 +47,24 @@ async def test_a_handler_that_never_ends_is_told(system: BrokerName, servers: Ru
         await eventually(lambda: _standing(broker), "it is told", harness.deadline_s)
         recorder.released.set()
         await eventually(lambda: _all_well(broker), "it is over", harness.deadline_s)
+
+
+async def test_what_an_open_transaction_holds_back_is_told_until_it_ends(servers: Runtime) -> None:
+    """A foreign producer may die in the midst of one; Kafka waits for minutes, and so does what came behind it."""
+    async with Harness(servers, "kafka") as harness:
+        broker, recorder, subscription = await harness.broker(), harness.recorder(), harness.subscription()
+        await broker.subscribe(subscription, recorder)
+        async with AIOKafkaProducer(
+            bootstrap_servers=servers.server_urls()["kafka"], transactional_id=harness.channel
+        ) as foreign:
+            await foreign.begin_transaction()
+            await foreign.send_and_wait(f"{harness.channel}-events", b"undecided", partition=0)
+            place = await eventually(lambda: _standing(broker), "it is told", harness.deadline_s)
+            assert place == f"{harness.channel}-events/0"
+            assert "transaction" in broker.troubles[place].reason
+            await foreign.abort_transaction()
+            await eventually(lambda: _all_well(broker), "it is over", harness.deadline_s)
+        assert recorder.bodies == []
 
 
 async def _standing(broker: Broker) -> str | None:

@@ -149,6 +149,7 @@ async def test_a_flushed_redis_forgets_everything_and_serves_on(rabbit_world: Wo
     events = some(1)
     await mine.claim("s", events)
     await mine._redis.flushall()
+    await mine._redis.script_flush()
     assert await other.claim("s", events) == [FIRST]
     await mine._beat()
     assert await mine.claim("s", events) in ([BUSY], [Claim(NEW, 2)])

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
 import pytest
 from sqlalchemy import text
 
 from shared.broker.base import Broker, Message, PublishFailure
+from shared.errors import UnavailableError
 from shared.publishing.outbox import insert_outbox, outbox_row
-from shared.publishing.relay import Relay
+from shared.publishing.relay import STANDS_STILL_S, Relay
 from tests.integration.world import Happened, World, eventually, happened, keys_of
 
 NEVER_S = 3_600.0
@@ -59,9 +60,15 @@ class StopsAfterPublishing(Counting):
 async def relay(world: World, broker: Any = None, shard: int = 0, **overrides: Any) -> AsyncIterator[Any]:
     """A relay that runs until the block is left; yields the broker that it publishes through."""
     counting = broker or Counting(await world.publisher())
-    task = asyncio.create_task(Relay(world.settings(**overrides), counting, world.telemetry, shard).run())
-    try:
+    async with running(Relay(world.settings(**overrides), counting, world.telemetry, shard)):
         yield counting
+
+
+@asynccontextmanager
+async def running(one: Relay) -> AsyncIterator[None]:
+    task = asyncio.create_task(one.run())
+    try:
+        yield
     finally:
         assert not task.done(), task.exception()
         task.cancel()
@@ -95,6 +102,10 @@ async def until_it_waits(world: World) -> None:
             return bool((await connection.execute(query)).scalar_one())
 
     await eventually(waits, "the relay waits")
+
+
+async def true(condition: bool) -> bool:
+    return condition
 
 
 def in_order(effects: list[tuple[str, int]]) -> bool:
@@ -260,6 +271,75 @@ async def test_an_event_waits_for_the_unconfirmed_one_before_it_under_its_key(ra
         await world.await_effects(3)
         await world.drained()
     assert await world.real_numbers() == [4, 2, 3]
+
+
+class Refuses(Counting):
+    """Takes nothing; or, told how many, so many of each portion."""
+
+    takes = 0
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+        self.published += 1
+        return [
+            PublishFailure(message, UnavailableError("no right to write")) for message in messages[self.takes :]
+        ]
+
+
+async def test_what_does_not_leave_the_outbox_for_a_minute_is_told_until_it_does(rabbit_world: World) -> None:
+    """Whoever asks the broker finds it well: it only takes no events."""
+    world, now = rabbit_world, 1_000.0
+    refuses = Refuses(await world.publisher())
+    one = Relay(world.settings(), refuses, world.telemetry, clock=lambda: now)
+    assert one.trouble is None
+    await commit(world, range(2), keys=2)
+    async with running(one):
+
+        async def again() -> bool:
+            return refuses.published >= asked + 2
+
+        for passed_s, is_told in ((0.0, False), (STANDS_STILL_S - 1, False), (1.0, True)):
+            now += passed_s
+            asked = refuses.published
+            await eventually(again, "it has tried once more")
+            assert (one.trouble is not None) is is_told
+        assert "no right to write" in (one.trouble or "")
+        refuses.takes = 1
+        await until_empty(world)
+        await eventually(lambda: true(one.trouble is None), "it is over")
+        now += STANDS_STILL_S
+        assert one.trouble is None, "nothing waits"
+
+
+async def test_large_events_are_few_at_once_and_one_that_is_larger_goes_alone(
+    rabbit_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number alone would bound nothing: 500 of a megabyte each are half a gigabyte."""
+
+    class Weighs(Counting):
+        weights: ClassVar[list[int]] = []
+
+        async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
+            self.weights.append(sum(len(message.body) for message in messages))
+            self.published += len(messages)
+            return []
+
+    monkeypatch.setattr("shared.publishing.relay.BATCH_BYTES_MAX", 10_000)
+    sizes = [4_000, 4_000, 4_000, 30_000, 10, 10, 9_000, 9_000]
+    rows = [
+        outbox_row(rabbit_world.channel, happened(number, data={"pad": "x" * size}))
+        for number, size in enumerate(sizes)
+    ]
+    async with rabbit_world.database.transaction() as connection:
+        await connection.execute(insert_outbox, rows)
+    weighs = Weighs(await rabbit_world.publisher())
+    async with relay(rabbit_world, weighs):
+        await until_empty(rabbit_world)
+    assert weighs.published == len(sizes)
+    assert len(weighs.weights) == 5
+    largest = max(weighs.weights)
+    assert largest > 30_000
+    weighs.weights.remove(largest)
+    assert max(weighs.weights) < 20_000
 
 
 @pytest.mark.timeout(300)

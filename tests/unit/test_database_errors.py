@@ -32,6 +32,7 @@ def wrapped(cause: Exception, *, invalidated: bool = False) -> DBAPIError:
         asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
         asyncpg.AdminShutdownError("terminating connection"),
         asyncpg.DiskFullError("could not extend file"),
+        asyncpg.PostgresIOError("could not read block 7 in file: Input/output error"),
         asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction"),
     ],
     ids=lambda cause: type(cause).__name__,

@@ -32,6 +32,7 @@ LARGE = 40_000_000
 """More than the buffers of a connection hold."""
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+LONG = b"Content-Length: 3000000\r\n\r\n"
 
 
 class Served:
@@ -295,7 +296,7 @@ async def test_the_head_that_is_large_and_the_chunks_that_are_small_are_taken() 
 
 
 @pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
-@pytest.mark.parametrize("framing", [b"Content-Length: 3000000\r\n\r\n", CHUNKED + b"2dc6c0\r\n"])
+@pytest.mark.parametrize("framing", [LONG, b"Expect: 100-continue\r\n" + LONG, CHUNKED + b"2dc6c0\r\n"])
 async def test_who_sends_too_much_can_send_it_and_read_why_it_is_refused(close: bytes, framing: bytes) -> None:
     """RFC 9110, 15.5.14; RFC 9112, 9.6: a reset would take the answer from whoever is still sending."""
     async with serving() as (_served, connect):

@@ -13,7 +13,10 @@ from shared.errors import UnavailableError
 from shared.process.process import Process
 from shared.process.readiness import Question
 from shared.process.server import application_of
+from shared.publishing import Relay
 from tests.unit.unserved import unserved
+
+ALL_READY = {"postgres": {"ready": True}, "redis": {"ready": True}, "rabbit": {"ready": True}}
 
 
 async def well() -> None:
@@ -67,6 +70,28 @@ async def test_a_process_is_ready_for_what_its_roles_do_and_says_what_it_lacks(
         assert said["degraded"] == dict.fromkeys(named - needed, "nobody there")
         parts.outbox_gate.closed = True
         assert "outbox" in (await ready(client))[1]["degraded"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("roles", "status"), [({"relay"}, 503), ({"api", "relay"}, 200), ({"api", "relay", "consumer"}, 200)]
+)
+async def test_an_outbox_that_stands_still_is_told(
+    roles: set[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though every server answers. Where requests are served, they go on."""
+    parts = unserved(SERVICE, "rabbit", roles)
+    for part in (parts.database, parts.claims, parts.broker):
+        monkeypatch.setattr(type(part), "ping", lambda _: well())
+    process = Process(SERVICE, parts)
+    process._connected.set()
+    monkeypatch.setattr(Relay, "trouble", "stands still")
+    transport = httpx.ASGITransport(application_of(process))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert await ready(client) == (200, {"ready": True, "degraded": {}, "dependencies": ALL_READY})
+        parts.relays.append(Relay(parts.settings, parts.broker, parts.telemetry))
+        code, said = await ready(client)
+        assert (code, said["ready"], "stands still" in str(said)) == (status, status == 200, True)
+        assert said["degraded"] == ({"outbox": "stands still"} if status == 200 else {})
 
 
 async def test_what_hangs_is_said_in_time_and_asked_once_however_many_probes_come() -> None:

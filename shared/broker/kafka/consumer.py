@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -20,7 +20,7 @@ from shared.broker.batches import settle_as_retry
 from shared.broker.kafka.clients import GOODBYE_S, ended
 from shared.broker.kafka.clock import KafkaClock
 from shared.broker.kafka.errors import LOST
-from shared.broker.kafka.internals import client_of, consumed_offsets, stable_ends
+from shared.broker.kafka.internals import client_of, consumed_offsets, known_ends
 from shared.broker.kafka.replies import asked
 from shared.broker.kafka.sent import sent_as
 from shared.broker.kafka.unreadable import (
@@ -40,6 +40,14 @@ _RETRY_PAUSE_S = 1.0
 _FAILED_POLLS_MAX = 5
 _REJOIN_TIMEOUT_S = 20.0
 _RECOVERY_TIMEOUT_S = 10.0
+
+
+class Waiting(NamedTuple):
+    """Where a partition goes on in which something waits."""
+
+    settled: int
+    held_back: bool = False
+    """By a transaction that is open: nothing else is left to read."""
 
 
 class Handover(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -240,16 +248,16 @@ class KafkaConsumer:
         self._committed |= offsets
         return True
 
-    def waiting(self) -> dict[str, int]:
+    def waiting(self) -> dict[str, Waiting]:
         """How far each partition is settled where something waits; the group itself while it rebalances."""
         if self._handover.rebalances is None:
-            return {self.queue: 0}
+            return {self.queue: Waiting(0)}
         consumer = self._subscriber.consumer
         if consumer is None:
             return {}
-        settled = consumed_offsets(consumer) | self._in_hand
-        ends = stable_ends(consumer)
-        return {f"{tp.topic}/{tp.partition}": at for tp, at in settled.items() if at < ends.get(tp, at)}
+        settled, ends = consumed_offsets(consumer) | self._in_hand, known_ends(consumer)
+        behind = {tp: at for tp, at in settled.items() if tp in ends and at < ends[tp].last}
+        return {f"{tp.topic}/{tp.partition}": Waiting(at, at >= ends[tp].stable) for tp, at in behind.items()}
 
     async def _rejoin(self) -> None:
         """A consumer whose background tasks have ended never polls again: replace it."""

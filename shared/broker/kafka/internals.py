@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import sample
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -51,13 +51,21 @@ def consumed_offsets(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
     return {tp: consumed.offset for tp, consumed in subscription.assignment.all_consumed_offsets().items()}
 
 
-def stable_ends(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-    """The last stable offset of each assigned partition, as of the last answer to a fetch."""
+class Ends(NamedTuple):
+    """Of a partition, as of the last answer to a fetch."""
+
+    stable: int
+    """The last stable offset: behind it is what a transaction that is open may yet take back."""
+    last: int
+
+
+def known_ends(consumer: AIOKafkaConsumer) -> dict[TopicPartition, Ends]:
+    """Those of each assigned partition that has been fetched from."""
     subscription = consumer._subscription.subscription
     if subscription is None or subscription.assignment is None:
         return {}
     states = {tp: subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
-    return {tp: state.lso for tp, state in states.items() if state.lso is not None}
+    return {tp: Ends(state.lso, state.highwater) for tp, state in states.items() if state.lso is not None}
 
 
 def cancel_sender(producer: AIOKafkaProducer) -> None:

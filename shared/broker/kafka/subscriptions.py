@@ -21,13 +21,15 @@ from shared.broker.kafka.clients import (
     ended,
 )
 from shared.broker.kafka.clock import KafkaClock
-from shared.broker.kafka.consumer import Handover, KafkaConsumer
+from shared.broker.kafka.consumer import Handover, KafkaConsumer, Waiting
 from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.producer import KafkaProducer
 from shared.broker.kafka.topics import clock_topic, dead_letter_topic, subscribed_topics
 from shared.broker.tending import Standstill
 from shared.errors import TandemError
 from shared.settings import Settings
+
+_HELD_BACK = "stands still: a producer's transaction has been open for a minute, and what is behind it waits"
 
 
 def handover_wait_s(settings: Settings) -> float:
@@ -155,13 +157,15 @@ class KafkaSubscriptions:
 
     def look(self) -> dict[str, Trouble]:
         """By its queue, or its partition, what stands still or cannot be read."""
-        waiting: dict[str, int] = {}
+        waiting: dict[str, Waiting] = {}
         troubles: dict[str, Trouble] = {}
         for consumer in self._consumers:
             waiting |= consumer.waiting()
             if consumer.trouble is not None:
                 troubles[consumer.queue] = Trouble(f"cannot be read: {consumer.trouble!r}")
-        return self._standstill.look(waiting) | troubles
+        standing = self._standstill.look({place: found.settled for place, found in waiting.items()})
+        held_back = {place: Trouble(_HELD_BACK) for place in standing if waiting[place].held_back}
+        return standing | held_back | troubles
 
     async def ask_for_the_time(self) -> dict[str, Trouble]:
         """Where requests are answered; by its topic what could not be asked. The last answer goes on holding."""
