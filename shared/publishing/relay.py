@@ -43,7 +43,7 @@ STANDS_STILL_S = 50.0
 _FETCH = """
 select position, channel, type, key, event_id, traceparent, body
   from (
-        select next.*, sum(octet_length(body)) over (order by position) - octet_length(body) as bytes_before
+        select next.*, sum(octet_length(body)) over (order by position) as bytes_so_far
           from (
                 select * from outbox
                  where shard % $1 = $2 and key <> all($3::text[])
@@ -51,7 +51,7 @@ select position, channel, type, key, event_id, traceparent, body
                  limit $4
                ) as next
        ) as weighed
- where bytes_before < $5
+ where bytes_so_far <= $5 or bytes_so_far = octet_length(body)
  order by position
 """
 _DELETE = "delete from outbox where position = any($1::bigint[])"

@@ -294,14 +294,16 @@ async def test_what_does_not_leave_the_outbox_for_a_minute_is_told_until_it_does
     await commit(world, range(2), keys=2)
     async with running(one):
 
-        async def again() -> bool:
-            return refuses.published >= asked + 2
+        async def tried() -> bool:
+            return refuses.published > asked
 
-        for passed_s, is_told in ((0.0, False), (STANDS_STILL_S - 1, False), (1.0, True)):
-            now += passed_s
-            asked = refuses.published
-            await eventually(again, "it has tried once more")
-            assert (one.trouble is not None) is is_told
+        asked = 0
+        await eventually(tried, "it has tried")
+        now += STANDS_STILL_S - 1
+        assert one.trouble is None
+        now += 1
+        asked = refuses.published
+        await eventually(tried, "it has tried again")
         assert "no right to write" in (one.trouble or "")
         refuses.takes = 1
         await until_empty(world)
@@ -336,10 +338,7 @@ async def test_large_events_are_few_at_once_and_one_that_is_larger_goes_alone(
         await until_empty(rabbit_world)
     assert weighs.published == len(sizes)
     assert len(weighs.weights) == 5
-    largest = max(weighs.weights)
-    assert largest > 30_000
-    weighs.weights.remove(largest)
-    assert max(weighs.weights) < 20_000
+    assert [weight > 30_000 for weight in weighs.weights if weight > 10_000] == [True]
 
 
 @pytest.mark.timeout(300)
