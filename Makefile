@@ -24,6 +24,8 @@ VOLUMES ?=
 MINUTES ?= 10
 WORKLOAD ?= $(if $(filter 1,$(FULL)),compare/workloads/full.yml)
 ROUNDS ?=
+BASE ?=
+PREFER ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
 ARGS ?=
 
@@ -56,8 +58,9 @@ trace: $(STAMP) ## the span tree of a trace, order, user or event id (ID=...)
 dead-letters: $(STAMP) ## what could not be processed, by cause, and what becomes of it
 	$(PYTHON) -m deploy dead-letters
 
-compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10)
-	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') $(ARGS)
+compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10, BASE=reports/x, PREFER=file)
+	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
+	  $(if $(BASE),--base '$(BASE)') $(if $(PREFER),--prefer '$(PREFER)') $(ARGS)
 
 faults: $(STAMP) ## break the running system in every way and check that nothing is lost or doubled
 	$(PYTHON) -m faults $(ARGS)

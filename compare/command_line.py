@@ -14,10 +14,13 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from compare.document import DocumentError, schema
+from compare.changes import changes
+from compare.decision import Preferences, PreferencesError, load_preferences, recommend
+from compare.document import DocumentError, Summary, read_summary, schema
 from compare.report import print_report, render_again, write_report
 from compare.run import run
 from compare.summary import summarise
@@ -46,8 +49,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         workload = load_workload(chosen.workload, chosen.rounds)
         require_report_or_nothing(out)
+        asked = _Asked.read(chosen)
         outcome = run(workload, _RUN_ROOT)
-    except (WorkloadError, NotAReportError) as error:
+    except (WorkloadError, NotAReportError, DocumentError, PreferencesError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     except (DeployError, StalledError, TandemError) as error:
@@ -57,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"compare: interrupted by {signal_name}; everything that it had started is stopped", file=sys.stderr)
         return 130
     summary = summarise(outcome, _command(chosen))
+    summary |= asked.answers(Summary.model_validate(summary))
     write_report(out, outcome, summary)
     print_report(summary, out)
     return 0 if outcome.sound else 1
@@ -68,8 +73,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workload", type=Path, default=DEFAULT_WORKLOAD, help="YAML file that says what load")
     parser.add_argument("--rounds", type=_rounds, help="how often each phase runs on each broker")
+    _add_questions(parser)
     parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
     return parser
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of a run besides its figures, read before it begins."""
+
+    where: Path | None
+    base: Summary | None
+    preferences: Preferences | None
+
+    @classmethod
+    def read(cls, chosen: argparse.Namespace) -> _Asked:
+        """Raises `DocumentError` and `PreferencesError`."""
+        base = read_summary(chosen.base) if chosen.base else None
+        return cls(chosen.base, base, load_preferences(chosen.prefer) if chosen.prefer else None)
+
+    def answers(self, summary: Summary) -> dict[str, Any]:
+        """What goes into the summary."""
+        found: dict[str, Any] = {}
+        if self.base is not None:
+            found["changes"] = changes(self.base, summary, str(self.where)).model_dump(mode="json")
+        if self.preferences is not None:
+            found["recommendation"] = recommend(summary, self.preferences).model_dump(mode="json")
+        return found
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", type=Path, help="directory of another report: say what changed since")
+    parser.add_argument("--prefer", type=Path, help="YAML file of musts, weights and prices: recommend a broker")
 
 
 def _document(arguments: Sequence[str]) -> int:
@@ -78,14 +113,17 @@ def _document(arguments: Sequence[str]) -> int:
     kinds = parser.add_subparsers(dest="kind", required=True)
     report = kinds.add_parser("report", description="Make report.html and report.md again from summary.json.")
     report.add_argument("directory", type=Path)
+    _add_questions(report)
     kinds.add_parser("schema", description="Print the JSON Schema of summary.json.")
     chosen = parser.parse_args(arguments)
     if chosen.kind == "schema":
         print(schema(), end="")
         return 0
     try:
-        print(render_again(chosen.directory))
-    except DocumentError as error:
+        summary = read_summary(chosen.directory)
+        answers = _Asked.read(chosen).answers(summary)
+        print(render_again(chosen.directory, Summary.model_validate(summary.model_dump() | answers)))
+    except (DocumentError, PreferencesError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     return 0
@@ -113,6 +151,7 @@ def _command(chosen: argparse.Namespace) -> str:
         words.append(f"WORKLOAD={chosen.workload}")
     if chosen.rounds is not None:
         words.append(f"ROUNDS={chosen.rounds}")
+    words += [f"{name.upper()}={value}" for name in ("base", "prefer") if (value := getattr(chosen, name))]
     if chosen.out != _DEFAULT_OUT:
         words.append(f"ARGS=--out={chosen.out}")
     return shlex.join(words)

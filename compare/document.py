@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,7 @@ class BacklogRound(_Part):
     events: Count
     waiting_at_start: Count
     effects_per_s: float | None
+    cpu_effects: Count
     relay_events_per_s: float | None
     consumer_start_to_first_effect_s: float | None
     cpu_s: dict[str, float]
@@ -112,6 +114,49 @@ class ComparedFigure(_Part):
     sentence: str
 
 
+class ChangedFigure(_Part):
+    """What became of one figure on one broker. `ratio` and `interval` are of this run to the other."""
+
+    title: str
+    pairs: Count
+    ratio: Ratio | None
+    interval: tuple[float, Ratio] | None
+    p_holm: Probability | None
+    verdict: Literal["better", "worse", "equivalent", "inconclusive", "not named", "none"]
+    sentence: str
+
+
+class Circumstance(_Part):
+    """A setting, version or part of the machine that was another one in the other run."""
+
+    what: str
+    before: str
+    now: str
+
+
+class Changes(_Part):
+    """What changed since another run. `refused` says why nothing is said about figures."""
+
+    base: str
+    base_started_at: str
+    refused: str | None
+    figures: dict[BrokerName, dict[str, ChangedFigure]]
+    circumstances: list[Circumstance]
+
+
+class Recommendation(_Part):
+    """What one's own weights make of the run. `flips` has the share of all weight at which the answer turns."""
+
+    broker: BrokerName | None
+    p_best: dict[BrokerName, Probability]
+    verdict: str
+    why: list[str]
+    flips: dict[str, Probability | None]
+    unknown: list[str]
+    money_per_million: dict[BrokerName, float | None]
+    currency: str
+
+
 class Summary(_Part):
     """A whole run. `workload` is the file that it followed; `settings`, every setting that is not a default."""
 
@@ -129,6 +174,8 @@ class Summary(_Part):
     command: str
     started_at: str
     took_s: Annotated[float, Field(ge=0)]
+    changes: Changes | None = None
+    recommendation: Recommendation | None = None
 
     @property
     def sound(self) -> bool:
@@ -151,6 +198,17 @@ def read_summary(directory: Path) -> Summary:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise DocumentError(f"{path} is no summary of a comparison: {where}: {first['msg']}") from None
+
+
+def flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as pairs of a dotted name and a value in words."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flattened(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, "; ".join(str(item) for item in value) or "none"
+    else:
+        yield name, "not set" if value is None or value == "" else str(value)
 
 
 def schema() -> str:

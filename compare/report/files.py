@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compare.document import Summary, read_summary
+from compare.document import Summary
 from compare.report.page import render_page
 from compare.report.pull_request import render_markdown
 from compare.run import RunResult
@@ -30,9 +30,9 @@ def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None
         write_histogram_log(fresh / "latencies.hlog", _histograms(outcome))
 
 
-def render_again(directory: Path) -> Path:
-    """Make the pages of a report again from its `summary.json`; where the page is. Raises `DocumentError`."""
-    _write_pages(directory, read_summary(directory))
+def render_again(directory: Path, summary: Summary) -> Path:
+    """Make the pages of a report again; where the page is."""
+    _write_pages(directory, summary)
     return directory / PAGE
 
 

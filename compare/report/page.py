@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compare.document import Summary
+from compare.document import Summary, flattened
 from compare.report import palette, words
 from compare.report.charts import COST_PARTS, charts
 from compare.report.svg import number
@@ -41,8 +41,11 @@ def render_page(summary: Summary) -> str:
         counts=words.counts(summary),
         costs=_costs(summary),
         rounds=list(_rounds(summary)),
-        settings=list(words.flattened({"workload": summary.workload, **summary.settings})),
-        hardware=list(words.flattened(summary.hardware)),
+        settings=list(flattened({"workload": summary.workload, **summary.settings})),
+        other_circumstances=[
+            (row.what, row.before, row.now) for row in (summary.changes.circumstances if summary.changes else [])
+        ],
+        hardware=list(flattened(summary.hardware)),
     )
 
 

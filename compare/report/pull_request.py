@@ -36,6 +36,8 @@ def render_markdown(summary: Summary) -> str:
             "",
             "★: named before the run. n: pairs of rounds.",
             "",
+            *_recommendation(summary),
+            *_changes(summary),
             *_table(["events", *brokers], counts),
             "",
             "<details><summary>What to know before believing this</summary>",
@@ -48,6 +50,15 @@ def render_markdown(summary: Summary) -> str:
             "",
         ]
     )
+
+
+def _recommendation(summary: Summary) -> list[str]:
+    return [f"**{title}.** {_plain('; '.join(said))}\n" for title, said in words.recommendation(summary)]
+
+
+def _changes(summary: Summary) -> list[str]:
+    about, rows = words.changed(summary)
+    return [_plain(about), "", *(_table(words.CHANGE_HEADS, rows) if rows else []), ""] if about else []
 
 
 def _table(heads: list[str], rows: Iterable[list[str]]) -> list[str]:

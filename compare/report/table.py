@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from compare.document import Summary
+from compare.report import words
 from experiment.facts import TITLES
 
 _PIPE_WIDTH = 118
@@ -23,6 +25,12 @@ def print_report(summary: dict[str, Any], out: Path, console: Console | None = N
     for broker, row in summary["brokers"].items():
         for kind, examples in row["examples"].items():
             console.print(f"[red]{broker} {kind}:[/red] {', '.join(examples)}", soft_wrap=True)
+    document = Summary.model_validate(summary)
+    for title, sentences in words.recommendation(document):
+        console.print(f"{title}: {'; '.join(sentences)}", markup=False)
+    about, rows = words.changed(document)
+    for line in [about, *(f"  {title}: {said}" for title, _, _, said in rows)] if about else []:
+        console.print(line, markup=False)
     for note in summary["notes"]:
         console.print(f"· {note}", markup=False)
     console.print(f"· {summary['disclaimer']}", markup=False)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-from compare.document import UNSOUND, ComparedFigure, Summary
+from compare.document import UNSOUND, ChangedFigure, ComparedFigure, Summary
 from compare.report.svg import number
 from experiment.facts import TITLES
 
@@ -20,6 +17,11 @@ COUNTS = {
     "unexpected": "effects nobody asked for",
     "indeterminate_recovered": "unanswered, yet done",
 }
+CHANGE_HEADS = ["figure", "this run to the other", "n", "said"]
+CAVEAT = (
+    "Rounds of equal number are pairs. The two runs were made at different times: whatever else the machine did "
+    "differently is among the changes."
+)
 _FEWER = frozenset({"stale", "indeterminate_recovered"})
 """Counts that are shown only where there are some."""
 
@@ -65,7 +67,7 @@ def load(summary: Summary) -> str:
     )
 
 
-def interval(row: ComparedFigure) -> str:
+def interval(row: ComparedFigure | ChangedFigure) -> str:
     """The ratio with its interval, as a table shows it."""
     if row.ratio is None or row.interval is None:
         return "none"  # a ratio without an interval would be read all the same
@@ -93,15 +95,41 @@ def counts(summary: Summary) -> list[tuple[str, list[str]]]:
     ]
 
 
-def flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as pairs of a dotted name and a value in words."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from flattened(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list):
-        yield name, "; ".join(str(item) for item in value) or "none"
-    else:
-        yield name, "not set" if value is None or value == "" else str(value)
+def recommendation(summary: Summary) -> list[tuple[str, list[str]]]:
+    """The recommendation in titled lists of sentences, the answer first; empty where nobody asked for one."""
+    found = summary.recommendation
+    if found is None:
+        return []
+    flips = [
+        f"{name}: no weight turns the answer"
+        if share is None
+        else f"{name}: turns it at {share:.0%} of all weight"
+        for name, share in found.flips.items()
+    ]
+    money = [
+        f"a million effects, drained, on {TITLES[broker]}: {found.currency} {price:.4f}"
+        for broker, price in found.money_per_million.items()
+        if price
+    ]
+    lists = {"Recommendation": [found.verdict], "Why": [*found.why, *money], "What would turn it": flips}
+    lists["What it does not know"] = found.unknown
+    return [(title, sentences) for title, sentences in lists.items() if sentences]
+
+
+def changed(summary: Summary) -> tuple[str, list[list[str]]]:
+    """A sentence about the other run, and a row for each figure on each broker."""
+    found = summary.changes
+    if found is None:
+        return "", []
+    about = f"Since {found.base} ({found.base_started_at})."
+    if found.refused:
+        return f"{about} Nothing is said about figures: {found.refused}.", []
+    rows = [
+        [f"{row.title} on {TITLES[broker]}", interval(row), str(row.pairs), row.sentence]
+        for broker, figures in found.figures.items()
+        for row in figures.values()
+    ]
+    return f"{about} {CAVEAT}", rows
 
 
 def _decision(summary: Summary, row: ComparedFigure) -> str:
