@@ -20,7 +20,7 @@ from shared.reply.answers import answered
 from shared.reply.errors import NoAnswerError, TooManyRequestsError
 from shared.reply.requester import REQUESTS_IN_FLIGHT_MAX, Requests
 from shared.telemetry import Spans
-from tests.conformance.harness import TYPE, Harness, eventually
+from tests.conformance.harness import TYPE, Harness, Recorder, eventually
 
 SOON_S = 1.0
 """What is asked for so long is to go without an answer."""
@@ -124,15 +124,17 @@ async def check_doubled_foreign_and_late_replies_are_dropped(harness: Harness) -
 
 
 async def check_a_request_whose_time_is_over_is_not_begun(harness: Harness) -> None:
-    """Nobody answers until who asked has given up; what is asked afterwards is answered."""
-    declaring = await harness.broker()
-    await declaring.declare([], [place(harness)])
-    requests = requests_on(harness, await harness.broker())
-    for number in (0, 1):  # the second wait sees to it that the first one's time is over for everybody
-        await nobody_answers(harness, requests, number)
+    """When who asked has given up: neither one that a consumer had in hand, and left, nor one that waited behind.
+    What is asked afterwards is answered."""
+    requests, holding = requests_on(harness, await harness.broker()), harness.recorder()
+    holding.released.clear()
+    async with harness.make(shutdown_grace_s=0.1) as leaving:
+        await leaving.subscribe(replace(place(harness), in_flight_max=1), holding)
+        await eventually(lambda: _held(harness, requests, holding), "one is in hand", harness.deadline_s)
+        await nobody_answers(harness, requests, 1)
     handler = await answerer(harness)
     assert await ask(harness, requests, 2) == 2
-    assert handler.got.get(0, True), "begun when its time was over"
+    assert all(handler.got.get(number, True) for number in (0, 1)), "begun when its time was over"
 
 
 async def check_a_reply_to_who_has_gone_disturbs_nobody(harness: Harness) -> None:
@@ -168,6 +170,11 @@ async def nobody_answers(harness: Harness, requests: Requests, number: int) -> N
         return False
 
     await eventually(unanswered, "it is asked, and not answered", harness.deadline_s)
+
+
+async def _held(harness: Harness, requests: Requests, holding: Recorder) -> bool:
+    await nobody_answers(harness, requests, 0)
+    return bool(holding.deliveries)
 
 
 async def answered_again(harness: Harness, requests: Requests) -> bool:
