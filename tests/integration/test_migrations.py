@@ -23,6 +23,7 @@ from services.dead_letter.store import metadata as dead_letter_metadata
 from services.notification.store import metadata as notification_metadata
 from services.order.store import metadata as order_metadata
 from services.user.store import metadata as user_metadata
+from services.wallet.store.tables import metadata as wallet_metadata
 from shared.consuming.inbox import metadata as inbox_metadata
 from shared.http.idempotency import metadata as idempotency_metadata
 from shared.migrate import configuration, migrate
@@ -35,6 +36,7 @@ EXPECTED: dict[str, tuple[MetaData, ...]] = {
     "order": (order_metadata, outbox_metadata, inbox_metadata, idempotency_metadata),
     "dead_letter": (dead_letter_metadata, idempotency_metadata),
     "notification": (notification_metadata, inbox_metadata, idempotency_metadata),
+    "wallet": (wallet_metadata, outbox_metadata, inbox_metadata, idempotency_metadata),
 }
 
 

@@ -1,3 +1,10 @@
 """The rules of the wallet, each file one thing. Pure: no I/O, no clock, no chance of its own."""
 
-__all__: list[str] = []
+__all__ = [
+    "accounts",
+    "fees",
+    "limits",
+    "postings",
+    "quotes",
+    "transfers",
+]

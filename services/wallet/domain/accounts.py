@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid5
 
 from services.wallet.domain.limits import Limits
 from services.wallet.domain.postings import BALANCE_MAX, Posting
 from shared.errors import BusinessError
+
+_HOUSE: Final = UUID("5d0f0f3c-6d0a-5c56-9f3e-4b7f2f0c7a11")
 
 
 class AccountKind(StrEnum):
@@ -95,3 +98,9 @@ def post(account: Account, posting: Posting) -> Account:
     if account.balance + posting.amount > BALANCE_MAX:
         raise BalanceTooLargeError(f"account {account.id} would hold more than {BALANCE_MAX}")
     return replace(account, balance=account.balance + posting.amount)
+
+
+def house_account_id(kind: AccountKind, currency: str) -> UUID:
+    """The id of the house's account of this kind in this currency: the same wherever it is asked for."""
+    assert kind is not AccountKind.MEMBER, "a member's account has an id of its own"
+    return uuid5(_HOUSE, f"{kind.value}/{currency}")

@@ -1,0 +1,10 @@
+"""The tables of the wallet and their statements. Nothing here commits.
+
+Rows are locked in one order, so that nobody waits in a circle: member, transfers by id, accounts by id. What a day
+has used (`usage_day`) is changed by nobody but who holds the lock of its account.
+"""
+
+__all__ = [
+    "accounts",
+    "transfers",
+]

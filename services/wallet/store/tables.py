@@ -1,0 +1,154 @@
+"""The wallet's tables. Amounts are in the minor unit of the account's currency."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+
+from services.wallet.domain.postings import BALANCE_MAX
+
+metadata = MetaData()
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[datetime]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+member = Table(
+    "member",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("active", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("limit_total", BigInteger),
+    Column("free_transfers", Integer, nullable=False, server_default="0"),
+    CheckConstraint("limit_total >= 0 and free_transfers >= 0", name="member_limits"),
+)
+
+account_type = Table(
+    "account_type",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("limit_one_time", BigInteger, nullable=False),
+    Column("limit_daily", BigInteger, nullable=False),
+    CheckConstraint("limit_one_time >= 0 and limit_daily >= 0", name="account_type_limits"),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("user_id", Uuid),
+    # Null in the house's accounts, from which nobody sends.
+    Column("type", Text),
+    # Null where the type's limit holds.
+    Column("limit_one_time", BigInteger),
+    Column("limit_daily", BigInteger),
+    Column("balance", BigInteger, nullable=False, server_default="0"),
+    Column("held", BigInteger, nullable=False, server_default="0"),
+    Column("frozen", Boolean, nullable=False, server_default=text("false")),
+    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("kind in ('member', 'world', 'fees')", name="account_kind"),
+    CheckConstraint("(kind = 'member') = (user_id is not null and type is not null)", name="account_owner"),
+    CheckConstraint(f"held >= 0 and held <= balance and balance <= {BALANCE_MAX}", name="account_available"),
+    CheckConstraint("kind = 'member' or balance = 0", name="account_of_the_house"),
+    CheckConstraint("limit_one_time >= 0 and limit_daily >= 0", name="account_limits"),
+    Index("ix_account_user_id_id", "user_id", "id"),
+)
+
+limit_exception = Table(
+    "limit_exception",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    _time("granted_at"),
+    _time("ends_at"),
+    CheckConstraint("kind in ('one_time', 'daily') and amount >= 0", name="limit_exception_kind"),
+    Index("ix_limit_exception_account_id_ends_at", "account_id", "ends_at"),
+)
+
+transfer = Table(
+    "transfer",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("sender_id", Uuid, nullable=False),
+    Column("receiver_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("fee", BigInteger, nullable=False),
+    Column("free", Boolean, nullable=False),
+    Column("sender_label", Text, nullable=False),
+    Column("receiver_label", Text, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    _time("requested_at"),
+    _time("ended_at", nullable=True),
+    CheckConstraint("status in ('pending', 'completed', 'failed', 'cancelled')", name="transfer_status"),
+    CheckConstraint("(status = 'pending') = (ended_at is null)", name="transfer_ended_at"),
+    CheckConstraint("(status = 'failed') = (reason is not null)", name="transfer_reason"),
+    CheckConstraint("amount > 0 and fee >= 0 and sender_id <> receiver_id", name="transfer_amount"),
+    Index("ix_transfer_pending", "sender_id", postgresql_where=text("status = 'pending'")),
+)
+
+usage_day = Table(
+    "usage_day",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    # Of transfers of that day that are pending or completed.
+    Column("sent", BigInteger, nullable=False),
+    Column("free_transfers", Integer, nullable=False),
+    CheckConstraint("sent >= 0 and free_transfers >= 0", name="usage_day_sent"),
+    Index("ix_usage_day_user_id_day", "user_id", "day"),
+)
+
+adjustment = Table(
+    "adjustment",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+)
+
+posting = Table(
+    "posting",
+    metadata,
+    Column("sequence", BigInteger, Identity(), primary_key=True),
+    # The transfer or adjustment whose it is.
+    Column("movement_id", Uuid, nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("posted_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    UniqueConstraint("movement_id", "account_id"),
+    CheckConstraint("amount <> 0", name="posting_amount"),
+    Index("ix_posting_account_id_sequence", "account_id", "sequence"),
+)

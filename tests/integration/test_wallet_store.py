@@ -1,0 +1,290 @@
+"""The wallet's money in a real PostgreSQL: many at once, and rules that are broken on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from deploy.native import Runtime
+from services.wallet import handlers
+from services.wallet.domain import limits
+from services.wallet.domain.accounts import Account, InsufficientFundsError
+from services.wallet.domain.fees import FREE, FeeRules, fee_rules
+from services.wallet.domain.limits import AccountType, Limits
+from services.wallet.domain.quotes import LimitExceededError
+from services.wallet.domain.transfers import (
+    FailureReason,
+    Labels,
+    Transfer,
+    TransferEndedError,
+    TransferNotFoundError,
+    TransferStatus,
+)
+from services.wallet.events import TransferRequested
+from services.wallet.store import accounts as account_rows
+from services.wallet.store.audit import RULES, audit, begin_snapshot
+from services.wallet.store.transfers import LostLockError, end_transfers
+from shared.database import Database
+from shared.envelope import Envelope
+from shared.errors import BusinessError
+from shared.event import Event
+from shared.publishing.uow import UnitsOfWork
+from shared.settings import Settings
+from tests.integration.databases import migrated_database
+from tests.integration.world import _telemetry
+
+LABELS = Labels("rent", "from Ada")
+FEES = fee_rules("0:5+0")
+ELSEWHERE = {"redis_url": "redis://-", "rabbit_url": "amqp://-", "http_port": 1}
+
+
+class Wallet:
+    """A wallet of its own; what its API and its worker would do, done here."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.units = UnitsOfWork(database, "wallet", _telemetry("rabbit").spans)
+
+    async def user(self, *, limit_total: int | None = None, free_transfers: int = 0) -> UUID:
+        user_id = uuid4()
+        async with self.units.begin() as uow:
+            uow.tell(account_rows.RECORD_MEMBER, {"user_id": user_id, "active": True, "version": 1})
+            limits = {"of_user": user_id, "new_limit_total": limit_total, "new_free_transfers": free_transfers}
+            uow.tell(account_rows.SET_MEMBER_LIMITS, limits)
+        return user_id
+
+    async def account(self, paid_in: int = 0, user_id: UUID | None = None) -> UUID:
+        owner = user_id or await self.user()
+        async with self.units.begin() as uow:
+            handlers.record_account_type(uow, AccountType("plain", Limits(10**9, 10**9)))
+            account_id = handlers.open_account(uow, owner, "plain", "KRW")
+        if paid_in:
+            async with self.units.begin() as uow:
+                await handlers.adjust(uow, account_id, paid_in, "paid in", "teller")
+        return account_id
+
+    async def ask(self, sender: UUID, receiver: UUID, amount: int, fees: FeeRules = FREE) -> Transfer:
+        wish = handlers.Wish(sender_id=sender, receiver_id=receiver, amount=amount, labels=LABELS)
+        async with self.units.begin() as uow:
+            return await handlers.request_transfer(uow, wish, fees)
+
+    async def execute(self, transfers: Iterable[Transfer]) -> None:
+        """As the pipeline does with a batch, in one transaction."""
+        events = [requested(transfer) for transfer in transfers]
+        async with self.units.begin() as uow:
+            await handlers.lock_batch(events, uow)
+            for event in events:
+                uow.begin_event(event.envelope)
+                await handlers.on_transfer_requested(event, uow)
+
+    async def cancel(self, transfer: Transfer) -> Transfer:
+        async with self.units.begin() as uow:
+            return await handlers.cancel_transfer(uow, transfer.id)
+
+    async def transfer(self, of: Transfer) -> Transfer:
+        async with self.units.begin() as uow:
+            return await handlers.get_transfer(uow, of.id)
+
+    async def one(self, account_id: UUID) -> Account:
+        async with self.units.begin() as uow:
+            return await handlers.get_account(uow, account_id)
+
+    async def broken_rules(self) -> list[str]:
+        async with self.database.transaction() as connection:
+            await begin_snapshot(connection)
+            return [finding.rule for finding in await audit(connection)]
+
+    async def query(self, statement: str) -> list[Any]:
+        async with self.database.transaction() as connection:
+            return list((await connection.execute(text(statement))).scalars())
+
+
+def requested(transfer: Transfer) -> Event[TransferRequested]:
+    data = TransferRequested.of(transfer)
+    envelope = Envelope(
+        source="/services/wallet",
+        type=data.event_type,
+        partitionkey=str(transfer.sender_id),
+        dataschema=data.schema_uri(),
+        data=data.model_dump(mode="json"),
+    )
+    return Event(envelope, data)
+
+
+@pytest.fixture
+async def wallet(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wallet]:
+    """Where it is about noon, so that no day ends while a test counts what it has used."""
+    monkeypatch.setattr(limits, "DAY_ZONE", f"Etc/GMT{datetime.now(UTC).hour - 12:+d}")
+    dsn = await migrated_database(servers, "wallet")
+    database = Database(Settings.from_environment(broker="rabbit", postgres_dsn=dsn, **ELSEWHERE), "wallet")
+    try:
+        yield Wallet(database)
+    finally:
+        await database.close()
+
+
+async def test_a_transfer_is_held_then_posted_with_its_fee_and_told_of(wallet: Wallet) -> None:
+    sender, receiver = await wallet.account(1_000), await wallet.account()
+    transfer = await wallet.ask(sender, receiver, 600, FEES)
+    assert ((await wallet.one(sender)).held, (await wallet.one(sender)).available) == (605, 395)
+    await wallet.execute([transfer])
+    assert [((await wallet.one(one)).balance, (await wallet.one(one)).held) for one in (sender, receiver)] == [
+        (395, 0),
+        (600, 0),
+    ]
+    assert (await wallet.transfer(transfer)).status is TransferStatus.COMPLETED
+    assert await wallet.query("select type from outbox order by position") == [
+        "transfer.requested",
+        "transfer.completed",
+    ]
+    async with wallet.units.begin() as uow:
+        mine = await handlers.list_entries(uow, sender, None, 10)
+        theirs = await handlers.list_entries(uow, receiver, None, 10)
+        older = await handlers.list_entries(uow, sender, mine[0].sequence, 10)
+    assert [(one.amount, one.label, one.fee) for one in mine] == [(-605, "rent", 5), (1_000, "paid in", None)]
+    assert [(one.amount, one.label) for one in theirs] == [(600, "from Ada")]
+    assert older == mine[1:]
+    assert await wallet.broken_rules() == []
+
+
+async def test_of_twenty_at_once_as_many_are_taken_as_can_be_paid_and_the_others_hear_what_is_left(
+    wallet: Wallet,
+) -> None:
+    """Ten transfers, and ten withdrawals by the house, which asks for no member's lock."""
+    sender, receiver = await wallet.account(1_050), await wallet.account()
+
+    async def withdraw() -> Account:
+        async with wallet.units.begin() as uow:
+            return await handlers.adjust(uow, sender, -105, "paid out", "teller")
+
+    asked = [make() for _ in range(10) for make in (lambda: wallet.ask(sender, receiver, 100, FEES), withdraw)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    accepted = [one for one in answers if isinstance(one, Transfer)]
+    withdrawn = [one for one in answers if isinstance(one, Account)]
+    refused = [one.available for one in answers if isinstance(one, InsufficientFundsError)]
+    assert (len(accepted) + len(withdrawn), refused) == (10, [0] * 10)
+    await asyncio.gather(*(wallet.execute(accepted[start::2]) for start in range(2)))
+    assert ((await wallet.one(sender)).balance, (await wallet.one(receiver)).balance) == (0, 100 * len(accepted))
+    assert await wallet.broken_rules() == []
+
+
+async def test_a_user_s_total_and_free_transfers_hold_over_all_accounts_at_once(wallet: Wallet) -> None:
+    user = await wallet.user(limit_total=300, free_transfers=2)
+    mine = [await wallet.account(10_000, user), await wallet.account(10_000, user)]
+    receiver = await wallet.account()
+    answers = await asyncio.gather(
+        *(wallet.ask(mine[number % 2], receiver, 100, FEES) for number in range(8)), return_exceptions=True
+    )
+    accepted = [one for one in answers if isinstance(one, Transfer)]
+    assert sorted(one.fee for one in accepted) == [0, 0, 5]
+    assert [one.left for one in answers if isinstance(one, LimitExceededError)] == [0] * 5
+    assert await wallet.broken_rules() == []
+    await wallet.cancel(next(one for one in accepted if one.free))
+    again = await wallet.ask(mine[0], receiver, 100, FEES)
+    assert again.free, "a cancelled transfer gives back what it used of the day"
+
+
+async def test_sixteen_tasks_over_five_accounts_lose_double_and_overdraw_nothing(wallet: Wallet) -> None:
+    """One account is in every second transfer; some are cancelled, some executed twice, whole batches at once."""
+    chance = random.Random(12)
+    everybody = [await wallet.account(2_000) for _ in range(5)]
+    asked: list[Transfer] = []
+
+    async def member(seed: int) -> None:
+        mine = random.Random(seed)
+        for _ in range(4):
+            other, amount = mine.choice(everybody[1:]), mine.randint(1, 900)
+            pair = [everybody[0], other] if mine.random() < 0.5 else mine.sample(everybody, 2)
+            mine.shuffle(pair)
+            with suppress(BusinessError):
+                asked.append(await wallet.ask(pair[0], pair[1], amount, FEES))
+            if asked and mine.random() < 0.2:
+                with suppress(TransferEndedError):
+                    await wallet.cancel(mine.choice(asked))
+            if asked and mine.random() < 0.5:
+                await wallet.execute(mine.choices(asked, k=6))
+
+    await asyncio.gather(*(member(chance.randrange(2**32)) for _ in range(16)))
+    await wallet.execute(asked)
+    ended = [await wallet.transfer(one) for one in asked]
+    assert {one.status for one in ended} <= {TransferStatus.COMPLETED, TransferStatus.CANCELLED}
+    paid = sum(one.fee for one in ended if one.status is TransferStatus.COMPLETED)
+    rows = [await wallet.one(one) for one in everybody]
+    assert sum(one.balance for one in rows) == 10_000 - paid
+    assert [one.held for one in rows] == [0] * 5
+    told = await wallet.query("select type from outbox where type <> 'transfer.requested'")
+    assert len(told) == len(ended), "each ended once"
+    assert await wallet.broken_rules() == []
+
+
+async def test_a_transfer_to_an_account_that_was_frozen_meanwhile_fails_and_gives_everything_back(
+    wallet: Wallet,
+) -> None:
+    sender, receiver = await wallet.account(1_000), await wallet.account()
+    transfer = await wallet.ask(sender, receiver, 600)
+    async with wallet.units.begin() as uow:
+        await handlers.freeze(uow, receiver, frozen=True)
+    await wallet.execute([transfer])
+    failed = await wallet.transfer(transfer)
+    assert (failed.status, failed.reason) == (TransferStatus.FAILED, FailureReason.RECEIVER_FROZEN)
+    assert (await wallet.one(sender)).available == 1_000
+    assert await wallet.query("select sent from usage_day") == [0]
+    assert await wallet.broken_rules() == []
+
+
+async def test_a_transfer_that_ended_stays_so_and_one_that_is_not_there_is_refused(wallet: Wallet) -> None:
+    sender, receiver = await wallet.account(1_000), await wallet.account()
+    transfer = await wallet.ask(sender, receiver, 600)
+    await wallet.cancel(transfer)
+    await wallet.execute([transfer, transfer])
+    with pytest.raises(TransferEndedError):
+        await wallet.cancel(transfer)
+    assert (await wallet.one(sender)).balance == 1_000
+    async with wallet.units.begin() as uow:
+        with pytest.raises(LostLockError):
+            await end_transfers(uow.connection, [await handlers.get_transfer(uow, transfer.id)])
+    unknown = Transfer(**{**{name: getattr(transfer, name) for name in Transfer.__slots__}, "id": uuid4()})
+    with pytest.raises(TransferNotFoundError):
+        await wallet.execute([unknown])
+
+
+PLANTED = {
+    "every movement sums to zero": "update posting set amount = amount + 1 where sequence = 1",
+    "every balance equals its postings": "update account set balance = balance + 1 where kind = 'member'",
+    "nothing is negative": "update account set balance = held - 1 where held > 0",
+    "what is held is what pending transfers need": "update account set held = held - 1 where held > 0",
+    "a completed transfer has its own postings, and no other has any": """
+        update transfer set status = 'cancelled' where status = 'completed'
+    """,
+    "every posting is of a movement, and of an account in its currency": "delete from adjustment",
+    "what a day has used is what was sent": "update usage_day set sent = sent + 1",
+}
+
+
+async def test_the_audit_finds_each_rule_broken_and_the_tables_refuse_what_they_can(wallet: Wallet) -> None:
+    sender, receiver = await wallet.account(1_000), await wallet.account()
+    await wallet.execute([await wallet.ask(sender, receiver, 100, FEES)])
+    await wallet.ask(sender, receiver, 100, FEES)
+    assert await wallet.broken_rules() == []
+    assert PLANTED.keys() == RULES.keys()
+    for rule, planted in PLANTED.items():
+        async with wallet.database.engine.connect() as connection:
+            await connection.execute(text("alter table posting disable trigger posting_is_for_good"))
+            await connection.execute(text("alter table account drop constraint account_available"))
+            await connection.execute(text(planted))
+            assert rule in {finding.rule for finding in await audit(connection)}
+            await connection.rollback()
+    with pytest.raises(IntegrityError, match="account_available"):
+        await wallet.query(PLANTED["nothing is negative"] + " returning id")
+    for forbidden in ("update posting set amount = 1", "delete from posting", "truncate posting"):
+        with pytest.raises(DBAPIError, match="never changed or deleted"):
+            await wallet.query(forbidden)
