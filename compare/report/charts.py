@@ -92,7 +92,7 @@ def lines(title: str, places: Sequence[str], series: Series, *, logarithmic: boo
     marks = svg.decades(min(values), max(values)) if logarithmic else svg.ticks(max(values))
     scale = svg.logarithmic if logarithmic else svg.linear
     up = scale(marks[0], marks[-1], 172, 34)
-    along = svg.linear(0, max(len(places) - 1, 1), _LEFT + 14, _RIGHT - 14)
+    along = svg.linear(0, max(len(places) - 1, 1), _LEFT + 14, _RIGHT - 20)
     parts = [svg.line(_LEFT, up(value), _RIGHT, up(value), "grid") for value in marks]
     parts += [svg.text(_LEFT - 6, up(value) + 4, svg.number(value), "end", "muted") for value in marks]
     parts += [svg.text(along(place), 190, word, "middle", "muted") for place, word in enumerate(places)]

@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from compare.command_line import DEFAULT_WORKLOAD
+from compare.document import read_summary
 from compare.phases import BacklogResult, MeasuredSide, SteadyResult
-from compare.report import print_report
+from compare.report import print_report, write_report
 from compare.run import RunResult
 from compare.summary import summarise
 from deploy.native import BrokerName, Ports, Runtime
@@ -251,6 +252,20 @@ def test_the_table_shows_both_columns_and_marks_a_violation(tmp_path: Path) -> N
     for expected in ("RabbitMQ", "Kafka", "1,050", "none", "kafka lost: order.placed k 1", "make compare"):
         assert expected in text
     assert set(summary["brokers"]) == set(BROKERS)
+
+
+@pytest.mark.parametrize("rounds", [1, ROUNDS])
+def test_a_run_becomes_a_directory_of_files_that_can_be_read_again(tmp_path: Path, rounds: int) -> None:
+    result = run_result(tmp_path, {broker: per_round[:rounds] for broker, per_round in APART.items()})
+    result.workload = WORKLOAD.model_copy(update={"rounds": rounds})
+    summary = summarise(result, "make compare")
+    write_report(tmp_path / "out", result, summary)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "summary.json", "report.html", "report.md", "ledger.jsonl.gz", "latencies.hlog"
+    }  # fmt: skip
+    assert read_summary(tmp_path / "out").differences == summary["differences"]
+    said = "Tandem on Kafka higher by 100%" if rounds == ROUNDS else "No verdict: 1 of 8 rounds."
+    assert said in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_latency_is_not_quoted_at_saturation(tmp_path: Path) -> None:
