@@ -32,6 +32,7 @@ class Supervisor:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._log_sizes: dict[str, int] = {}
+        self._groups: dict[str, str] = {}
 
     # -- supervisord itself
 
@@ -130,10 +131,18 @@ class Supervisor:
 
     def process(self, name: str) -> dict[str, Any]:
         """Supervisor's row for one program. Raises KeyError when there is none."""
-        for row in self.processes():
-            if row["name"] == name:
-                return row
-        raise KeyError(f"no process is called {name!r}")
+        # All rows take both sides six times as long, and every wait asks twice a second.
+        if name in self._groups and self.pid() is not None:
+            try:
+                return cast("dict[str, Any]", self._call("getProcessInfo", f"{self._groups[name]}:{name}"))
+            except xmlrpc.client.Fault as fault:
+                if fault.faultCode != Faults.BAD_NAME:
+                    raise
+        rows = {row["name"]: row for row in self.processes()}
+        self._groups = {of: row["group"] for of, row in rows.items()}
+        if name not in rows:
+            raise KeyError(f"no process is called {name!r}")
+        return rows[name]
 
     # -- inside
 
