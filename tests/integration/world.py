@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -38,6 +39,8 @@ SUBSCRIBER = "tester"
 DEADLINE_S = 60.0
 """Bounds a wait; no test measures time."""
 
+_with_tables: set[Path] = set()
+"""The servers, by their root, on which this process has seen the tables."""
 metadata = MetaData()
 effect = Table(
     "effect",
@@ -130,13 +133,16 @@ class World:
 
     async def open(self) -> None:
         """Make the tables, or empty them: a database per test would cost a second, and more to shut down."""
-        await asyncio.to_thread(self.runtime.ensure_databases, [DATABASE])
+        first = self.runtime.root not in _with_tables
+        if first:
+            await asyncio.to_thread(self.runtime.ensure_databases, [DATABASE])
         self.database = await self.opened_database()
         self.units = UnitsOfWork(self.database, "tester", self.telemetry.spans)
         async with self.database.engine.begin() as connection:
-            for part in (inbox.metadata, outbox.metadata, metadata):
+            for part in (inbox.metadata, outbox.metadata, metadata) if first else ():
                 await connection.run_sync(part.create_all)
             await connection.execute(text("truncate inbox, outbox, effect restart identity"))
+        _with_tables.add(self.runtime.root)
         await eventually(self._no_relay_is_left, "the session of an earlier test's relay has ended")
 
     async def _no_relay_is_left(self) -> bool:
