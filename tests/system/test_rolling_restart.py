@@ -13,6 +13,8 @@ from deploy.topology import PROCESSES
 from tests.system.running_system import LINES, RunningSystem, eventually
 
 CLIENTS = 8
+PAUSE_S = 0.2
+"""Of a client between two orders. Without, eight keep both cores busy, and every restart takes twice as long."""
 
 
 class Load:
@@ -35,6 +37,7 @@ class Load:
             await self.request("POST", "order", f"/orders/{order}/pay")
             await self.request("GET", "notification", f"/notifications?order_id={order}")
             await self.request("GET", "user", f"/users/{user}")
+            await asyncio.sleep(PAUSE_S)
 
     async def request(self, method: str, service: str, path: str, body: object = None) -> httpx.Response:
         """Until there is an answer; with one key, so that what was done unseen is not done twice."""
