@@ -1,7 +1,7 @@
 """Compares what clients were promised with the effects that were recorded. Pure functions.
 
 Each class is proved by a test that plants it (tests/compare/test_checker.py, and on real servers
-tests/compare/test_planted_faults.py).
+tests/faults/test_planted.py).
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ import fcntl
 import gc
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from aio_pika import RobustConnection
@@ -21,29 +22,44 @@ from deploy.native.install.install import ensure_installed
 from deploy.native.supervision import SUPERVISORD_VARIABLE
 from deploy.progress import Steps
 from deploy.topology import SERVERS
+from shared.garbage import collect_seldom, rest_garbage_collector
 from tests import scheduling
 from tests.conformance.matrix import pytest_runtest_logreport, pytest_terminal_summary
 from tests.preloaded import SUPERVISORD
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
+collect_seldom()
 # Kafka is started some twenty times and lives for minutes: compiled with less effort it needs half the CPU.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 # Services are forked from a supervisord that has imported what they need: a start costs a tenth. What runs in
 # another checkout is started as ever; so is everything with TANDEM_SUPERVISORD= (empty).
 os.environ.setdefault(SUPERVISORD_VARIABLE, str(SUPERVISORD))
 
+STARTING_MAX = 2
 CLIENT_CLOSE_S = 5.0
 WORKER_EXIT_S = 30
 """When a run is interrupted each worker still stops its servers and removes their data."""
 
 
 @contextmanager
-def start_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One worker at a time starts servers or services: all at once, each would take minutes, and some too long."""
-    with (tmp_path_factory.getbasetemp().parent / "starting.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def start_in_turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two workers at a time start servers or services: all at once, each would take minutes, and some too long.
+    One alone would leave a core idle: what it starts waits as much as it computes."""
+    place = tmp_path_factory.getbasetemp().parent
+    with ExitStack() as stack:
+        turns = [stack.enter_context((place / f"starting-{n}.lock").open("w")) for n in range(STARTING_MAX)]
+        while not any(_taken(turn) for turn in turns):
+            time.sleep(0.1)
         yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -51,7 +67,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     """Servers, on ports and data of their own; nothing is left of them afterwards."""
     runtime = Runtime(tmp_path_factory.mktemp("servers"), Ports.free_block())
     try:
-        with start_alone(tmp_path_factory):
+        with start_in_turn(tmp_path_factory):
             runtime.start_servers()
         yield runtime
     finally:
@@ -121,6 +137,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Install what is missing now, once for all workers: within the time of a test it would not fit."""
     if session.config.option.collectonly:
         return
+    rest_garbage_collector()  # all that was imported and collected stays
     if any("servers" in getattr(item, "fixturenames", ()) for item in session.items):
         ensure_installed(SERVERS, Steps())
 

@@ -37,8 +37,7 @@ SYSTEM = re.compile(r"^tests/system/.*\[(rabbit|kafka)")
 
 LONGEST_FIRST = (
     "tests/system",
-    "tests/faults/test_planted_violations.py",
-    "tests/compare/test_planted_faults.py",
+    "tests/faults/test_planted.py",
     "tests/compare/test_command.py",
     "tests/conformance/test_broken_adapters.py",
     "tests/faults/test_clusters.py",

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from deploy.native import BrokerName
-from tests.conftest import ServersFor, start_alone
+from tests.conftest import ServersFor, start_in_turn
 from tests.scheduling import unit_of
 from tests.system.running_system import RunningSystem
 
@@ -21,7 +21,7 @@ async def system(
     broker: BrokerName = request.param
     with servers_for(broker) as servers:
         settings = {"TANDEM_SMTP_URL": servers.server_urls()["mail"], "TANDEM_BREAKER_OPEN_S": "5"}
-        with start_alone(tmp_path_factory):
+        with start_in_turn(tmp_path_factory):
             await asyncio.to_thread(servers.start_services, broker, instance=broker, env_overrides=settings)
         running = RunningSystem(servers, broker)
         running.expected_dead_letters.update(letter.body for letter in await running.dead_letters())

@@ -1,11 +1,14 @@
 """The whole way from load to verdict on real servers and services, with each class of fault planted by hand.
 
-The faults are planted where they would be seen: in the databases and in the processes, never in our own code.
+First in the databases and in the processes, never in our own code; what was changed is put back. Then each kind of
+broken system is found out, with one part sabotaged. All on the same services, since starting them takes longest.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -18,17 +21,25 @@ from compare.phases import MeasuredSide, run_backlog, run_steady
 from compare.run import start_both_sets
 from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
+from experiment import broker_state, facts
 from experiment.backlog import write_backlog
 from experiment.checker import Verdict
 from experiment.clock import Clock, until
 from experiment.effects import CONSUMER
 from experiment.instance import databases_of
+from experiment.ledger import Identity
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
-from experiment.workload import Workload
+from experiment.workload import Workload, load_workload
+from faults.fault import Fault
+from faults.phase import PhaseResult, play, verify
+from faults.proxy import Proxies
+from faults.run import LOAD
+from faults.scene import ORDER, Scene
 from shared.broker import Message, create_broker
 from shared.envelope import Envelope
-from tests.conftest import ServersFor, start_alone
+from tests.conftest import ServersFor, start_in_turn
+from tests.faults.sabotaged import ARMED
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -37,7 +48,7 @@ WORKLOAD = Workload.model_validate(
     {
         "name": "planted-faults",
         "seed": 7,
-        "users": 4,
+        "users": 6,
         "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
         "backlog": {"events": EVENTS},
         "settle_timeout_s": 60,
@@ -48,20 +59,34 @@ WORKLOAD = Workload.model_validate(
 @pytest.fixture(scope="module")
 def runtime(servers_for: ServersFor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with servers_for(*BROKERS) as servers:
-        with start_alone(tmp_path_factory):
+        with start_in_turn(tmp_path_factory):
             start_both_sets(servers)
         yield servers
 
 
-@pytest.fixture(params=["rabbit", "kafka"], scope="module")
-async def measured(request: pytest.FixtureRequest, runtime: Runtime) -> AsyncIterator[MeasuredSide]:
-    """A side that has run a steady phase, all of it sound."""
-    broker: BrokerName = request.param
-    async with databases_of(runtime, broker) as databases:
-        side = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), databases)
-        await databases.drop_unique_constraint()
-        await side.register_users()
-        yield MeasuredSide(side, [await run_steady(side, "steady-1")])
+@pytest.fixture(scope="module")
+async def both(runtime: Runtime) -> AsyncIterator[dict[BrokerName, MeasuredSide]]:
+    """Two sides that have run a steady phase, all of it sound."""
+    made: dict[BrokerName, MeasuredSide] = {}
+    async with AsyncExitStack() as stack:
+        for broker in BROKERS:
+            databases = await stack.enter_async_context(databases_of(runtime, broker))
+            side = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), databases)
+            await databases.drop_unique_constraint()
+            await side.register_users()
+            made[broker] = MeasuredSide(side, [await run_steady(side, "steady-1")])
+        yield made
+
+
+@pytest.fixture(params=["rabbit", "kafka"])
+def measured(request: pytest.FixtureRequest, both: dict[BrokerName, MeasuredSide]) -> Iterator[MeasuredSide]:
+    """One of them; for the next test it is patient again, and knows of no verdict."""
+    measured = both[request.param]
+    yield measured
+    side = measured.side
+    side.workload = WORKLOAD
+    side.given_up.clear()
+    side.verdict = Verdict()
 
 
 @pytest.fixture
@@ -103,14 +128,6 @@ async def add_backlog(side: Side, phase: str) -> None:
 def impatient(side: Side) -> None:
     """What is missing on purpose need not be waited for."""
     side.workload = WORKLOAD.model_copy(update={"settle_timeout_s": 3.0})
-
-
-@pytest.fixture(autouse=True)
-def patient_again(side: Side) -> Iterator[None]:
-    yield
-    side.workload = WORKLOAD
-    side.given_up.clear()
-    side.verdict = Verdict()
 
 
 async def test_nothing_is_found_where_nothing_was_planted(measured: MeasuredSide) -> None:
@@ -308,3 +325,76 @@ async def recovers(side: Side) -> None:
     side.workload = WORKLOAD
     side.given_up.clear()
     assert found(await side.verify()) == {}
+
+
+# -- in our own code
+
+PLAYED = load_workload(LOAD).model_copy(update={"users": WORKLOAD.users, "settle_timeout_s": 6.0})
+
+
+@pytest.fixture(scope="module")
+async def sides(both: dict[BrokerName, MeasuredSide]) -> dict[BrokerName, Side]:
+    """Both sides with all that runs while faults are played; the letters of the tests before are no news."""
+    for side in (sides := {broker: measured.side for broker, measured in both.items()}).values():
+        letters = await broker_state.dead_letter_identities(side.settings(CONSUMER))
+        assert len(letters) == 3
+        for row in side.runtime.sets[side.broker].processes:
+            if row.process in facts.PLAYED:
+                await asyncio.to_thread(side.runtime.processes.start, row.name)
+
+        async def kept(side: Side = side, letters: set[Identity] = letters) -> bool:
+            return letters <= await side.databases.kept_identities()
+
+        assert await until(kept, 60, 0.2), "the dead-letter service takes what lies in the broker"
+        impatient(side)
+        assert not (await verify(side, [])).lost
+        side.workload = PLAYED
+    return sides
+
+
+async def sabotage(name: str, side: Side) -> PhaseResult:
+    """Play the death of a sabotaged process; what follows it is sabotaged in the same way."""
+    process = ORDER if name == "mark-before-confirming" else CONSUMER
+    service = process.partition("-")[0]
+    module = ["tests.faults.sabotaged", name, service]
+
+    async def prepare(scene: Scene) -> None:
+        await scene.stand_in(process, {"TANDEM_FAILPOINTS": f"{ARMED[name]}=kill@10"}, module)
+
+    async def act(scene: Scene) -> None:
+        stand_in = f"{scene.process(process)}-stand-in"
+        await scene.await_end(stand_in)
+        scene.begin()
+        await scene.call(scene.runtime.processes.stop_extra, stand_in)
+        await scene.stand_in(process, {}, module)
+        scene.end()
+
+    async def restore(scene: Scene) -> None:
+        await scene.restored(process)
+
+    return await play(Fault(name, name, act, 8, prepare, restore), side, Proxies({}))
+
+
+async def test_an_adapter_that_acknowledges_early_loses_events(sides: dict[BrokerName, Side]) -> None:
+    for side in sides.values():
+        result = await sabotage("acknowledge-early", side)
+        assert result.verdict.lost, side.broker
+        assert not result.sound
+
+
+async def test_a_relay_that_marks_before_confirming_loses_events(sides: dict[BrokerName, Side]) -> None:
+    result = await sabotage("mark-before-confirming", sides["kafka"])
+    assert result.verdict.lost
+    assert not result.sound
+
+
+async def test_a_claim_without_an_owner_loses_events(sides: dict[BrokerName, Side]) -> None:
+    result = await sabotage("claim-without-owner", sides["rabbit"])
+    assert result.verdict.lost
+    assert not result.sound
+
+
+async def test_without_an_inbox_effects_are_doubled(sides: dict[BrokerName, Side]) -> None:
+    result = await sabotage("no-inbox", sides["rabbit"])
+    assert result.verdict.duplicate_effects
+    assert not result.sound
