@@ -42,7 +42,7 @@ SERVICES: dict[str, Service] = {
 }
 START_S = 60.0
 ANSWER_S = 30.0
-EXAMPLES_MAX = "40"
+EXAMPLES_MAX = "25"
 STREAMS = "/events$"
 CANNOT_SAY_ALL = ("--exclude-checks=positive_data_acceptance",)
 
