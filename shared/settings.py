@@ -188,6 +188,9 @@ class Settings(BaseSettings):
     """How many leased steps of a queue a worker runs at once, such as `io=50,reports=1`."""
     worker_slots_default: Slots = 10
     """The same for queues that are not named there."""
+    queue_rate_per_s: Annotated[Mapping[QueueName, Rate], NoDecode, BeforeValidator(_pairs)] = {}
+    """The most leased steps of a queue that begin in a second, over all workers, such as `mail=20`; of one that is
+    not named, as many as there are slots."""
     worker_children_max: Annotated[int, Field(ge=1, le=100)] = 4
     """The most child processes of a worker, in which steps run that compute or block."""
     child_steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 200

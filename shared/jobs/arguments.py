@@ -43,6 +43,10 @@ class Arguments:
         if parameter.default is parameter.empty:
             self._required.add(parameter.name)
 
+    def takes(self, name: str) -> bool:
+        """Whether that is one of the handler's parameters."""
+        return name in self._adapters
+
     def to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, with_input: bool) -> dict[str, Any]:
         """The arguments by parameter, as JSON values; `with_input`, the first parameter is left to the input.
 

@@ -22,6 +22,7 @@ from shared.jobs.advance import Ended, cause_in_job
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
 from shared.jobs.errors import TimeLimitError
+from shared.jobs.limits import QueueLimits
 from shared.jobs.retries import Retry, may_pass, next_wait_s
 from shared.jobs.signatures import Job
 from shared.publishing import Cause
@@ -44,6 +45,7 @@ class Lane:
     queue: str
     for_children: bool
     handlers: tuple[str, ...]
+    limits: QueueLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,8 @@ class Completions:
                     for one in batch
                 ],
             )
+            if any(one.lease.handler.concurrency is not None for one in batch):
+                await leases.notify_step(uow.connection)  # there is room for others with their keys
             if self._fail_points is not None:
                 await uow.flush()
                 self._fail_points.reach(failpoints.WORKER_BEFORE_COMMIT)

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Executable
 
 from shared.event import EventData
+from shared.jobs.errors import NoCursorError
 from shared.publishing import UnitOfWork
 
 
@@ -97,8 +98,9 @@ class JobContext:
 
         What is told while a chunk is worked on and the cursor behind it are committed together, before the next
         one is read: a step that is killed, or interrupted by a deployment, goes on behind its last chunk. Raises
-        `RuntimeError` where there is no cursor: in inline steps, and in those that run in a process.
+        `NoCursorError` where there is none: in inline steps, and in those that run in a process. It is permanent,
+        so that the step fails at once and says why.
         """
         if self.port is None:
-            raise RuntimeError("an inline step has no cursor")
+            raise NoCursorError("an inline step has no cursor: make it leased")
         return self.port.iterate(read)

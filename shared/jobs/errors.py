@@ -11,6 +11,10 @@ class BadArgumentsError(PermanentError):
     """Arguments are missing, too many, or not of the handler's types."""
 
 
+class NoCursorError(PermanentError):
+    """A step that runs inline, or in a process of its own, asks for a cursor: it has none, in no attempt."""
+
+
 class UnknownHandlerError(PermanentError):
     """A step names a handler that this process does not have."""
 

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Row
 
 from shared.children import Progress
-from shared.jobs import attempt, leases, store
+from shared.jobs import attempt, leases, limits, store
 from shared.jobs.advance import FenceLostError, cause_in_job
 from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.completions import BatchOf
@@ -35,15 +35,28 @@ class Keeping:
         self._batch_of = batch_of
         self._progress: dict[LeaseKey, tuple[Lease, Progress]] = {}
 
-    async def lease(self, worker: UUID, lane: Lane, free: int) -> list[tuple[Lease, bool]]:
-        """Lease up to `free` steps of a lane; with each, whether its job is to be cancelled."""
+    async def lease(self, worker: UUID, lane: Lane, free: int) -> tuple[list[tuple[Lease, bool]], float | None]:
+        """Lease up to `free` steps of a lane; with each, whether its job is to be cancelled.
+
+        Besides, the seconds until the lane's rate allows one more, where that is why there is none.
+        """
         async with self._units.begin() as uow:
-            rows = await leases.take(uow.connection, worker, lane.queue, lane.handlers, free)
+            wait_s: float | None = None
+            if lane.limits:
+                free, wait_s = await lane.limits.enter(uow.connection, free)
+                rows = await lane.limits.take(uow.connection, worker, lane.handlers, free) if free else []
+            else:
+                rows = await leases.take(uow.connection, worker, lane.queue, lane.handlers, free)
             if not rows:
-                return []
+                return [], wait_s
+            await limits.serve(uow.connection, lane.queue, rows)
             taken = await store.take_steps(uow.connection, [row.id for row in rows])
             await leases.start(uow.connection, worker, rows)
-        return [(self._lease(worker, row, taken[row.id]), row.cancel_requested_at is not None) for row in rows]
+        in_turn = sorted(rows, key=leases.place)
+        leased = [
+            (self._lease(worker, row, taken[row.id]), row.cancel_requested_at is not None) for row in in_turn
+        ]
+        return leased, None
 
     def _lease(self, worker: UUID, row: Row[Any], taken: Row[Any]) -> Lease:
         return Lease(

@@ -28,10 +28,12 @@ from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.completions import BatchOf, Completions
 from shared.jobs.heart import Heart
 from shared.jobs.keeping import Keeping
+from shared.jobs.limits import QueueLimits
 from shared.jobs.signatures import Job
 from shared.jobs.slots import Slots, WaitedTooLongError
 from shared.jobs.stepping import reference
 from shared.process import Parts
+from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +51,7 @@ class Worker:
         self._settings = parts.settings
         self._units = parts.units
         self._handlers = {name: handler for name, handler in handlers.items() if handler.leased}
-        self._lanes = _lanes(self._handlers.values())
+        self._lanes = _lanes(self._handlers.values(), parts.settings.queue_rate_per_s)
         queues = {lane.queue for lane in self._lanes}
         self._slots = {
             queue: Slots(parts.settings.worker_slots.get(queue, parts.settings.worker_slots_default))
@@ -64,6 +66,7 @@ class Worker:
         self._tasks: dict[LeaseKey, asyncio.Task[None]] = {}
         self._to_cancel: set[LeaseKey] = set()
         self._woken = asyncio.Event()
+        self._alarms = _Alarms(self._woken)
         self._taking = asyncio.Lock()
         self._keeping = Keeping(parts.units, self._handlers, batch_of)
         self._heart = Heart(parts.settings, parts.process_name, self)
@@ -79,7 +82,8 @@ class Worker:
             return
         async with AsyncExitStack() as stack:
             if self._child_slots.count:
-                self._children = await stack.enter_async_context(self._made_children())
+                children = _children(self._handlers.values(), self._child_slots.count, self._settings)
+                self._children = await stack.enter_async_context(children)
             vital = [
                 asyncio.create_task(loop)
                 for loop in (
@@ -100,14 +104,6 @@ class Worker:
                 await self._drain()
                 for task in vital:
                     await cancellation.end(task)
-
-    def _made_children(self) -> Children:
-        processed = [handler for handler in self._handlers.values() if attempt.is_for_children(handler)]
-        modules = dict.fromkeys([reference(handler).partition(":")[0] for handler in processed])
-        limits = Limits(
-            steps_max=self._settings.child_steps_max, rss_bytes_max=self._settings.child_rss_max_mib * 2**20
-        )
-        return Children(self._child_slots.count, ["shared.jobs.stepping", *modules], limits=limits)
 
     # -- what its heart tells it
 
@@ -149,7 +145,11 @@ class Worker:
             free = min(slots.free() for slots in self._slots_of(lane))
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
-                    taken = await self._keeping.lease(worker, lane, free)
+                    taken, wait_s = await self._keeping.lease(worker, lane, free)
+                    if wait_s is not None:
+                        self._alarms.set(lane, wait_s)
+                    elif taken and lane.limits:
+                        self._woken.set()  # others may have room where these have none
                     if taken and self._fail_points is not None:
                         self._fail_points.reach(failpoints.WORKER_LEASED)
                     for lease, is_cancelled in taken:
@@ -240,8 +240,40 @@ class Worker:
             _log.info("worker.drained", given_back=len(given))
 
 
-def _lanes(handlers: Collection[Job[..., Any]]) -> list[Lane]:
-    named: dict[tuple[str, bool], list[str]] = {}
+class _Alarms:
+    """Wakes the worker when the rate of a lane's queue allows a step again; one for each lane."""
+
+    def __init__(self, woken: asyncio.Event) -> None:
+        self._woken = woken
+        self._handles: dict[Lane, asyncio.TimerHandle] = {}
+
+    def set(self, lane: Lane, wait_s: float) -> None:
+        if lane in self._handles:
+            self._handles[lane].cancel()
+        self._handles[lane] = asyncio.get_running_loop().call_later(wait_s, self._woken.set)
+
+
+def _lanes(handlers: Collection[Job[..., Any]], rates: Mapping[str, float]) -> list[Lane]:
+    named: dict[tuple[str, bool], list[Job[..., Any]]] = {}
     for handler in handlers:
-        named.setdefault((handler.queue, attempt.is_for_children(handler)), []).append(handler.name)
-    return [Lane(queue, for_children, tuple(names)) for (queue, for_children), names in named.items()]
+        named.setdefault((handler.queue, attempt.is_for_children(handler)), []).append(handler)
+    return [
+        Lane(
+            queue,
+            for_children,
+            tuple(handler.name for handler in members),
+            QueueLimits(
+                queue,
+                rates.get(queue),
+                {one.name: one.concurrency for one in members if one.concurrency is not None},
+            ),
+        )
+        for (queue, for_children), members in named.items()
+    ]
+
+
+def _children(handlers: Collection[Job[..., Any]], count: int, settings: Settings) -> Children:
+    processed = [handler for handler in handlers if attempt.is_for_children(handler)]
+    modules = dict.fromkeys([reference(handler).partition(":")[0] for handler in processed])
+    limits = Limits(steps_max=settings.child_steps_max, rss_bytes_max=settings.child_rss_max_mib * 2**20)
+    return Children(count, ["shared.jobs.stepping", *modules], limits=limits)

@@ -33,7 +33,7 @@ _TAKE = text(
     update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
       from free, job j
      where s.id = free.id and j.id = s.job_id
-    returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor,
+    returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor, s.priority, s.fair_at,
               j.traceparent, j.correlation, j.cancel_requested_at
     """
 )
@@ -144,6 +144,11 @@ async def take(
     """Lease up to `free` steps of a queue, the most urgent first; none when the worker counts as dead."""
     told = {"worker": worker, "queue": queue, "handlers": list(handlers), "free": free}
     return (await connection.execute(_TAKE, told)).all()
+
+
+def place(row: Row[Any]) -> tuple[Any, ...]:
+    """Sorts what was taken as it waited: what an update returns is in no order."""
+    return -row.priority, row.fair_at is None, row.fair_at or 0, row.id
 
 
 async def start(connection: AsyncConnection, worker: UUID, rows: Sequence[Row[Any]]) -> None:

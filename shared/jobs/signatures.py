@@ -11,11 +11,13 @@ members' results in their order. Every member of a group gets what the group get
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from shared.jobs.arguments import Arguments
+from shared.jobs.errors import BadArgumentsError
 from shared.jobs.retries import Retry
 
 P = ParamSpec("P")
@@ -40,6 +42,8 @@ class Job(Generic[P, R]):
         hard_s: float | None = None,
         process: bool = False,
         leased: bool = False,
+        concurrency: int | None = None,
+        concurrency_key: str | None = None,
     ) -> None:
         self.function = function
         self.name: str = name or function.__name__
@@ -50,6 +54,12 @@ class Job(Generic[P, R]):
         self.process = process
         self.leased = leased or process
         self.arguments = Arguments(function, self.name)
+        self.concurrency = concurrency
+        self._key = concurrency_key
+        if concurrency is not None and (concurrency < 1 or not self.leased):
+            raise ValueError(f"{self.name}: concurrency is that of leased steps, and at least 1")
+        if concurrency_key is not None and (concurrency is None or not self.arguments.takes(concurrency_key)):
+            raise ValueError(f"{self.name}: a concurrency key is a parameter, and goes with a concurrency")
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -57,6 +67,17 @@ class Job(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<job {self.name}>"
+
+    def concurrency_key(self, args: Mapping[str, Any]) -> str | None:
+        """What a step that is called with these arguments shares its concurrency with; None where it has none.
+
+        Raises `BadArgumentsError` where the key is not among what is submitted.
+        """
+        if self.concurrency is None or self._key is None:
+            return None if self.concurrency is None else self.name
+        if self._key not in args:
+            raise BadArgumentsError(f"{self.name}: {self._key}, its concurrency key, must be said when submitting")
+        return f"{self.name} {json.dumps(args[self._key], sort_keys=True)}"
 
     def s(self, *args: Any, **kwargs: Any) -> Call:
         """A step that calls this; in a chain, behind the result of what is before it."""
@@ -79,14 +100,17 @@ def job(
     hard_s: float | None = None,
     process: bool = False,
     leased: bool = False,
+    concurrency: int | None = None,
+    concurrency_key: str | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]: ...
 def job(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a typed function, `async def` or plain, a handler.
 
     `name` (the function's unless said) is what rows and events call it. A step runs inline, in the consumer's own
     transaction, or is `leased` to a worker; `process` runs it in a process of its own, and is always leased. After
-    `soft_s` seconds it is told to stop, after `hard_s` it is killed. Raises `TypeError` for a parameter without a
-    type, and for `*args` and `**kwargs`.
+    `soft_s` seconds it is told to stop, after `hard_s` it is killed. Of its leased steps `concurrency` run at
+    once, over all workers, or so many for each value of the parameter `concurrency_key`. Raises `TypeError` for a
+    parameter without a type, and for `*args` and `**kwargs`; `ValueError` for limits that cannot be.
     """
     if function is not None:
         return Job(function)

@@ -24,6 +24,7 @@ from shared.errors import ConfigurationError
 from shared.event import EventData
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
+from shared.jobs.errors import NoCursorError
 from shared.jobs.retries import may_pass
 from shared.jobs.signatures import Job
 
@@ -63,7 +64,9 @@ class ChildAttempt:
         self.effects.publish(data, subject=subject, key=key)
 
     def iterate(self, _read: ReadChunk) -> AsyncIterator[Any]:
-        raise RuntimeError("only an asynchronous step outside a process of its own has a cursor")
+        raise NoCursorError(
+            "a step in a process of its own has no cursor: make it `async def` and leased, without process=True"
+        )
 
 
 @cache

@@ -18,32 +18,35 @@ Columns = Mapping[str, Sequence[Any]]
 
 _INSERT_JOBS = text(
     """
-    insert into job (id, kind, state, priority, form, step_count, open_steps, failed_steps, lost_outputs,
+    insert into job (id, kind, state, tenant, priority, form, step_count, open_steps, failed_steps, lost_outputs,
                      correlation, traceparent, schedule_id, due_at, result_ttl_s, submitted_at)
-    select id, kind, case when delay_s > 0 then 'scheduled' else 'waiting' end, priority, form, steps, steps, 0, 0,
+    select id, kind, case when delay_s > 0 then 'scheduled' else 'waiting' end, tenant, priority, form,
+           steps, steps, 0, 0,
            correlation, traceparent, schedule_id, coalesce(due_at, now() + make_interval(secs => delay_s)),
            result_ttl_s, now()
       from unnest(cast(:id as uuid[]), cast(:kind as text[]), cast(:delay_s as float8[]),
-                  cast(:schedule_id as uuid[]), cast(:due_at as timestamptz[]),
+                  cast(:schedule_id as uuid[]), cast(:due_at as timestamptz[]), cast(:tenant as text[]),
                   cast(:priority as smallint[]), cast(:form as text[]), cast(:steps as integer[]),
                   cast(:correlation as text[]), cast(:traceparent as text[]), cast(:result_ttl_s as integer[]))
-        as told(id, kind, delay_s, schedule_id, due_at, priority, form, steps, correlation, traceparent,
+        as told(id, kind, delay_s, schedule_id, due_at, tenant, priority, form, steps, correlation, traceparent,
                 result_ttl_s)
     """
 )
 _INSERT_STEPS = text(
     """
     insert into job_step (id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on,
-                          attempt, first_attempt, delay_s, due_at, priority)
+                          attempt, first_attempt, delay_s, due_at, priority, concurrency_key, fair_at)
     select id, job_id, number, handler, queue, leased, cast(args as json), takes, output, state, waiting_on,
-           1, 1, delay_s, case when state <> 'waiting' then now() + make_interval(secs => delay_s) end, priority
+           1, 1, delay_s, case when state <> 'waiting' then now() + make_interval(secs => delay_s) end, priority,
+           concurrency_key, case when leased then coalesce(fair_at, 'epoch') end
       from unnest(cast(:id as uuid[]), cast(:job_id as uuid[]), cast(:number as integer[]),
                   cast(:handler as text[]), cast(:queue as text[]), cast(:leased as boolean[]),
                   cast(:args as text[]), cast(:takes as text[]), cast(:output as integer[]),
                   cast(:state as text[]), cast(:waiting_on as integer[]), cast(:delay_s as float8[]),
-                  cast(:priority as smallint[]))
+                  cast(:priority as smallint[]), cast(:concurrency_key as text[]),
+                  cast(:fair_at as timestamptz[]))
         as told(id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on, delay_s,
-                priority)
+                priority, concurrency_key, fair_at)
     """
 )
 _INSERT_EDGES = text(

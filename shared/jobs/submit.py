@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.jobs import store
+from shared.jobs import limits, store
 from shared.jobs.flatten import Flat
 from shared.jobs.signatures import Job
 from shared.publishing import Options
@@ -41,6 +41,13 @@ class Submission:
             if delay_s == 0:
                 yield self.ids[index], self.flat.steps[index].job
 
+    def turns(self) -> Iterator[tuple[str, str]]:
+        """Queue and tenant of the leased steps, where they are a tenant's."""
+        if self.options.tenant is not None:
+            for step in self.flat.steps:
+                if step.job.leased:
+                    yield step.job.queue, self.options.tenant
+
     @property
     def due_in_s(self) -> float:
         """Seconds until the first of its steps is ready."""
@@ -56,7 +63,8 @@ class Submission:
 async def insert(connection: AsyncConnection, submissions: Sequence[Submission]) -> None:
     """Insert the jobs with all their steps and edges."""
     jobs = store.columns([_job_row(one) for one in submissions])
-    steps = store.columns([row for one in submissions for row in _step_rows(one)])
+    turns = await limits.turns(connection, [turn for one in submissions for turn in one.turns()])
+    steps = store.columns([row for one in submissions for row in _step_rows(one, turns)])
     edges = store.columns([row for one in submissions for row in _edge_rows(one)])
     await store.insert_jobs(connection, jobs, steps, edges)
 
@@ -69,6 +77,7 @@ def _job_row(one: Submission) -> dict[str, Any]:
         "delay_s": one.due_in_s,
         "schedule_id": firing and firing.schedule_id,
         "due_at": firing and firing.due_at,
+        "tenant": one.options.tenant,
         "priority": one.options.priority,
         "form": one.flat.form,
         "steps": len(one.ids),
@@ -78,7 +87,8 @@ def _job_row(one: Submission) -> dict[str, Any]:
     }
 
 
-def _step_rows(one: Submission) -> Iterator[dict[str, Any]]:
+def _step_rows(one: Submission, turns: limits.Turns) -> Iterator[dict[str, Any]]:
+    tenant = one.options.tenant
     parents = Counter(edge.child for edge in one.flat.edges)
     for number, step in enumerate(one.flat.steps):
         waiting_on = parents[number]
@@ -97,6 +107,8 @@ def _step_rows(one: Submission) -> Iterator[dict[str, Any]]:
             "waiting_on": waiting_on,
             "delay_s": delay_s,
             "priority": one.options.priority,
+            "concurrency_key": step.job.concurrency_key(step.args),
+            "fair_at": next(turns[step.job.queue, tenant]) if tenant is not None and step.job.leased else None,
         }
 
 

@@ -144,6 +144,25 @@ job_worker = Table(
     Column("alive_until", DateTime(timezone=True), nullable=False),
 )
 
+# Of a queue of leased steps: when its rate owes nothing any more, and the turn that was served last. See `limits`.
+job_queue = Table(
+    "job_queue",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("whole_at", DateTime(timezone=True)),
+    Column("served", DateTime(timezone=True)),
+)
+
+# Of a tenant in a queue: how many steps it submitted last, and the turn of the last one.
+job_tenant = Table(
+    "job_tenant",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("steps", Integer, nullable=False),
+    Column("last_turn", DateTime(timezone=True), nullable=False),
+)
+
 job_unique = Table(
     "job_unique",
     metadata,

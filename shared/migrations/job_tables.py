@@ -96,6 +96,35 @@ def drop_jobs_2() -> None:
     op.drop_index("ix_job_step_queue")
 
 
+def create_jobs_3() -> None:
+    """Limits to leased steps: rates, keys, and turns between tenants."""
+    op.create_table(
+        "job_queue",
+        sa.Column("queue", sa.Text, primary_key=True),
+        _time("whole_at"),
+        _time("served"),
+    )
+    op.create_table(
+        "job_tenant",
+        sa.Column("queue", sa.Text, primary_key=True),
+        sa.Column("tenant", sa.Text, primary_key=True),
+        sa.Column("steps", sa.Integer, nullable=False),
+        _time("last_turn", nullable=False),
+    )
+    op.create_index(
+        "ix_job_step_key",
+        "job_step",
+        ["concurrency_key"],
+        postgresql_where=sa.text("state = 'running' and concurrency_key is not null"),
+    )
+
+
+def drop_jobs_3() -> None:
+    op.drop_index("ix_job_step_key")
+    op.drop_table("job_tenant")
+    op.drop_table("job_queue")
+
+
 def _create_schedule() -> None:
     op.create_table(
         "job_schedule",

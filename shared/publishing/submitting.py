@@ -30,6 +30,7 @@ class Options:
     priority: int = 0
     delay_s: float = 0.0
     firing: Firing | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,18 +119,25 @@ class UnitOfWork:
         priority: int = 0,
         delay_s: float = 0.0,
         firing: Firing | None = None,
+        tenant: str | None = None,
     ) -> Submitted:
         """Submit a job (`shared.jobs`): it exists exactly if this transaction is committed.
 
         `kind` is what it is listed as, its first handler's name unless said. While a job with the key `unique` is
         open, or for `unique_s` seconds, that one is returned instead. It begins after `delay_s`. `firing` says
-        which job it is, for a schedule. Raises `RuntimeError` in a service without jobs, `BadArgumentsError` for
-        what a handler does not take.
+        which job it is, for a schedule. Leased steps of different `tenant`s take turns. Raises `RuntimeError` in a
+        service without jobs, `BadArgumentsError` for what a handler does not take.
         """
         if self._submitter is None:
             raise RuntimeError(f"{self._service} has no jobs")
         options = Options(
-            kind=kind, unique=unique, unique_s=unique_s, priority=priority, delay_s=delay_s, firing=firing
+            kind=kind,
+            unique=unique,
+            unique_s=unique_s,
+            priority=priority,
+            delay_s=delay_s,
+            firing=firing,
+            tenant=tenant,
         )
         return await self._submitter.submit(self, graph, options)
 

@@ -80,6 +80,8 @@ def compute(number: int, ctx: JobContext, how: str = "") -> dict[str, int]:
     """Tells its effect from its own process, which it may end."""
     note(ctx, "compute")
     ctx.report(os.getpid(), 1, "computing")
+    if how == "iterate":
+        ctx.iterate(lambda _cursor: asyncio.sleep(0, None))
     if how == "raise" or (how == "raise once" and ctx.attempt == 1):
         raise LookupError("not found")
     if how == "die" or (how == "die once" and ctx.attempt == 1):

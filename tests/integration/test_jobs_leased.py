@@ -209,6 +209,14 @@ async def test_a_failed_attempt_is_tried_again_and_leaves_no_effect(leased: Leas
 
 async def test_a_step_that_always_fails_ends_after_its_retries_with_its_error(leased: Leased) -> None:
     async with leased.worker(children=True):
+        without = await leased.submit(compute.s(3, how="iterate"))
+        assert (
+            (await leased.ended(without))
+            .error["message"]
+            .startswith("a step in a process of its own has no cursor")
+        )
+        assert await leased.attempts() == [(1, "failed")], "it is tried no second time"
+        await leased.rows("truncate job, job_step, job_attempt")
         job = await leased.submit(chain(compute.s(3, how="raise"), quick.si("behind")))
         result = await leased.ended(job)
     assert result.outcome is reading.Outcome.FAILED

@@ -1,0 +1,164 @@
+"""Limits to leased steps: a queue's rate, how many with one key run at once, and turns between tenants.
+
+Two tables hold what is shared by all workers. Of a queue: when its tokens are whole again (GCRA, ITU-T I.371), and
+the turn that was served last. Of a tenant in a queue: the turn of the last step that it has submitted. A turn is a
+time of no clock: start-time fair queueing (Goyal, Vin, Cheng 1996) counts one second for a step, begins a tenant
+that comes at the turn that is being served, and takes the lowest turn first. So a tenant that submits one step
+waits for one of each other tenant's, and not for the thousands that one of them has submitted before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_TURN: Final = timedelta(seconds=1)
+_NO_TURN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Of a step of no tenant, before any turn: it waits for nobody's."""
+LOOKED_AT_MAX: Final = 500
+"""So many steps that are ready are looked at for one whose key has room."""
+
+# Whoever takes from a limited queue holds its row: what runs is counted by one worker at a time.
+_OPEN = text("insert into job_queue (queue) values (:queue) on conflict (queue) do nothing")
+_ENTER = text(
+    """
+    select cast(extract(epoch from greatest(whole_at, clock_timestamp()) - clock_timestamp()) as float8) as debt_s
+      from job_queue where queue = :queue for no key update
+    """
+)
+_SPEND = text(
+    """
+    update job_queue
+       set whole_at = greatest(whole_at, clock_timestamp()) + make_interval(secs => cast(:spent_s as float8))
+     where queue = :queue
+    """
+)
+_SERVE = text(
+    """
+    insert into job_queue as q (queue, served) values (:queue, :served)
+    on conflict (queue) do update set served = greatest(q.served, excluded.served)
+    """
+)
+_TAKE = text(
+    """
+    with me as (
+      select id from job_worker where id = :worker and alive_until > clock_timestamp() for key share),
+    limits as (
+      select * from unnest(cast(:limited as text[]), cast(:counts as integer[])) as told(handler, count_max)),
+    used as (
+      select concurrency_key, count(*)::integer as count from job_step
+       where state = 'running' and concurrency_key is not null group by concurrency_key),
+    looked_at as (
+      select s.id, s.priority, s.fair_at, s.concurrency_key, limits.count_max, coalesce(used.count, 0) as count
+        from job_step s left join limits using (handler) left join used using (concurrency_key)
+       where s.state = 'ready' and s.leased and s.queue = :queue and s.handler = any(cast(:handlers as text[]))
+         and (limits.count_max is null or coalesce(used.count, 0) < limits.count_max)
+         and exists (select from me)
+       order by s.priority desc, s.fair_at, s.id limit :looked_max),
+    placed as (
+      select *, row_number() over (partition by concurrency_key order by priority desc, fair_at, id) as place
+        from looked_at),
+    free as (
+      select id from job_step
+       where state = 'ready'
+         and id = any(array(select id from placed where count_max is null or count + place <= count_max
+                             order by priority desc, fair_at, id limit :free))
+       order by id for no key update skip locked)
+    update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
+      from free, job j
+     where s.id = free.id and j.id = s.job_id
+    returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor, s.priority, s.fair_at,
+              j.traceparent, j.correlation, j.cancel_requested_at
+    """
+)
+_TURNS = text(
+    """
+    insert into job_tenant as t (queue, tenant, steps, last_turn)
+    select told.queue, told.tenant, told.steps, coalesce(q.served, 'epoch') + make_interval(secs => told.steps)
+      from unnest(cast(:queue as text[]), cast(:tenant as text[]), cast(:steps as integer[]))
+             as told(queue, tenant, steps)
+      left join job_queue q on q.queue = told.queue
+     order by told.queue, told.tenant
+    on conflict (queue, tenant) do update
+       set steps = excluded.steps,
+           last_turn = greatest(t.last_turn + make_interval(secs => excluded.steps), excluded.last_turn)
+    returning queue, tenant, last_turn
+    """
+)
+
+
+Turns = Mapping[tuple[str, str], Iterator[datetime]]
+"""The turns of steps to be, by queue and tenant."""
+
+
+async def turns(connection: AsyncConnection, steps: Iterable[tuple[str, str]]) -> Turns:
+    """The turns of steps to be, each told by its queue and tenant; in the order of the steps of each."""
+    counts = sorted(Counter(steps).items())
+    if not counts:
+        return {}
+    told = {
+        "queue": [queue for (queue, _), _ in counts],
+        "tenant": [tenant for (_, tenant), _ in counts],
+        "steps": [count for _, count in counts],
+    }
+    rows = (await connection.execute(_TURNS, told)).all()
+    last = {(row.queue, row.tenant): row.last_turn for row in rows}
+    return {key: iter([last[key] - _TURN * (count - n) for n in range(1, count + 1)]) for key, count in counts}
+
+
+class QueueLimits:
+    """What limits the taking from one queue, over all workers.
+
+    `rate_per_s` is of steps begun, None for no limit; `counts` says by handler how many with one key run at once.
+    As many as a second's worth, and at least one, may begin at once after a pause.
+    """
+
+    def __init__(self, queue: str, rate_per_s: float | None, counts: Mapping[str, int]) -> None:
+        self.queue = queue
+        self.rate_per_s = rate_per_s
+        self.counts = counts
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return self.rate_per_s is not None or bool(self.counts)
+
+    async def enter(self, connection: AsyncConnection, free: int) -> tuple[int, float | None]:
+        """Have the queue alone until the transaction ends; how many of `free` its rate allows, and in how many
+        seconds it allows one more where that is none."""
+        await connection.execute(_OPEN, {"queue": self.queue})
+        debt_s: float = (await connection.execute(_ENTER, {"queue": self.queue})).scalar_one()
+        if self.rate_per_s is None:
+            return free, None
+        tokens = max(1.0, self.rate_per_s) - debt_s * self.rate_per_s
+        return (min(free, int(tokens)), None) if tokens >= 1 else (0, (1 - tokens) / self.rate_per_s)
+
+    async def take(
+        self, connection: AsyncConnection, worker: UUID, handlers: Collection[str], free: int
+    ) -> Sequence[Row[Any]]:
+        """As `leases.take`, within the limits; behind `enter`."""
+        told = {
+            "worker": worker,
+            "queue": self.queue,
+            "handlers": list(handlers),
+            "limited": list(self.counts),
+            "counts": list(self.counts.values()),
+            "looked_max": max(free, LOOKED_AT_MAX),
+            "free": free,
+        }
+        rows = (await connection.execute(_TAKE, told)).all()
+        if rows and self.rate_per_s is not None:
+            await connection.execute(_SPEND, {"queue": self.queue, "spent_s": len(rows) / self.rate_per_s})
+        return rows
+
+
+async def serve(connection: AsyncConnection, queue: str, rows: Sequence[Row[Any]]) -> None:
+    """The turns of these steps are served."""
+    served = max((row.fair_at for row in rows if row.fair_at is not None), default=_NO_TURN)
+    if served > _NO_TURN:
+        await connection.execute(_SERVE, {"queue": queue, "served": served})
