@@ -1,0 +1,122 @@
+"""A wallet on a database of its own, and what its API and its worker would do, done by a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from deploy.native import Runtime
+from services.wallet import handlers
+from services.wallet.domain import limits
+from services.wallet.domain.accounts import Account
+from services.wallet.domain.fees import FREE, FeeRules, fee_rules
+from services.wallet.domain.limits import AccountType, Limits
+from services.wallet.domain.transfers import (
+    Labels,
+    Transfer,
+)
+from services.wallet.events import TransferRequested
+from services.wallet.store import accounts as account_rows
+from services.wallet.store.audit import audit, begin_snapshot
+from shared.database import Database
+from shared.envelope import Envelope
+from shared.event import Event
+from shared.publishing.uow import UnitsOfWork
+from shared.settings import Settings
+from tests.integration.databases import migrated_database
+from tests.integration.world import _telemetry
+
+LABELS = Labels("rent", "from Ada")
+FEES = fee_rules("0:5+0")
+ELSEWHERE = {"redis_url": "redis://-", "rabbit_url": "amqp://-", "http_port": 1}
+
+
+class Wallet:
+    """A wallet of its own; what its API and its worker would do, done here."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.units = UnitsOfWork(database, "wallet", _telemetry("rabbit").spans)
+
+    async def user(self, *, limit_total: int | None = None, free_transfers: int = 0) -> UUID:
+        user_id = uuid4()
+        async with self.units.begin() as uow:
+            uow.tell(account_rows.RECORD_MEMBER, {"user_id": user_id, "active": True, "version": 1})
+            limits = {"of_user": user_id, "new_limit_total": limit_total, "new_free_transfers": free_transfers}
+            uow.tell(account_rows.SET_MEMBER_LIMITS, limits)
+        return user_id
+
+    async def account(self, paid_in: int = 0, user_id: UUID | None = None) -> UUID:
+        owner = user_id or await self.user()
+        async with self.units.begin() as uow:
+            handlers.record_account_type(uow, AccountType("plain", Limits(10**9, 10**9)))
+            account_id = handlers.open_account(uow, owner, "plain", "KRW")
+        if paid_in:
+            async with self.units.begin() as uow:
+                await handlers.adjust(uow, account_id, paid_in, "paid in", "teller")
+        return account_id
+
+    async def ask(self, sender: UUID, receiver: UUID, amount: int, fees: FeeRules = FREE) -> Transfer:
+        wish = handlers.Wish(sender_id=sender, receiver_id=receiver, amount=amount, labels=LABELS)
+        async with self.units.begin() as uow:
+            return await handlers.request_transfer(uow, wish, fees)
+
+    async def execute(self, transfers: Iterable[Transfer]) -> None:
+        """As the pipeline does with a batch, in one transaction."""
+        events = [requested(transfer) for transfer in transfers]
+        async with self.units.begin() as uow:
+            await handlers.lock_batch(events, uow)
+            for event in events:
+                uow.begin_event(event.envelope)
+                await handlers.on_transfer_requested(event, uow)
+
+    async def cancel(self, transfer: Transfer) -> Transfer:
+        async with self.units.begin() as uow:
+            return await handlers.cancel_transfer(uow, transfer.id)
+
+    async def transfer(self, of: Transfer) -> Transfer:
+        async with self.units.begin() as uow:
+            return await handlers.get_transfer(uow, of.id)
+
+    async def one(self, account_id: UUID) -> Account:
+        async with self.units.begin() as uow:
+            return await handlers.get_account(uow, account_id)
+
+    async def broken_rules(self) -> list[str]:
+        async with self.database.transaction() as connection:
+            await begin_snapshot(connection)
+            return [finding.rule for finding in await audit(connection)]
+
+    async def query(self, statement: str) -> list[Any]:
+        async with self.database.transaction() as connection:
+            return list((await connection.execute(text(statement))).scalars())
+
+
+def requested(transfer: Transfer) -> Event[TransferRequested]:
+    data = TransferRequested.of(transfer)
+    envelope = Envelope(
+        source="/services/wallet",
+        type=data.event_type,
+        partitionkey=str(transfer.sender_id),
+        dataschema=data.schema_uri(),
+        data=data.model_dump(mode="json"),
+    )
+    return Event(envelope, data)
+
+
+@asynccontextmanager
+async def opened_wallet(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wallet]:
+    """A wallet where it is about noon, so that no day ends while a test counts what it has used."""
+    monkeypatch.setattr(limits, "DAY_ZONE", f"Etc/GMT{datetime.now(UTC).hour - 12:+d}")
+    dsn = await migrated_database(servers, "wallet")
+    database = Database(Settings.from_environment(broker="rabbit", postgres_dsn=dsn, **ELSEWHERE), "wallet")
+    try:
+        yield Wallet(database)
+    finally:
+        await database.close()
