@@ -11,7 +11,7 @@ from compare.report.svg import WIDTH, Chart
 from deploy.topology import BrokerName
 from experiment.facts import TITLES
 
-_LEFT, _RIGHT = 44, WIDTH - 12
+_LEFT, _RIGHT = 58, WIDTH - 12
 _ROW = 46
 _SPAN_MIN = 1.25
 """The axis of ratios reaches at least so far on both sides."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def render_page(summary: Summary) -> str:
             for number, chart in enumerate(charts(summary))
         ],
         figures=_figures(summary),
-        counts=words.counts(summary),
-        costs=_costs(summary),
+        counts=[(title, *cells) for title, cells in words.counts(summary)],
+        costs=list(_costs(summary)),
         rounds=list(_rounds(summary)),
         settings=list(flattened({"workload": summary.workload, **summary.settings})),
         other_circumstances=[
@@ -60,16 +61,17 @@ def _figures(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _costs(summary: Summary) -> list[tuple[str, list[str]]]:
+def _costs(summary: Summary) -> Iterator[tuple[str, ...]]:
     kinds = {
         f"{part}_cpu_s_per_100k_effects": f"CPU s/100k drained: {title}" for part, title in COST_PARTS.items()
     }
     kinds["broker_memory_mib"] = "broker memory after the drain, MiB"
-    found = [(title, [one.cost.get(name) for one in summary.brokers.values()]) for name, title in kinds.items()]
-    return [(title, ["none" if each is None else number(each) for each in values]) for title, values in found]
+    for name, title in kinds.items():
+        found = [one.cost.get(name) for one in summary.brokers.values()]
+        yield title, *("none" if each is None else number(each) for each in found)
 
 
-def _rounds(summary: Summary) -> Any:
+def _rounds(summary: Summary) -> Iterator[tuple[str, str]]:
     for broker, one in summary.brokers.items():
         for steady in one.steady_rounds:
             found = steady.latency

@@ -115,6 +115,19 @@ def test_a_screen_reader_finds_its_way(decided: dict[str, Any]) -> None:
     assert all(a.get("tabindex") == "0" for a in regions), "what scrolls must be reached by the keyboard"
 
 
+def test_every_row_of_a_table_has_a_cell_for_each_head(decided: dict[str, Any]) -> None:
+    widths: list[list[int]] = []
+    for tag, attributes, _ in rendered(decided).elements:
+        if tag == "table":
+            widths.append([])
+        elif tag == "tr":
+            widths[-1].append(0)
+        elif tag in {"th", "td"}:
+            widths[-1][-1] += int(attributes.get("colspan") or 1)
+    assert len(widths) > 5
+    assert all(len(set(table)) == 1 and len(table) > 1 for table in widths), widths
+
+
 def test_every_chart_says_in_words_what_it_shows(decided: dict[str, Any]) -> None:
     found = rendered(decided)
     assert len(found.all("svg")) >= 5
