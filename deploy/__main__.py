@@ -1,4 +1,4 @@
-"""The command line: `python -m deploy up|down|status|logs|trace|dead-letters|servers|stop`."""
+"""The command line: `python -m deploy up|down|status|logs|trace|dead-letters|jobs|job|servers|stop`."""
 
 import sys
 

@@ -24,6 +24,7 @@ from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.render import render
 from deploy.show.dead_letters import print_dead_letters
+from deploy.show.jobs import print_jobs, watch_job
 from deploy.show.status import print_status
 from deploy.show.trace_tree import draw
 from deploy.show.traces import find_in_files
@@ -98,6 +99,20 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument("--limit", type=int, default=100, help="at most so many of each subscriber")
     letters.set_defaults(run=_dead_letters)
 
+    jobs = commands.add_parser("jobs", help="the newest jobs")
+    jobs.add_argument("--state", help="waiting, scheduled, running, succeeded, failed or cancelled")
+    jobs.add_argument("--kind")
+    jobs.add_argument("--queue", help="with a step that workers take from it")
+    jobs.add_argument("--since", help="submitted since this time, such as 2026-11-28T09:00:00+09:00")
+    jobs.add_argument("--limit", type=int, default=30)
+    jobs.set_defaults(run=_jobs)
+
+    job = commands.add_parser(
+        "job", help="a job with its steps, until it has ended; exit code 1 when it has failed"
+    )
+    job.add_argument("id")
+    job.set_defaults(run=_job)
+
     rendered = commands.add_parser("render", help="write what other files tell of deploy/topology.py")
     rendered.set_defaults(run=_render)
 
@@ -156,6 +171,19 @@ def _dead_letters(chosen: argparse.Namespace) -> int:
     up = stack.require_running()
     print_dead_letters(up.service_url("dead_letter"), up.broker_settings, chosen.limit)
     return 0
+
+
+def _jobs(chosen: argparse.Namespace) -> int:
+    filters = {name: getattr(chosen, name) for name in ("state", "kind", "queue", "since")}
+    print_jobs(stack.require_running().service_url("jobs"), filters, chosen.limit)
+    return 0
+
+
+def _job(chosen: argparse.Namespace) -> int:
+    try:
+        return watch_job(stack.require_running().service_url("jobs"), chosen.id)
+    except KeyboardInterrupt:
+        return 0  # who has seen enough; the job goes on
 
 
 def _render(_chosen: argparse.Namespace) -> int:

@@ -203,6 +203,8 @@ class Settings(BaseSettings):
     """Seconds without one after which a worker's steps are given to others."""
     worker_poll_interval_s: Seconds = 5.0
     """Seconds between two looks of a worker for steps, where no notification wakes it."""
+    job_history_s: Annotated[float, Field(gt=0, le=3_660 * 86_400)] = 30 * 86_400.0
+    """Seconds that a job and its steps are kept after its end; then its id is unknown."""
 
     claim_lock_s: MillisecondS = 300.0
     """Seconds after which a claim ends whose owner says nothing."""

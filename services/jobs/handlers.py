@@ -50,7 +50,11 @@ def health_check() -> None:
     """Nothing: that it has succeeded says that jobs run."""
 
 
-JOBS = Jobs(JobStepReady, add, multiply, sum_and_multiply, health_check)
+HEALTH_CHECKS_KEPT_S = 86_400.0
+"""One every ten seconds is 8,640 a day; those that failed are kept as long as other jobs."""
+JOBS = Jobs(
+    JobStepReady, add, multiply, sum_and_multiply, health_check, kept_s={"health-check": HEALTH_CHECKS_KEPT_S}
+)
 SUBSCRIBERS = (JOBS.subscriber("jobs"),)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uuid_utils.compat import uuid7
@@ -17,8 +17,9 @@ from shared.jobs.events import StepReady
 from shared.jobs.flatten import flatten, gather
 from shared.jobs.leased import Worker
 from shared.jobs.lost import find_lost
+from shared.jobs.pruning import prunes
 from shared.jobs.signatures import Job, Signature
-from shared.process import Parts
+from shared.process import Parts, keep_pruning
 from shared.publishing import Options, Submitted, UnitOfWork
 
 RESULT_TTL_S = 3_600
@@ -31,10 +32,17 @@ class Jobs:
         SERVICE = Service("jobs", publishes=(JobStepReady,), subscribers=(JOBS.subscriber("jobs"),),
                           background_tasks=(JOBS.keep_due,), workers=(JOBS.work,), jobs=JOBS)
 
-    Raises `ValueError` for two handlers of one name. Results are kept for `result_ttl_s`.
+    Raises `ValueError` for two handlers of one name. Results are kept for `result_ttl_s`, jobs for
+    TANDEM_JOB_HISTORY_S; `kept_s` says of which kinds those that succeeded are kept for fewer seconds.
     """
 
-    def __init__(self, ready: type[StepReady], *handlers: Job[..., Any], result_ttl_s: int = RESULT_TTL_S) -> None:
+    def __init__(
+        self,
+        ready: type[StepReady],
+        *handlers: Job[..., Any],
+        result_ttl_s: int = RESULT_TTL_S,
+        kept_s: Mapping[str, float] | None = None,
+    ) -> None:
         self.ready = ready
         self.handlers: dict[str, Job[..., Any]] = {}
         for handler in (gather, *handlers):
@@ -42,6 +50,7 @@ class Jobs:
                 raise ValueError(f"two handlers are called {handler.name}")
             self.handlers[handler.name] = handler
         self._result_ttl_s = result_ttl_s
+        self._kept_s = kept_s or {}
 
     async def submit(self, uow: UnitOfWork, graph: Signature, options: Options) -> Submitted:
         """Write a job down in `uow`, whose `submit` calls this.
@@ -79,10 +88,13 @@ class Jobs:
         )
 
     async def keep_due(self, parts: Parts) -> None:
-        """Announce scheduled steps when they are due, and again what was lost, as long as the process runs."""
+        """Announce scheduled steps when they are due, and again what was lost, and delete what is old, as long as
+        the process runs."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(make_due(parts.units, self.batch))
             tasks.create_task(find_lost(parts, self.batch, self.handlers))
+            for prune, seconds in prunes(parts.settings.job_history_s, self._kept_s):
+                tasks.create_task(keep_pruning(parts.database, prune, seconds))
 
     async def work(self, parts: Parts) -> None:
         """Run leased steps, as long as the process runs."""

@@ -3,10 +3,12 @@
 from shared.process.parts import Parts, until_available
 from shared.process.server import run
 from shared.process.service import Service
+from shared.process.upkeep import keep_pruning
 
 __all__ = [
     "Parts",
     "Service",
+    "keep_pruning",
     "run",
     "until_available",
 ]
