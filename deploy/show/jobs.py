@@ -1,4 +1,4 @@
-"""Shows jobs in the terminal, as the jobs service tells of them over HTTP: the list, and one as a tree that lives."""
+"""Shows jobs in the terminal, as the jobs service tells of them: the list, and one as a tree that lives."""
 
 from __future__ import annotations
 
