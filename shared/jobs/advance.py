@@ -62,8 +62,10 @@ def cause_in_job(row: Row[Any]) -> Cause:
     return Cause(None, row.traceparent, row.correlation)
 
 
-async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> list[Announced]:
-    """End these attempts, each of another step; return what is ready now.
+async def advance(
+    connection: AsyncConnection, ended: Sequence[Ended]
+) -> tuple[list[Announced], Sequence[Row[Any]]]:
+    """End these attempts, each of another step; return what is ready now, and the jobs that have ended.
 
     Raises `FenceLostError` when one of them was not running any more.
     """
@@ -85,8 +87,7 @@ async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> list[A
         for row in children
         if row.state == "ready"
     ]
-    await store.advance_jobs(connection, _counted(rows, skipped, errors))
-    return announced
+    return announced, await store.advance_jobs(connection, _counted(rows, skipped, errors))
 
 
 def _ended_columns(ended: Sequence[Ended]) -> store.Columns:

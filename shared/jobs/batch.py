@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +18,16 @@ from shared.jobs.leases import notify_step
 from shared.jobs.submit import Submission, insert
 from shared.publishing import Cause, Options, Submitted, UnitOfWork
 
+OnEnded = Callable[[str, str, float], None]
+
 
 @dataclass(slots=True)
 class JobBatch:
     """A part of a unit of work: see `UnitOfWork.part`."""
 
     ready: type[StepReady]
+    on_ended: OnEnded | None = None
+    """Called once a job's end is committed, with its kind, its state, and how many seconds it took."""
     taken: dict[UUID, Row[Any]] = field(default_factory=dict)
     """The steps that are to run in this unit, locked, as they were read."""
     begun: set[UUID] = field(default_factory=set)
@@ -77,6 +83,11 @@ class JobBatch:
         data = self.ready(job_id=step.job_id, step_id=step.step_id, attempt=step.attempt, handler=step.handler)
         uow.publish(data, subject=str(step.job_id), key=str(step.step_id), cause=step.cause)
 
+    def _count(self, jobs: Sequence[Row[Any]]) -> None:
+        if self.on_ended is not None:
+            for job in jobs:
+                self.on_ended(job.kind, job.state, job.duration_s)
+
     async def flush(self, uow: UnitOfWork) -> None:
         """Insert what was submitted, then advance by what ended; raises `FenceLostError`."""
         submissions, self._submissions = self._submissions, []
@@ -85,8 +96,11 @@ class JobBatch:
         if submissions:
             await insert(uow.connection, submissions)
         if ended:
-            for step in await advance(uow.connection, ended):
+            ready, jobs = await advance(uow.connection, ended)
+            for step in ready:
                 self.announce(uow, step)
+            if jobs:
+                uow.after_commit(partial(self._count, jobs))
         if self._wakes_workers:
             self._wakes_workers = False
             await notify_step(uow.connection)

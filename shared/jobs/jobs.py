@@ -11,16 +11,18 @@ from uuid_utils.compat import uuid7
 from shared.consuming import Handler, Subscriber
 from shared.event import Event
 from shared.jobs import inline, store
-from shared.jobs.batch import JobBatch
+from shared.jobs.batch import JobBatch, OnEnded
 from shared.jobs.due import make_due
 from shared.jobs.events import StepReady
 from shared.jobs.flatten import flatten, gather
 from shared.jobs.leased import Worker
 from shared.jobs.lost import find_lost
+from shared.jobs.metering import jobs_of
 from shared.jobs.pruning import prunes
 from shared.jobs.signatures import Job, Signature
 from shared.process import Parts, keep_pruning
 from shared.publishing import Options, Submitted, UnitOfWork
+from shared.telemetry import Gauges
 
 RESULT_TTL_S = 3_600
 
@@ -51,6 +53,7 @@ class Jobs:
             self.handlers[handler.name] = handler
         self._result_ttl_s = result_ttl_s
         self._kept_s = kept_s or {}
+        self._on_ended: OnEnded | None = None  # from when a process of ours runs what ends jobs
 
     async def submit(self, uow: UnitOfWork, graph: Signature, options: Options) -> Submitted:
         """Write a job down in `uow`, whose `submit` calls this.
@@ -75,7 +78,7 @@ class Jobs:
 
     def batch(self, uow: UnitOfWork) -> JobBatch:
         """This service's part of a unit of work."""
-        return uow.part(self, lambda: JobBatch(self.ready))
+        return uow.part(self, lambda: JobBatch(self.ready, self._on_ended))
 
     def subscriber(self, name: str) -> Subscriber:
         """What runs the inline steps."""
@@ -90,7 +93,10 @@ class Jobs:
     async def keep_due(self, parts: Parts) -> None:
         """Announce scheduled steps when they are due, and again what was lost, and delete what is old, as long as
         the process runs."""
+        metrics = parts.telemetry.metrics
+        self._on_ended = metrics.job_ended
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(Gauges(parts.settings, metrics.measurements, jobs_of(parts.database)).run())
             tasks.create_task(make_due(parts.units, self.batch))
             tasks.create_task(find_lost(parts, self.batch, self.handlers))
             for prune, seconds in prunes(parts.settings.job_history_s, self._kept_s):
@@ -98,6 +104,7 @@ class Jobs:
 
     async def work(self, parts: Parts) -> None:
         """Run leased steps, as long as the process runs."""
+        self._on_ended = parts.telemetry.metrics.job_ended
         await Worker(parts, self.handlers, self.batch).run()
 
     async def _prepare(self, events: Sequence[Event[Any]], uow: UnitOfWork) -> None:

@@ -188,6 +188,8 @@ _ADVANCE_JOBS = text(
            expires_at = case when j.open_steps = told.ended then now() + make_interval(secs => j.result_ttl_s) end
       from told join locked using (id)
      where j.id = told.id
+    returning j.kind, j.state, j.finished_at is not null as has_ended,
+              extract(epoch from now() - greatest(j.submitted_at, j.due_at))::float8 as duration_s
     """
 )
 
@@ -264,9 +266,9 @@ async def advance_children(
     return await _rows(connection, _ADVANCE_CHILDREN, {"succeeded": list(succeeded), "failed": list(failed)})
 
 
-async def advance_jobs(connection: AsyncConnection, jobs: Columns) -> None:
-    """Count what ended off the jobs; one without open steps has ended."""
-    await connection.execute(_ADVANCE_JOBS, jobs)
+async def advance_jobs(connection: AsyncConnection, jobs: Columns) -> Sequence[Row[Any]]:
+    """Count what ended off the jobs; returns those without open steps, which have ended."""
+    return [row for row in await _rows(connection, _ADVANCE_JOBS, jobs) if row.has_ended]
 
 
 async def take_due(connection: AsyncConnection, count_max: int) -> Sequence[Row[Any]]:

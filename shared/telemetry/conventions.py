@@ -18,6 +18,8 @@ MESSAGING_SYSTEM: Final[Mapping[BrokerName, str]] = {"rabbit": "rabbitmq", "kafk
 
 DURATION_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Upper bounds of the buckets of every histogram of seconds, as the conventions advise."""
+JOB_BUCKETS_S: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 3_600, 21_600)
+"""Those of jobs, which take from milliseconds to hours."""
 
 
 def destination_attributes(broker: BrokerName, channel: str) -> dict[str, str]:

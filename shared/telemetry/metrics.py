@@ -12,6 +12,7 @@ from shared.broker import Subscription, Trouble
 from shared.settings import BrokerName
 from shared.telemetry.conventions import (
     DURATION_BUCKETS_S,
+    JOB_BUCKETS_S,
     destination_attributes,
     process_attributes,
 )
@@ -36,6 +37,12 @@ class Metrics:
             "s",
             "One batch's way through the pipeline, by queue and status",
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
+        )
+        self._job_duration = meter.create_histogram(
+            "tandem.job.duration",
+            "s",
+            "A job, from when it was due to its end, by kind and outcome",
+            explicit_bucket_boundaries_advisory=JOB_BUCKETS_S,
         )
         self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
         self.measurements = Measurements()
@@ -73,6 +80,10 @@ class Metrics:
         for status, count in counts.items():
             self._consumed.add(count, {**base, "tandem.status": status.value})
             self._process_duration.record(duration_s, {**base, "tandem.status": status.value})
+
+    def job_ended(self, kind: str, outcome: str, duration_s: float) -> None:
+        """Record a job that has ended."""
+        self._job_duration.record(duration_s, {"tandem.job.kind": kind, "tandem.job.outcome": outcome})
 
     def claimed(self, subscription: Subscription, outcomes: Mapping[StrEnum, int]) -> None:
         """Count claims by outcome."""

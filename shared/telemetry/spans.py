@@ -64,7 +64,7 @@ def _fields(traceparent: str | None) -> tuple[str, str, str] | None:
     return (trace_id, span_id, flags) if known and trace_id.strip("0") and span_id.strip("0") else None
 
 
-def _parse(traceparent: str | None) -> SpanContext | None:
+def remote_span(traceparent: str | None) -> SpanContext | None:
     """The remote span that a W3C Trace Context `traceparent` names; None when it is absent or malformed."""
     fields = _fields(traceparent)
     if fields is None:
@@ -81,7 +81,7 @@ def _format(context: SpanContext) -> str | None:
 
 
 def _links(traceparents: Sequence[str | None]) -> list[Link]:
-    contexts = (_parse(traceparent) for traceparent in traceparents if is_sampled(traceparent))
+    contexts = (remote_span(traceparent) for traceparent in traceparents if is_sampled(traceparent))
     return [Link(context) for context in contexts if context is not None][:_LINKS_MAX]
 
 
@@ -117,12 +117,12 @@ class Spans:
         three are traceparents.
         """
         event_id = str(uuid7())
-        caused_in = _parse(cause)
+        caused_in = remote_span(cause)
         if caused_in is not None and not caused_in.trace_flags.sampled:
             yield Created(event_id, _format(caused_in))
             return
         name = f"create {destination_name(self._broker, channel)}"
-        within = _parse(parent)
+        within = remote_span(parent)
         context = None if within is None else trace.set_span_in_context(NonRecordingSpan(within))
         span = self._tracer.start_span(name, context, SpanKind.PRODUCER, links=_links([link]))
         if span.is_recording():
@@ -158,7 +158,7 @@ class Spans:
 
     def answered(self, channel: str, request_id: str, traceparent: str | None) -> None:
         """The CONSUMER span of an answer that came, child of the span in which it was made."""
-        parent = _parse(traceparent) if is_sampled(traceparent) else None
+        parent = remote_span(traceparent) if is_sampled(traceparent) else None
         if parent is None:
             return
         self._tracer.start_span(
@@ -206,7 +206,7 @@ class Spans:
             {**attributes, "messaging.batch.message_count": len(events)}, links, started_ns,
         )  # fmt: skip
         for event_id, event_type, traceparent in events:
-            parent = _parse(traceparent) if is_sampled(traceparent) else None
+            parent = remote_span(traceparent) if is_sampled(traceparent) else None
             if parent is None:
                 continue
             span = self._tracer.start_span(
@@ -245,7 +245,7 @@ class Spans:
         A malformed `traceparent` is as good as none: a trace begins here (Trace Context, 3.2.2).
         Started when its handler starts; whoever started it ends it with `end_process` after the commit.
         """
-        parent = _parse(event.traceparent)
+        parent = remote_span(event.traceparent)
         if parent is not None and not parent.trace_flags.sampled:
             return None
         base = otel_context.Context()

@@ -10,6 +10,7 @@ from shared.settings import Settings
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.provider import Provider
 from shared.telemetry.spans import Spans
+from shared.telemetry.steps import StepSpans
 
 
 class Telemetry:
@@ -18,6 +19,7 @@ class Telemetry:
     def __init__(self, settings: Settings, service: str, process: str | None = None) -> None:
         self._provider = Provider(settings, service, process or service)
         self.spans = Spans(self._provider.tracer, settings.broker)
+        self.steps = StepSpans(self._provider.tracer)
         self.metrics = Metrics(self._provider.meter, settings.broker)
 
     def sent(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,7 +16,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from deploy.errors import DeployError
 from deploy.native import Runtime
+from deploy.show.traces import find_in_files
 from services.jobs.app import SERVICE
 from shared.process.parts import build_parts
 from shared.process.process import Process
@@ -60,13 +64,15 @@ class JobsService:
 
 
 @pytest.fixture(scope="module")
-async def service(servers: Runtime) -> AsyncIterator[JobsService]:
+async def service(servers: Runtime, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[JobsService]:
     settings = Settings(
         broker="rabbit",
         http_port=1,
         postgres_dsn=await migrated_database(servers, "jobs"),
         redis_url=servers.server_urls()["redis"],
         rabbit_url=servers.server_urls()["rabbit"],
+        otlp_dir=tmp_path_factory.mktemp("telemetry"),
+        metrics_interval_s=0.5,
     )
     process = Process(SERVICE, build_parts("jobs", settings))
     app = application_of(process)
@@ -189,6 +195,33 @@ async def test_a_job_is_watched_from_its_beginning_to_its_end(service: JobsServi
     assert (again.status_code, again.content) == (204, b"")
     whole = await service.http.get(f"/jobs/{job_id}/events")
     assert [parsed(block)[0] for block in whole.text.split("\n\n") if block] == ["step", "step", "job"]
+
+
+async def test_one_trace_leads_through_inline_and_leased_steps_and_jobs_are_measured(service: JobsService) -> None:
+    trace = secrets.token_hex(16)
+    body = {"a": 2, "b": 3, "seconds": 0}
+    headers = {"traceparent": f"00-{trace}-00000000000000a1-01"}
+    accepted = await service.post("/jobs/sum-and-multiply", 202, body, **headers)
+    await service.result(accepted["result_url"])
+    telemetry = service.process.parts.settings.otlp_dir
+    assert telemetry is not None
+    wanted = {"POST /jobs/sum-and-multiply", "run add", "create job.events", "process job.events"}
+
+    async def traced() -> bool:
+        with contextlib.suppress(DeployError):
+            spans = find_in_files(telemetry, accepted["id"]).traces.get(trace, [])
+            return wanted <= {span.name for span in spans}
+        return False
+
+    await eventually(traced, f"the trace has {wanted}")
+
+    async def measured() -> bool:
+        page = (await service.http.get("/metrics")).text
+        lines = [line.partition("{")[0] for line in page.splitlines() if line.endswith((" 1.0", " 1"))]
+        ended = 'tandem_job_kind="sum-and-multiply",tandem_job_outcome="succeeded"'
+        return "tandem_job_workers" in lines and ended in page
+
+    await eventually(measured, "a worker lives, and the job is counted")
 
 
 def parsed(block: str) -> tuple[str, Any, str | None]:

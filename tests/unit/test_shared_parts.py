@@ -89,7 +89,7 @@ def test_a_traceparent_is_read_and_written_back(version: str, flags: str, sample
     """Trace Context, level 1 (3.2.2.5, 3.2.4) and level 2 (its random flag): one bit says sampled, others nothing,
     and who reads a later version writes on the one that it knows."""
     traceparent = f"{version}-{TRACE}-{SPAN}-{flags}"
-    context = spans._parse(traceparent)
+    context = spans.remote_span(traceparent)
     assert context is not None
     assert spans._format(context) == f"00-{TRACE}-{SPAN}-{'01' if sampled else '00'}"
     assert spans.is_sampled(traceparent) is sampled
@@ -143,7 +143,7 @@ def test_a_later_traceparent_may_be_longer(more: str) -> None:
 )
 def test_a_malformed_traceparent_is_no_trace(traceparent: str | None) -> None:
     """Variants of what the W3C test suite for Trace Context sends, and what Python takes for numbers besides."""
-    assert spans._parse(traceparent) is None
+    assert spans.remote_span(traceparent) is None
     assert not spans.is_sampled(traceparent)
 
 
@@ -193,7 +193,7 @@ def test_an_event_with_a_malformed_traceparent_begins_a_trace_as_one_without(tra
 
 @given(st.text() | st.from_regex(r"[0-9a-f-]{0,80}", fullmatch=True))
 def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
-    spans._parse(traceparent)
+    spans.remote_span(traceparent)
     spans.is_sampled(traceparent)
     spans._links([traceparent, None])
 
