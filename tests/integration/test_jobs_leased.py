@@ -116,7 +116,7 @@ class Leased:
 
     def _parts(self) -> Parts:
         unused: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__)
-        return Parts(**{**unused, "process_name": self.world.name})
+        return Parts(**{**unused, "process_name": self.world.name, "telemetry": self.world.telemetry})
 
     async def worker_process(self) -> Forked:
         """A worker in a process of its own; what is still alive at the end of the test is killed."""
