@@ -2,6 +2,7 @@
 
 __all__ = [
     "dead_letters",
+    "jobs",
     "log_follow",
     "status",
     "trace_tree",
