@@ -20,7 +20,7 @@ import structlog
 
 from shared import cancellation, failpoints
 from shared.backoff import jittered_s
-from shared.children import Children, Limits, Progress
+from shared.children import Children, Limits
 from shared.errors import TransientError
 from shared.failpoints import FailPoints
 from shared.jobs import attempt, leases
@@ -189,7 +189,9 @@ class Worker:
             async with AsyncExitStack() as held:
                 for slots in self._slots_of(lane):
                     await held.enter_async_context(slots.one())
-                finished = await self._attempted(lease, on_progress)
+                finished = await attempt.traced(
+                    self._spans, lease, self._children, self._keeping.checkpoint, on_progress
+                )
         except WaitedTooLongError:
             self._completions.held.discard(lease.key)  # so that it is given back
             return
@@ -200,19 +202,6 @@ class Worker:
         except Exception as error:  # noqa: BLE001  whatever it is, the attempt has an end
             finished = attempt.failed(lease, error)
         await self._completions.put(finished)
-
-    async def _attempted(self, lease: Lease, on_progress: Callable[[Progress], None]) -> attempt.Finished:
-        told: dict[str, str | int] = {
-            "tandem.event.subject": str(lease.job_id),
-            "tandem.job.step": str(lease.step_id),
-            "tandem.job.queue": lease.queue,
-            "tandem.job.attempt": lease.attempt,
-        }
-        with self._spans.attempt(lease.handler.name, told, lease.cause.traceparent) as span:
-            finished = await attempt.run(lease, self._children, self._keeping.checkpoint, on_progress)
-            error = finished.ended.error
-            span.end(finished.outcome, None if error is None else str(error["type"]))
-            return finished
 
     # -- all the time
 
