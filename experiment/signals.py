@@ -48,7 +48,8 @@ async def _cancel_on_signal(work: Coroutine[Any, Any, ResultT], received: list[s
 
     def stop(number: signal.Signals) -> None:
         received.append(number.name)
-        task.cancel()
+        if len(received) == 1:  # a second time it would cancel what the first has ended in good order
+            task.cancel()
 
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
@@ -56,9 +57,14 @@ async def _cancel_on_signal(work: Coroutine[Any, Any, ResultT], received: list[s
     try:
         return await task
     finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-        _ignore()
+        # Removing a handler puts Python's own in its place: what arrives before that is replaced has to wait.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+            _ignore()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _raise_once(number: int, _frame: FrameType | None) -> None:

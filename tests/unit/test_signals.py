@@ -1,0 +1,43 @@
+"""A run ends in good order on the first signal, however many follow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+FLOODED = """
+import asyncio, os, signal, subprocess, sys
+from experiment.signals import Interrupted, raise_on_first_signal, run_until_signal
+
+cleaned = 0
+
+async def work():
+    global cleaned
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.001)
+        cleaned += 1
+
+for _ in range(100):
+    raise_on_first_signal()
+    flood = "import os\\nfor _ in range(400): os.kill(%d, 2)" % os.getpid()
+    flooding = subprocess.Popen([sys.executable, "-S", "-E", "-c", flood])
+    try:
+        run_until_signal(work())
+    except Interrupted as name:
+        assert str(name) == "SIGINT", name
+    else:
+        raise SystemExit("nobody was interrupted")
+    flooding.wait()
+print(cleaned)
+"""
+
+
+def test_however_often_one_presses_a_run_ends_once_and_cleans_up() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FLOODED], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "100"), done.stderr
