@@ -20,7 +20,7 @@ from compare.report.page import render_page
 from compare.report.pull_request import render_markdown
 
 REPOSITORY = Path(__file__).parents[2]
-SAMPLE = REPOSITORY / "reports" / "sample" / "summary.json"
+TWO_ROUNDS = Path(__file__).with_name("summaries") / "two_rounds.json"
 EXAMPLE = REPOSITORY / "compare" / "preferences" / "example.yml"
 FIGURES = ("effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms")
 LEADS = st.lists(st.integers(-800, 800).map(lambda value: 1 + value / 1_000), min_size=6, max_size=8)
@@ -28,7 +28,7 @@ LEADS = st.lists(st.integers(-800, 800).map(lambda value: 1 + value / 1_000), mi
 
 def run(samples: int = 2_000, **ratios: Sequence[float]) -> dict[str, Any]:
     """A run in which Kafka has so many times of RabbitMQ's 100 in each round; 1 where nothing is said."""
-    document: dict[str, Any] = json.loads(SAMPLE.read_text())
+    document: dict[str, Any] = json.loads(TWO_ROUNDS.read_text())
     rounds = max(len(values) for values in ratios.values())
     for broker, row in document["brokers"].items():
         row["by_round"] = {
