@@ -1,6 +1,6 @@
-"""Events in structured JSON as the conformance suite of CloudEvents has them; its binary mode is not our wire format.
+"""Events in structured JSON as CloudEvents' own conformance suite has them; its binary mode is not our wire.
 
-Source: cloudevents/conformance, yaml/v1.yaml, yaml/v1.0/v1_minimum.yaml and features/kafka-protocol-binding.feature.
+Source: cloudevents/conformance, yaml/v1.yaml, yaml/v1.0/v1_minimum.yaml, features/kafka-protocol-binding.feature.
 """
 
 from __future__ import annotations
