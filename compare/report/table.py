@@ -58,9 +58,9 @@ def _table(summary: dict[str, Any]) -> Table:
         cells = [_with_range(row, name, show) for row in rows]
         table.add_row(title, *cells, summary["differences"][name])
     table.add_section()
-    for name, title, always in _COUNTS:
+    for name, title in words.COUNTS.items():
         counts = [row[name] for row in rows]
-        if always or any(counts):
+        if name not in words.SHOWN_WHERE_ANY or any(counts):
             table.add_row(title, *(_count(count, bad=name not in _NOT_BAD) for count in counts))
     table.add_section()
     for name, title in _COSTS:
@@ -98,18 +98,6 @@ _FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("relay_events_per_s", "events/s, outbox to broker", _per_s),
     ("p50_ms", "p50 ms, request to effect", _ms),
     ("p99_ms", "p99 ms, request to effect", _ms),
-)
-# The last column says whether it is shown where there is none of it, too.
-_COUNTS: tuple[tuple[str, str, bool], ...] = (
-    ("acknowledged", "events acknowledged", True),
-    ("lost", "lost", True),
-    ("duplicate_effects", "duplicate effects", True),
-    ("reordered", "reordered within a key", True),
-    ("stuck", "stuck", True),
-    ("dead_lettered", "dead-lettered", True),
-    ("stale", "stale copies of users", False),
-    ("unexpected", "effects nobody asked for", True),
-    ("indeterminate_recovered", "unanswered, yet done", False),
 )
 _NOT_BAD = frozenset({"acknowledged", "indeterminate_recovered"})
 _COSTS: tuple[tuple[str, str], ...] = (

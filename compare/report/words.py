@@ -22,8 +22,8 @@ CAVEAT = (
     "Rounds of equal number are pairs. The two runs were made at different times: whatever else the machine did "
     "differently is among the changes."
 )
-_FEWER = frozenset({"stale", "indeterminate_recovered"})
-"""Counts that are shown only where there are some."""
+SHOWN_WHERE_ANY = frozenset({"stale", "indeterminate_recovered"})
+"""Counts that are left out where there are none."""
 
 
 def title(summary: Summary) -> str:
@@ -91,7 +91,7 @@ def counts(summary: Summary) -> list[tuple[str, list[str]]]:
     return [
         (COUNTS[name], [f"{each:,}" for each in found])
         for name, found in rows.items()
-        if name not in _FEWER or any(found)
+        if name not in SHOWN_WHERE_ANY or any(found)
     ]
 
 

@@ -21,21 +21,25 @@ CANCEL_CHANNEL = "tandem_job_cancel"
 """Notified with the id of a job that is to be cancelled."""
 
 # The worker's own row is locked against being found dead meanwhile: else what is taken here would be nobody's.
-_TAKE = text(
-    """
+ALIVE = """
     with me as (
-      select id from job_worker where id = :worker and alive_until > clock_timestamp() for key share),
-    free as (
-      select id from job_step
-       where state = 'ready' and leased and queue = :queue and handler = any(cast(:handlers as text[]))
-         and exists (select from me)
-       order by priority desc, fair_at, id limit :free for no key update skip locked)
+      select id from job_worker where id = :worker and alive_until > clock_timestamp() for key share)"""
+TAKE_FREE = """
     update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
       from free, job j
      where s.id = free.id and j.id = s.job_id
     returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor, s.priority, s.fair_at,
               j.traceparent, j.correlation, j.cancel_requested_at
-    """
+"""
+"""How a statement that takes begins, and ends once `free` has the ids of the steps to take."""
+
+_TAKE = text(
+    f"""{ALIVE},
+    free as (
+      select id from job_step
+       where state = 'ready' and leased and queue = :queue and handler = any(cast(:handlers as text[]))
+         and exists (select from me)
+       order by priority desc, fair_at, id limit :free for no key update skip locked){TAKE_FREE}"""  # noqa: S608
 )
 _START_ATTEMPTS = text(
     """

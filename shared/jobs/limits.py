@@ -18,6 +18,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.jobs.leases import ALIVE, TAKE_FREE
+
 _TURN: Final = timedelta(seconds=1)
 _NO_TURN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Of a step of no tenant, before any turn: it waits for nobody's."""
@@ -46,9 +48,7 @@ _SERVE = text(
     """
 )
 _TAKE = text(
-    """
-    with me as (
-      select id from job_worker where id = :worker and alive_until > clock_timestamp() for key share),
+    f"""{ALIVE},
     limits as (
       select * from unnest(cast(:limited as text[]), cast(:counts as integer[])) as told(handler, count_max)),
     used as (
@@ -69,13 +69,7 @@ _TAKE = text(
        where state = 'ready'
          and id = any(array(select id from placed where count_max is null or count + place <= count_max
                              order by priority desc, fair_at, id limit :free))
-       order by id for no key update skip locked)
-    update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
-      from free, job j
-     where s.id = free.id and j.id = s.job_id
-    returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor, s.priority, s.fair_at,
-              j.traceparent, j.correlation, j.cancel_requested_at
-    """
+       order by id for no key update skip locked){TAKE_FREE}"""  # noqa: S608
 )
 _TURNS = text(
     """
