@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,12 +114,14 @@ class Scene:
 
         async def stopped() -> bool:
             pids = await self.call(self.runtime.processes.pids, name)
-            return bool(pids) and psutil.Process(pids[0]).status() == psutil.STATUS_STOPPED
+            try:
+                return bool(pids) and psutil.Process(pids[0]).status() == psutil.STATUS_STOPPED
+            except psutil.NoSuchProcess:  # it ended in this moment
+                return False
 
         if not await until(stopped, PATIENCE_S, _POLL_S):
             raise StalledError(f"{name} does not stop: its fail point was not reached")
 
     async def wake(self, name: str) -> None:
         """Let a stopped process go on (SIGCONT)."""
-        for pid in await self.call(self.runtime.processes.pids, name):
-            os.kill(pid, signal.SIGCONT)
+        await self.call(self.runtime.processes.kill, name, signal.SIGCONT)

@@ -10,6 +10,7 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,7 +78,8 @@ class Supervisor:
             try:
                 self._call("shutdown")
             except OSError:
-                psutil.Process(pid).terminate()
+                with suppress(psutil.NoSuchProcess):
+                    psutil.Process(pid).terminate()
             _await_end(pid, shutdown_timeout_s(self._site.programs))
         self._end_leftovers(family)
         self._site.pid_file.unlink(missing_ok=True)
@@ -222,5 +224,6 @@ def _await_end(pid: int, timeout_s: float) -> None:
     except psutil.NoSuchProcess:
         return
     except psutil.TimeoutExpired:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
         process.wait(5)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import psutil
 
@@ -68,8 +69,9 @@ async def _child_killed(scene: Scene) -> None:
     scene.begin()
 
     async def one_was_busy() -> bool:
-        for pid in await scene.call(_children, scene):
-            psutil.Process(pid).send_signal(signal.SIGKILL)
+        for child in await scene.call(_children, scene):
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(signal.SIGKILL)
         [now] = await JobSide(scene.side).query(_KILLED_CHILD)
         return bool(now[0] > before[0])
 
@@ -78,11 +80,14 @@ async def _child_killed(scene: Scene) -> None:
     scene.end()
 
 
-def _children(scene: Scene) -> list[int]:
-    """The processes in which steps compute: those of the worker's fork server."""
-    [worker, *_] = scene.runtime.processes.pids(scene.process(_WORKER))
-    servers = psutil.Process(worker).children()
-    return [child.pid for server in servers for child in server.children()]
+def _children(scene: Scene) -> list[psutil.Process]:
+    """The processes in which steps compute: those of the worker's fork server; none where one ends just now."""
+    try:
+        [worker, *_] = scene.runtime.processes.pids(scene.process(_WORKER))
+        servers = psutil.Process(worker).children()
+        return [child for server in servers for child in server.children()]
+    except (ValueError, psutil.NoSuchProcess):
+        return []
 
 
 async def _worker_stopped(scene: Scene) -> None:
