@@ -112,7 +112,9 @@ def _sentence(error: BaseException) -> str:
 
 
 @asynccontextmanager
-async def session(settings: Settings, application_name: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+async def session(
+    settings: Settings, application_name: str, **server_settings: str
+) -> AsyncIterator[asyncpg.Connection[Any]]:
     """A session outside the pool, for what listens or holds a lock; ended at once on leaving, also when it hangs.
 
     Raises one of `SESSION_LOST`, inside too.
@@ -121,7 +123,7 @@ async def session(settings: Settings, application_name: str) -> AsyncIterator[as
         settings.postgres_dsn,
         timeout=settings.postgres_timeout_s,
         command_timeout=settings.postgres_timeout_s,
-        server_settings={"application_name": application_name, "jit": "off", **LOST_PEER},
+        server_settings={"application_name": application_name, "jit": "off", **LOST_PEER, **server_settings},
     )
     try:
         yield connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, ClassVar
+from typing import Any
 
 import asyncpg
 import pytest
@@ -310,35 +310,6 @@ async def test_what_does_not_leave_the_outbox_for_a_minute_is_told_until_it_does
         await eventually(lambda: true(one.trouble is None), "it is over")
         now += STANDS_STILL_S
         assert one.trouble is None, "nothing waits"
-
-
-async def test_large_events_are_few_at_once_and_one_that_is_larger_goes_alone(
-    rabbit_world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The number alone would bound nothing: 500 of a megabyte each are half a gigabyte."""
-
-    class Weighs(Counting):
-        weights: ClassVar[list[int]] = []
-
-        async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
-            self.weights.append(sum(len(message.body) for message in messages))
-            self.published += len(messages)
-            return []
-
-    monkeypatch.setattr("shared.publishing.relay.BATCH_BYTES_MAX", 10_000)
-    sizes = [4_000, 4_000, 4_000, 30_000, 10, 10, 9_000, 9_000]
-    rows = [
-        outbox_row(rabbit_world.channel, happened(number, data={"pad": "x" * size}))
-        for number, size in enumerate(sizes)
-    ]
-    async with rabbit_world.database.transaction() as connection:
-        await connection.execute(insert_outbox, rows)
-    weighs = Weighs(await rabbit_world.publisher())
-    async with relay(rabbit_world, weighs):
-        await until_empty(rabbit_world)
-    assert weighs.published == len(sizes)
-    assert len(weighs.weights) == 5
-    assert [weight > 30_000 for weight in weighs.weights if weight > 10_000] == [True]
 
 
 @pytest.mark.timeout(300)
