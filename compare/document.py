@@ -50,6 +50,15 @@ class SteadyRound(_Part):
     clock_drift_ms: float
 
 
+class Stage(_Part):
+    """How long one stage of an event's way took under the steady load: milliseconds."""
+
+    samples: Count
+    mean_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
 class BacklogRound(_Part):
     """One backlog that was shipped and drained."""
 
@@ -83,6 +92,12 @@ class BrokerFigures(_Part):
     unexpected: Count
     indeterminate_recovered: Count
     stale: Count = 0
+    corrupted: Count = 0
+    delivered_out_of_order: Count = 0
+    committed_out_of_order: Count = 0
+    duplicate_deliveries: Count = 0
+    unstamped: Count = 0
+    stages: dict[str, Stage] = {}
     broker_cores: dict[str, float | None]
     by_round: dict[str, list[float | None]]
     range: dict[str, tuple[float | None, float | None]]
@@ -183,7 +198,18 @@ class Summary(_Part):
         return not any(getattr(row, name) for row in self.brokers.values() for name in UNSOUND)
 
 
-UNSOUND = ("lost", "duplicate_effects", "reordered", "stuck", "dead_lettered", "stale", "unexpected")
+UNSOUND = (
+    "lost",
+    "duplicate_effects",
+    "reordered",
+    "delivered_out_of_order",
+    "committed_out_of_order",
+    "corrupted",
+    "stuck",
+    "dead_lettered",
+    "stale",
+    "unexpected",
+)
 """The counts of which each must be 0."""
 
 

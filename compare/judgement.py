@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isinf
 from typing import Any, Literal
 
-from compare.phases import BacklogResult, MeasuredSide, SteadyResult
+from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from compare.statistics import Claim, Estimate, compare_pairs, judge, pairs_needed
 from deploy.native import BrokerName

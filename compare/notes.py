@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compare import judgement
-from compare.phases import MeasuredSide, SteadyResult
+from compare.measured import MeasuredSide, SteadyResult
 from compare.run import RunResult
 from experiment import facts
 from experiment.usage import GENERATOR, OTHERS
@@ -55,8 +55,10 @@ def _client_limited(outcome: RunResult) -> Iterator[str]:
 
 
 def _side_notes(measured: MeasuredSide) -> Iterator[str]:
-    if not measured.verdict.sound:
+    if not measured.sound:
         yield "events were lost, doubled, reordered or left behind: no figure is given."
+    if measured.passage.unstamped:
+        yield f"{measured.passage.unstamped} effects lack a stamp; PostgreSQL's commit time stands in for it."
     for result in measured.steady:
         yield from _steady_notes(result)
     for backlog in measured.backlogs:

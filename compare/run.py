@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from compare.phases import MeasuredSide, run_backlog, run_steady, warm_up
+from compare.measured import MeasuredSide, stamps_directory
+from compare.phases import run_backlog, run_steady, warm_up
 from deploy.native import Runtime
 from deploy.topology import BROKERS, BrokerName
 from experiment import facts
@@ -20,6 +21,7 @@ from experiment.progress_bar import Phase, ProgressBar
 from experiment.schedule import turns
 from experiment.side import Side
 from experiment.signals import run_until_signal
+from experiment.stamping import STAMPED, stamps_environment
 from experiment.workload import Workload
 
 SERVERS = "starting the servers"
@@ -48,7 +50,7 @@ class RunResult:
     @property
     def sound(self) -> bool:
         """Whether no side lost, doubled or reordered anything, or left it behind."""
-        return all(measured.verdict.sound for measured in self.sides.values())
+        return all(measured.sound for measured in self.sides.values())
 
 
 def plan(workload: Workload) -> list[Phase]:
@@ -96,8 +98,11 @@ def start_both_sets(runtime: Runtime) -> None:
     """Start a set of services on each broker, named after it, and wait until all processes are ready."""
     measured = [row.name for row in facts.MEASURED]
     for broker in BROKERS:
-        settings = facts.services_environment()
-        runtime.start_services(broker, measured, instance=broker, env_overrides=settings, wait=False)
+        told = {
+            **facts.services_environment(),
+            **stamps_environment(stamps_directory(runtime.root, broker)),
+        }
+        runtime.start_services(broker, measured, instance=broker, env_overrides=told, modules=STAMPED, wait=False)
     for broker in BROKERS:
         for name in measured:
             runtime.processes.wait_ready(f"{broker}-{name}")
@@ -124,10 +129,10 @@ async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
         await side.databases.drop_unique_constraint()
         await side.register_users()
     elif phase.kind == WARM_UP:
-        await warm_up(side)
+        await warm_up(measured)
     elif phase.kind == STEADY:
-        measured.steady.append(await run_steady(side, name))
+        measured.steady.append(await run_steady(measured, name))
     elif phase.kind == BACKLOG:
-        measured.backlogs.append(await run_backlog(side, name))
+        measured.backlogs.append(await run_backlog(measured, name))
     else:
         await side.verify()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC
 from statistics import median
 from typing import Any
 
 from compare import judgement
 from compare.document import FORMAT
+from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.notes import notes
-from compare.phases import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from deploy.native import BrokerName
 from experiment import figures
 from experiment.checker import Verdict
 from experiment.figures import Latencies
+from experiment.stamps import ASIDE, STAGES, Stages
 
 DISCLAIMER = (
     "The numbers belong to this machine, on which brokers, database, services and load generator share the CPUs, "
@@ -50,6 +52,9 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "beyond the margin; equivalent: the whole interval within the margin",
             "backlog": "written through the order service's own domain, tables and outbox, not over HTTP, in one "
             "transaction while the consumer is stopped; relayed to the broker before the consumer is started",
+            **{f"stages.{name}": f"{words}; in ms" for name, words in {**STAGES, **ASIDE}.items()},
+            "corrupted": "a digest of the bytes that the relay handed to the broker's client is not that of the "
+            "bytes that the consumer was given",
             "lost": "acknowledged to the client, no effect, and nowhere on the way",
         },
         "disclaimer": DISCLAIMER,
@@ -63,9 +68,10 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
     verdict = measured.verdict
     drained = [result.drain.per_s for result in measured.backlogs]
     relayed = [result.relay.per_s for result in measured.backlogs]
-    together = Latencies()
+    together, stages = Latencies(), Stages()
     for result in measured.steady:
         together.add(result.latencies)
+        stages.add(result.stages)
     per_round = [result.latencies.figures() for result in measured.steady]
     by_round: dict[str, Sequence[float | None]] = {
         "effects_per_s": drained,
@@ -79,21 +85,28 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
         "p99_ms": together.percentile_ms(99),
         "relay_events_per_s": _median(relayed),
     }
-    if not verdict.sound:
+    if not measured.sound:
         # Work that was not done, or done twice, has neither a speed nor a price. The rounds are kept as evidence.
         by_round, of_all = dict.fromkeys(by_round, ()), dict.fromkeys(of_all)
     return {
         **of_all,
         **verdict.counts(),
+        **_passage(measured),
         "broker_cores": {name: _rounded(used, 3) for name, used in judgement.broker_cores(measured).items()},
         "by_round": {name: list(values) for name, values in by_round.items()},
         "range": {name: _range(values) for name, values in by_round.items()},
-        "latency": together.figures() if verdict.sound else None,
-        "cost": _cost(measured.side.broker, measured.backlogs if verdict.sound else []),
+        "latency": together.figures() if measured.sound else None,
+        "stages": stages.figures() if measured.sound else {},
+        "cost": _cost(measured.side.broker, measured.backlogs if measured.sound else []),
         "steady_rounds": [_steady(result) for result in measured.steady],
         "backlog_rounds": [_backlog(result) for result in measured.backlogs],
         "examples": _examples(verdict),
     }
+
+
+def _passage(measured: MeasuredSide) -> dict[str, int]:
+    counts = asdict(measured.passage)
+    return {name: count for name, count in counts.items() if name != "stamped"}
 
 
 def _steady(result: SteadyResult) -> dict[str, Any]:

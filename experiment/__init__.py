@@ -15,6 +15,8 @@ __all__ = [
     "schedule",
     "side",
     "signals",
+    "stamping",
+    "stamps",
     "usage",
     "workload",
 ]

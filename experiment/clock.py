@@ -21,6 +21,10 @@ class Clock:
         """Seconds since the epoch."""
         return self._wall_s + time.monotonic() - self._monotonic_s
 
+    def at_s(self, monotonic_ns: int) -> float:
+        """What this clock showed at a moment of `time.monotonic_ns`, in any process of this host."""
+        return self._wall_s + monotonic_ns / 1e9 - self._monotonic_s
+
     def drift_s(self) -> float:
         """Wall clock minus ours, now; positive when the wall clock ran ahead."""
         return time.time() - self.now_s()

@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 
 from experiment.checker import Effect, State
-from experiment.figures import Progressed
 from experiment.ledger import Entry, Identity, Outcome
 from shared.envelope import Envelope
 from shared.errors import UndecodableError
@@ -152,12 +151,3 @@ def identities(bodies: Sequence[bytes]) -> set[Identity]:
         if isinstance(event.data, dict) and isinstance(event.data.get("version"), int):
             found.add((event.type, str(event.subject), event.data["version"]))
     return found
-
-
-def outbox_progress(samples: Sequence[tuple[float, tuple[int, int] | None]]) -> list[Progressed]:
-    """What the relay had shipped at each sample; the first sample with rows says how many there were."""
-    filled = [ends for _, ends in samples if ends is not None]
-    if not filled:
-        return []
-    first, last = filled[0][0], filled[0][1]
-    return [Progressed(at_s, (last + 1 if ends is None else ends[0]) - first) for at_s, ends in samples]

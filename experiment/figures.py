@@ -12,19 +12,20 @@ from hdrh.histogram import HdrHistogram
 LOW_SHARE = 0.05
 HIGH_SHARE = 0.95
 EFFECTS_PER_S = (
-    "Effects committed per second while a backlog is drained: of all effects in the order of their commit times, "
-    "those after the commit that completes the first 5 % up to the commit that completes 95 %, divided by the "
-    "time between these two commits. One consumer process, started cold."
+    "Effects per second while a backlog is drained: of all effects in the order in which COMMIT returned for "
+    "them, those after the one that completes the first 5 % up to the one that completes 95 %, divided by the "
+    "time between these two. One consumer process, started cold."
 )
 RELAY_EVENTS_PER_S = (
-    "Outbox rows per second that the relay published, had confirmed and deleted, between 5 % and 95 % of the "
-    "backlog."
+    "Outbox rows per second that the relay published and had confirmed, by the times of the confirmations, "
+    "between 5 % and 95 % of the backlog."
 )
 LATENCY = (
-    "From the time at which the request was scheduled to be sent (not when it was sent) to the commit of the "
-    "effect in the notification service's database (pg_xact_commit_timestamp), at the steady rate; one host, one "
-    "clock. What has no effect is a sample too: a request that failed, was refused or never sent has the time-out "
-    "of a request, an acknowledged one the time that was waited for its effect."
+    "From the time at which the request was scheduled to be sent (not when it was sent) to the moment at which "
+    "COMMIT of its effect had returned to the consumer, at the steady rate; one host, one monotonic clock. An "
+    "effect whose stamp is missing is counted as unstamped and has PostgreSQL's own commit time. What has no "
+    "effect is a sample too: a request that failed, was refused or never sent has the time-out of a request, an "
+    "acknowledged one the time that was waited for its effect."
 )
 _LATENCY_MAX_US = 3_600 * 1_000_000
 _SIGNIFICANT_DIGITS = 3

@@ -29,7 +29,8 @@ class Entry:
     """One intended event. Its identity is (`event_type`, `key`, `sequence`): the order or user and its version.
 
     Times are seconds since the epoch, all taken from the monotonic clock of one process and one start time.
-    `event_id` is known for events that were not sent over HTTP.
+    `event_id` is known for events that were not sent over HTTP; the last four times where processes stamp
+    (`experiment.stamps`): handed to the broker, confirmed by it, received, COMMIT of the effect returned.
     """
 
     phase: str
@@ -44,6 +45,10 @@ class Entry:
     error: str | None = None
     idempotency_key: str | None = None
     event_id: str | None = None
+    relayed_s: float | None = None
+    confirmed_s: float | None = None
+    received_s: float | None = None
+    durable_s: float | None = None
 
     @property
     def identity(self) -> Identity | None:
@@ -85,6 +90,10 @@ def _line(broker: str, entry: Entry, committed_s: float | None) -> dict[str, obj
         "intended_s": _rounded(entry.intended_s),
         "sent_s": _rounded(entry.sent_s),
         "acknowledged_s": _rounded(entry.acknowledged_s),
+        "relayed_s": _rounded(entry.relayed_s),
+        "confirmed_s": _rounded(entry.confirmed_s),
+        "received_s": _rounded(entry.received_s),
+        "durable_s": _rounded(entry.durable_s),
         "committed_s": _rounded(committed_s),
     }
 

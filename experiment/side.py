@@ -102,9 +102,9 @@ class Side:
         self.entries += entries
         return entries, report
 
-    async def write_backlog(self, events: int, phase: str) -> None:
-        """Commit so many events to the order service's outbox at once, past HTTP."""
-        self.entries += await write_backlog(
+    async def write_backlog(self, events: int, phase: str) -> list[Entry]:
+        """Commit so many events to the order service's outbox at once, past HTTP; returns their entries."""
+        entries = await write_backlog(
             self.settings("order"),
             self.users,
             self.workload.backlog,
@@ -113,6 +113,8 @@ class Side:
             seed=f"{self.workload.seed}-{phase}",
             clock=self.clock,
         )
+        self.entries += entries
+        return entries
 
     async def usage(self) -> Usage:
         """CPU time and memory of everything that takes part, now."""

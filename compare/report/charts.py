@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import log2
 
 from compare.document import ComparedFigure, Summary
-from compare.report import svg
+from compare.report import svg, words
 from compare.report.svg import WIDTH, Chart
 from deploy.topology import BrokerName
 from experiment.facts import TITLES
@@ -39,6 +39,13 @@ def charts(summary: Summary) -> Iterator[Chart]:
         rounds = max(len(values) for values in series.values())
         if rounds > 1:
             yield lines(f"{row.title}, by round", [str(each + 1) for each in range(rounds)], series)
+    stages = {
+        broker: [one.stages[name].mean_ms if name in one.stages else None for name in words.STAGES]
+        for broker, one in summary.brokers.items()
+        if one.stages
+    }
+    if stages:
+        yield bars("Where the mean latency goes, ms", list(words.STAGES.values()), stages)
     costs = {broker: _costs(one.cost) for broker, one in summary.brokers.items()}
     if any(value for values in costs.values() for value in values):
         yield bars("CPU seconds for 100,000 effects, while draining", list(COST_PARTS.values()), costs)
@@ -58,7 +65,7 @@ def ratios(summary: Summary, compared: Mapping[str, ComparedFigure]) -> Chart:
         svg.text(14, 14, f"◂ {TITLES[one]} has more", kind="muted"),
         svg.text(WIDTH - 14, 14, f"{TITLES[other]} has more ▸", "end", "muted"),
     ]
-    words: list[str] = []
+    told: list[str] = []
     for place, row in enumerate(compared.values()):
         y = 42 + _ROW * place
         assert row.ratio is not None
@@ -71,12 +78,12 @@ def ratios(summary: Summary, compared: Mapping[str, ComparedFigure]) -> Chart:
             svg.text(WIDTH - 14, y, said, "end", "muted"),
             svg.mark(at(row.ratio), y + 14, "median", square=False, radius=5),
         ]
-        words.append(f"{row.title}: {said}, {row.verdict}.")
+        told.append(f"{row.title}: {said}, {row.verdict}.")
     for value in _ratio_ticks(reach):
         parts.append(svg.text(at(value), bottom + 14, f"{value:g}", "middle", "muted"))
     return Chart(
         f"Ratio of {TITLES[other]} to {TITLES[one]}: median of the pairs, 95 % interval; ★: named beforehand",
-        " ".join([*words, f"The band is the margin, {1 / margin:.2f} to {margin:.2f}."]),
+        " ".join([*told, f"The band is the margin, {1 / margin:.2f} to {margin:.2f}."]),
         bottom + 20,
         parts,
     )
@@ -96,7 +103,7 @@ def lines(title: str, places: Sequence[str], series: Series, *, logarithmic: boo
     parts = [svg.line(_LEFT, up(value), _RIGHT, up(value), "grid") for value in marks]
     parts += [svg.text(_LEFT - 6, up(value) + 4, svg.number(value), "end", "muted") for value in marks]
     parts += [svg.text(along(place), 190, word, "middle", "muted") for place, word in enumerate(places)]
-    words = []
+    told = []
     for which, (broker, row) in enumerate(series.items()):
         points = [(along(place), up(value)) for place, value in enumerate(row) if value is not None and value > 0]
         parts.append(svg.path(points, f"{broker} way{which}"))
@@ -107,15 +114,15 @@ def lines(title: str, places: Sequence[str], series: Series, *, logarithmic: boo
             f"{word} {'none' if value is None else svg.number(value)}"
             for word, value in zip(places, row, strict=False)
         )
-        words.append(f"{TITLES[broker]}: {said}.")
-    return Chart(title, " ".join(words), 198, parts)
+        told.append(f"{TITLES[broker]}: {said}.")
+    return Chart(title, " ".join(told), 198, parts)
 
 
 def bars(title: str, places: Sequence[str], series: Series) -> Chart:
     """A bar for each broker at each place, with its number at its end."""
     highest = max(value for row in series.values() for value in row if value is not None)
     along = svg.linear(0, highest or 1, 84, WIDTH - 112)
-    parts, words, y = [], [], 8.0
+    parts, told, y = [], [], 8.0
     for place, word in enumerate(places):
         parts.append(svg.text(78, y + 19, word, "end"))
         for which, (broker, row) in enumerate(series.items()):
@@ -124,10 +131,10 @@ def bars(title: str, places: Sequence[str], series: Series) -> Chart:
             end = along(value or 0)
             parts.append(svg.bar(84, y, end - 84, 12, f"{broker} bar{which}"))
             parts.append(svg.text(end + 6, y + 10, f"{said} {TITLES[broker]}", kind="muted"))
-            words.append(f"{word} on {TITLES[broker]}: {said}.")
+            told.append(f"{word} on {TITLES[broker]}: {said}.")
             y += 15
         y += 10
-    return Chart(title, " ".join(words), y, parts)
+    return Chart(title, " ".join(told), y, parts)
 
 
 def _costs(cost: Mapping[str, float | None]) -> list[float | None]:

@@ -99,7 +99,7 @@ _FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("p50_ms", "p50 ms, request to effect", _ms),
     ("p99_ms", "p99 ms, request to effect", _ms),
 )
-_NOT_BAD = frozenset({"acknowledged", "indeterminate_recovered"})
+_NOT_BAD = frozenset({"acknowledged", "indeterminate_recovered", "duplicate_deliveries", "unstamped"})
 _COSTS: tuple[tuple[str, str], ...] = (
     ("broker_cpu_s_per_100k_effects", "CPU s/100k drained: broker"),
     ("services_cpu_s_per_100k_effects", "  … services"),

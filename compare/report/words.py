@@ -5,24 +5,40 @@ from __future__ import annotations
 from compare.document import UNSOUND, ChangedFigure, ComparedFigure, Summary
 from compare.report.svg import number
 from experiment.facts import TITLES
+from experiment.stamps import ASIDE
+from experiment.stamps import STAGES as IN_TURN
 
 COUNTS = {
     "acknowledged": "events acknowledged",
     "lost": "lost",
     "duplicate_effects": "duplicate effects",
     "reordered": "reordered within a key",
+    "delivered_out_of_order": "delivered out of order",
+    "committed_out_of_order": "committed out of order",
+    "corrupted": "arrived with other bytes",
     "stuck": "stuck",
     "dead_lettered": "dead-lettered",
     "stale": "stale copies of users",
     "unexpected": "effects nobody asked for",
     "indeterminate_recovered": "unanswered, yet done",
+    "duplicate_deliveries": "delivered again (allowed)",
+    "unstamped": "effects without all stamps",
 }
+STAGES = {
+    "to_send": "sending",
+    "to_relay": "HTTP, relay",
+    "to_consumer": "broker",
+    "to_effect": "effect",
+}
+STAGE_TITLES = {**IN_TURN, **ASIDE}
 CHANGE_HEADS = ["figure", "this run to the other", "n", "said"]
 CAVEAT = (
     "Rounds of equal number are pairs. The two runs were made at different times: whatever else the machine did "
     "differently is among the changes."
 )
-SHOWN_WHERE_ANY = frozenset({"stale", "indeterminate_recovered"})
+SHOWN_WHERE_ANY = frozenset(
+    {"stale", "indeterminate_recovered", "delivered_out_of_order", "committed_out_of_order", "unstamped"}
+)
 """Counts that are left out where there are none."""
 
 
@@ -93,6 +109,26 @@ def counts(summary: Summary) -> list[tuple[str, list[str]]]:
         for name, found in rows.items()
         if name not in SHOWN_WHERE_ANY or any(found)
     ]
+
+
+def stages(summary: Summary) -> list[list[str]]:
+    """A row for each stage of the latency: mean, p50 and p99 on each broker."""
+    names = dict.fromkeys(name for one in summary.brokers.values() for name in one.stages)
+    rows = []
+    for name in names:
+        cells = []
+        for one in summary.brokers.values():
+            found = one.stages.get(name)
+            shown = [found.mean_ms, found.p50_ms, found.p99_ms] if found else []
+            cells += ["none" if each is None else number(each) for each in shown] or ["none"] * 3
+        rows.append([STAGE_TITLES.get(name, name), *cells])
+    return rows
+
+
+def stage_heads(summary: Summary) -> list[str]:
+    """The heads of that table."""
+    figures = ("mean", "p50", "p99")
+    return ["ms", *(f"{TITLES[broker]} {figure}" for broker in summary.brokers for figure in figures)]
 
 
 def recommendation(summary: Summary) -> list[tuple[str, list[str]]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from compare.command_line import DEFAULT_WORKLOAD
 from compare.document import read_summary
-from compare.phases import BacklogResult, MeasuredSide, SteadyResult
+from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.report import print_report, write_report
 from compare.run import RunResult
 from compare.summary import summarise

@@ -17,7 +17,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from compare.phases import MeasuredSide, run_backlog, run_steady
+from compare.measured import MeasuredSide
+from compare.phases import run_backlog, run_steady
 from compare.run import start_both_sets
 from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
@@ -30,6 +31,7 @@ from experiment.instance import databases_of
 from experiment.ledger import Identity
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
+from experiment.stamps import Passage
 from experiment.workload import Workload, load_workload
 from faults.fault import Fault
 from faults.phase import PhaseResult, play, verify
@@ -74,7 +76,8 @@ async def both(runtime: Runtime) -> AsyncIterator[dict[BrokerName, MeasuredSide]
             side = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), databases)
             await databases.drop_unique_constraint()
             await side.register_users()
-            made[broker] = MeasuredSide(side, [await run_steady(side, "steady-1")])
+            made[broker] = measured = MeasuredSide(side)
+            measured.steady.append(await run_steady(measured, "steady-1"))
         yield made
 
 
@@ -136,14 +139,21 @@ async def test_nothing_is_found_where_nothing_was_planted(measured: MeasuredSide
     assert verdict.sound
     assert found(verdict) == {}
     assert verdict.acknowledged == verdict.effects == len(side.entries)
+    assert measured.passage == Passage(stamped=len(side.entries))
+    for entry in side.entries:
+        passed = [entry.intended_s, entry.sent_s, entry.relayed_s, entry.received_s, entry.durable_s]
+        if entry.phase != "users":
+            assert passed == sorted(passed), "one clock, in one order"  # type: ignore[type-var]
     [steady] = measured.steady
+    assert steady.stages.latencies["to_effect"].count == steady.load.operations
     assert steady.latencies.count == steady.load.operations
     assert steady.latencies.negative == 0
     assert not steady.load.errors
 
 
-async def test_a_backlog_is_shipped_and_drained_and_sound(side: Side) -> None:
-    result = await run_backlog(side, "backlog-1")
+async def test_a_backlog_is_shipped_and_drained_and_sound(measured: MeasuredSide) -> None:
+    side = measured.side
+    result = await run_backlog(measured, "backlog-1")
     assert result.waiting == EVENTS
     assert result.whole.count <= EVENTS
     assert found(await side.verify()) == {}

@@ -1,0 +1,126 @@
+"""One side as the comparison sees it: what its phases showed, what its stamps say, what the check found."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.topology import BrokerName
+from experiment.checker import Effect, Verdict
+from experiment.clock import until
+from experiment.figures import Latencies, RateFigure
+from experiment.ledger import Entry, Identity
+from experiment.load import LoadReport
+from experiment.side import Side
+from experiment.stamps import Passage, Stages, StampReader, Times, passage_of, times_of
+
+_STAMPS_TIMEOUT_S = 10.0
+_STAMPS_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyResult:
+    """What one phase of steady load showed.
+
+    `cpu_s` is by group, `seconds` long: from the first request until every effect is there.
+    """
+
+    phase: str
+    load: LoadReport
+    latencies: Latencies
+    cpu_s: dict[str, float]
+    seconds: float
+    clock_drift_s: float
+    stages: Stages = field(default_factory=Stages)
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogResult:
+    """What one backlog showed.
+
+    `waiting` is what the broker held when the consumer was started, `first_effect_s` the time from that start
+    to the first effect. `cpu_s`, `cpu_effects` and `seconds` belong together: from soon after the first effect
+    to the last; so do `relay_cpu_s` and `relay_seconds`: from when the backlog was written until it was shipped.
+    """
+
+    phase: str
+    events: int
+    waiting: int
+    relay: RateFigure
+    relay_cpu_s: dict[str, float]
+    relay_seconds: float
+    drain: RateFigure
+    whole: RateFigure
+    first_effect_s: float | None
+    cpu_s: dict[str, float]
+    cpu_effects: int
+    seconds: float
+    broker_memory_bytes: int
+    clock_drift_s: float
+
+
+@dataclass(slots=True)
+class MeasuredSide:
+    """A side and what was measured on it, in the order of the rounds."""
+
+    side: Side
+    steady: list[SteadyResult] = field(default_factory=list)
+    backlogs: list[BacklogResult] = field(default_factory=list)
+    passage: Passage = field(default_factory=Passage)
+    """What the stamps of all phases say."""
+    stamps: StampReader = field(init=False)
+    _seen: int = 0
+
+    def __post_init__(self) -> None:
+        self.stamps = StampReader(stamps_directory(self.side.runtime.root, self.side.broker))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the last check found."""
+        return self.side.verdict
+
+    @property
+    def sound(self) -> bool:
+        """Whether every event had its one effect, in order, with the bytes that were sent."""
+        return self.verdict.sound and self.passage.sound
+
+    async def read_stamps(self, entries: list[Entry]) -> dict[Identity, Times]:
+        """End a phase: what its events' stamps are, by event, once every effect since the last call has them all.
+
+        `entries` are those of the phase, and get their times. What has no stamp in time is counted as unstamped.
+        """
+        effects = [effect for effect in self.side.effects if effect.position > self._seen]
+
+        async def stamped() -> bool:
+            await asyncio.to_thread(self.stamps.read)
+            found = (times_of(effect, self.stamps.times) for effect in effects)
+            return all(times is not None and times.complete for times in found)
+
+        await until(stamped, _STAMPS_TIMEOUT_S, _STAMPS_POLL_S)
+        self.passage += passage_of(effects, self.stamps.times)
+        found = self._by_identity(effects)
+        self._enter(entries, found)
+        self._seen = max([self._seen, *(effect.position for effect in effects)])
+        self.stamps.forget()
+        return found
+
+    def _by_identity(self, effects: list[Effect]) -> dict[Identity, Times]:
+        rows = ((effect.identity, times_of(effect, self.stamps.times)) for effect in effects)
+        return {identity: times for identity, times in rows if times is not None}
+
+    def _enter(self, entries: list[Entry], found: dict[Identity, Times]) -> None:
+        clock = self.side.clock
+        for entry in entries:
+            times = found.get(entry.identity) if entry.identity else None
+            if times is None:
+                continue
+            marks = (times.sent_ns, times.confirmed_ns, times.received_ns, times.durable_ns)
+            entry.relayed_s, entry.confirmed_s, entry.received_s, entry.durable_s = (
+                None if mark is None else clock.at_s(mark) for mark in marks
+            )
+
+
+def stamps_directory(root: Path, broker: BrokerName) -> Path:
+    """Where the services on a broker write their stamps."""
+    return root / "stamps" / broker

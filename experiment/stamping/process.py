@@ -1,0 +1,121 @@
+"""A service's real process that stamps what passes: `python -m experiment.stamping.process order`.
+
+Nothing of it is replaced: three calls at its seams are wrapped (publish, the handler of a batch, a unit of work),
+and digests are computed after the time was read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from experiment.stamping.stamp_file import DIRECTORY, Kind, StampFile, body_digest, event_digest
+from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
+from shared.envelope import Envelope
+from shared.process import server
+from shared.process.parts import Parts, build_parts
+from shared.publishing import UnitOfWork, UnitsOfWork
+from shared.settings import Settings
+
+
+class StampedUnits(UnitsOfWork):
+    """Units of work that stamp the events whose effects they committed, as soon as COMMIT has returned."""
+
+    def __init__(self, parts: Parts, service: str, stamps: StampFile) -> None:
+        super().__init__(parts.database, service, parts.telemetry.spans)
+        self._stamps = stamps
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[UnitOfWork]:
+        begun: list[Envelope] = []
+        async with super().begin() as uow:
+            _watch(uow, begun)
+            yield uow
+        if begun:
+            at_ns = time.monotonic_ns()
+            events = [(event_digest(event.source, event.id), None) for event in begun]
+            self._stamps.write(Kind.DURABLE, at_ns, events)
+
+
+def _watch(uow: UnitOfWork, begun: list[Envelope]) -> None:
+    """Keep in `begun` the events that take effect in a unit of work."""
+    begin, discard = uow.begin_event, uow.discard_event
+
+    def begin_event(event: Envelope) -> None:
+        begin(event)
+        begun.append(event)
+
+    def discard_event() -> None:
+        discard()
+        begun.pop()
+
+    _put(uow, "begin_event", begin_event)
+    _put(uow, "discard_event", discard_event)
+
+
+def stamp_broker(broker: Any, stamps: StampFile) -> None:
+    """Wrap what an adapter publishes and hands over."""
+    publish, subscribe = broker.publish, broker.subscribe
+
+    async def stamped_publish(messages: Sequence[Message]) -> list[PublishFailure]:
+        sent_ns = time.monotonic_ns()
+        failures: list[PublishFailure] = await publish(messages)
+        confirmed_ns = time.monotonic_ns()
+        failed = {id(failure.message) for failure in failures}
+        events = [*_events(message.body for message in messages if id(message) not in failed)]
+        stamps.write(Kind.SENT, sent_ns, events)
+        stamps.write(Kind.CONFIRMED, confirmed_ns, events)
+        return failures
+
+    async def stamped_subscribe(subscription: Subscription, handler: BatchHandler) -> None:
+        async def handle(deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
+            received_ns = time.monotonic_ns()
+            try:
+                return await handler(deliveries)
+            finally:
+                stamps.write(Kind.RECEIVED, received_ns, _events(each.body for each in deliveries))
+
+        await subscribe(subscription, handle)
+
+    _put(broker, "publish", stamped_publish)
+    _put(broker, "subscribe", stamped_subscribe)
+
+
+def _events(bodies: Iterable[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    for body in bodies:
+        try:
+            document = orjson.loads(body)
+            yield event_digest(document["source"], document["id"]), body_digest(body)
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            continue  # no event of ours: the pipeline says so, too
+
+
+def _put(owner: object, name: str, wrapped: object) -> None:
+    assert hasattr(owner, name), f"{owner} has no {name} to stamp"
+    setattr(owner, name, wrapped)
+
+
+def build(service: str, settings: Settings) -> Parts:
+    """The parts of a process of `service`, stamped."""
+    parts = build_parts(service, settings)
+    stamps = StampFile(Path(os.environ[DIRECTORY]) / f"{parts.process_name}-{os.getpid()}.stamps")
+    stamp_broker(parts.broker, stamps)
+    return replace(parts, units=StampedUnits(parts, service, stamps))
+
+
+def main(service: str) -> int:
+    """Run it until it is told to stop."""
+    return server.run(import_module(f"services.{service}.app").SERVICE, build)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
