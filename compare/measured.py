@@ -15,7 +15,7 @@ from experiment.load import LoadReport
 from experiment.side import Side
 from experiment.stamps import Passage, Stages, StampReader, Times, passage_of, times_of
 
-_STAMPS_TIMEOUT_S = 10.0
+_STAMPS_TIMEOUT_S = 30.0
 _STAMPS_POLL_S = 0.05
 
 
