@@ -1,21 +1,5 @@
 """What stamps inside the processes: light, since a consumer's start is measured."""
 
-__all__ = [
-    "STAMPED",
-    "Kind",
-    "StampFile",
-    "body_digest",
-    "event_digest",
-    "read_from",
-    "stamps_environment",
-]
+__all__ = ["STAMPED", "Kind", "event_digest", "read_from", "stamps_environment"]
 
-from experiment.stamping.stamp_file import (
-    STAMPED,
-    Kind,
-    StampFile,
-    body_digest,
-    event_digest,
-    read_from,
-    stamps_environment,
-)
+from experiment.stamping.stamp_file import STAMPED, Kind, event_digest, read_from, stamps_environment

@@ -10,8 +10,9 @@ import pytest
 from experiment.checker import Effect
 from experiment.clock import Clock
 from experiment.ledger import Entry
-from experiment.stamping import Kind, StampFile, body_digest, event_digest
+from experiment.stamping import Kind, event_digest
 from experiment.stamping.process import stamp_broker
+from experiment.stamping.stamp_file import StampFile, body_digest
 from experiment.stamps import STAGES, Passage, Stages, StampReader, Times, passage_of
 from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
 from shared.envelope import Envelope
