@@ -21,8 +21,7 @@ import orjson
 from experiment.stamping.stamp_file import DIRECTORY, Kind, StampFile, body_digest, event_digest
 from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
 from shared.envelope import Envelope
-from shared.process import server
-from shared.process.parts import Parts, build_parts
+from shared.process import Parts, build_parts, run
 from shared.publishing import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
 
@@ -114,7 +113,7 @@ def build(service: str, settings: Settings) -> Parts:
 
 def main(service: str) -> int:
     """Run it until it is told to stop."""
-    return server.run(import_module(f"services.{service}.app").SERVICE, build)
+    return run(import_module(f"services.{service}.app").SERVICE, build)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from compare.run import start_both_sets
 from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
 from experiment import broker_state, facts
-from experiment.backlog import write_backlog
 from experiment.checker import Verdict
 from experiment.clock import Clock, until
 from experiment.effects import CONSUMER
@@ -114,18 +113,6 @@ async def notifications(side: Side) -> AsyncIterator[asyncpg.Connection[Any]]:
 def found(verdict: Verdict) -> dict[str, int]:
     counts = verdict.counts()
     return {name: count for name, count in counts.items() if count and name not in {"acknowledged", "effects"}}
-
-
-async def add_backlog(side: Side, phase: str) -> None:
-    side.entries += await write_backlog(
-        side.settings("order"),
-        side.users,
-        WORKLOAD.backlog,
-        events=EVENTS,
-        phase=phase,
-        seed=phase,
-        clock=side.clock,
-    )
 
 
 def impatient(side: Side) -> None:
@@ -267,7 +254,7 @@ async def test_a_change_of_a_user_that_does_not_come_to_the_order_service_leaves
 async def test_events_that_the_relay_does_not_ship_are_stuck_in_the_outbox(side: Side) -> None:
     impatient(side)
     side.runtime.processes.stop(side.process("order"))
-    await add_backlog(side, "outbox")
+    await side.write_backlog(EVENTS, "outbox")
     assert found(await side.verify()) == {"stuck": EVENTS}
     side.runtime.processes.start(side.process("order"))
     side.runtime.processes.start(side.process(CONSUMER))
@@ -277,7 +264,7 @@ async def test_events_that_the_relay_does_not_ship_are_stuck_in_the_outbox(side:
 async def test_events_that_nobody_consumes_are_stuck_in_the_broker(side: Side) -> None:
     impatient(side)
     side.runtime.processes.stop(side.process(CONSUMER))
-    await add_backlog(side, "queue")
+    await side.write_backlog(EVENTS, "queue")
     await until_shipped(side)
     assert found(await side.verify()) == {"stuck": EVENTS}
     side.runtime.processes.start(side.process(CONSUMER))
@@ -286,7 +273,7 @@ async def test_events_that_nobody_consumes_are_stuck_in_the_broker(side: Side) -
 
 async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side: Side) -> None:
     side.runtime.processes.stop(side.process("order"))
-    await add_backlog(side, "dead")
+    await side.write_backlog(EVENTS, "dead")
     outbox = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_order"))
     changed = await outbox.execute(
         """
