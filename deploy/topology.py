@@ -87,8 +87,8 @@ SERVICE_TABLE: tuple[Service, ...] = (
         roles="api",
         http_port=8003,
         consumer_port=8103,
-        subscriptions=("notification.user", "notification.order"),
-        mail_subscriptions=("mail.user", "mail.order"),
+        subscriptions=("notification.user", "notification.order", "notification.transfer"),
+        mail_subscriptions=("mail.user", "mail.order", "mail.transfer"),
         interface="`GET /notifications?user_id=&order_id=` · sends each as a mail",
     ),
     Service(
@@ -101,6 +101,14 @@ SERVICE_TABLE: tuple[Service, ...] = (
         interface="`POST /jobs/{kind}` · `GET /jobs` · `…/{id}` · `…/{id}/result` · `/groups/{id}/result` · "
         "`GET /jobs/{id}/events` · `POST /jobs/{id}/cancel` · `…/retry` · `GET /schedules` · `GET /workers` · "
         "`POST /workers/{id}/drain`",
+    ),
+    Service(
+        "wallet",
+        roles="api,relay,consumer",
+        http_port=8008,
+        subscriptions=("wallet.user", "wallet.transfer"),
+        interface="`POST /session` · `GET /accounts` · `…/{id}` · `…/{id}/entries` · `POST /transfers` · "
+        "`…/quote` · `GET /transfers/{id}` · `POST …/{id}/cancel`",
     ),
     Service(
         "dead_letter",

@@ -12,7 +12,7 @@ from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -32,6 +32,8 @@ Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
 QueueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Slots = Annotated[int, Field(ge=1, le=1_000)]
 Rate = Annotated[float, Field(ge=1, le=1_000_000)]
+
+_FEE_BAND = r"\d{1,13}:\d{1,13}\+\d{1,5}"
 
 _PREFIX = "TANDEM_"
 BROKER_ADDRESSES = {"rabbit": "rabbit_url", "kafka": "kafka_bootstrap"}
@@ -254,6 +256,18 @@ class Settings(BaseSettings):
     health_check_job_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     """Seconds between two jobs by which the jobs service shows that jobs run; 0: there are none."""
 
+    transfer_delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
+    """Seconds that the wallet's worker waits before each transfer, to try what happens while it is slow; requests
+    are answered at once all the same."""
+    transfer_fees: Annotated[str, Field(pattern=rf"^{_FEE_BAND}(,{_FEE_BAND})*$")] = "0:0+0"
+    """What a transfer costs, as `AMOUNT:FEE+BASIS_POINTS` separated by commas: from each amount on, so much and so
+    many ten-thousandths of the amount, such as `0:0+0,100000:500+25`; all in the currency's minor unit."""
+    wallet_admin_password: Annotated[SecretStr, Field(min_length=12, max_length=200)] | None = None
+    """The password with which `admin`, the first administrator, signs in at the wallet until it is changed there;
+    unset, there is none."""
+    session_cookie_secure: bool = False
+    """Whether browsers may send the wallet's session over HTTPS only: true wherever it is served by HTTPS."""
+
     otlp_dir: Path | None = None
     """The directory to which spans and metrics are written as OTLP JSON lines, of each the newest 30 MB of a
     process; unset, they are not written."""
@@ -390,6 +404,9 @@ def relations(settings: Settings) -> dict[str, object]:
         "TANDEM_INBOX_RETENTION_S must exceed TANDEM_MESSAGE_TTL_S by an hour, as Kafka deletes late, or an "
         "old redelivery takes effect twice": (
             settings.inbox_retention_s >= settings.message_ttl_s + _OUTLIVES_MIN_S
+        ),
+        "TANDEM_TRANSFER_DELAY_S must stay 5 s under TANDEM_HANDLER_TIMEOUT_S, or no transfer is ever done": (
+            not settings.transfer_delay_s or settings.transfer_delay_s + 5 <= settings.handler_timeout_s
         ),
         "TANDEM_KAFKA_MIN_INSYNC_REPLICAS must not exceed TANDEM_KAFKA_REPLICATION_FACTOR": (
             settings.kafka_min_insync_replicas <= settings.kafka_replication_factor

@@ -54,3 +54,34 @@ def user_deactivated(name: str) -> Text:
     return Text(
         "Your account is closed", f"{name}, your account is deactivated. You cannot place orders any more."
     )
+
+
+_WHY_IT_FAILED: Final = {
+    "sender_frozen": "your account is frozen",
+    "receiver_frozen": "the receiver's account is frozen",
+    "receiver_full": "the receiver's account cannot hold so much",
+}
+
+
+def transfer_completed(sender_id: UUID, receiver_id: UUID, amount: int, fee: int, currency: str) -> Text:
+    sent, cost = format_amount(amount, currency), format_amount(fee, currency)
+    return Text("Your transfer is done", f"{sent} went from {sender_id} to {receiver_id}; the fee was {cost}.")
+
+
+def transfer_received(sender_id: UUID, receiver_id: UUID, amount: int, currency: str) -> Text:
+    return Text(
+        "You have received money", f"{format_amount(amount, currency)} came from {sender_id} to {receiver_id}."
+    )
+
+
+def transfer_failed(receiver_id: UUID, amount: int, currency: str, reason: str) -> Text:
+    """`reason` is the wallet's word; one that is not known here is told as it is."""
+    sent, why = format_amount(amount, currency), _WHY_IT_FAILED.get(reason, reason)
+    return Text(
+        "Your transfer failed", f"{sent} to {receiver_id} were not sent: {why}. Nothing left your account."
+    )
+
+
+def transfer_cancelled(receiver_id: UUID, amount: int, currency: str) -> Text:
+    sent = format_amount(amount, currency)
+    return Text("Your transfer is cancelled", f"{sent} to {receiver_id} were not sent, as you wished.")

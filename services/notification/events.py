@@ -62,3 +62,35 @@ class UserProfileUpdated(UserEvent):
 
 class UserDeactivated(UserEvent):
     event_type = "user.deactivated"
+
+
+class TransferEvent(EventData):
+    """Whom it tells is `user_id`; `amount` and `fee` are in the currency's minor unit."""
+
+    channel = "transfer"
+
+    sender_id: UUID
+    receiver_id: UUID
+    user_id: UUID
+    currency: Currency
+    amount: Amount
+    fee: Amount
+    version: Version
+
+
+class TransferCompleted(TransferEvent):
+    event_type = "transfer.completed"
+
+
+class TransferReceived(TransferEvent):
+    event_type = "transfer.received"
+
+
+class TransferFailed(TransferEvent):
+    event_type = "transfer.failed"
+
+    reason: Annotated[str, Field(max_length=100)]
+
+
+class TransferCancelled(TransferEvent):
+    event_type = "transfer.cancelled"

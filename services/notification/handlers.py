@@ -16,6 +16,11 @@ from services.notification.events import (
     OrderEvent,
     OrderPaid,
     OrderPlaced,
+    TransferCancelled,
+    TransferCompleted,
+    TransferEvent,
+    TransferFailed,
+    TransferReceived,
     UserDeactivated,
     UserEvent,
     UserProfileUpdated,
@@ -34,7 +39,7 @@ _MAILS_AT_ONCE = 3  # of each subscription; each holds a connection to the datab
 _ADDRESS_LOOKS_MAX = 10
 _ADDRESS_WAIT_S = 0.2
 
-DataT = TypeVar("DataT", bound=OrderEvent | UserEvent)
+DataT = TypeVar("DataT", bound=OrderEvent | TransferEvent | UserEvent)
 
 
 async def list_notifications(
@@ -48,7 +53,7 @@ async def list_notifications(
 
 
 @singledispatch
-def text_of(data: OrderEvent | UserEvent) -> Text:
+def text_of(data: OrderEvent | TransferEvent | UserEvent) -> Text:
     raise NotImplementedError(f"nothing is told about {data.event_type}")
 
 
@@ -82,10 +87,34 @@ def _(data: UserDeactivated) -> Text:
     return domain.user_deactivated(data.name)
 
 
+@text_of.register
+def _(data: TransferCompleted) -> Text:
+    return domain.transfer_completed(data.sender_id, data.receiver_id, data.amount, data.fee, data.currency)
+
+
+@text_of.register
+def _(data: TransferReceived) -> Text:
+    return domain.transfer_received(data.sender_id, data.receiver_id, data.amount, data.currency)
+
+
+@text_of.register
+def _(data: TransferFailed) -> Text:
+    return domain.transfer_failed(data.receiver_id, data.amount, data.currency, data.reason)
+
+
+@text_of.register
+def _(data: TransferCancelled) -> Text:
+    return domain.transfer_cancelled(data.receiver_id, data.amount, data.currency)
+
+
 # -- notifications
 
 
 async def on_order_event(event: Event[OrderEvent], uow: UnitOfWork) -> None:
+    _notify(event, uow)
+
+
+async def on_transfer_event(event: Event[TransferEvent], uow: UnitOfWork) -> None:
     _notify(event, uow)
 
 
@@ -132,6 +161,15 @@ SUBSCRIBERS = (
         name=NAME,
         handlers=tuple(Handler(model, on_order_event) for model in (OrderPlaced, OrderPaid, OrderCancelled)),
     ),
+    Subscriber(
+        channel="transfer",
+        name=NAME,
+        handlers=tuple(
+            Handler(model, on_transfer_event)
+            for model in (TransferCompleted, TransferReceived, TransferFailed, TransferCancelled)
+        ),
+        ignores=frozenset({"transfer.requested"}),
+    ),
 )
 
 
@@ -156,8 +194,8 @@ class Mails:
             keep_trailing_newline=True,
         )
 
-    async def on_order_event(self, event: Event[OrderEvent], uow: UnitOfWork) -> None:
-        """Mail the user of the order, whose address the other channel brings, at the same time or a little later.
+    async def on_event(self, event: Event[OrderEvent | TransferEvent], uow: UnitOfWork) -> None:
+        """Mail the event's user, whose address another channel brings, at the same time or a little later.
 
         Raises `TransientError` when nothing is heard of the user: no channel waits for another for long.
         """
@@ -193,12 +231,17 @@ class Mails:
 def mail_subscribers(mailer: Mailer) -> tuple[Subscriber, ...]:
     """The subscriber `mail`: the same events as `notification`, each sent by itself."""
     mails = Mails(mailer)
-    handle: dict[str, EventHandler] = {"user": mails.on_user_event, "order": mails.on_order_event}
+    handle: dict[str, EventHandler] = {
+        "user": mails.on_user_event,
+        "order": mails.on_event,
+        "transfer": mails.on_event,
+    }
     return tuple(
         Subscriber(
             channel=notification.channel,
             name=MAIL,
             handlers=tuple(Handler(h.model, handle[notification.channel]) for h in notification.handlers),
+            ignores=notification.ignores,
             outside_effects=True,
             concurrency=_MAILS_AT_ONCE,
         )

@@ -40,7 +40,7 @@ class NotificationView(BaseModel):
     event_type: str = Field(examples=["order.placed"])
     user_id: UUID = Field(examples=[USER_ID])
     order_id: UUID | None = Field(examples=[ORDER_ID])
-    version: int = Field(description="That of the order or user at the event.", examples=[1])
+    version: int = Field(description="That of the order, user or transfer at the event.", examples=[1])
     title: str = Field(examples=["We have your order"])
     body: str = Field(examples=[f"Your order {ORDER_ID} of 25.00 EUR is placed."])
     recorded_at: datetime

@@ -85,7 +85,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """One row. `version` is that of the order or user at the event."""
+    """One row. `version` is that of the order, user or transfer at the event."""
 
     sequence: int
     id: UUID

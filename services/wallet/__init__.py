@@ -1,3 +1,3 @@
-"""The wallet: a ledger of double entry, accounts, transfers and distributions. No process runs it yet."""
+"""The wallet: a ledger of double entry, accounts, transfers and distributions."""
 
 __all__: list[str] = []

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from services.wallet.domain.transfers import Transfer
+from services.wallet.domain.transfers import Transfer, TransferStatus
 from shared.event import EventData
 
 Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
@@ -16,7 +16,10 @@ Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 
 
 class TransferEvent(EventData):
-    """What all events of a transfer say. Amounts are in the currency's minor unit."""
+    """What all events of a transfer say. Amounts are in the currency's minor unit.
+
+    `version` is the transfer's: 1 when it is requested, 2 when it has ended.
+    """
 
     channel = "transfer"
 
@@ -24,10 +27,11 @@ class TransferEvent(EventData):
     sender_id: UUID
     receiver_id: UUID
     user_id: UUID
-    """The sender's."""
+    """Whom it concerns: the sender's user, but where an event says otherwise."""
     currency: str
     amount: int
     fee: int
+    version: int
 
     @classmethod
     def of(cls, transfer: Transfer) -> Self:
@@ -39,6 +43,7 @@ class TransferEvent(EventData):
             currency=transfer.currency,
             amount=transfer.amount,
             fee=transfer.fee,
+            version=1 if transfer.status is TransferStatus.PENDING else 2,
         )
 
 
@@ -50,6 +55,17 @@ class TransferRequested(TransferEvent):
 
 class TransferCompleted(TransferEvent):
     event_type = "transfer.completed"
+
+
+class TransferReceived(TransferEvent):
+    """Said beside `transfer.completed` where the receiver is somebody else: `user_id` is the receiver's user."""
+
+    event_type = "transfer.received"
+
+    @classmethod
+    def by(cls, transfer: Transfer, receiver: UUID) -> Self:
+        """The event for the user `receiver`."""
+        return cls(**{**TransferCompleted.of(transfer).model_dump(), "user_id": receiver})
 
 
 class TransferFailed(TransferEvent):
@@ -73,6 +89,7 @@ class TransferCancelled(TransferEvent):
 PUBLISHED: tuple[type[EventData], ...] = (
     TransferRequested,
     TransferCompleted,
+    TransferReceived,
     TransferFailed,
     TransferCancelled,
 )

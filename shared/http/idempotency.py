@@ -131,11 +131,17 @@ def stored_as(value: str) -> str:
 
 
 async def answer_once(
-    units: UnitsOfWork, request: Request, key: str | None, work: Callable[[UnitOfWork], Awaitable[Answer]]
+    units: UnitsOfWork,
+    request: Request,
+    key: str | None,
+    work: Callable[[UnitOfWork], Awaitable[Answer]],
+    *,
+    of: str | None = None,
 ) -> Response:
     """Do `work` in one transaction and answer; with a key that was served before, answer as then.
 
-    `key` is the value of the field, matching `KEY_PATTERN`. Raises `KeyReusedError` for a key of another request,
+    `key` is the value of the field, matching `KEY_PATTERN`. Where requests are somebody's, `of` says whose: equal
+    keys of two are different ones. Raises `KeyReusedError` for a key of another request,
     `InvalidRequestError` for a field that is sent twice, and whatever `work` raises.
     """
     if len(request.headers.getlist(_HEADER)) > 1:
@@ -144,15 +150,16 @@ async def answer_once(
         async with units.begin() as uow:
             answer = await work(uow)
         return answer.response()
+    whose = "" if of is None else f"{of}\n"  # no key has a line break
     request_row: dict[str, object] = {
-        "key": stored_as(key),
+        "key": whose + stored_as(key),
         "method": request.method,
         "path": request.url.path,
         "body_sha256": hashlib.sha256(await request.body()).digest(),
     }
     async with units.begin() as uow:
         stored = None
-        if request_row["key"] != key:
+        if stored_as(key) != key and of is None:
             stored = await _find(uow.connection, {**request_row, "key": key})  # of an earlier version
         if stored is None and (await uow.connection.execute(_RESERVE, request_row)).first() is None:
             stored = await _find(uow.connection, request_row)

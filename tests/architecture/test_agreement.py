@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import shared
 from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SERVICES, SUBSCRIPTIONS
 from services.notification.handlers import mail_subscribers
+from services.wallet.handlers.subscribers import transfer_subscriber
 from shared.database import Database
 from shared.outside.circuit_breaker import CircuitBreaker
 from shared.outside.mail import Mailer
@@ -41,6 +42,7 @@ def test_the_version_is_that_of_the_project() -> None:
 
 def test_the_subscriptions_of_the_tools_are_those_of_the_services() -> None:
     real = {(s.name, s.channel) for service in apps().values() for s in service.subscribers}
+    real |= {(s.name, s.channel) for s in [transfer_subscriber(0)]}
     assert set(SUBSCRIPTIONS) == real
     settings = Settings(
         broker="rabbit",
@@ -73,8 +75,8 @@ def test_a_subscriber_reads_every_type_of_its_channel_or_says_that_it_ignores_it
     for service in apps().values():
         for event in service.publishes:
             published.setdefault(event.channel, set()).add(event.event_type)
-    for service in apps().values():
-        for subscriber in service.subscribers:
+    for subscribers in [*(service.subscribers for service in apps().values()), [transfer_subscriber(0)]]:
+        for subscriber in subscribers:
             assert published[subscriber.channel] <= subscriber.types | subscriber.ignores, subscriber.name
 
 

@@ -46,7 +46,8 @@ def test_a_service_has_the_same_five_files_and_perhaps_http_and_background(servi
 def test_http_is_built_in_http_py(service: str) -> None:
     """It is imported by name, for the role `api` alone."""
     where = import_module(f"services.{service}.app").SERVICE.application
-    there = (REPOSITORY / "services" / service / "http.py").is_file()
+    folder = REPOSITORY / "services" / service
+    there = (folder / "http.py").is_file() or (folder / "http" / "__init__.py").is_file()
     assert where == (f"services.{service}.http:create_app" if there else None)
     assert where is None or callable(resolve_name(where))
 

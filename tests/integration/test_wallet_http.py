@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from deploy.native import Runtime
-from services.wallet import handlers
+from services.wallet.handlers.subscribers import SUBSCRIBERS
+from services.wallet.handlers.transfers import get_transfer
 from services.wallet.http import create_app
+from services.wallet.store.accounts import RECORD_MEMBER
 from shared.process.service import Service
-from tests.integration.wallets import FEES, Wallet, opened_wallet
+from tests.integration.wallets import PASSWORD, Wallet, opened_wallet
 from tests.unit.unserved import unserved
+
+OpenClient = Callable[[], httpx.AsyncClient]
 
 
 @pytest.fixture
@@ -24,21 +29,49 @@ async def wallet(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         yield wallet
 
 
+ADMIN_PASSWORD = "the first of all"
+
+
 @pytest.fixture
-async def client(wallet: Wallet) -> AsyncIterator[httpx.AsyncClient]:
-    service = Service("wallet", subscribers=handlers.SUBSCRIBERS)
-    parts = replace(unserved(service), units=wallet.units)
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(create_app(parts, FEES)), base_url="http://wallet"
-    ) as client:
-        yield client
+async def open_client(wallet: Wallet) -> AsyncIterator[Callable[[], httpx.AsyncClient]]:
+    """Makes clients, each of whom nobody is signed in."""
+    parts = unserved(Service("wallet", subscribers=SUBSCRIBERS))
+    told = {"transfer_fees": "0:5+0", "wallet_admin_password": SecretStr(ADMIN_PASSWORD)}
+    app = create_app(replace(parts, units=wallet.units, settings=parts.settings.model_copy(update=told)))
+    clients: list[httpx.AsyncClient] = []
+
+    def open_client() -> httpx.AsyncClient:
+        clients.append(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet"))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def ada(wallet: Wallet) -> UUID:
+    """A user who can sign in."""
+    user_id = await wallet.user()
+    await wallet.can_sign_in(user_id, "ada")
+    return user_id
+
+
+@pytest.fixture
+async def client(open_client: OpenClient, ada: UUID) -> httpx.AsyncClient:
+    """A client of whom Ada is signed in."""
+    client = open_client()
+    answer = await client.post("/session", json={"name": "ada", "password": PASSWORD})
+    assert (answer.status_code, answer.json()["user_id"]) == (200, str(ada))
+    return client
 
 
 async def test_twenty_requests_for_what_ten_can_pay_are_all_answered_and_ten_are_done(
     wallet: Wallet,
     client: httpx.AsyncClient,
+    ada: UUID,
 ) -> None:
-    sender, receiver = await wallet.account(1_050), await wallet.account()
+    sender, receiver = await wallet.account(1_050, ada), await wallet.account()
     body = {"sender_id": str(sender), "receiver_id": str(receiver), "amount": 100, "sender_label": "rent"}
     quote = (await client.post("/transfers/quote", json={"sender_id": str(sender), "amount": 100})).json()
     assert (quote["fee"], quote["total"], quote["available"]) == (5, 105, 1_050)
@@ -53,7 +86,7 @@ async def test_twenty_requests_for_what_ten_can_pay_are_all_answered_and_ten_are
     cancelled = await client.post(f"{accepted[0].headers['location']}/cancel")
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
     async with wallet.units.begin() as uow:
-        pending = [await handlers.get_transfer(uow, one.json()["id"]) for one in accepted]
+        pending = [await get_transfer(uow, one.json()["id"]) for one in accepted]
     await wallet.execute(pending)
     states = [(await client.get(one.headers["location"])).json()["status"] for one in accepted]
     assert sorted(states) == ["cancelled"] + ["completed"] * 9
@@ -68,8 +101,9 @@ async def test_twenty_requests_for_what_ten_can_pay_are_all_answered_and_ten_are
 async def test_the_same_key_is_one_transfer_and_what_is_not_there_is_said(
     wallet: Wallet,
     client: httpx.AsyncClient,
+    ada: UUID,
 ) -> None:
-    sender, receiver = await wallet.account(1_050), await wallet.account()
+    sender, receiver = await wallet.account(1_050, ada), await wallet.account()
     body = {"sender_id": str(sender), "receiver_id": str(receiver), "amount": 100}
     key = {"Idempotency-Key": "one"}
     answers = [await client.post("/transfers", json=body, headers=key) for _ in range(2)]
@@ -82,3 +116,126 @@ async def test_the_same_key_is_one_transfer_and_what_is_not_there_is_said(
     assert same.json()["type"].endswith("receiver-not-possible")
     for path in (f"/transfers/{uuid4()}", f"/accounts/{uuid4()}", f"/accounts/{uuid4()}/entries"):
         assert (await client.get(path)).status_code == 404
+
+
+async def test_without_a_session_nothing_is_told_and_nothing_done(wallet: Wallet, open_client: OpenClient) -> None:
+    account = await wallet.account(100)
+    body = {"sender_id": str(account), "receiver_id": str(uuid4()), "amount": 1}
+    stranger = open_client()
+    for session in ({}, {"tandem_session": "made-up"}):
+        stranger.cookies.update(session)
+        for method, path in (
+            ("GET", "/accounts"),
+            ("GET", f"/accounts/{account}"),
+            ("GET", f"/accounts/{account}/entries"),
+            ("GET", f"/transfers/{account}"),
+            ("POST", "/transfers/quote"),
+            ("POST", "/transfers"),
+            ("POST", f"/transfers/{account}/cancel"),
+            ("GET", "/session"),
+            ("DELETE", "/session"),
+            ("PUT", "/session/password"),
+        ):
+            answer = await stranger.request(method, path, json=None if method == "GET" else body)
+            assert answer.status_code == 401, (method, path)
+            assert answer.json()["type"].endswith("not-signed-in")
+
+
+async def test_a_member_sees_and_moves_nothing_of_others(
+    wallet: Wallet, client: httpx.AsyncClient, ada: UUID, open_client: OpenClient
+) -> None:
+    mine, theirs = await wallet.account(1_050, ada), await wallet.account(1_050)
+    others = await wallet.ask(theirs, mine, 100)
+    assert [one["id"] for one in (await client.get("/accounts")).json()["items"]] == [str(mine)]
+    quote = {"sender_id": str(theirs), "amount": 1}
+    for answer in (
+        await client.get(f"/accounts/{theirs}"),
+        await client.get(f"/accounts/{theirs}/entries"),
+        await client.get(f"/transfers/{others.id}"),
+        await client.post(f"/transfers/{others.id}/cancel"),
+        await client.post("/transfers/quote", json=quote),
+        await client.post("/transfers", json=quote | {"receiver_id": str(mine)}),
+    ):
+        assert answer.status_code == 404
+        assert "does not exist" in answer.json()["detail"]
+    administrator = open_client()
+    await administrator.post("/session", json={"name": "admin", "password": ADMIN_PASSWORD})
+    assert (await administrator.get("/session")).json()["role"] == "administrator"
+    refused = await administrator.get("/accounts")
+    assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (403, "not-allowed")
+
+
+async def test_a_key_of_one_member_is_not_that_of_another(
+    wallet: Wallet, client: httpx.AsyncClient, ada: UUID, open_client: OpenClient
+) -> None:
+    sender, receiver = await wallet.account(1_050, ada), await wallet.account()
+    body, key = (
+        {"sender_id": str(sender), "receiver_id": str(receiver), "amount": 100},
+        {"Idempotency-Key": '"k 1"'},
+    )
+    assert (await client.post("/transfers", json=body, headers=key)).status_code == 202
+    await wallet.can_sign_in(await wallet.user(), "bob")
+    bob = open_client()
+    await bob.post("/session", json={"name": "bob", "password": PASSWORD})
+    assert (await bob.post("/transfers", json=body, headers=key)).status_code == 404
+    assert (await client.post("/transfers", json=body, headers=key)).headers["idempotent-replayed"] == "true"
+
+
+async def test_what_another_site_sends_is_refused_before_anything_is_done(
+    wallet: Wallet, client: httpx.AsyncClient, ada: UUID
+) -> None:
+    account = await wallet.account(1_050, ada)
+    transfer = await wallet.ask(account, await wallet.account(), 100)
+    cancel = f"/transfers/{transfer.id}/cancel"
+    for foreign in (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site", "origin": "http://wallet"},
+        {"origin": "http://wallet:8001"},
+        {"origin": "null"},
+    ):
+        answer = await client.post(cancel, headers=foreign)
+        assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (403, "cross-origin")
+        assert (await client.get(f"/accounts/{account}", headers=foreign)).status_code == 200
+    own = {"sec-fetch-site": "same-origin", "origin": "http://wallet"}
+    assert (await client.post(cancel, headers=own)).json()["status"] == "cancelled"
+
+
+async def test_the_cookie_is_for_this_site_and_no_script_and_ends_with_the_session(
+    wallet: Wallet, client: httpx.AsyncClient, ada: UUID, open_client: OpenClient
+) -> None:
+    sign_in = {"name": "ada", "password": PASSWORD}
+    again = open_client()
+    cookie = (await again.post("/session", json=sign_in)).headers["set-cookie"].lower()
+    assert {"httponly", "samesite=strict", "path=/"} <= {part.strip() for part in cookie.split(";")}
+    [token] = again.cookies.values()
+    assert token not in "".join(map(str, await wallet.query("select row(s.*)::text from session s")))
+    assert (await again.delete("/session")).status_code == 204
+    again.cookies.set("tandem_session", token)
+    assert (await again.get("/session")).status_code == 401
+    new = {"current": PASSWORD, "new": "another sesame"}
+    assert (await client.put("/session/password", json=new)).status_code == 204
+    assert (await client.get("/session")).status_code == 401, "all sessions end"
+    assert (await client.post("/session", json=sign_in)).status_code == 401
+    assert (await client.post("/session", json=sign_in | {"password": "another sesame"})).status_code == 200
+    row = {"user_id": ada, "active": False, "version": 2}
+    async with wallet.units.begin() as uow:
+        uow.tell(RECORD_MEMBER, row)
+    assert (await client.get("/session")).status_code == 401, "a user who is deactivated is signed in no more"
+
+
+async def test_after_five_wrong_passwords_a_name_waits_however_many_try_at_once(
+    wallet: Wallet, ada: UUID, open_client: OpenClient
+) -> None:
+    client = open_client()
+    right = {"name": "ada", "password": PASSWORD}
+    wrong = [client.post("/session", json=right | {"password": f"wrong {number}"}) for number in range(5)]
+    assert [one.status_code for one in await asyncio.gather(*wrong)] == [401] * 5
+    assert await wallet.query("select attempts from sign_in where not_before is not null") == [5]
+    await wallet.change("update sign_in set not_before = now() + interval '1 hour'")
+    waits = await client.post("/session", json=right)
+    assert (waits.status_code, waits.headers["retry-after"]) == (429, "300")
+    unknown = await client.post("/session", json=right | {"name": "nobody"})
+    assert (unknown.status_code, unknown.json()["type"].rpartition(":")[2]) == (401, "wrong-password")
+    await wallet.change("update sign_in set not_before = now()")
+    assert (await client.post("/session", json=right)).status_code == 200
+    assert await wallet.query("select attempts from sign_in where not_before is null") == [0]

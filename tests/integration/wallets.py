@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import text
 
 from deploy.native import Runtime
-from services.wallet import handlers
 from services.wallet.domain import limits
 from services.wallet.domain.accounts import Account
 from services.wallet.domain.fees import FREE, FeeRules, fee_rules
@@ -22,8 +21,13 @@ from services.wallet.domain.transfers import (
     Transfer,
 )
 from services.wallet.events import TransferRequested
+from services.wallet.handlers.accounts import adjust, get_account, open_account, record_account_type
+from services.wallet.handlers.execution import lock_batch, on_transfer_requested
+from services.wallet.handlers.passwords import hash_password
+from services.wallet.handlers.transfers import Wish, cancel_transfer, get_transfer, request_transfer
 from services.wallet.store import accounts as account_rows
 from services.wallet.store.audit import audit, begin_snapshot
+from services.wallet.store.sign_in import INSERT_SIGN_IN_IF_NEW
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import Event
@@ -33,6 +37,7 @@ from tests.integration.databases import migrated_database
 from tests.integration.world import _telemetry
 
 LABELS = Labels("rent", "from Ada")
+PASSWORD = "open, sesame"
 FEES = fee_rules("0:5+0")
 ELSEWHERE = {"redis_url": "redis://-", "rabbit_url": "amqp://-", "http_port": 1}
 
@@ -55,43 +60,59 @@ class Wallet:
     async def account(self, paid_in: int = 0, user_id: UUID | None = None) -> UUID:
         owner = user_id or await self.user()
         async with self.units.begin() as uow:
-            handlers.record_account_type(uow, AccountType("plain", Limits(10**9, 10**9)))
-            account_id = handlers.open_account(uow, owner, "plain", "KRW")
+            record_account_type(uow, AccountType("plain", Limits(10**9, 10**9)))
+            account_id = open_account(uow, owner, "plain", "KRW")
         if paid_in:
             async with self.units.begin() as uow:
-                await handlers.adjust(uow, account_id, paid_in, "paid in", "teller")
+                await adjust(uow, account_id, paid_in, "paid in", "teller")
         return account_id
 
     async def ask(self, sender: UUID, receiver: UUID, amount: int, fees: FeeRules = FREE) -> Transfer:
-        wish = handlers.Wish(sender_id=sender, receiver_id=receiver, amount=amount, labels=LABELS)
         async with self.units.begin() as uow:
-            return await handlers.request_transfer(uow, wish, fees)
+            user_id = (await get_account(uow, sender)).user_id
+            assert user_id is not None
+            wish = Wish(user_id=user_id, sender_id=sender, receiver_id=receiver, amount=amount, labels=LABELS)
+            return await request_transfer(uow, wish, fees)
 
     async def execute(self, transfers: Iterable[Transfer]) -> None:
         """As the pipeline does with a batch, in one transaction."""
         events = [requested(transfer) for transfer in transfers]
         async with self.units.begin() as uow:
-            await handlers.lock_batch(events, uow)
+            await lock_batch(events, uow)
             for event in events:
                 uow.begin_event(event.envelope)
-                await handlers.on_transfer_requested(event, uow)
+                await on_transfer_requested(event, uow)
 
     async def cancel(self, transfer: Transfer) -> Transfer:
         async with self.units.begin() as uow:
-            return await handlers.cancel_transfer(uow, transfer.id)
+            return await cancel_transfer(uow, transfer.id)
 
     async def transfer(self, of: Transfer) -> Transfer:
         async with self.units.begin() as uow:
-            return await handlers.get_transfer(uow, of.id)
+            return await get_transfer(uow, of.id)
 
     async def one(self, account_id: UUID) -> Account:
         async with self.units.begin() as uow:
-            return await handlers.get_account(uow, account_id)
+            return await get_account(uow, account_id)
 
     async def broken_rules(self) -> list[str]:
         async with self.database.transaction() as connection:
             await begin_snapshot(connection)
             return [finding.rule for finding in await audit(connection)]
+
+    async def can_sign_in(self, user_id: UUID, name: str, password: str = PASSWORD) -> None:
+        row = {
+            "name": name,
+            "role": "member",
+            "user_id": user_id,
+            "password_hash": hash_password(password),
+        }
+        async with self.units.begin() as uow:
+            uow.tell(INSERT_SIGN_IN_IF_NEW, row)
+
+    async def change(self, statement: str) -> None:
+        async with self.database.transaction() as connection:
+            await connection.execute(text(statement))
 
     async def query(self, statement: str) -> list[Any]:
         async with self.database.transaction() as connection:

@@ -31,7 +31,7 @@ def test_every_process_has_its_own_name_and_port() -> None:
 
 
 def test_every_service_with_an_http_interface_has_one_process_that_serves_it() -> None:
-    having = [name for name in SERVICES if (REPOSITORY / "services" / name / "http.py").is_file()]
+    having = [name for name in SERVICES if any((REPOSITORY / "services" / name).glob("http*"))]
     assert sorted(row.service for row in PROCESSES if row.has_api) == sorted(having)
     assert having
 

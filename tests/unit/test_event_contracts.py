@@ -23,6 +23,9 @@ from services.order import domain as order_domain
 from services.order import events as order_events
 from services.user import domain as user_domain
 from services.user import events as user_events
+from services.wallet import events as wallet_events
+from services.wallet.domain.transfers import FailureReason, Transfer, TransferStatus
+from services.wallet.handlers.subscribers import transfer_subscriber
 from shared.consuming.subscriber import Subscriber
 from shared.envelope import Envelope
 from shared.errors import SchemaViolationError, UnknownSchemaError
@@ -35,7 +38,7 @@ ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
 
 APPS = [import_module(f"services.{name}.app").SERVICE for name in SERVICES]
 PUBLISHED = {app.name: app.publishes for app in APPS}
-SUBSCRIBERS = [subscriber for app in APPS for subscriber in app.subscribers]
+SUBSCRIBERS = [*(subscriber for app in APPS for subscriber in app.subscribers), transfer_subscriber(0)]
 MODELS = [(service, model) for service, models in PUBLISHED.items() for model in models]
 SAMPLES = sorted(GOLDEN.glob("*.json"))
 
@@ -47,6 +50,25 @@ def published_now() -> dict[str, EventData]:
     known = order_domain.KnownUser(USER_ID, active=True, traceparent=None)
     lines = [order_domain.Line("TEA-250", 2, 1250), order_domain.Line("POT-1", 1, 4999)]
     order = order_domain.place(ORDER_ID, known, "EUR", lines, NOW)
+    transfer = Transfer(
+        id=ORDER_ID,
+        sender_id=UUID(int=1),
+        receiver_id=UUID(int=2),
+        user_id=USER_ID,
+        currency="KRW",
+        amount=50_000,
+        fee=500,
+        free=False,
+        sender_label="rent",
+        receiver_label="from Ada",
+        day=NOW.date(),
+        status=TransferStatus.PENDING,
+        reason=None,
+        requested_at=NOW,
+        ended_at=None,
+    )
+    done = replace(transfer, status=TransferStatus.COMPLETED, ended_at=NOW)
+    failed = replace(done, status=TransferStatus.FAILED, reason=FailureReason.RECEIVER_FROZEN)
     events: list[EventData] = [
         user_events.UserRegistered.of(user),
         user_events.UserProfileUpdated.of(renamed),
@@ -54,13 +76,18 @@ def published_now() -> dict[str, EventData]:
         order_events.OrderPlaced.of(order),
         order_events.OrderPaid.of(order_domain.pay(order, NOW)),
         order_events.OrderCancelled.of(order_domain.cancel(order, NOW)),
+        wallet_events.TransferRequested.of(transfer),
+        wallet_events.TransferCompleted.of(done),
+        wallet_events.TransferReceived.by(done, UUID(int=3)),
+        wallet_events.TransferFailed.of(failed),
+        wallet_events.TransferCancelled.of(replace(done, status=TransferStatus.CANCELLED)),
         jobs_events.JobStepReady(job_id=ORDER_ID, step_id=USER_ID, attempt=1, handler="add"),
     ]
     return {event.event_type: event for event in events}
 
 
 def envelope_of(service: str, data: EventData) -> Envelope:
-    subject = str(ORDER_ID if service == "order" else USER_ID)
+    subject = str(ORDER_ID if service in {"order", "wallet"} else USER_ID)
     return Envelope(
         source=f"/services/{service}",
         type=data.event_type,

@@ -6,5 +6,6 @@ __all__ = [
     "limits",
     "postings",
     "quotes",
+    "sign_in",
     "transfers",
 ]

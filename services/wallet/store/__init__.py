@@ -6,5 +6,6 @@ has used (`usage_day`) is changed by nobody but who holds the lock of its accoun
 
 __all__ = [
     "accounts",
+    "sign_in",
     "transfers",
 ]

@@ -83,6 +83,7 @@ _ACCOUNTS = select(
     func.coalesce(account.c.limit_daily, account_type.c.limit_daily, 0).label("limit_daily"),
 ).select_from(account.outerjoin(account_type, account_type.c.name == account.c.type))
 _FIND_ACCOUNTS = _ACCOUNTS.where(account.c.id == func.any(bindparam("wanted", type_=postgresql.ARRAY(Uuid))))
+_LIST_ACCOUNTS = _ACCOUNTS.where(account.c.user_id == bindparam("of_user")).order_by(account.c.id).limit(1_000)
 # Not `for update`: nobody changes an account's id, and readers of the id need not wait.
 _LOCK_ACCOUNTS = _FIND_ACCOUNTS.order_by(account.c.id).with_for_update(key_share=True, of=account)
 _FIND_MEMBER = select(member.c.user_id, member.c.active, member.c.limit_total, member.c.free_transfers).where(
@@ -105,6 +106,11 @@ _EXCEPTIONS = select(
 async def find_accounts(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Account]:
     """Those of the accounts that there are, as they are at this moment."""
     return await _read_accounts(connection, _FIND_ACCOUNTS, ids)
+
+
+async def list_accounts(connection: AsyncConnection, user_id: UUID) -> list[Account]:
+    """A user's accounts, the oldest first, at most a thousand."""
+    return [_account(row) for row in (await connection.execute(_LIST_ACCOUNTS, {"of_user": user_id})).mappings()]
 
 
 async def lock_accounts(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Account]:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -151,4 +152,27 @@ posting = Table(
     UniqueConstraint("movement_id", "account_id"),
     CheckConstraint("amount <> 0", name="posting_amount"),
     Index("ix_posting_account_id_sequence", "account_id", "sequence"),
+)
+
+sign_in = Table(
+    "sign_in",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    # Null for an administrator.
+    Column("user_id", Uuid, unique=True),
+    Column("password_hash", Text, nullable=False),
+    # Attempts since the last right password; before `not_before` there is none.
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("not_before", DateTime(timezone=True)),
+    CheckConstraint("role in ('member', 'administrator')", name="sign_in_role"),
+    CheckConstraint("(role = 'member') = (user_id is not null)", name="sign_in_user"),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("token_sha256", LargeBinary, primary_key=True),
+    Column("name", Text, nullable=False, index=True),
+    Column("expires_at", DateTime(timezone=True), nullable=False, index=True),
 )

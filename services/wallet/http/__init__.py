@@ -1,0 +1,32 @@
+"""The HTTP of the wallet: signing in, quotes, transfers, accounts and their entries."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.wallet.domain.fees import fee_rules
+from services.wallet.http.accounts import add_accounts
+from services.wallet.http.problems import PROBLEMS
+from services.wallet.http.sign_in import add_sign_in
+from services.wallet.http.transfers import add_transfers
+from shared.http.application import service_app
+from shared.http.cross_origin import CrossOriginGuard
+from shared.process import Parts
+
+__all__: list[str] = []
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The wallet's HTTP application, for a process with the role `api`."""
+    app = service_app(
+        title="Tandem wallet",
+        description="Takes transfers between accounts, and tells what became of them.",
+        telemetry=parts.telemetry,
+        errors=PROBLEMS,
+        outbox_gate=parts.outbox_gate,
+    )
+    app.add_middleware(CrossOriginGuard)
+    add_sign_in(app, parts)
+    add_accounts(app, parts)
+    add_transfers(app, parts, fee_rules(parts.settings.transfer_fees))
+    return app

@@ -1,0 +1,73 @@
+"""The wallet's refusals as HTTP tells them: which error of its rules is which kind of problem."""
+
+from __future__ import annotations
+
+from services.wallet.domain import accounts, quotes, sign_in, transfers
+from shared.http.problems import ProblemKind
+
+TRANSFER_ID = "0198c0de-0000-7000-8000-000000000001"
+ACCOUNT_ID = "0198c0de-0000-7000-8000-00000000000a"
+OTHER_ID = "0198c0de-0000-7000-8000-00000000000b"
+USER_NOT_KNOWN_RETRY_S = 1
+
+NO_TRANSFER = ProblemKind(
+    404, "transfer-not-found", "No such transfer", example=f"transfer {TRANSFER_ID} does not exist"
+)
+NO_ACCOUNT = ProblemKind(
+    404, "account-not-found", "No such account", example=f"account {ACCOUNT_ID} does not exist"
+)
+ENDED = ProblemKind(
+    409, "transfer-ended", "The transfer has ended", example=f"transfer {TRANSFER_ID} is completed already"
+)
+FUNDS = ProblemKind(
+    409,
+    "insufficient-funds",
+    "More than is available",
+    example=f"account {ACCOUNT_ID} has 500 available, not 600",
+)
+LIMIT = ProblemKind(
+    409, "limit-exceeded", "More than a limit leaves", example="500 may be sent in one transfer, not 600"
+)
+FROZEN = ProblemKind(409, "account-frozen", "The account is frozen", example=f"account {ACCOUNT_ID} is frozen")
+RECEIVER = ProblemKind(
+    409,
+    "receiver-not-possible",
+    "Nothing can be sent there",
+    example=f"account {OTHER_ID} is in USD, not in KRW",
+)
+INACTIVE = ProblemKind(
+    409,
+    "user-not-active",
+    "The user is deactivated, or not known, or not yet",
+    USER_NOT_KNOWN_RETRY_S,
+    example="user 0198c0de-0000-7000-8000-00000000000c is deactivated",
+)
+NOT_SIGNED_IN = ProblemKind(401, "not-signed-in", "Sign in first", example="sign in first, or again")
+WRONG_PASSWORD = ProblemKind(
+    401, "wrong-password", "The name or the password is wrong", example="nobody of this name has this password"
+)
+TOO_MANY_ATTEMPTS = ProblemKind(
+    429,
+    "too-many-attempts",
+    "After wrong passwords this name has to wait",
+    300,
+    example="after wrong passwords this name has to wait; try again later",
+)
+NOT_ALLOWED = ProblemKind(
+    403, "not-allowed", "This is for another role", example="this is for members; admin is an administrator"
+)
+FOR_MEMBERS = (NOT_SIGNED_IN, NOT_ALLOWED)
+PROBLEMS: dict[type[Exception], ProblemKind] = {
+    transfers.TransferNotFoundError: NO_TRANSFER,
+    accounts.AccountNotFoundError: NO_ACCOUNT,
+    transfers.TransferEndedError: ENDED,
+    accounts.InsufficientFundsError: FUNDS,
+    quotes.LimitExceededError: LIMIT,
+    accounts.AccountFrozenError: FROZEN,
+    transfers.ReceiverError: RECEIVER,
+    quotes.MemberInactiveError: INACTIVE,
+    sign_in.NotSignedInError: NOT_SIGNED_IN,
+    sign_in.WrongPasswordError: WRONG_PASSWORD,
+    sign_in.TooManyAttemptsError: TOO_MANY_ATTEMPTS,
+    sign_in.NotAllowedError: NOT_ALLOWED,
+}
