@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SUPERVISORD = Path(__file__).resolve()
 PRELOADED = (
     *(f"services.{service}.handlers" for service in ("order", "user", "notification")),
-    *(f"services.{service}.http" for service in ("order", "user", "notification", "dead_letter")),
+    *(f"services.{service}.http" for service in ("order", "user", "notification", "dead_letter", "wallet")),
     "services.dead_letter.background",
     "shared.broker.kafka",
     "shared.broker.rabbit",
