@@ -36,6 +36,7 @@ SYSTEM = re.compile(r"^tests/system/.*\[(rabbit|kafka)")
 """All services are started once on each broker."""
 
 LONGEST_FIRST = (
+    "tests/system/test_mail.py",
     "tests/system",
     "tests/faults/test_planted.py",
     "tests/compare/test_command.py",

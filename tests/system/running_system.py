@@ -183,12 +183,12 @@ class RunningSystem:
         return [DeadLetter(row["queue"], row["body"], {ERROR_TYPE: row["error_type"]}) for row in rows]
 
     @asynccontextmanager
-    async def flawed(self, process: str, environment: dict[str, str]) -> AsyncIterator[None]:
+    async def in_place_of(self, process: str, environment: dict[str, str]) -> AsyncIterator[None]:
         """In place of `process` runs one with these settings; then, when the block is left, the real one again."""
         name = self.process(process)
         await asyncio.to_thread(self.runtime.processes.stop, name)
         extra = await asyncio.to_thread(
-            self.runtime.processes.start_extra, name, "flawed", environment, in_place=True
+            self.runtime.processes.start_extra, name, "instead", environment, in_place=True
         )
         try:
             yield

@@ -27,7 +27,7 @@ async def test_three_kinds_of_poison_are_grouped_redriven_at_a_rate_and_resolved
     system: RunningSystem,
 ) -> None:
     since = datetime.now(UTC).isoformat()
-    async with system.flawed("notification-consumer", FLAWS):
+    async with system.in_place_of("notification-consumer", FLAWS):
         users = await _each([system.register() for _ in range(USERS)])
         orders = await _each([system.order(users[number % USERS]) for number in range(ORDERS)])
         paid, cancelled = orders[:EACH], orders[EACH : 2 * EACH]

@@ -1,10 +1,14 @@
-"""Mail, as a user of the whole system sees it: one per event, also when the mail server was away meanwhile."""
+"""Mail, as a user of the whole system sees it: one per event, also when the mail server was away meanwhile.
+
+These alone send mail, and come before all other tests of the system: a mail costs more than all else about an
+order, and a consumer that is told to send any begins with the first event that there ever was.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -22,8 +26,16 @@ ORDERS = 40
 SENDER = Settings.model_fields["mail_from"].default
 
 
+@pytest.fixture(autouse=True)
+async def mail_is_sent(system: RunningSystem) -> AsyncIterator[None]:
+    async with system.in_place_of(
+        "notification-consumer", {"TANDEM_SMTP_URL": system.runtime.server_urls()["mail"]}
+    ):
+        yield
+
+
 class NewMails:
-    """What the development mail server has taken since; the tests before this one leave thousands."""
+    """What the development mail server has taken since."""
 
     def __init__(self, system: RunningSystem) -> None:
         self._place = system.runtime.addresses.maildir / "new"
