@@ -31,7 +31,7 @@ ARGS ?=
 
 CHECKED := shared services deploy experiment compare bench faults examples docs tests
 
-.PHONY: help up-rabbit up-kafka down status logs trace dead-letters jobs job compare faults bench test mutants check docs render lock
+.PHONY: help up-rabbit up-kafka down status logs trace dead-letters jobs job audit compare faults bench test mutants check docs render lock
 
 help: ## this list
 	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -64,6 +64,9 @@ jobs: $(STAMP) ## the newest jobs (ARGS="--state failed --kind add")
 job: $(STAMP) ## a job with its steps and how far they are, until it has ended (ID=...)
 	test -n '$(ID)' || { echo 'tandem: say which: make job ID=<job id>' >&2; exit 2; }
 	$(PYTHON) -m deploy job '$(ID)'
+
+audit: $(STAMP) ## prove the wallet's ledger on what is up: exit 1 with what is broken
+	$(PYTHON) -m deploy audit
 
 compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10, BASE=reports/x, PREFER=file)
 	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \

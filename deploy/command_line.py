@@ -113,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("id")
     job.set_defaults(run=_job)
 
+    audit = commands.add_parser(
+        "audit", help="whether the wallet's ledger is right, a line for each rule; exit code 1 when one is broken"
+    )
+    audit.set_defaults(run=_audit)
+
     rendered = commands.add_parser("render", help="write what other files tell of deploy/topology.py")
     rendered.set_defaults(run=_render)
 
@@ -184,6 +189,10 @@ def _job(chosen: argparse.Namespace) -> int:
         return watch_job(stack.require_running().service_url("jobs"), chosen.id)
     except KeyboardInterrupt:
         return 0  # who has seen enough; the job goes on
+
+
+def _audit(_chosen: argparse.Namespace) -> int:
+    return stack.require_running().run_module("wallet", "services.wallet.app", "audit")
 
 
 def _render(_chosen: argparse.Namespace) -> int:

@@ -155,6 +155,11 @@ def process_named(name: str) -> ServiceProcess:
     raise KeyError(f"no process is called {name!r}; there are {known}")
 
 
+def process_of(service: str) -> ServiceProcess:
+    """The first process of a service, which is the one with its HTTP interface."""
+    return next(row for row in PROCESSES if row.service == service)
+
+
 def servers_for(broker: BrokerName) -> frozenset[ServerName]:
     """The servers that the services need when they run on `broker`."""
     return frozenset({"postgres", "redis", "mail", broker})

@@ -11,4 +11,4 @@ from deploy.native.ports import Ports
 from deploy.native.runtime import Runtime
 from deploy.topology import BrokerName
 
-__all__ = ["BrokerName", "Ports", "Runtime", "install", "ports", "servers", "service_set", "site"]
+__all__ = ["BrokerName", "Ports", "Runtime", "environment", "install", "ports", "servers", "service_set", "site"]

@@ -17,7 +17,7 @@ from deploy.show.traces import Found, find_in_jaeger
 from deploy.stack.docker import Project, pids_of
 from deploy.stack.settings import require_good_passwords
 from deploy.stack.stack import Stack, Status
-from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, ServiceProcess, servers_for
+from deploy.topology import BROKERS, PROCESSES, SERVICES, BrokerName, ServiceProcess, process_of, servers_for
 from shared.settings import BROKER_ADDRESSES
 
 JAEGER_URL = "http://127.0.0.1:16686"
@@ -104,7 +104,11 @@ class ComposeStack(Stack):
 
     def service_url(self, service: str) -> str:
         """On the port that its container publishes."""
-        return _url(next(row for row in PROCESSES if row.service == service))
+        return _url(process_of(service))
+
+    def run_module(self, service: str, *words: str) -> int:
+        """In the container of the service's first process."""
+        return _STACK.print("--profile", "*", "exec", "-T", process_of(service).name, "python", "-m", *words)
 
     def broker_settings(self) -> dict[str, str]:
         """As seen from the host."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +11,17 @@ from typing import Any
 
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
+from deploy.native.environment import of_children
 from deploy.native.ports import NODES
 from deploy.native.servers.table import BROKERS_BY_NAME, SERVERS_BY_NAME
 from deploy.native.service_set import RUNTIME_SETTINGS
 from deploy.native.site import read_state
+from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.show.log_follow import print_logs
 from deploy.show.traces import Found, find_in_files
 from deploy.stack.stack import Stack, Status
-from deploy.topology import SERVICES, BrokerName, servers_for
+from deploy.topology import SERVICES, BrokerName, process_of, servers_for
 from shared.settings import Settings
 
 _OF_SERVICES = {f"TANDEM_{name.upper()}" for name in Settings.model_fields} - RUNTIME_SETTINGS
@@ -102,6 +105,13 @@ class NativeStack(Stack):
     def service_url(self, service: str) -> str:
         """As the one set has it."""
         return self._require_running().addresses.service_urls()[service]
+
+    def run_module(self, service: str, *words: str) -> int:
+        """Beside the service's processes, with the settings of its first."""
+        runtime = self._require_running()
+        settings = runtime.service_env(process_of(service).name, runtime.sets[""].broker)
+        command = [sys.executable, "-m", *words]
+        return subprocess.run(command, cwd=REPOSITORY, env={**of_children(), **settings}, check=False).returncode
 
     def broker_settings(self) -> dict[str, str]:
         """What the services are told."""

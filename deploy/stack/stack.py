@@ -39,6 +39,12 @@ class Stack(Protocol):
     def service_url(self, service: str) -> str:
         """HTTP base URL of a service."""
 
+    def run_module(self, service: str, *words: str) -> int:
+        """Run `python -m` with these words as a process of the service would; it prints to our own output.
+
+        Returns its exit code.
+        """
+
     def broker_settings(self) -> dict[str, str]:
         """Which broker is up and the address of its every node, as settings for `Settings.from_environment`."""
 

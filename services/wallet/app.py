@@ -1,12 +1,29 @@
-"""The wallet: accounts, transfers and their ledger. Run it with `python -m services.wallet.app`."""
+"""The wallet: accounts, transfers and their ledger. Run it with `python -m services.wallet.app`.
+
+`python -m services.wallet.app audit` asks the database, as it is at one moment, whether the ledger is right.
+"""
 
 from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Final
 
 from services.wallet.domain.fees import fee_rules
 from services.wallet.events import PUBLISHED
 from services.wallet.handlers.subscribers import SUBSCRIBERS, transfer_subscriber
+from services.wallet.store.audit import Finding, audit, begin_snapshot, report
 from shared.consuming import Subscriber
+from shared.database import Database
+from shared.errors import ConfigurationError, TandemError
 from shared.process import Parts, Service, run
+from shared.settings import Settings
+
+_BROKEN: Final = 1
+_NOT_ASKED: Final = 2
+_REFUSED: Final = 78
+_AUDIT_TIMEOUT_S: Final = 600.0
 
 
 def transfer_subscribers(parts: Parts) -> tuple[Subscriber, ...]:
@@ -23,5 +40,37 @@ SERVICE = Service(
     application="services.wallet.http:create_app",
 )
 
+
+def print_audit() -> int:
+    """Print a line for each rule of the ledger, and where it is broken.
+
+    Returns 0 when all hold, 1 when one is broken, 2 when the database could not be asked, 78 for bad settings.
+    """
+    try:
+        settings = Settings.from_environment(postgres_timeout_s=_AUDIT_TIMEOUT_S)
+        findings = asyncio.run(_findings(settings))
+    except TandemError as error:
+        print(f"wallet: {error}", file=sys.stderr)
+        return _REFUSED if isinstance(error, ConfigurationError) else _NOT_ASKED
+    for line in report(findings):
+        print(line)
+    return _BROKEN if findings else 0
+
+
+async def _findings(settings: Settings) -> list[Finding]:
+    database = Database(settings, "wallet-audit")
+    try:
+        async with database.transaction() as connection:
+            await begin_snapshot(connection)
+            return await audit(connection)
+    finally:
+        await database.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a process of the wallet, or with `audit` its audit; returns the exit code."""
+    return print_audit() if list(arguments) == ["audit"] else run(SERVICE)
+
+
 if __name__ == "__main__":
-    raise SystemExit(run(SERVICE))
+    raise SystemExit(main(sys.argv[1:]))

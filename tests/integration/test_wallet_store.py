@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from deploy.native import Runtime
+from services.wallet import app
 from services.wallet.domain.accounts import Account, InsufficientFundsError
 from services.wallet.domain.quotes import LimitExceededError
 from services.wallet.domain.transfers import (
@@ -195,3 +196,21 @@ async def test_the_audit_finds_each_rule_broken_and_the_tables_refuse_what_they_
     for forbidden in ("update posting set amount = 1", "delete from posting", "truncate posting"):
         with pytest.raises(DBAPIError, match="never changed or deleted"):
             await wallet.query(forbidden)
+
+
+async def test_the_audit_is_a_command_with_a_line_for_each_rule_that_fails_where_one_is_broken(
+    wallet: Wallet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"BROKER": "rabbit", "HTTP_PORT": "1", "POSTGRES_DSN": wallet.dsn, "REDIS_URL": "redis://-"}
+    for name, value in (told | {"RABBIT_URL": "amqp://-"}).items():
+        monkeypatch.setenv(f"TANDEM_{name}", value)
+    await wallet.account(1_000)
+    assert await asyncio.to_thread(app.main, ["audit"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"holds   {rule}" for rule in RULES]
+    await wallet.change("update account set balance = balance + 1 where kind = 'member'")
+    assert await asyncio.to_thread(app.main, ["audit"]) == 1
+    broken = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("holds")]
+    assert broken[0] == "BROKEN  every balance equals its postings"
+    assert broken[1].endswith("balance 1001, postings 1000")
+    monkeypatch.setenv("TANDEM_POSTGRES_DSN", "postgresql://nobody@127.0.0.1:1/wallet")
+    assert await asyncio.to_thread(app.main, ["audit"]) == 2

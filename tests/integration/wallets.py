@@ -45,8 +45,9 @@ ELSEWHERE = {"redis_url": "redis://-", "rabbit_url": "amqp://-", "http_port": 1}
 class Wallet:
     """A wallet of its own; what its API and its worker would do, done here."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, dsn: str) -> None:
         self.database = database
+        self.dsn = dsn
         self.units = UnitsOfWork(database, "wallet", _telemetry("rabbit").spans)
 
     async def user(self, *, limit_total: int | None = None, free_transfers: int = 0) -> UUID:
@@ -138,6 +139,6 @@ async def opened_wallet(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> As
     dsn = await migrated_database(servers, "wallet")
     database = Database(Settings.from_environment(broker="rabbit", postgres_dsn=dsn, **ELSEWHERE), "wallet")
     try:
-        yield Wallet(database)
+        yield Wallet(database, dsn)
     finally:
         await database.close()

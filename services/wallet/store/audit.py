@@ -6,7 +6,7 @@ would otherwise see another moment (`begin_snapshot`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,6 +75,14 @@ class Finding:
 
     rule: str
     place: str
+
+
+def report(findings: Sequence[Finding]) -> Iterator[str]:
+    """A line for each rule, and below one that is broken a line for each place that was found."""
+    for rule in RULES:
+        places = [finding.place for finding in findings if finding.rule == rule]
+        yield f"{'BROKEN' if places else 'holds '}  {rule}"
+        yield from (f"        {place}" for place in places)
 
 
 async def begin_snapshot(connection: AsyncConnection) -> None:
