@@ -108,8 +108,19 @@ class BrokerFigures(_Part):
     examples: dict[str, list[str]]
 
 
+class ControlResult(_Part):
+    """What was planted (on one broker, or on both in turns) and what the run found of it."""
+
+    name: str
+    broker: BrokerName | None
+    planted: str
+    found: str
+    passed: bool
+
+
 class ComparedFigure(_Part):
-    """What the pairs of rounds say about one figure. `ratio` and `interval` are of what `ratio_of` names."""
+    """What the pairs of rounds say about one figure. `ratio` and `interval` are of what `ratio_of` names;
+    `resolution` is the factor by which a broker seems to differ from itself."""
 
     title: str
     unit: str
@@ -122,6 +133,7 @@ class ComparedFigure(_Part):
     confidence: Probability | None
     p: Probability | None
     p_holm: Probability | None
+    resolution: float | None = None
     limiter: Literal["broker", "clients"] | None
     verdict: Literal["better", "equivalent", "inconclusive", "not named", "none"]
     winner: BrokerName | None
@@ -178,6 +190,7 @@ class Summary(_Part):
     format: Literal[2]
     brokers: Annotated[dict[BrokerName, BrokerFigures], Field(min_length=2, max_length=2)]
     comparison: dict[str, ComparedFigure]
+    controls: list[ControlResult] = []
     differences: dict[str, str]
     notes: list[str]
     workload: dict[str, Any]

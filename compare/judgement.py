@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isinf
 from typing import Any, Literal
 
+from compare.controls import Control, resolution
 from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from compare.statistics import Claim, Estimate, compare_pairs, judge, pairs_needed
@@ -41,13 +42,18 @@ FIGURES: dict[FigureName, FigureKind] = {
 }
 
 
-def comparison(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[str, dict[str, Any]]:
+def comparison(
+    outcome: RunResult, brokers: Mapping[BrokerName, Any], controls: Sequence[Control]
+) -> dict[str, dict[str, Any]]:
     """For each figure what its pairs of rounds say, as plain data; `ratio_of` names whose ratio to whose it is."""
     (one, first), (other, second) = brokers.items()
     workload = outcome.workload
     pairs = {name: _pairs(first["by_round"][name], second["by_round"][name]) for name in FIGURES}
     reasons = {
-        name: _reason_against(name, outcome) or _reason_of_pairs(name, outcome, pairs[name]) for name in FIGURES
+        name: _reason_of_controls(controls)
+        or _reason_against(name, outcome)
+        or _reason_of_pairs(name, outcome, pairs[name])
+        for name in FIGURES
     }
     estimates = {name: compare_pairs(each) for name, each in pairs.items() if each}
     claims = judge(
@@ -56,6 +62,9 @@ def comparison(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[st
     found: dict[str, dict[str, Any]] = {}
     for name, kind in FIGURES.items():
         estimate, claim = estimates.get(name), claims.get(name)
+        finest = resolution(outcome.sides.values(), name) if name in _LATENCIES else None
+        if claim and estimate and finest:
+            claim = _within_resolution(claim, estimate, finest)
         limiter = _limiter(row["broker_cores"][name] for row in (first, second))
         winner = _winner(kind, estimate, one, other) if claim and claim.said == "better" else None
         found[name] = {
@@ -64,6 +73,7 @@ def comparison(outcome: RunResult, brokers: Mapping[BrokerName, Any]) -> dict[st
             "better": kind.better,
             "ratio_of": f"{other}/{one}",
             **_numbers(estimate),
+            "resolution": _rounded(finest),
             "primary": name in workload.primary,
             "p_holm": claim.p_holm if claim else None,
             "limiter": limiter,
@@ -114,6 +124,19 @@ def broker_cores(measured: MeasuredSide) -> dict[str, float | None]:
         "p50_ms": steady,
         "p99_ms": steady,
     }
+
+
+def _reason_of_controls(controls: Sequence[Control]) -> str | None:
+    failed = [control.name + (f" on {control.broker}" if control.broker else "") for control in controls
+              if not control.passed]  # fmt: skip
+    return f"control failed: {', '.join(failed)}" if failed else None
+
+
+def _within_resolution(claim: Claim, estimate: Estimate, finest: float) -> Claim:
+    """A difference no larger than that of a broker from itself is none."""
+    if claim.said != "better" or max(estimate.ratio, 1 / estimate.ratio) > finest:
+        return claim
+    return replace(claim, said="inconclusive", why="a broker differs as much from itself in this run")
 
 
 def _pairs(first: Iterable[float | None], second: Iterable[float | None]) -> list[tuple[float, float]]:
@@ -198,6 +221,10 @@ def _sentence(
     low, high = sorted([abs(seen.low - 1), abs(seen.high - 1)])
     through = ", through these clients" if limiter != "broker" else ""
     return f"{winner} {kind.better} by {abs(seen.ratio - 1):.0%} ({low:.0%} to {high:.0%}){through}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _percent(ratio: float) -> str:

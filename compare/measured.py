@@ -61,12 +61,29 @@ class BacklogResult:
 
 
 @dataclass(slots=True)
+class ControlPhases:
+    """What the phases of the controls showed on a side, by the number of their round.
+
+    `repeated`: the steady load once more, with nothing changed. `delayed`: the same with a planted delay, which
+    took `delays_s`. `slowed`: a backlog with a planted slowdown. `wire`: what was found of what was planted on the
+    wire; None: nothing was planted.
+    """
+
+    repeated: dict[int, SteadyResult] = field(default_factory=dict)
+    delayed: dict[int, SteadyResult] = field(default_factory=dict)
+    delays_s: list[float] = field(default_factory=list)
+    slowed: dict[int, BacklogResult] = field(default_factory=dict)
+    wire: dict[str, int] | None = None
+
+
+@dataclass(slots=True)
 class MeasuredSide:
     """A side and what was measured on it, in the order of the rounds."""
 
     side: Side
     steady: list[SteadyResult] = field(default_factory=list)
     backlogs: list[BacklogResult] = field(default_factory=list)
+    controls: ControlPhases = field(default_factory=ControlPhases)
     passage: Passage = field(default_factory=Passage)
     """What the stamps of all phases say."""
     stamps: StampReader = field(init=False)
@@ -85,23 +102,25 @@ class MeasuredSide:
         """Whether every event had its one effect, in order, with the bytes that were sent."""
         return self.verdict.sound and self.passage.sound
 
-    async def read_stamps(self, entries: list[Entry]) -> dict[Identity, Times]:
+    async def read_stamps(self, entries: list[Entry], foreign: int = 0) -> dict[Identity, Times]:
         """End a phase: what its events' stamps are, by event, once every effect since the last call has them all.
 
-        `entries` are those of the phase, and get their times. What has no stamp in time is counted as unstamped.
+        `entries` are those of the phase, and get their times. What has no stamp in time is counted as unstamped;
+        of so many as are `foreign` it is known that they will not have them all.
         """
         effects = [effect for effect in self.side.effects if effect.position > self._seen]
 
         async def stamped() -> bool:
             await asyncio.to_thread(self.stamps.read)
             found = (times_of(effect, self.stamps.times) for effect in effects)
-            return all(times is not None and times.complete for times in found)
+            return sum(times is None or not times.complete for times in found) <= foreign
 
         await until(stamped, _STAMPS_TIMEOUT_S, _STAMPS_POLL_S)
         self.passage += passage_of(effects, self.stamps.times)
         found = self._by_identity(effects)
         self._enter(entries, found)
         self._seen = max([self._seen, *(effect.position for effect in effects)])
+        self.controls.delays_s += self.stamps.planted_s
         self.stamps.forget()
         return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from compare import judgement
+from compare.controls import Control
 from compare.measured import MeasuredSide, SteadyResult
 from compare.run import RunResult
 from experiment import facts
@@ -18,10 +19,16 @@ _TITLES = {
 }
 
 
-def notes(outcome: RunResult) -> list[str]:
+def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
     """What a reader must know, in sentences, the gravest first."""
     unequal = "; ".join(f"({number}) {what}" for number, what in enumerate(outcome.settings["unequal"], start=1))
     found = [f"this compares Tandem on two brokers, which are unequal besides: {unequal}."]
+    found += [
+        f"the control {control.name} failed{f' on {control.broker}' if control.broker else ''}: planted was "
+        f"{control.planted}, found {control.found}. So nothing that this run says can be believed."
+        for control in controls
+        if not control.passed
+    ]
     if not judgement.calm(outcome):
         found.append(
             "the machine was not calm: programs that do not belong to the run used "

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from compare.controls import run_wire
 from compare.measured import MeasuredSide, stamps_directory
 from compare.phases import run_backlog, run_steady, warm_up
 from deploy.native import Runtime
@@ -21,7 +22,7 @@ from experiment.progress_bar import Phase, ProgressBar
 from experiment.schedule import turns
 from experiment.side import Side
 from experiment.signals import run_until_signal
-from experiment.stamping import STAMPED, stamps_environment
+from experiment.stamping import STAMPED, Planted, planted, stamps_environment
 from experiment.workload import Workload
 
 SERVERS = "starting the servers"
@@ -31,6 +32,10 @@ WARM_UP = "warm-up"
 STEADY = "steady load"
 BACKLOG = "backlog"
 CHECK = "checking every event"
+REPEATED = "repeated steady load"
+DELAYED = "delayed steady load"
+SLOWED = "slowed backlog"
+PLANTED = "planted faults"
 
 _NAME = "compare"
 
@@ -63,10 +68,23 @@ def plan(workload: Workload) -> list[Phase]:
     phases += [Phase(WARM_UP, warm_up_s, broker) for broker in BROKERS]
     for number in range(1, workload.rounds + 1):
         order = turns(workload.seed, number)
-        phases += [Phase(STEADY, steady_s, broker, number) for broker in order]
-        if workload.has_backlog(number):
-            phases += [Phase(BACKLOG, backlog_s, broker, number) for broker in reversed(order)]
-    return [*phases, *(Phase(CHECK, 2, broker) for broker in BROKERS)]
+        steady = [Phase(STEADY, steady_s, broker, number) for broker in order]
+        backlog = [Phase(BACKLOG, backlog_s, broker, number) for broker in reversed(order)]
+        if not workload.has_backlog(number):
+            backlog = []
+        if workload.controls.timing:
+            # Before what they are compared with in every even round, after it in every odd one.
+            steady = _beside(number, steady, [Phase(REPEATED, steady_s, broker, number) for broker in order])
+            steady = _beside(number, steady, [Phase(DELAYED, steady_s, order[0], number)])
+            if backlog:
+                backlog = _beside(number, backlog, [Phase(SLOWED, backlog_s * 1.1, order[0], number)])
+        phases += [*steady, *backlog]
+    phases += [Phase(CHECK, 2, broker) for broker in BROKERS]
+    return phases + [Phase(PLANTED, 7, broker) for broker in BROKERS if workload.controls.wire]
+
+
+def _beside(number: int, phases: list[Phase], more: list[Phase]) -> list[Phase]:
+    return [*phases, *more] if number % 2 else [*more, *phases]
 
 
 def run(workload: Workload, run_root: Path) -> RunResult:
@@ -123,8 +141,8 @@ async def _drive(outcome: RunResult, runtime: Runtime, progress: ProgressBar, ph
 
 
 async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
-    side = measured.side
-    name = f"{phase.kind.split()[0]}-{phase.round_number}"
+    side, number = measured.side, phase.round_number or 0
+    name = f"{phase.kind.split()[0]}-{number}"
     if phase.kind == USERS:
         await side.databases.drop_unique_constraint()
         await side.register_users()
@@ -134,5 +152,23 @@ async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
         measured.steady.append(await run_steady(measured, name))
     elif phase.kind == BACKLOG:
         measured.backlogs.append(await run_backlog(measured, name))
-    else:
+    elif phase.kind == CHECK:
         await side.verify()
+    else:
+        await _run_control(phase.kind, number, name, measured)
+
+
+async def _run_control(kind: str, number: int, name: str, measured: MeasuredSide) -> None:
+    controls, asked, place = measured.controls, measured.side.workload.controls, measured.stamps.directory
+    if kind == REPEATED:
+        controls.repeated[number] = await run_steady(measured, name)
+    elif kind == DELAYED:
+        with planted(place, Planted(delay_s=asked.delay_ms / 1_000)):
+            controls.delayed[number] = await run_steady(measured, name)
+    elif kind == SLOWED:
+        # Standing still for a quarter of the time that it works leaves four fifths of its speed.
+        with planted(place, Planted(slowdown=asked.slowdown / (1 - asked.slowdown))):
+            controls.slowed[number] = await run_backlog(measured, name)
+    else:
+        assert kind == PLANTED
+        controls.wire = await run_wire(measured)

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from compare import judgement
+from compare.controls import judge_controls
 from compare.document import FORMAT
 from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.notes import notes
@@ -29,13 +30,15 @@ _EXAMPLES_MAX = 5
 def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     """Everything about a run; `command` is what does it again."""
     brokers = {broker: _broker(measured) for broker, measured in outcome.sides.items()}
-    figures_compared = judgement.comparison(outcome, brokers)
+    controls = judge_controls(outcome.sides, outcome.workload)
+    figures_compared = judgement.comparison(outcome, brokers, controls)
     return {
         "format": FORMAT,
         "brokers": brokers,
         "comparison": figures_compared,
         "differences": {name: row["sentence"] for name, row in figures_compared.items()},
-        "notes": notes(outcome),
+        "controls": [asdict(control) for control in controls],
+        "notes": notes(outcome, controls),
         "workload": outcome.workload.model_dump(mode="json"),
         "settings": outcome.settings,
         "versions": outcome.versions,

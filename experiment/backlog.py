@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import ceil
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -77,7 +78,8 @@ class _Writer:
         """Place some orders, then pay a share of them, until there are `events` entries in all."""
         now = datetime.now(UTC)
         placed: list[Order] = []
-        while len(self.entries) < events and len(placed) < _ORDERS_PER_FLUSH:
+        orders_max = min(_ORDERS_PER_FLUSH, ceil(events / (1 + self._closed_share)))
+        while len(self.entries) < events and len(placed) < orders_max:
             order = domain.place(uuid7(), self._rng.choice(self._users), "EUR", self._lines, now)
             uow.tell(store.INSERT_ORDER, store.inserted(order))
             event = uow.publish(OrderPlaced.of(order), subject=str(order.id))

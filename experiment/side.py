@@ -17,7 +17,7 @@ from experiment.load import LoadGenerator, LoadReport
 from experiment.progress_bar import ProgressBar
 from experiment.schedule import Operation, plan_registrations, plan_steady
 from experiment.usage import Usage, take_usage
-from experiment.workload import Workload
+from experiment.workload import Backlog, Workload
 from shared.settings import Settings
 
 _SETTLE_POLL_S = 0.1
@@ -102,12 +102,15 @@ class Side:
         self.entries += entries
         return entries, report
 
-    async def write_backlog(self, events: int, phase: str) -> list[Entry]:
-        """Commit so many events to the order service's outbox at once, past HTTP; returns their entries."""
+    async def write_backlog(self, events: int, phase: str, backlog: Backlog | None = None) -> list[Entry]:
+        """Commit so many events to the order service's outbox at once, past HTTP; returns their entries.
+
+        What orders they are of is said by `backlog`, or else by the workload's.
+        """
         entries = await write_backlog(
             self.settings("order"),
             self.users,
-            self.workload.backlog,
+            backlog or self.workload.backlog,
             events=events,
             phase=phase,
             seed=f"{self.workload.seed}-{phase}",

@@ -74,6 +74,21 @@ class Backlog(_Part):
     lines_per_order: Lines = 3
 
 
+class Controls(_Part):
+    """What is planted and must be found; where it is not, the run gives no verdict.
+
+    `wire`: after the last round each broker's wire loses, doubles, repeats, reorders and corrupts an event.
+    `timing`: in each round the steady load runs once more on both brokers, with nothing changed, and once on one
+    of them with each request delayed by `delay_ms`; one broker drains its backlog again, slowed down by `slowdown`
+    (0.2: four fifths of its speed). From 8 rounds on.
+    """
+
+    wire: bool = True
+    timing: bool = False
+    delay_ms: Annotated[float, Field(gt=0, le=1_000)] = 5.0
+    slowdown: Annotated[float, Field(gt=0, le=0.9)] = 0.2
+
+
 class Workload(_Part):
     """A whole workload file.
 
@@ -91,6 +106,7 @@ class Workload(_Part):
     warm_up: WarmUp = WarmUp()
     steady: Steady
     backlog: Backlog
+    controls: Controls = Controls()
     settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
 
     @model_validator(mode="after")

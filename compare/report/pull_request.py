@@ -40,6 +40,7 @@ def render_markdown(summary: Summary) -> str:
             *_changes(summary),
             *_table(["events", *brokers], counts),
             "",
+            *([*_table(words.CONTROL_HEADS, words.controls(summary)), ""] if summary.controls else []),
             "<details><summary>What to know before believing this</summary>",
             "",
             *(f"- {_plain(note)}" for note in summary.notes),

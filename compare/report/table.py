@@ -31,6 +31,8 @@ def print_report(summary: dict[str, Any], out: Path, console: Console | None = N
     about, rows = words.changed(document)
     for line in [about, *(f"  {title}: {said}" for title, _, _, said in rows)] if about else []:
         console.print(line, markup=False)
+    for name, _, found, said in words.controls(document):
+        console.print(f"control {name} {said}: {found}", markup=False)
     for note in summary["notes"]:
         console.print(f"· {note}", markup=False)
     console.print(f"· {summary['disclaimer']}", markup=False)

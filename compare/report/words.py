@@ -111,6 +111,22 @@ def counts(summary: Summary) -> list[tuple[str, list[str]]]:
     ]
 
 
+CONTROL_HEADS = ["control", "planted", "found", "so it"]
+
+
+def controls(summary: Summary) -> list[list[str]]:
+    """A row for each control."""
+    return [
+        [
+            control.name + (f" on {TITLES[control.broker]}" if control.broker else ""),
+            control.planted,
+            control.found,
+            "passed" if control.passed else "FAILED",
+        ]
+        for control in summary.controls
+    ]
+
+
 def stages(summary: Summary) -> list[list[str]]:
     """A row for each stage of the latency: mean, p50 and p99 on each broker."""
     names = dict.fromkeys(name for one in summary.brokers.values() for name in one.stages)

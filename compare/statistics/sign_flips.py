@@ -54,18 +54,22 @@ def compare_pairs(pairs: Sequence[tuple[float, float]]) -> Estimate:
         raise ValueError("a ratio wants at least one pair, and positive figures")
     ratios = [log(second / first) for first, second in pairs]
     means = subset_means(ratios)
-    flips = len(means) + 1
-    refused = int(ALPHA / 2 * flips)
-    """So many of the lowest and of the highest are outside; the k-th lowest mean is the limit."""
-    low, high = (means[refused - 1], means[-refused]) if refused else (-inf, inf)
+    low, high, confidence = _limits(means, ALPHA)
     return Estimate(
         pairs=len(pairs),
         ratio=exp(median(ratios)),
         low=exp(low),
         high=inf if high == inf else exp(high),
-        confidence=1 - 2 * refused / flips,
+        confidence=confidence,
         p=_p_value(means, 0.0),
     )
+
+
+def interval_of(values: Sequence[float], alpha: float = ALPHA) -> tuple[float, float]:
+    """The shifts of `values` (differences, logarithms of ratios) that the test does not refuse at `alpha`; without
+    limits where they are too few."""
+    low, high, _ = _limits(subset_means(values), alpha)
+    return low, high
 
 
 def pairs_needed(figures: int) -> int:
@@ -93,6 +97,15 @@ def subset_means(values: Sequence[float]) -> list[float]:
             chosen = [value for place, value in enumerate(values) if bits >> place & 1]
             means.append(sum(chosen) / len(chosen))
     return sorted(means)
+
+
+def _limits(means: Sequence[float], alpha: float) -> tuple[float, float, float]:
+    """Both limits, and how much confidence there is between them."""
+    flips = len(means) + 1
+    refused = int(alpha / 2 * flips)
+    """So many of the lowest and of the highest are outside; the k-th lowest mean is the limit."""
+    low, high = (means[refused - 1], means[-refused]) if refused else (-inf, inf)
+    return low, high, 1 - 2 * refused / flips
 
 
 def _p_value(means: Sequence[float], shift: float) -> float:

@@ -6,6 +6,7 @@ and digests are computed after the time was read.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -18,24 +19,34 @@ from typing import Any
 
 import orjson
 
-from experiment.stamping.stamp_file import DIRECTORY, Kind, StampFile, body_digest, event_digest
+from experiment.stamping.planted import Plants
+from experiment.stamping.stamp_file import DIRECTORY, NO_EVENT, Kind, StampFile, body_digest, event_digest
 from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
 from shared.envelope import Envelope
 from shared.process import Parts, build_parts, run
 from shared.publishing import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
 
+_CYCLE_MAX_NS = 1_000_000_000
+"""A batch that came after a longer silence was waited for."""
+
 
 class StampedUnits(UnitsOfWork):
     """Units of work that stamp the events whose effects they committed, as soon as COMMIT has returned."""
 
-    def __init__(self, parts: Parts, service: str, stamps: StampFile) -> None:
+    def __init__(self, parts: Parts, service: str, stamps: StampFile, plants: Plants) -> None:
         super().__init__(parts.database, service, parts.telemetry.spans)
         self._stamps = stamps
+        self._plants = plants
+        self._serves = "api" in parts.settings.roles
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
         begun: list[Envelope] = []
+        if self._serves and (delay_s := self._plants.now().delay_s):
+            began_ns = time.monotonic_ns()
+            await asyncio.sleep(delay_s)
+            self._stamps.write(Kind.PLANTED, time.monotonic_ns() - began_ns, [(NO_EVENT, None)])
         async with super().begin() as uow:
             _watch(uow, begun)
             yield uow
@@ -61,13 +72,13 @@ def _watch(uow: UnitOfWork, begun: list[Envelope]) -> None:
     _put(uow, "discard_event", discard_event)
 
 
-def stamp_broker(broker: Any, stamps: StampFile) -> None:
-    """Wrap what an adapter publishes and hands over."""
+def stamp_broker(broker: Any, stamps: StampFile, plants: Plants) -> None:
+    """Wrap what an adapter publishes and hands over. What is planted lies between the stamps of both ends."""
     publish, subscribe = broker.publish, broker.subscribe
 
     async def stamped_publish(messages: Sequence[Message]) -> list[PublishFailure]:
         sent_ns = time.monotonic_ns()
-        failures: list[PublishFailure] = await publish(messages)
+        failures: list[PublishFailure] = await publish(plants.tampered(messages))
         confirmed_ns = time.monotonic_ns()
         failed = {id(failure.message) for failure in failures}
         events = [*_events(message.body for message in messages if id(message) not in failed)]
@@ -76,12 +87,20 @@ def stamp_broker(broker: Any, stamps: StampFile) -> None:
         return failures
 
     async def stamped_subscribe(subscription: Subscription, handler: BatchHandler) -> None:
+        ended_ns = time.monotonic_ns()
+
         async def handle(deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
+            nonlocal ended_ns
             received_ns = time.monotonic_ns()
             try:
                 return await handler(deliveries)
             finally:
                 stamps.write(Kind.RECEIVED, received_ns, _events(each.body for each in deliveries))
+                if slowdown := plants.now().slowdown:
+                    busy_ns = min(time.monotonic_ns() - ended_ns, _CYCLE_MAX_NS)
+                    # The whole process stands still, as if all that it does took longer.
+                    time.sleep(slowdown * busy_ns / 1e9)  # noqa: ASYNC251
+                ended_ns = time.monotonic_ns()
 
         await subscribe(subscription, handle)
 
@@ -106,9 +125,10 @@ def _put(owner: object, name: str, wrapped: object) -> None:
 def build(service: str, settings: Settings) -> Parts:
     """The parts of a process of `service`, stamped."""
     parts = build_parts(service, settings)
-    stamps = StampFile(Path(os.environ[DIRECTORY]) / f"{parts.process_name}-{os.getpid()}.stamps")
-    stamp_broker(parts.broker, stamps)
-    return replace(parts, units=StampedUnits(parts, service, stamps))
+    directory = Path(os.environ[DIRECTORY])
+    stamps, plants = StampFile(directory / f"{parts.process_name}-{os.getpid()}.stamps"), Plants(directory)
+    stamp_broker(parts.broker, stamps, plants)
+    return replace(parts, units=StampedUnits(parts, service, stamps, plants))
 
 
 def main(service: str) -> int:

@@ -19,6 +19,7 @@ STAMPED: Mapping[str, Sequence[str]] = {
 the one whose effects are counted."""
 _RECORD = Struct("<BQ16s8s")
 _NO_DIGEST = bytes(8)
+NO_EVENT = bytes(16)
 
 
 class Kind(IntEnum):
@@ -30,6 +31,8 @@ class Kind(IntEnum):
     """The batch in which it came was handed to the pipeline."""
     DURABLE = 4
     """COMMIT of its effect had returned."""
+    PLANTED = 5
+    """Of no event: how long a planted delay really took, in place of a time."""
 
 
 class Stamp(NamedTuple):

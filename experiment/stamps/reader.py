@@ -33,17 +33,22 @@ class StampReader:
     """The stamps of one set of services, by event; those of a phase are dropped when it has been looked at."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._offsets: dict[Path, int] = {}
         self._received = 0
         self.times: dict[bytes, Times] = {}
         """By `event_digest`."""
+        self.planted_s: list[float] = []
+        """How long planted delays really took."""
 
     def read(self) -> None:
         """Take in what was written since. Blocks."""
-        for path in sorted(self._directory.glob("*.stamps")):
+        for path in sorted(self.directory.glob("*.stamps")):
             stamps, self._offsets[path] = read_from(path, self._offsets.get(path, 0))
             for kind, at_ns, event, body in stamps:
+                if kind == Kind.PLANTED:
+                    self.planted_s.append(at_ns / 1e9)
+                    continue
                 times = self.times.get(event)
                 if times is None:
                     times = self.times[event] = Times()
@@ -53,6 +58,7 @@ class StampReader:
     def forget(self) -> None:
         """Begin anew: what was read so far has been looked at."""
         self.times.clear()
+        self.planted_s.clear()
 
 
 def _enter(times: Times, kind: int, at_ns: int, body: bytes, place: int) -> None:

@@ -82,6 +82,7 @@ def test_a_tiny_comparison_reports_both_columns_and_leaves_nothing_behind(
         assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
         assert figures["p50_ms"] <= figures["p99_ms"]
         assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]  # type: ignore[index]
+    assert [(row["name"], row["broker"], row["found"]) for row in summary["controls"] if not row["passed"]] == []
     assert summary["settings"]["servers"]["rabbit"]["default_pass"] == "***"
 
     with gzip.open(tmp_path / "report" / "ledger.jsonl.gz", "rt") as file:

@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from compare.command_line import DEFAULT_WORKLOAD
+from compare.controls.gates import FOUND_ON_THE_WIRE
 from compare.document import read_summary
-from compare.measured import BacklogResult, MeasuredSide, SteadyResult
+from compare.measured import BacklogResult, ControlPhases, MeasuredSide, SteadyResult
 from compare.report import print_report, write_report
 from compare.run import RunResult
 from compare.summary import summarise
@@ -42,8 +43,7 @@ BUSY_S, IDLE_S = 8.0, 0.5
 
 def steady(phase: str, latency_s: float, cpu_s: dict[str, float]) -> SteadyResult:
     latencies = Latencies()
-    for _ in range(1_000):
-        latencies.record(latency_s)
+    latencies.histogram.record_value(round(latency_s * 1e6), 1_000)
     load = LoadReport(operations=1_000, started_s=1_000, ended_s=1_010)
     return SteadyResult(phase, load, latencies, {OTHERS: 0.1, **cpu_s}, 10.0, 0.0)
 
@@ -80,6 +80,7 @@ def run_result(tmp_path: Path, rates: dict[BrokerName, tuple[float, ...]], broke
             side,
             [steady(f"steady-{number}", 10 / rate, cpu_s) for number, rate in enumerate(per_round, start=1)],
             [backlog(f"backlog-{number}", rate, cpu_s) for number, rate in enumerate(per_round, start=1)],
+            ControlPhases(wire=dict(FOUND_ON_THE_WIRE)),
         )
     return result
 

@@ -11,6 +11,7 @@ from experiment.checker import Effect
 from experiment.clock import Clock
 from experiment.ledger import Entry
 from experiment.stamping import Kind, event_digest
+from experiment.stamping.planted import Plants
 from experiment.stamping.process import stamp_broker
 from experiment.stamping.stamp_file import StampFile, body_digest
 from experiment.stamps import STAGES, Passage, Stages, StampReader, Times, passage_of
@@ -154,7 +155,7 @@ async def acknowledge(deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
 
 async def test_what_passes_an_adapter_is_stamped_and_what_failed_is_not(tmp_path: Path) -> None:
     adapter = Adapter()
-    stamp_broker(adapter, StampFile(tmp_path / "any.stamps"))
+    stamp_broker(adapter, StampFile(tmp_path / "any.stamps"), Plants(tmp_path))
     messages = [
         Message(
             "order", "order.placed", "a", Envelope(source=SOURCE, id=each, type="order.placed", data={}).encode()

@@ -1,0 +1,145 @@
+"""Faults that a stamped process plants when a file asks for them: what a comparison must find, or else its word is
+worth nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+
+from shared.broker import Message
+
+_FILE = "planted.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """What is planted.
+
+    `delay_s`: each transaction of a request begins so much later, all of them at once. `slowdown`: after each
+    batch the consumer stands still for this share of the time since the last one; 0.25 leaves four fifths of its
+    speed.
+    `wire`: names of `WIRE`, each done to one event between its stamps at the relay and at the consumer.
+    """
+
+    delay_s: float = 0.0
+    slowdown: float = 0.0
+    wire: tuple[str, ...] = ()
+
+
+@contextmanager
+def planted(directory: Path, what: Planted) -> Iterator[None]:
+    """The processes that write their stamps to `directory` plant `what` meanwhile."""
+    directory.mkdir(parents=True, exist_ok=True)
+    fresh = directory / f"{_FILE}.new"
+    fresh.write_bytes(orjson.dumps(asdict(what)))
+    fresh.replace(directory / _FILE)
+    try:
+        yield
+    finally:
+        (directory / _FILE).unlink()
+
+
+class Plants:
+    """What is planted now, as one process sees it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / _FILE
+        self._seen: tuple[int, int] | None = None
+        self._now = Planted()
+        self._open: list[str] = []
+
+    def now(self) -> Planted:
+        """Looks at the file each time, which takes two microseconds."""
+        try:
+            found = self._path.stat()
+            seen = (found.st_mtime_ns, found.st_ino)
+            if seen != self._seen:
+                document = orjson.loads(self._path.read_bytes())
+                self._now = Planted(document["delay_s"], document["slowdown"], tuple(document["wire"]))
+                self._seen, self._open = seen, list(self._now.wire)
+        except FileNotFoundError:
+            self._seen, self._now, self._open = None, Planted(), []
+        return self._now
+
+    def tampered(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """What is to be published in place of `messages`; each fault is planted once."""
+        self.now()
+        if not self._open:
+            return messages
+        changed = list(messages)
+        for name in list(self._open):
+            if WIRE[name](changed, messages):
+                self._open.remove(name)
+        return changed
+
+
+def _lose(changed: list[Message], messages: Sequence[Message]) -> bool:
+    found = _lonely(changed, messages, 0)
+    if found is None:
+        return False
+    changed.remove(found)
+    return True
+
+
+def _double(changed: list[Message], messages: Sequence[Message]) -> bool:
+    """The same change under another id: nothing but the check itself can tell."""
+    found = _lonely(changed, messages, 1)
+    if found is None:
+        return False
+    changed.append(replace(found, body=_with(found.body, id=str(uuid4()))))
+    return True
+
+
+def _deliver_again(changed: list[Message], messages: Sequence[Message]) -> bool:
+    found = _lonely(changed, messages, 2)
+    if found is None:
+        return False
+    changed.append(found)
+    return True
+
+
+def _corrupt(changed: list[Message], messages: Sequence[Message]) -> bool:
+    found = _lonely(changed, messages, 3)
+    if found is None:
+        return False
+    data = orjson.loads(found.body)["data"]
+    changed[changed.index(found)] = replace(found, body=_with(found.body, data={**data, "total_amount": 1}))
+    return True
+
+
+def _reorder(changed: list[Message], _messages: Sequence[Message]) -> bool:
+    first: dict[str, int] = {}
+    for place, message in enumerate(changed):
+        if message.key in first:
+            earlier = first[message.key]
+            changed[earlier], changed[place] = changed[place], changed[earlier]
+            return True
+        first[message.key] = place
+    return False
+
+
+WIRE: dict[str, Callable[[list[Message], Sequence[Message]], bool]] = {
+    "reordered": _reorder,
+    "lost": _lose,
+    "duplicate_effects": _double,
+    "duplicate_deliveries": _deliver_again,
+    "corrupted": _corrupt,
+}
+"""By the name under which it must be found. Each changes a list of messages, and says whether it could."""
+
+
+def _lonely(changed: Sequence[Message], messages: Sequence[Message], which: int) -> Message | None:
+    """One of the messages whose key has no other in the batch: each fault hits another one."""
+    keys = Counter(message.key for message in messages)
+    alone = [message for message in messages if keys[message.key] == 1]
+    return alone[which] if which < len(alone) and alone[which] in changed else None
+
+
+def _with(body: bytes, **attributes: object) -> bytes:
+    return orjson.dumps({**orjson.loads(body), **attributes})
