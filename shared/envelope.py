@@ -7,11 +7,13 @@ Source: CloudEvents specification 1.0.2 and its JSON format; the extension attri
 from __future__ import annotations
 
 from base64 import b64decode
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
+import msgspec
 import orjson
 from uuid_utils import uuid7
 
@@ -25,6 +27,32 @@ _REQUIRED = ("id", "source", "type")
 _EXTENSIONS = ("partitionkey", "traceparent", "correlationid", "causationid")
 _OPTIONAL = ("subject", "time", "dataschema", *_EXTENSIONS)
 _ID_LENGTH_MAX = 255
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_ID_LENGTH_MAX)]
+
+
+class _Plain(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """An envelope as nearly all are, checked while it is parsed; what is not like this is looked at closely."""
+
+    specversion: Literal["1.0"]
+    id: _Name
+    source: _Name
+    type: _Name
+    datacontenttype: str | None = None
+    subject: str | None = None
+    time: str | None = None
+    dataschema: str | None = None
+    partitionkey: str | None = None
+    traceparent: str | None = None
+    correlationid: str | None = None
+    causationid: str | None = None
+    data: Any = None
+
+
+_read_plain = msgspec.json.Decoder(_Plain).decode
+_read_any = msgspec.json.Decoder().decode
+_NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
+_PERHAPS_NUL = b"\\u0000"
 
 
 @lru_cache(maxsize=1_024)
@@ -85,41 +113,25 @@ class Envelope:
         if len(body) > EVENT_BYTES_MAX:
             raise UndecodableError(f"{len(body)} bytes, over the {EVENT_BYTES_MAX} that an event may have")
         try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise UndecodableError(f"not JSON: {error}") from None
-        if not isinstance(document, dict) or document.get("specversion") != "1.0":
-            raise UndecodableError("not a CloudEvents 1.0 envelope")
-        for name in _REQUIRED:
-            value = document.get(name)
-            if not isinstance(value, str) or not 0 < len(value) <= _ID_LENGTH_MAX:
-                raise UndecodableError(f"attribute {name} must be a string of 1 to {_ID_LENGTH_MAX} characters")
-            if "\x00" in value:
-                raise UndecodableError(f"attribute {name} holds a NUL character")
-        for name in _OPTIONAL:
-            value = document.get(name)
-            if value is None:
-                continue
-            if name in _EXTENSIONS and isinstance(value, int):
-                document[name] = str(value).lower() if isinstance(value, bool) else str(value)
-            elif not isinstance(value, str) or "\x00" in value:
-                raise UndecodableError(f"attribute {name} must be a string without NUL characters")
-        get = document.get
-        data = get("data") if get("data_base64") is None else _data_in_base64(document)
+            read = _read_closely(body) if _PERHAPS_NUL in body else _read_plain(body)
+        except msgspec.ValidationError:
+            read = _read_closely(body)
+        except _NOT_JSON as error:
+            raise _not_json(body, error) from None
         envelope = object.__new__(cls)
         # At once: the __init__ of a frozen dataclass sets field by field, and takes longer than parsing the JSON.
         vars(envelope).update(
-            subject=get("subject"),
-            time=get("time"),
-            dataschema=get("dataschema"),
-            partitionkey=get("partitionkey"),
-            traceparent=get("traceparent"),
-            correlationid=get("correlationid"),
-            causationid=get("causationid"),
-            id=document["id"],
-            source=document["source"],
-            type=document["type"],
-            data=data,
+            subject=read.subject,
+            time=read.time,
+            dataschema=read.dataschema,
+            partitionkey=read.partitionkey,
+            traceparent=read.traceparent,
+            correlationid=read.correlationid,
+            causationid=read.causationid,
+            id=read.id,
+            source=read.source,
+            type=read.type,
+            data=read.data,
         )
         return envelope
 
@@ -127,6 +139,40 @@ class Envelope:
     def key(self) -> str:
         """Events with equal keys keep their order: the partition key, else the subject, else the id."""
         return self.partitionkey or self.subject or self.id
+
+
+def _read_closely(body: bytes) -> _Plain:
+    """What `_Plain` does not say: unknown attributes, numbers for strings, null, data in base64. Raises
+    `UndecodableError`."""
+    try:
+        document = _read_any(body)
+    except _NOT_JSON as error:
+        raise _not_json(body, error) from None
+    if not isinstance(document, dict) or document.get("specversion") != "1.0":
+        raise UndecodableError("not a CloudEvents 1.0 envelope")
+    for name in _REQUIRED:
+        value = document.get(name)
+        if not isinstance(value, str) or not 0 < len(value) <= _ID_LENGTH_MAX:
+            raise UndecodableError(f"attribute {name} must be a string of 1 to {_ID_LENGTH_MAX} characters")
+        if "\x00" in value:
+            raise UndecodableError(f"attribute {name} holds a NUL character")
+    attributes: dict[str, Any] = {name: document[name] for name in _REQUIRED}
+    for name in _OPTIONAL:
+        value = document.get(name)
+        if value is None:
+            continue
+        if name in _EXTENSIONS and isinstance(value, int):
+            value = str(value).lower() if isinstance(value, bool) else str(value)
+        elif not isinstance(value, str) or "\x00" in value:
+            raise UndecodableError(f"attribute {name} must be a string without NUL characters")
+        attributes[name] = value
+    data = document.get("data") if document.get("data_base64") is None else _data_in_base64(document)
+    return _Plain(specversion="1.0", data=data, **attributes)
+
+
+def _not_json(body: bytes, error: Exception) -> UndecodableError:
+    why = "it begins with a byte order mark" if body.startswith(BOM_UTF8) else str(error)
+    return UndecodableError(f"not JSON: {why}")
 
 
 def _data_in_base64(document: dict[str, Any]) -> Any:
@@ -144,6 +190,6 @@ def _data_in_base64(document: dict[str, Any]) -> Any:
     if not media_type.partition(";")[0].strip().lower().endswith(("/json", "+json")):
         return data
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        return _read_any(data)
+    except _NOT_JSON as error:
         raise UndecodableError(f"data_base64 is not JSON: {error}") from None

@@ -79,8 +79,9 @@ class Batch:
         """
         for work in self.works.values():
             self.statuses[id(work.deliveries[0])] = work.status or Status.RETRIED
-            duplicate = Status.RETRIED if work.status is Status.RETRIED else Status.DUPLICATE
-            self.statuses.update((id(again), duplicate) for again in work.deliveries[1:])
+            for again in work.deliveries[1:]:
+                retried = work.status is Status.RETRIED
+                self.statuses[id(again)] = Status.RETRIED if retried else Status.DUPLICATE
 
     def outcome(self) -> list[Status]:
         """What became of each delivery, in their order. Only of a closed batch."""

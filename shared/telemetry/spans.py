@@ -34,6 +34,8 @@ from shared.settings import BrokerName
 from shared.telemetry.conventions import destination_attributes, process_attributes
 
 _TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_LENGTH, _EVEN = 55, "02468ace"
+"""With so many characters the flags are the last two, and end in an even digit where the trace is not recorded."""
 _LINKS_MAX = 128  # the SDK's own limit per span; the other spans of the batch still link to it
 
 
@@ -47,8 +49,14 @@ class Created:
 
 def is_sampled(traceparent: str | None) -> bool:
     """Whether a W3C `traceparent` says that its trace is recorded; of the flags, only the first bit says that."""
+    if traceparent is None or (len(traceparent) == _LENGTH and traceparent[-1] in _EVEN):  # nearly always
+        return False
     fields = _fields(traceparent)
-    return fields is not None and int(fields[2], 16) & TraceFlags.SAMPLED != 0
+    return fields is not None and _says_sampled(fields)
+
+
+def _says_sampled(fields: tuple[str, str, str]) -> bool:
+    return int(fields[2], 16) & TraceFlags.SAMPLED != 0
 
 
 def _fields(traceparent: str | None) -> tuple[str, str, str] | None:
@@ -245,9 +253,10 @@ class Spans:
         A malformed `traceparent` is as good as none: a trace begins here (Trace Context, 3.2.2).
         Started when its handler starts; whoever started it ends it with `end_process` after the commit.
         """
-        parent = remote_span(event.traceparent)
-        if parent is not None and not parent.trace_flags.sampled:
+        fields = _fields(event.traceparent)
+        if fields is not None and not _says_sampled(fields):  # nearly always
             return None
+        parent = remote_span(event.traceparent)
         base = otel_context.Context()
         context = base if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), base)
         attributes = {

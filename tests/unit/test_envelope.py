@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from base64 import b64encode
 from typing import Any
@@ -48,11 +49,26 @@ def test_any_json_is_an_envelope_or_undecodable(document: Any) -> None:
     decoded_or_refused(orjson.dumps(document))
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from([*MINIMAL, *ATTRIBUTES, "data", "data_base64", "datacontenttype", "x"]), attribute_values
-    )
+nearly_envelopes = st.dictionaries(
+    st.sampled_from([*MINIMAL, *ATTRIBUTES, "data", "data_base64", "datacontenttype", "x"]), attribute_values
 )
+
+
+@given(nearly_envelopes)
+def test_an_unknown_attribute_changes_nothing_of_what_is_read(attributes: dict[str, Any]) -> None:
+    """With one, an envelope is read another way than without."""
+    document = {**MINIMAL, **attributes}
+    plain, extended = (orjson.dumps(body) for body in (document, {**document, "unknown": 1}))
+    assert decoded_or_refused(plain) == decoded_or_refused(extended)
+
+
+@pytest.mark.parametrize("unknown", [{}, {"unknown": 1}])
+def test_a_number_of_any_size_is_read_exactly(unknown: dict[str, int]) -> None:
+    body = json.dumps({**MINIMAL, **unknown, "data": 10**30 + 1}).encode()
+    assert Envelope.decode(body).data == 10**30 + 1
+
+
+@given(nearly_envelopes)
 def test_what_is_nearly_an_envelope_is_one_or_undecodable(attributes: dict[str, Any]) -> None:
     envelope = decoded_or_refused(orjson.dumps({**MINIMAL, **attributes}))
     if envelope is not None:

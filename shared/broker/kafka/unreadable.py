@@ -50,12 +50,12 @@ def content_is_to_blame(error: Exception) -> bool:
 
 def weight_of(records: Sequence[Record]) -> int:
     """About how many bytes of memory these take."""
-    return sum(
-        max(0, record.serialized_value_size)
-        + max(0, record.serialized_key_size)
-        + sum(len(name) + len(value or b"") + _HEADER_BYTES for name, value in record.headers)
-        for record in records
-    )
+    weight = 0
+    for record in records:
+        weight += max(0, record.serialized_value_size) + max(0, record.serialized_key_size)
+        for name, value in record.headers:
+            weight += len(name) + len(value or b"") + _HEADER_BYTES
+    return weight
 
 
 async def committed_positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
