@@ -108,7 +108,7 @@ SERVICE_TABLE: tuple[Service, ...] = (
         http_port=8008,
         subscriptions=("wallet.user", "wallet.transfer"),
         interface="`POST /session` · `GET /accounts` · `…/{id}` · `…/{id}/entries` · `POST /transfers` · "
-        "`…/quote` · `GET /transfers/{id}` · `POST …/{id}/cancel`",
+        "`…/quote` · `GET /transfers/{id}` · `POST …/{id}/cancel` · administration under `/admin`",
     ),
     Service(
         "dead_letter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -239,3 +240,98 @@ async def test_after_five_wrong_passwords_a_name_waits_however_many_try_at_once(
     await wallet.change("update sign_in set not_before = now()")
     assert (await client.post("/session", json=right)).status_code == 200
     assert await wallet.query("select attempts from sign_in where not_before is null") == [0]
+
+
+async def test_what_is_for_administrators_is_refused_to_everybody_else(
+    wallet: Wallet, client: httpx.AsyncClient, open_client: OpenClient
+) -> None:
+    paths: dict[str, dict[str, object]] = (await client.get("/openapi.json")).json()["paths"]
+    routes = [
+        (verb.upper(), path) for path, verbs in paths.items() if path.startswith("/admin/") for verb in verbs
+    ]
+    assert len(routes) >= 15
+    for method, path in routes:
+        url = re.sub(r"\{\w+_id(:uuid)?\}", str(uuid4()), path).replace("{name}", "plain")
+        body = {"reason": "none"} if method in {"POST", "PUT"} else None
+        assert (await open_client().request(method, url, json=body)).status_code == 401, path
+        refused = await client.request(method, url, json=body)
+        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (403, "not-allowed"), path
+    assert await wallet.query("select count(*) from act") == [0]
+
+
+async def test_an_administrator_runs_the_house_and_every_act_is_recorded_with_who_and_why(
+    wallet: Wallet, open_client: OpenClient
+) -> None:
+    admin, user_id = open_client(), str(await wallet.user())
+    assert (await admin.post("/session", json={"name": "admin", "password": ADMIN_PASSWORD})).status_code == 200
+
+    async def do(method: str, path: str, **body: object) -> httpx.Response:
+        return await admin.request(
+            method, f"/admin/{path}", json={"reason": f"why {path.split('/', maxsplit=1)[0]}", **body}
+        )
+
+    new = {"user_id": user_id, "type": "plain", "currency": "KRW"}
+    assert (await do("POST", "accounts", **new)).json()["type"].endswith("account-type-not-found")
+    assert (await do("PUT", "account-types/plain", one_time=1_000, daily=5_000)).json()["daily"] == 5_000
+    assert (await do("POST", "accounts", **new | {"user_id": str(uuid4())})).status_code == 404
+    opened = await do("POST", "accounts", **new)
+    account_id = opened.json()["id"]
+    assert (opened.status_code, opened.headers["location"]) == (201, f"/admin/accounts/{account_id}")
+    key = {"Idempotency-Key": "pay-in"}
+    paid_in = {"amount": 900, "reason": "paid in"}
+    answers = [
+        await admin.post(f"/admin/accounts/{account_id}/adjustments", json=paid_in, headers=key) for _ in range(2)
+    ]
+    assert [one.json()["balance"] for one in answers] == [900, 900]
+    too_much = await do("POST", f"accounts/{account_id}/adjustments", amount=-901)
+    assert (too_much.status_code, too_much.json()["type"].rpartition(":")[2]) == (409, "insufficient-funds")
+    assert (await do("POST", f"accounts/{account_id}/adjustments", amount=0)).status_code == 422
+    assert (await do("PUT", f"accounts/{account_id}/limits", one_time=10, daily=None)).json()[
+        "limit_one_time"
+    ] == 10
+    ends_at = "2999-01-01T00:00:00+09:00"
+    granted = await do("POST", f"accounts/{account_id}/exceptions", kind="one_time", amount=800, ends_at=ends_at)
+    assert granted.json()["exceptions"][0]["amount"] == 800
+    limits = {"limit_total": 700, "free_transfers": 2}
+    assert (await do("PUT", f"users/{user_id}/limits", **limits)).json()["free_transfers"] == 2
+    sign_in = {"user_id": user_id, "password": PASSWORD}
+    assert (await do("PUT", "sign-ins/ada", **sign_in)).status_code == 204
+    nobodys = sign_in | {"user_id": None}
+    for name, taken in (("other", sign_in), ("admin", sign_in), ("ada", nobodys)):
+        assert (await do("PUT", f"sign-ins/{name}", **taken)).json()["type"].endswith("name-taken")
+
+    ada, other = open_client(), await wallet.account()
+    assert (await ada.post("/session", json={"name": "ada", "password": PASSWORD})).status_code == 200
+    wish = {"sender_id": account_id, "receiver_id": str(other), "amount": 700}
+    sent = await ada.post("/transfers", json=wish)
+    assert (sent.status_code, sent.json()["fee"]) == (202, 0), "the exception holds, and it is free"
+    assert (await ada.post("/transfers", json=wish | {"amount": 1})).json()["type"].endswith("limit-exceeded")
+    assert (await do("POST", f"accounts/{account_id}/freeze")).json()["frozen"] is True
+    await wallet.execute([await wallet.transfer_of(UUID(sent.json()["id"]))])
+    query = {"account_id": account_id, "status": "failed"}
+    found = (await admin.get("/admin/transfers", params=query)).json()["items"]
+    assert [(one["id"], one["reason"]) for one in found] == [(sent.json()["id"], "sender_frozen")]
+    assert (await admin.get(f"/admin/transfers/{found[0]['id']}")).json()["user_id"] == user_id
+    assert (await do("POST", f"accounts/{account_id}/thaw")).json()["held"] == 0
+
+    detail = (await admin.get(f"/admin/users/{user_id}")).json()
+    assert (detail["signs_in_as"], [one["id"] for one in detail["accounts"]]) == ("ada", [account_id])
+    first = (await admin.get("/admin/users", params={"limit": 1})).json()
+    rest = (await admin.get("/admin/users", params={"cursor": first["next_cursor"]})).json()
+    assert user_id in {one["user_id"] for one in first["items"] + rest["items"]}
+    owned = (await admin.get(f"/admin/accounts?user_id={user_id}")).json()["items"]
+    assert [one["id"] for one in owned] == [account_id]
+    entries = (await admin.get(f"/admin/accounts/{account_id}/entries")).json()["items"]
+    assert [(one["amount"], one["label"]) for one in entries] == [(900, "paid in")]
+    every = (await admin.get("/admin/acts")).json()["items"]
+    acts = (await admin.get("/admin/acts", params={"subject": account_id})).json()["items"]
+    assert [one["kind"] for one in reversed(acts)] == [
+        "open_account", "adjust", "set_account_limits", "grant_exception", "freeze", "thaw"
+    ]  # fmt: skip
+    assert {one["administrator"] for one in every} == {"admin"}
+    assert {one["reason"] for one in acts} == {"why accounts", "paid in"}
+    assert {one["kind"] for one in every} - {one["kind"] for one in acts} == {
+        "set_account_type", "set_user_limits", "set_sign_in"
+    }  # fmt: skip
+    assert PASSWORD not in str(every)
+    assert await wallet.broken_rules() == []

@@ -89,8 +89,11 @@ class Wallet:
             return await cancel_transfer(uow, transfer.id)
 
     async def transfer(self, of: Transfer) -> Transfer:
+        return await self.transfer_of(of.id)
+
+    async def transfer_of(self, transfer_id: UUID) -> Transfer:
         async with self.units.begin() as uow:
-            return await get_transfer(uow, of.id)
+            return await get_transfer(uow, transfer_id)
 
     async def one(self, account_id: UUID) -> Account:
         async with self.units.begin() as uow:

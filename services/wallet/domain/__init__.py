@@ -2,6 +2,7 @@
 
 __all__ = [
     "accounts",
+    "administration",
     "fees",
     "limits",
     "postings",

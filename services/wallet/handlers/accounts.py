@@ -67,7 +67,7 @@ async def adjust(uow: UnitOfWork, account_id: UUID, amount: int, reason: str, ma
 
     Raises `AccountNotFoundError`, `InsufficientFundsError` and `BalanceTooLargeError`.
     """
-    account = member_account(await account_rows.lock_accounts(uow.connection, [account_id]), account_id)
+    account = await lock_account(uow, account_id)
     world = house_account_id(AccountKind.WORLD, account.currency)
     made = balanced([Posting(account_id, account.currency, amount), Posting(world, account.currency, -amount)])
     after, movement_id = accounts.post(account, made[0]), uuid7()
@@ -81,9 +81,14 @@ async def adjust(uow: UnitOfWork, account_id: UUID, amount: int, reason: str, ma
 
 async def freeze(uow: UnitOfWork, account_id: UUID, *, frozen: bool) -> Account:
     """Freeze an account, or thaw it. Raises `AccountNotFoundError`."""
-    account = member_account(await account_rows.lock_accounts(uow.connection, [account_id]), account_id)
+    account = await lock_account(uow, account_id)
     uow.tell(account_rows.FREEZE_ACCOUNT, {"account_id": account_id, "new_frozen": frozen})
     return replace(account, frozen=frozen)
+
+
+async def lock_account(uow: UnitOfWork, account_id: UUID) -> Account:
+    """Whoever's account, locked until the transaction ends. Raises `AccountNotFoundError`."""
+    return member_account(await account_rows.lock_accounts(uow.connection, [account_id]), account_id)
 
 
 def member_account(found: dict[UUID, Account], account_id: UUID, owner: UUID | None = None) -> Account:

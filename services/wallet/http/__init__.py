@@ -1,4 +1,4 @@
-"""The HTTP of the wallet: signing in, quotes, transfers, accounts and their entries."""
+"""The HTTP of the wallet: signing in, accounts, transfers, and what administrators do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from fastapi import FastAPI
 
 from services.wallet.domain.fees import fee_rules
 from services.wallet.http.accounts import add_accounts
+from services.wallet.http.admin_accounts import add_account_commands, add_account_queries
+from services.wallet.http.admin_users import add_types_and_acts, add_users
 from services.wallet.http.problems import PROBLEMS
 from services.wallet.http.sign_in import add_sign_in
 from services.wallet.http.transfers import add_transfers
@@ -28,5 +30,9 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(CrossOriginGuard)
     add_sign_in(app, parts)
     add_accounts(app, parts)
+    add_users(app, parts)
+    add_types_and_acts(app, parts)
+    add_account_queries(app, parts)
+    add_account_commands(app, parts)
     add_transfers(app, parts, fee_rules(parts.settings.transfer_fees))
     return app

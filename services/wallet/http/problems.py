@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.wallet.domain import accounts, quotes, sign_in, transfers
+from services.wallet.domain import accounts, administration, quotes, sign_in, transfers
 from shared.http.problems import ProblemKind
 
 TRANSFER_ID = "0198c0de-0000-7000-8000-000000000001"
@@ -56,7 +56,25 @@ TOO_MANY_ATTEMPTS = ProblemKind(
 NOT_ALLOWED = ProblemKind(
     403, "not-allowed", "This is for another role", example="this is for members; admin is an administrator"
 )
-FOR_MEMBERS = (NOT_SIGNED_IN, NOT_ALLOWED)
+NO_USER = ProblemKind(
+    404,
+    "user-not-found",
+    "No such user",
+    example="user 0198c0de-0000-7000-8000-00000000000c is not known here, or not yet",
+)
+NO_ACCOUNT_TYPE = ProblemKind(
+    404, "account-type-not-found", "No such account type", example="there is no account type plain"
+)
+NAME_TAKEN = ProblemKind(
+    409, "name-taken", "Somebody else signs in with this name", example="somebody else signs in as ada"
+)
+FULL = ProblemKind(
+    409,
+    "balance-too-large",
+    "The account would hold too much",
+    example=f"account {ACCOUNT_ID} would hold too much",
+)
+FOR_MEMBERS = FOR_ADMINISTRATORS = (NOT_SIGNED_IN, NOT_ALLOWED)
 PROBLEMS: dict[type[Exception], ProblemKind] = {
     transfers.TransferNotFoundError: NO_TRANSFER,
     accounts.AccountNotFoundError: NO_ACCOUNT,
@@ -66,6 +84,10 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     accounts.AccountFrozenError: FROZEN,
     transfers.ReceiverError: RECEIVER,
     quotes.MemberInactiveError: INACTIVE,
+    administration.UserNotFoundError: NO_USER,
+    administration.AccountTypeNotFoundError: NO_ACCOUNT_TYPE,
+    sign_in.NameTakenError: NAME_TAKEN,
+    accounts.BalanceTooLargeError: FULL,
     sign_in.NotSignedInError: NOT_SIGNED_IN,
     sign_in.WrongPasswordError: WRONG_PASSWORD,
     sign_in.TooManyAttemptsError: TOO_MANY_ATTEMPTS,

@@ -6,6 +6,7 @@ has used (`usage_day`) is changed by nobody but who holds the lock of its accoun
 
 __all__ = [
     "accounts",
+    "administration",
     "audit",
     "sign_in",
     "transfers",

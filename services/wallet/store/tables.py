@@ -23,6 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from services.wallet.domain.postings import BALANCE_MAX
 
@@ -175,4 +176,18 @@ session = Table(
     Column("token_sha256", LargeBinary, primary_key=True),
     Column("name", Text, nullable=False, index=True),
     Column("expires_at", DateTime(timezone=True), nullable=False, index=True),
+)
+
+act = Table(
+    "act",
+    metadata,
+    Column("sequence", BigInteger, Identity(), primary_key=True),
+    Column("administrator", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    # The account, user or account type that it was done to.
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("details", JSONB, nullable=False),
+    Column("done_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Index("ix_act_subject_sequence", "subject", "sequence"),
 )

@@ -85,13 +85,13 @@ def posted(movement_id: UUID, made: Posting) -> dict[str, Any]:
 
 async def find_transfer(connection: AsyncConnection, transfer_id: UUID) -> Transfer | None:
     row = (await connection.execute(_FIND, {"wanted": transfer_id})).mappings().first()
-    return None if row is None else _transfer(row)
+    return None if row is None else transfer_of(row)
 
 
 async def lock_transfers(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Transfer]:
     """Those of the transfers that there are; nobody else ends them until the transaction does."""
     result = await connection.execute(_LOCK, {"wanted": sorted(set(ids))})
-    return {row["id"]: _transfer(row) for row in result.mappings()}
+    return {row["id"]: transfer_of(row) for row in result.mappings()}
 
 
 async def end_transfers(connection: AsyncConnection, ended: Sequence[Transfer]) -> None:
@@ -132,7 +132,8 @@ async def list_entries(
     return [Entry(**row) for row in result.mappings()]
 
 
-def _transfer(row: Mapping[Any, Any]) -> Transfer:
+def transfer_of(row: Mapping[Any, Any]) -> Transfer:
+    """The transfer of a row of its table."""
     reason = row["reason"]
     status = {"status": TransferStatus(row["status"]), "reason": reason and FailureReason(reason)}
     return Transfer(**{**row, **status})
