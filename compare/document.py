@@ -134,7 +134,8 @@ class ComparedFigure(_Part):
     p: Probability | None
     p_holm: Probability | None
     resolution: float | None = None
-    limiter: Literal["broker", "clients"] | None
+    limiter: str | None
+    limiters: dict[BrokerName, str] = {}
     verdict: Literal["better", "equivalent", "inconclusive", "not named", "none"]
     winner: BrokerName | None
     why: str | None

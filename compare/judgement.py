@@ -8,6 +8,7 @@ from math import isinf
 from typing import Any, Literal
 
 from compare.controls import Control, resolution
+from compare.limiter import BROKER, Limiter, limiters, said
 from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from compare.statistics import Claim, Estimate, compare_pairs, judge, pairs_needed
@@ -18,8 +19,6 @@ from experiment.workload import FigureName
 LATE_SHARE_MAX = 0.01
 SAMPLES_MIN = 1_000
 """Latencies in a round, without which its 99th percentile hangs on a handful of them."""
-BUSY_CORES_MIN = 0.5
-"""A broker that uses less of a core is far from its limit: what is measured then is what surrounds it."""
 _FAILED_SHARE_MAX = 0.001
 _OTHERS_SHARE_MAX = 0.1
 _LATENCIES = frozenset({"p50_ms", "p99_ms"})
@@ -59,14 +58,17 @@ def comparison(
     claims = judge(
         {name: each for name, each in estimates.items() if not reasons[name]}, workload.primary, workload.margin
     )
+    machine_cores = float(outcome.hardware["cores"] or 1)
+    limited_by = {broker: limiters(measured, machine_cores) for broker, measured in outcome.sides.items()}
     found: dict[str, dict[str, Any]] = {}
     for name, kind in FIGURES.items():
         estimate, claim = estimates.get(name), claims.get(name)
         finest = resolution(outcome.sides.values(), name) if name in _LATENCIES else None
         if claim and estimate and finest:
             claim = _within_resolution(claim, estimate, finest)
-        limiter = _limiter(row["broker_cores"][name] for row in (first, second))
+        limited = {broker: each[name] for broker, each in limited_by.items()}
         winner = _winner(kind, estimate, one, other) if claim and claim.said == "better" else None
+        by_broker = winner is not None and _is_broker(limited[one if winner == other else other])
         found[name] = {
             "title": kind.title,
             "unit": kind.unit,
@@ -76,11 +78,12 @@ def comparison(
             "resolution": _rounded(finest),
             "primary": name in workload.primary,
             "p_holm": claim.p_holm if claim else None,
-            "limiter": limiter,
+            "limiter": said(limited),
+            "limiters": {broker: str(each) for broker, each in limited.items() if each},
             "verdict": claim.said if claim else "none",
             "winner": winner,
             "why": claim.why if claim else reasons[name],
-            "sentence": _sentence(kind, estimate, claim, reasons[name], (other, winner, limiter)),
+            "sentence": _sentence(kind, estimate, claim, reasons[name], (other, winner, by_broker)),
         }
     return found
 
@@ -177,12 +180,9 @@ def _reason_of_pairs(name: FigureName, outcome: RunResult, pairs: list[tuple[flo
     return None
 
 
-def _limiter(cores: Iterable[float | None]) -> str | None:
-    """What a figure is a figure of: the broker only where one of them was busy."""
-    used = [each for each in cores if each is not None]
-    if not used:
-        return None
-    return "broker" if max(used) >= BUSY_CORES_MIN else "clients"
+def _is_broker(loser: Limiter | None) -> bool:
+    """Whether it was the slower one's broker that held it up: then the faster one is at least so fast."""
+    return loser is not None and loser.name == BROKER
 
 
 def _winner(kind: FigureKind, estimate: Estimate | None, one: BrokerName, other: BrokerName) -> BrokerName | None:
@@ -208,9 +208,9 @@ def _sentence(
     estimate: Estimate | None,
     claim: Claim | None,
     reason: str | None,
-    who: tuple[BrokerName, BrokerName | None, str | None],
+    who: tuple[BrokerName, BrokerName | None, bool],
 ) -> str:
-    other, winner, limiter = who
+    other, winner, by_broker = who
     if claim is None or estimate is None:
         return f"no verdict: {reason}"
     if claim.said == "not named":
@@ -219,7 +219,7 @@ def _sentence(
         return f"{claim.said}: {other} {_percent(estimate.low)} to {_percent(estimate.high)}"
     seen = estimate if winner == other else estimate.turned()
     low, high = sorted([abs(seen.low - 1), abs(seen.high - 1)])
-    through = ", through these clients" if limiter != "broker" else ""
+    through = "" if by_broker else ", through these Python clients"
     return f"{winner} {kind.better} by {abs(seen.ratio - 1):.0%} ({low:.0%} to {high:.0%}){through}"
 
 

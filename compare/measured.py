@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from experiment.ledger import Entry, Identity
 from experiment.load import LoadReport
 from experiment.side import Side
 from experiment.stamps import Passage, Stages, StampReader, Times, passage_of, times_of
+from experiment.usage import Details
 
 _STAMPS_TIMEOUT_S = 30.0
 _STAMPS_POLL_S = 0.05
@@ -33,6 +35,7 @@ class SteadyResult:
     seconds: float
     clock_drift_s: float
     stages: Stages = field(default_factory=Stages)
+    details: Details = field(default_factory=Details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class BacklogResult:
     `waiting` is what the broker held when the consumer was started, `first_effect_s` the time from that start
     to the first effect. `cpu_s`, `cpu_effects` and `seconds` belong together: from soon after the first effect
     to the last; so do `relay_cpu_s` and `relay_seconds`: from when the backlog was written until it was shipped.
+    `broker_memory_bytes` is the highest from the stop of the consumer on, `written_bytes` by server since the
+    backlog was written.
     """
 
     phase: str
@@ -58,6 +63,9 @@ class BacklogResult:
     seconds: float
     broker_memory_bytes: int
     clock_drift_s: float
+    details: Details = field(default_factory=Details)
+    relay_details: Details = field(default_factory=Details)
+    written_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from compare import judgement
 from compare.controls import Control
+from compare.limiter import BROKER, limiters
 from compare.measured import MeasuredSide, SteadyResult
 from compare.run import RunResult
 from experiment import facts
 from experiment.usage import GENERATOR, OTHERS
+from experiment.workload import FigureName
 
 _DRIFT_MAX_S = 0.001
-_TITLES = {
+_TITLES: dict[FigureName, str] = {
     "effects_per_s": "the drain was",
     "relay_events_per_s": "the way from the outbox to the broker was",
     "p50_ms": "the latencies were",
@@ -51,12 +53,15 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
 
 def _client_limited(outcome: RunResult) -> Iterator[str]:
     cores = {broker: judgement.broker_cores(measured) for broker, measured in outcome.sides.items()}
+    machine_cores = float(outcome.hardware["cores"] or 1)
+    limited = {broker: limiters(measured, machine_cores) for broker, measured in outcome.sides.items()}
     for name, title in _TITLES.items():
-        used = {broker: of_figures[name] for broker, of_figures in cores.items()}
-        if all(value is not None and value < judgement.BUSY_CORES_MIN for value in used.values()):
-            said = ", ".join(f"{broker} {value:.2f}" for broker, value in used.items())
+        found = {broker: of_figures[name] for broker, of_figures in limited.items()}
+        if all(limiter is not None and limiter.name != BROKER for limiter in found.values()):
+            said = ", ".join(f"{broker} {limiter}" for broker, limiter in found.items())
+            used = ", ".join(f"{broker} {of_figures[name] or 0:.2f}" for broker, of_figures in cores.items())
             yield (
-                f"{title} client-limited: neither broker was near its limit (cores used: {said}). The figures are "
+                f"{title} not limited by a broker, but by: {said}; the brokers used {used} cores. The figures are "
                 "those of the clients, the services and the load."
             )
 

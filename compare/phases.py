@@ -12,7 +12,7 @@ from experiment.figures import Latencies, cumulative, rate
 from experiment.ledger import Entry, Outcome
 from experiment.side import Side
 from experiment.stamps import Stages
-from experiment.usage import Usage
+from experiment.usage import Details, Usage, forget_peak
 
 _RELAY_POLL_S = 0.05
 _DRAIN_POLL_S = 0.25
@@ -60,6 +60,7 @@ async def run_steady(measured: MeasuredSide, phase: str) -> SteadyResult:
         seconds=after.at_s - before.at_s,
         clock_drift_s=side.clock.drift_s() - drift_s,
         stages=stages,
+        details=after.details_since(before),
     )
 
 
@@ -75,6 +76,7 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
     drift_s, events = side.clock.drift_s(), side.workload.backlog.events
     side.progress.detail("stopping the consumer")
     await asyncio.to_thread(side.runtime.processes.stop, side.process(CONSUMER))
+    await asyncio.to_thread(forget_peak, side.runtime, side.broker)
     position = await side.databases.last_effect_position()
     side.progress.detail(f"writing {events:,} events")
     entries = await side.write_backlog(events, phase)
@@ -107,6 +109,9 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
         seconds=last.at_s - first.at_s if first else 0.0,
         broker_memory_bytes=last.broker_memory_bytes,
         clock_drift_s=side.clock.drift_s() - drift_s,
+        details=last.details_since(first) if first else Details(),
+        relay_details=shipped.details_since(written),
+        written_bytes=last.details_since(written).written_bytes,
     )
 
 

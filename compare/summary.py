@@ -10,6 +10,7 @@ from typing import Any
 
 from compare import judgement
 from compare.controls import judge_controls
+from compare.cost import costs
 from compare.document import FORMAT
 from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.notes import notes
@@ -30,6 +31,9 @@ _EXAMPLES_MAX = 5
 def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     """Everything about a run; `command` is what does it again."""
     brokers = {broker: _broker(measured) for broker, measured in outcome.sides.items()}
+    for broker, found in costs(outcome.sides).items():
+        sound = outcome.sides[broker].sound
+        brokers[broker]["cost"] |= found if sound else dict.fromkeys(found)
     controls = judge_controls(outcome.sides, outcome.workload)
     figures_compared = judgement.comparison(outcome, brokers, controls)
     return {
@@ -56,6 +60,13 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "backlog": "written through the order service's own domain, tables and outbox, not over HTTP, in one "
             "transaction while the consumer is stopped; relayed to the broker before the consumer is started",
             **{f"stages.{name}": f"{words}; in ms" for name, words in {**STAGES, **ASIDE}.items()},
+            "idle_cores": "what a part used while the other side worked; ..._cpu_us_per_event: its CPU beyond that, "
+            "by event of the steady load, relayed, or drained (median of the phases)",
+            "bytes_written": "to the disk, by processes of the server that still run, from when a backlog was "
+            "written until it was drained, by its events",
+            "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest process "
+            "of the services), or the most on a machine that was 90 % busy; else disk, where some process waited "
+            "for one half of the time; else none",
             "corrupted": "a digest of the bytes that the relay handed to the broker's client is not that of the "
             "bytes that the consumer was given",
             "lost": "acknowledged to the client, no effect, and nowhere on the way",
@@ -118,6 +129,8 @@ def _steady(result: SteadyResult) -> dict[str, Any]:
         "latency": result.latencies.figures(),
         "load": result.load.figures(),
         "cpu_s": result.cpu_s,
+        "process_cpu_s": dict(result.details.process_cpu_s),
+        "disk_stalled_s": result.details.stalled_s,
         "seconds": round(result.seconds, 3),
         "clock_drift_ms": round(result.clock_drift_s * 1_000, 3),
     }
@@ -139,6 +152,10 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
         "relay_cpu_window_s": round(result.relay_seconds, 3),
         "cpu_s": result.cpu_s,
         "cpu_effects": result.cpu_effects,
+        "process_cpu_s": dict(result.details.process_cpu_s),
+        "relay_process_cpu_s": dict(result.relay_details.process_cpu_s),
+        "disk_stalled_s": result.details.stalled_s,
+        "written_bytes": dict(result.written_bytes),
         "cpu_window_s": round(result.seconds, 3),
         "broker_memory_mib": round(result.broker_memory_bytes / 2**20),
         "clock_drift_ms": round(result.clock_drift_s * 1_000, 3),
@@ -146,17 +163,15 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
 
 
 def _cost(broker: BrokerName, results: Sequence[BacklogResult]) -> dict[str, Any]:
-    """CPU seconds per 100,000 effects while draining, by who spent them; the broker's memory at its highest."""
+    """CPU seconds per 100,000 effects while draining, by who spent them, idle or not."""
     parts = (broker, "postgres", "redis", f"{broker}_services")
     effects = sum(result.cpu_effects for result in results)
     spent = {part: sum(result.cpu_s.get(part, 0.0) for result in results) for part in parts}
     names = ("broker", "postgres", "redis", "services")
-    per_effect = {
+    return {
         f"{name}_cpu_s_per_100k_effects": _rounded(spent[part] / effects * 100_000, 1) if effects else None
         for name, part in zip(names, parts, strict=True)
     }
-    memory = max((result.broker_memory_bytes for result in results), default=None)
-    return {**per_effect, "broker_memory_mib": None if memory is None else round(memory / 2**20)}
 
 
 def _examples(verdict: Verdict) -> dict[str, list[str]]:

@@ -1,10 +1,12 @@
-"""Measures CPU time and memory of the processes that take part, from the kernel's accounts."""
+"""Measures CPU time, memory and bytes written of the processes that take part, from the kernel's accounts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
@@ -12,16 +14,34 @@ from deploy.native import BrokerName, Runtime
 
 GENERATOR = "load_generator"
 OTHERS = "other_processes"
+_PRESSURE = Path("/proc/pressure/io")
+_FORGET_PEAK = "5"
+"""What /proc/<pid>/clear_refs takes to begin anew with the peak of resident memory (proc(5))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What was used between two moments, besides CPU by group.
+
+    `process_cpu_s` by process of a service; `written_bytes` to the disk by group, and by processes that still run;
+    `stalled_s`: for how long some process of the machine waited for a disk (0 where the kernel does not say).
+    """
+
+    process_cpu_s: Mapping[str, float] = field(default_factory=dict)
+    written_bytes: Mapping[str, int] = field(default_factory=dict)
+    stalled_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds since each process began, by group, and of the whole machine; the broker's memory now."""
+    """CPU seconds since each process began, by group, and of the whole machine; the broker's memory at its highest
+    since `forget_peak`."""
 
     at_s: float
     cpu_s: Mapping[str, float]
     machine_cpu_s: float
     broker_memory_bytes: int
+    details: Details
 
     def since(self, earlier: Usage) -> dict[str, float]:
         """CPU seconds by group between two moments. `other_processes` is what the machine did besides."""
@@ -29,23 +49,55 @@ class Usage:
         others = self.machine_cpu_s - earlier.machine_cpu_s - sum(spent.values())
         return {**spent, OTHERS: round(max(0.0, others), 3)}
 
+    def details_since(self, earlier: Usage) -> Details:
+        """The same of everything else."""
+        now, then = self.details, earlier.details
+        return Details(
+            {
+                name: round(max(0.0, used - then.process_cpu_s.get(name, 0.0)), 3)
+                for name, used in now.process_cpu_s.items()
+            },
+            {name: max(0, count - then.written_bytes.get(name, 0)) for name, count in now.written_bytes.items()},
+            round(now.stalled_s - then.stalled_s, 3),
+        )
+
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     """What every group of processes has used so far: each server, each set of services, this process. Blocks."""
-    groups: dict[str, list[int]] = {name: runtime.processes.pids(name) for name in runtime.servers}
+    servers: dict[str, list[int]] = {name: runtime.processes.pids(name) for name in runtime.servers}
+    services = {
+        row.name: runtime.processes.pids(row.name)
+        for service_set in runtime.sets.values()
+        for row in service_set.processes
+    }
+    groups: dict[str, list[int]] = {**servers}
     for name, service_set in runtime.sets.items():
-        groups[f"{name}_services"] = [
-            pid for row in service_set.processes for pid in runtime.processes.pids(row.name)
-        ]
+        groups[f"{name}_services"] = [pid for row in service_set.processes for pid in services[row.name]]
     groups[GENERATOR] = [os.getpid()]
     machine = psutil.cpu_times()
     idle = machine.idle + getattr(machine, "iowait", 0.0)
     return Usage(
         at_s=at_s,
-        cpu_s={name: sum(_cpu_s(pid, first=pid == pids[0]) for pid in pids) for name, pids in groups.items()},
+        cpu_s={name: _all_cpu_s(pids) for name, pids in groups.items()},
         machine_cpu_s=sum(machine[:8]) - idle,  # the fields after the eighth are counted in the first two already
-        broker_memory_bytes=_memory_bytes(groups[broker]),
+        broker_memory_bytes=sum(_peak_bytes(pid) for pid in groups[broker]),
+        details=Details(
+            {name: _all_cpu_s(pids) for name, pids in services.items()},
+            {name: sum(_written_bytes(pid) for pid in pids) for name, pids in servers.items()},
+            _stalled_s(),
+        ),
     )
+
+
+def forget_peak(runtime: Runtime, broker: BrokerName) -> None:
+    """Begin anew with the broker's highest memory; where that is refused, it counts from the broker's start."""
+    for pid in runtime.processes.pids(broker):
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text(_FORGET_PEAK)
+
+
+def _all_cpu_s(pids: Sequence[int]) -> float:
+    return sum(_cpu_s(pid, first=pid == pids[0]) for pid in pids)
 
 
 def _cpu_s(pid: int, *, first: bool) -> float:
@@ -58,11 +110,29 @@ def _cpu_s(pid: int, *, first: bool) -> float:
     return float(times.user + times.system + ended)
 
 
-def _memory_bytes(pids: Sequence[int]) -> int:
-    total = 0
-    for pid in pids:
-        try:
-            total += psutil.Process(pid).memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
+def _peak_bytes(pid: int) -> int:
+    """The highest resident memory, or the present one where the kernel does not keep it."""
+    for line in _lines(f"/proc/{pid}/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _written_bytes(pid: int) -> int:
+    found = (line for line in _lines(f"/proc/{pid}/io") if line.startswith("write_bytes:"))
+    return int(next(found, "write_bytes: 0").split()[1])
+
+
+def _stalled_s() -> float:
+    found = (line for line in _lines(_PRESSURE) if line.startswith("some"))
+    return int(next(found, "total=0").rpartition("=")[2]) / 1e6
+
+
+def _lines(path: str | Path) -> Iterable[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

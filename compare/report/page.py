@@ -65,7 +65,7 @@ def _costs(summary: Summary) -> Iterator[tuple[str, ...]]:
     kinds = {
         f"{part}_cpu_s_per_100k_effects": f"CPU s/100k drained: {title}" for part, title in COST_PARTS.items()
     }
-    kinds["broker_memory_mib"] = "broker memory after the drain, MiB"
+    kinds |= words.COSTS
     for name, title in kinds.items():
         found = [one.cost.get(name) for one in summary.brokers.values()]
         yield title, *("none" if each is None else number(each) for each in found)

@@ -24,6 +24,19 @@ COUNTS = {
     "duplicate_deliveries": "delivered again (allowed)",
     "unstamped": "effects without all stamps",
 }
+COSTS = {
+    "broker_idle_cores": "idle, cores: broker",
+    "services_idle_cores": "idle, cores: services",
+    "broker_steady_cpu_us_per_event": "CPU µs per event beyond idle, steady load: broker",
+    "services_steady_cpu_us_per_event": "CPU µs per event beyond idle, steady load: services",
+    "broker_relay_cpu_us_per_event": "CPU µs per event beyond idle, relayed: broker",
+    "services_relay_cpu_us_per_event": "CPU µs per event beyond idle, relayed: services",
+    "broker_drain_cpu_us_per_event": "CPU µs per event beyond idle, drained: broker",
+    "services_drain_cpu_us_per_event": "CPU µs per event beyond idle, drained: services",
+    "broker_bytes_written_per_event": "bytes written to disk per event: broker",
+    "postgres_bytes_written_per_event": "bytes written to disk per event: PostgreSQL",
+    "broker_memory_mib": "broker memory at its highest, from build to drain, MiB",
+}
 STAGES = {
     "to_send": "sending",
     "to_relay": "HTTP, relay",

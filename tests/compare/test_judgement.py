@@ -104,7 +104,7 @@ def test_who_is_better_is_named_with_by_how_much(tmp_path: Path) -> None:
         "p99_ms": QUICKER,
     }
     drained = summary["comparison"]["effects_per_s"]
-    assert (drained["verdict"], drained["winner"], drained["limiter"]) == ("better", "kafka", "broker")
+    assert (drained["verdict"], drained["winner"], drained["limiter"]) == ("better", "kafka", "broker CPU")
     assert (drained["ratio"], drained["interval"], drained["pairs"]) == (2, [2, 2], ROUNDS)
     assert drained["p_holm"] == pytest.approx(4 * 2 / 2**ROUNDS, rel=1e-3)
     assert summary["brokers"]["kafka"]["effects_per_s"] == 2_100
@@ -170,13 +170,13 @@ def test_a_percentile_of_few_samples_decides_nothing(tmp_path: Path) -> None:
 
 def test_where_neither_broker_is_near_its_limit_it_is_said_that_the_clients_are_measured(tmp_path: Path) -> None:
     summary = summarise(run_result(tmp_path, APART, broker_s=IDLE_S), "make compare")
-    assert all(said.endswith(", through these clients") for said in summary["differences"].values())
-    assert {row["limiter"] for row in summary["comparison"].values()} == {"clients"}
-    limited = [note for note in summary["notes"] if "client-limited" in note]
-    assert [note.split(" client-limited")[0] for note in limited] == [
+    assert all(said.endswith(", through these Python clients") for said in summary["differences"].values())
+    assert {row["limiter"] for row in summary["comparison"].values()} == {"none"}
+    limited = [note for note in summary["notes"] if "not limited by a broker" in note]
+    assert [note.split(" not limited")[0] for note in limited] == [
         "the drain was", "the way from the outbox to the broker was", "the latencies were"
     ]  # fmt: skip
-    assert "rabbit 0.05, kafka 0.05" in limited[0]
+    assert "rabbit none (0.05 cores), kafka none (0.05 cores); the brokers used rabbit 0.05" in limited[0]
 
 
 def test_all_that_is_unequal_is_said_first(tmp_path: Path) -> None:

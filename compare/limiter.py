@@ -1,0 +1,101 @@
+"""Names what a figure was limited by, from what was used while it was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from compare.measured import MeasuredSide
+from deploy.topology import BrokerName
+from experiment.effects import CONSUMER
+from experiment.facts import TITLES
+from experiment.usage import GENERATOR, Details
+from experiment.workload import FigureName
+
+BROKER = "broker CPU"
+BUSY_CORES_MIN = 0.7
+"""Who uses so much of a core, on average of a window with its edges, has no more to give: clients have one thread,
+and so has a queue of RabbitMQ's."""
+_MACHINE_FULL = 0.9
+_STALLED_MIN = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Limiter:
+    """`name`: `client CPU`, `broker CPU`, `database`, `generator`, `disk`, or `none`, where nothing was used up;
+    then `cores` is what the busiest of them used."""
+
+    name: str
+    cores: float
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.cores:.2f} cores)"
+
+
+def limiters(measured: MeasuredSide, machine_cores: float) -> dict[FigureName, Limiter | None]:
+    """What limited each figure of a side; None where it was not taken."""
+    broker = measured.side.broker
+    steady = _limiter(
+        broker, ((r.cpu_s, r.seconds, r.details) for r in measured.steady), _every_client, machine_cores
+    )
+    drain = ((r.cpu_s, r.seconds, r.details) for r in measured.backlogs)
+    relay = ((r.relay_cpu_s, r.relay_seconds, r.relay_details) for r in measured.backlogs)
+    return {
+        "effects_per_s": _limiter(broker, drain, _consumer, machine_cores),
+        "relay_events_per_s": _limiter(broker, relay, _every_client, machine_cores),
+        "p50_ms": steady,
+        "p99_ms": steady,
+    }
+
+
+def said(found: Mapping[BrokerName, Limiter | None]) -> str | None:
+    """In words: one for both, or one for each."""
+    names = {limiter.name for limiter in found.values() if limiter is not None}
+    if len(names) <= 1:
+        return next(iter(names), None)
+    return "; ".join(f"{TITLES[broker]}: {limiter.name}" for broker, limiter in found.items() if limiter)
+
+
+def _consumer(name: str) -> bool:
+    return name.endswith(CONSUMER)
+
+
+def _every_client(_name: str) -> bool:
+    return True
+
+
+Spent = tuple[Mapping[str, float], float, Details]
+"""CPU seconds by group, seconds, details."""
+Wanted = Callable[[str], bool]
+
+
+def _limiter(broker: BrokerName, spent: Iterable[Spent], clients: Wanted, machine_cores: float) -> Limiter | None:
+    rows = [row for row in spent if row[1] > 0]
+    seconds = sum(length_s for _, length_s, _ in rows)
+    if not seconds:
+        return None
+
+    def cores(group: str) -> float:
+        return sum(cpu_s.get(group, 0.0) for cpu_s, _, _ in rows) / seconds
+
+    used = {
+        BROKER: cores(broker),
+        "client CPU": _busiest_client(broker, rows, clients) / seconds or cores(f"{broker}_services"),
+        "database": cores("postgres"),
+        "generator": cores(GENERATOR),
+    }
+    name = max(used, key=lambda each: used[each])
+    machine = sum(sum(cpu_s.values()) for cpu_s, _, _ in rows) / seconds
+    stalled = sum(details.stalled_s for _, _, details in rows) / seconds
+    if used[name] >= BUSY_CORES_MIN or machine >= _MACHINE_FULL * machine_cores:
+        return Limiter(name, used[name])
+    return Limiter("disk" if stalled >= _STALLED_MIN else "none", used[name])
+
+
+def _busiest_client(broker: BrokerName, rows: Iterable[Spent], clients: Wanted) -> float:
+    totals: dict[str, float] = {}
+    for _, _, details in rows:
+        for name, cpu_s in details.process_cpu_s.items():
+            if name.startswith(f"{broker}-") and clients(name):
+                totals[name] = totals.get(name, 0.0) + cpu_s
+    return max(totals.values(), default=0.0)
