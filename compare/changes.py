@@ -13,6 +13,8 @@ from deploy.topology import BrokerName
 
 _MAY_DIFFER = frozenset({"name", "rounds", "primary", "margin"})
 """Of a workload: what changes no figure."""
+_EVER_OTHER = frozenset({"busy_before_percent", "fsync_ms"})
+"""Of a machine: what is measured anew, and is never twice the same."""
 _MACHINE = ("cpu", "cores", "memory_gib", "disk")
 
 
@@ -109,7 +111,7 @@ def _circumstances(base: Summary, now: Summary) -> list[Circumstance]:
 
 
 def _flat(run: Summary) -> Mapping[str, str]:
-    hardware = {key: value for key, value in run.hardware.items() if key != "busy_before_percent"}
+    hardware = {key: value for key, value in run.hardware.items() if key not in _EVER_OTHER}
     return dict(
         flattened({"workload": run.workload, "versions": run.versions, "hardware": hardware, **run.settings})
     )

@@ -72,6 +72,7 @@ class BacklogRound(_Part):
     cpu_s: dict[str, float]
     cpu_window_s: float
     broker_memory_mib: Count
+    events_per_batch: dict[str, float] = {}
 
 
 class BrokerFigures(_Part):

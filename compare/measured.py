@@ -46,7 +46,7 @@ class BacklogResult:
     to the first effect. `cpu_s`, `cpu_effects` and `seconds` belong together: from soon after the first effect
     to the last; so do `relay_cpu_s` and `relay_seconds`: from when the backlog was written until it was shipped.
     `broker_memory_bytes` is the highest from the stop of the consumer on, `written_bytes` by server since the
-    backlog was written.
+    backlog was written. `events_per_batch`: on average, as `sent` by the relay and as `received` by the consumer.
     """
 
     phase: str
@@ -66,6 +66,7 @@ class BacklogResult:
     details: Details = field(default_factory=Details)
     relay_details: Details = field(default_factory=Details)
     written_bytes: Mapping[str, int] = field(default_factory=dict)
+    events_per_batch: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from experiment import broker_state
@@ -111,8 +112,18 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
         clock_drift_s=side.clock.drift_s() - drift_s,
         details=last.details_since(first) if first else Details(),
         relay_details=shipped.details_since(written),
+        events_per_batch={
+            "sent": _per_batch(entry.relayed_s for entry in entries),
+            "received": _per_batch(entry.received_s for entry in entries),
+        },
         written_bytes=last.details_since(written).written_bytes,
     )
+
+
+def _per_batch(times_s: Iterable[float | None]) -> float:
+    """How many events share a stamp: a batch has one."""
+    stamped = [time_s for time_s in times_s if time_s is not None]
+    return round(len(stamped) / len(set(stamped)), 1) if stamped else 0.0
 
 
 async def _await_relay(side: Side, events: int) -> None:

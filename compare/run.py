@@ -101,11 +101,13 @@ def run(workload: Workload, run_root: Path) -> RunResult:
         servers, services, *rest = phases
         with progress.phase(servers):
             runtime.start_servers()
+        before = facts.fsync_ms(runtime.root)
         with progress.phase(services):
             start_both_sets(runtime)
         outcome.versions = facts.versions(runtime)
         outcome.settings = facts.settings(runtime)
         run_until_signal(_drive(outcome, runtime, progress, rest))
+        outcome.hardware["fsync_ms"] = {"before": before, "after": facts.fsync_ms(runtime.root)}
         if not outcome.sound:
             keep_logs(runtime, run_root, _NAME, progress)
     outcome.took_s = time.monotonic() - began

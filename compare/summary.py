@@ -60,13 +60,13 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "backlog": "written through the order service's own domain, tables and outbox, not over HTTP, in one "
             "transaction while the consumer is stopped; relayed to the broker before the consumer is started",
             **{f"stages.{name}": f"{words}; in ms" for name, words in {**STAGES, **ASIDE}.items()},
-            "idle_cores": "what a part used while the other side worked; ..._cpu_us_per_event: its CPU beyond that, "
-            "by event of the steady load, relayed, or drained (median of the phases)",
+            "idle_cores": "what a part used while the other side worked; ..._cpu_us_per_event: its CPU beyond "
+            "that, by event of the steady load, relayed, or drained (median of the phases)",
             "bytes_written": "to the disk, by processes of the server that still run, from when a backlog was "
             "written until it was drained, by its events",
-            "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest process "
-            "of the services), or the most on a machine that was 90 % busy; else disk, where some process waited "
-            "for one half of the time; else none",
+            "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest "
+            "process of the services), or the most on a machine that was 90 % busy; else disk, where some process "
+            "waited for one half of the time; else none",
             "corrupted": "a digest of the bytes that the relay handed to the broker's client is not that of the "
             "bytes that the consumer was given",
             "lost": "acknowledged to the client, no effect, and nowhere on the way",
@@ -155,6 +155,7 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
         "process_cpu_s": dict(result.details.process_cpu_s),
         "relay_process_cpu_s": dict(result.relay_details.process_cpu_s),
         "disk_stalled_s": result.details.stalled_s,
+        "events_per_batch": dict(result.events_per_batch),
         "written_bytes": dict(result.written_bytes),
         "cpu_window_s": round(result.seconds, 3),
         "broker_memory_mib": round(result.broker_memory_bytes / 2**20),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import psutil
@@ -73,6 +76,19 @@ def hardware(busy_percent: float) -> dict[str, Any]:
         "disk": _disk(),
         "busy_before_percent": round(busy_percent, 1),
     }
+
+
+def fsync_ms(directory: Path, writes: int = 50) -> dict[str, float]:
+    """How long writing 8 KiB and syncing them takes in a directory: median and highest, in ms. Blocks."""
+    took_ms: list[float] = []
+    with NamedTemporaryFile(dir=directory) as file:
+        for _ in range(writes):
+            began_s = time.perf_counter()
+            file.write(bytes(8_192))
+            file.flush()
+            os.fsync(file.fileno())
+            took_ms.append((time.perf_counter() - began_s) * 1_000)
+    return {"median": round(median(took_ms), 3), "highest": round(max(took_ms), 3)}
 
 
 def busy_percent(seconds: float = 1.0) -> float:

@@ -80,6 +80,7 @@ def _rounds(summary: Summary) -> Iterator[tuple[str, str]]:
         for backlog in one.backlog_rounds:
             rates = (("drained", backlog.effects_per_s), ("relayed", backlog.relay_events_per_s))
             said = [f"{name} {number(value)} per s" for name, value in rates if value is not None]
+            said += [f"batches of {number(size)} {name}" for name, size in backlog.events_per_batch.items()]
             yield f"{TITLES[broker]} {backlog.phase}", f"{backlog.events:,} events: {', '.join(said)}"
 
 

@@ -1,4 +1,4 @@
-"""A figure names its limiter, a broker is called faster only where a broker was it, and idle cost is told apart."""
+"""A figure names its limiter, a broker is called faster only where it was a broker, and idle cost is apart."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def test_who_had_no_more_to_give_is_named(
     spent(result, "rabbit", cpu_s, details)
     found = limiters(result.sides["rabbit"], machine_cores=2)["effects_per_s"]
     assert found is not None
-    assert (found.name, found.cores) == (expected.name, pytest.approx(expected.cores))
+    assert found.name == expected.name
+    assert found.cores == pytest.approx(expected.cores)
 
 
 def test_a_drain_is_held_up_by_its_consumer_and_by_no_other_client(tmp_path: Path) -> None:
