@@ -18,7 +18,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from bench import report
 from bench.effects import Effects
 from bench.errors import BenchError
+from bench.publishing import Publishing
 from bench.rounds import Bench, Plan
+from bench.rows import LONG_ONES, NAMES
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
 from deploy.paths import REPOSITORY
@@ -28,6 +30,7 @@ from experiment.instance import instance, remove_leftovers
 from experiment.signals import Interrupted, run_until_signal
 from shared.errors import UnavailableError
 from shared.settings import Settings
+from shared.telemetry import Telemetry
 
 _EVENTS_MIN = 2_000
 """Four batches: with fewer, the time between the first and the last commit means nothing."""
@@ -48,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
         rounds=chosen.rounds,
         events=chosen.events,
         celery_events=int(chosen.events * _CELERY_SHARE),
+        long_events=chosen.long,
         brokers=tuple(broker for broker in BROKERS if chosen.only in (None, broker)),
+        rows=tuple(chosen.row or (name for name in NAMES if name not in LONG_ONES)),
         seed=chosen.seed,
     )
     try:
@@ -67,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=_at_least(1), default=5)
     parser.add_argument("--events", type=_at_least(_EVENTS_MIN), default=20_000, help="in each round")
-    parser.add_argument("--only", choices=BROKERS, help="one broker (Celery runs in any case)")
+    parser.add_argument("--long", type=_at_least(_EVENTS_MIN), default=300_000, help="of the long backlog")
+    parser.add_argument("--only", choices=BROKERS, help="one broker (Celery is on RabbitMQ in any case)")
+    parser.add_argument(
+        "--row", action="append", choices=NAMES, help="one row, or several; if not said, all but the long ones"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the order within the rounds")
     parser.add_argument("--summary", type=Path, default=SUMMARY, help="the file to write")
     return parser
@@ -98,6 +107,7 @@ def _run(plan: Plan, summary: Path) -> int:
         "rounds": plan.rounds,
         "events": plan.events,
         "celery_events": plan.celery_events,
+        "long_events": plan.long_events,
         "seed": plan.seed,
         "versions": {**versions, "python": platform.python_version()},
         "hardware": {"cpus": os.cpu_count(), "machine": platform.machine()},
@@ -138,6 +148,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports) -> report.Rates:
                 settings=settings,
                 environment={"TANDEM_INSTANCE_ROOT": str(runtime.root)},
                 effects=effects,
+                publishing=Publishing(runtime.dsn(_DATABASE), Telemetry(settings["rabbit"], _NAME)),
                 logs=logs,
                 say=lambda text: progress.update(bar, description=text),
                 advance=lambda count: progress.advance(bar, count),

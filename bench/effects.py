@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from bench.errors import BenchError
 from bench.events import WireEvent
 from shared.consuming import inbox
+from shared.publishing import outbox
 
 metadata = MetaData()
 
@@ -59,13 +60,13 @@ class Effects:
         """Make the tables."""
         engine = create_async_engine(self._dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
         async with engine.begin() as connection:
-            for tables in (inbox.metadata, metadata):
+            for tables in (inbox.metadata, outbox.metadata, metadata):
                 await connection.run_sync(tables.create_all)
         await engine.dispose()
 
     async def clear(self) -> None:
         """Leave nothing of the contender before, and no dirty pages of its for the next one's time."""
-        await self._postgres.execute("truncate effect, inbox")
+        await self._postgres.execute("truncate effect, inbox, outbox")
         await self._postgres.execute("checkpoint")
         await self._redis.flushdb()
 
@@ -83,8 +84,9 @@ class Effects:
             raise BenchError("all effects were committed at once: there is nothing to measure, use more --events")
         return float(row["count"] / row["duration_s"])
 
-    async def problems(self, events: Sequence[WireEvent], subscriber: str) -> list[str]:
-        """What is wrong; empty when every event has one effect, one inbox row and a claim marked done."""
+    async def problems(self, events: Sequence[WireEvent], subscriber: str, *, claimed: bool = True) -> list[str]:
+        """What is wrong; empty when every event has one effect, one inbox row and, if it was `claimed`, a claim
+        marked done."""
         wanted = {event.id for event in events}
         effects = [row["event_id"] for row in await self._postgres.fetch("select event_id from effect")]
         inboxed = {row["event_id"] for row in await self._postgres.fetch("select event_id from inbox")}
@@ -96,6 +98,6 @@ class Effects:
             "never sent, but with an effect": len(set(effects) - wanted),
             "with a second effect": len(effects) - len(set(effects)),
             "without an inbox row": len(wanted - inboxed),
-            "whose claim is not marked done": len(wanted - done),
+            "whose claim is not marked done": len(wanted - done) if claimed else 0,
         }
         return [f"{count} events {what}" for what, count in counts.items() if count]

@@ -9,8 +9,8 @@ from shared.event import EventData
 
 SOURCE = "/services/bench"
 _EVENTS_PER_KEY = 10
-_TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
-"""Present and unsampled, as almost every event of a busy system."""
+_TRACEPARENT = "00-0af7651916cd43dd8448eb21{number:08x}-b7ad6b7169203331-{flags}"
+"""Present, and nearly always unsampled, as in a busy system; each event has its own."""
 
 
 class OrderPlaced(EventData):
@@ -33,20 +33,24 @@ class WireEvent:
     body: bytes
 
 
-def make_events(count: int) -> list[WireEvent]:
-    """`count` new events; every key has `_EVENTS_PER_KEY` of them, spread over the whole backlog."""
+def make_events(count: int, *, sampled: bool = False) -> list[WireEvent]:
+    """`count` new events, of which all or none are traced.
+
+    Every key has `_EVENTS_PER_KEY` of them, spread over the whole backlog.
+    """
     keys = max(1, count // _EVENTS_PER_KEY)
-    return [_event(number, f"0198c0de-0000-7000-8000-{number % keys:012d}") for number in range(count)]
+    flags = "01" if sampled else "00"
+    return [_event(number, f"0198c0de-0000-7000-8000-{number % keys:012d}", flags) for number in range(count)]
 
 
-def _event(number: int, order_id: str) -> WireEvent:
+def _event(number: int, order_id: str, flags: str) -> WireEvent:
     event = Envelope(
         source=SOURCE,
         type=OrderPlaced.event_type,
         subject=order_id,
         partitionkey=order_id,
         dataschema=OrderPlaced.schema_uri(),
-        traceparent=_TRACEPARENT,
+        traceparent=_TRACEPARENT.format(number=number, flags=flags),
         data={
             "order_id": order_id,
             "user_id": f"0198c0de-0000-7000-9000-{number % 997:012d}",

@@ -12,19 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.rounds import BY_HAND, CELERY, CELERY_WORKERS, TANDEM, Contender
+from bench.rounds import CELERY_WORKERS
+from bench.rows import ROWS, Contender
 
 Rates = Sequence[dict[Contender, float]]
-"""Effects per second of each contender, round by round."""
-
-_CELERY = Contender(CELERY, "rabbit")
-FLOORS = {
-    (BY_HAND, "rabbit"): 0.5,
-    (BY_HAND, "kafka"): 0.5,
-    (CELERY, "rabbit"): 5.0,
-    (CELERY, "kafka"): 10.0,
-}
-"""What this pipeline must reach, as a multiple of the other's rate."""
+"""Of each contender, round by round: effects per second, or events published."""
 
 _DISCLAIMER = (
     "Everything ran on this one machine, servers included: the ratios say how the code compares, the rates say\n"
@@ -50,21 +42,29 @@ class Row:
 
 
 def compare(rates: Rates) -> list[Row]:
-    """A row for each floor whose broker was run."""
+    """A row for each division whose contenders were both run."""
     rows: list[Row] = []
-    for (other, broker), floor in FLOORS.items():
-        ours, theirs = Contender(TANDEM, broker), _CELERY if other == CELERY else Contender(other, broker)
-        ratios = [of_round[ours] / of_round[theirs] for of_round in rates if ours in of_round]
+    for row in ROWS:
+        ratios = [
+            of_round[row.ours] / of_round[row.theirs]
+            for of_round in rates
+            if {row.ours, row.theirs} <= of_round.keys()
+        ]
         if ratios:
             low, middle, high = (round(value, 3) for value in (min(ratios), median(ratios), max(ratios)))
-            rows.append(Row(f"{TANDEM} / {other}", broker, middle, low, high, floor))
+            rows.append(Row(f"{row.ours.name} / {row.theirs.name}", row.broker, middle, low, high, row.floor))
     return rows
 
 
 def print_table(rows: Sequence[Row], rates: Rates) -> None:
     """The ratios, then the rates behind them, on standard output."""
     console = Console(highlight=False)
-    table = Table("compared", "broker", title="durable effects per second, as ratios", title_justify="left")
+    table = Table(
+        "compared",
+        "broker",
+        title="durable effects, or events published, per second, as ratios",
+        title_justify="left",
+    )
     for heading in ("median", "min", "max", "floor", ""):
         table.add_column(heading, justify="right")
     for row in rows:
@@ -72,7 +72,7 @@ def print_table(rows: Sequence[Row], rates: Rates) -> None:
         verdict = "[green]holds[/]" if row.holds else "[red]MISSED[/]"
         table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), f"{row.floor:g}", verdict)
     console.print(table)
-    plain = Table("contender", "broker", box=None, title="median effects/s", title_justify="left")
+    plain = Table("contender", "broker", box=None, title="median per second", title_justify="left")
     for contender, rate in median_rates(rates).items():
         plain.add_row(contender.name, contender.broker, f"{rate:,.0f}")
     console.print(plain)

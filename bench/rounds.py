@@ -17,6 +17,19 @@ from bench.backlog import Advance
 from bench.effects import Effects
 from bench.errors import BenchError
 from bench.events import WireEvent, make_events
+from bench.publishing import Publishing
+from bench.rows import (
+    BY_HAND,
+    CELERY,
+    IN_THIS_PROCESS,
+    INBOX_ALONE,
+    LONG,
+    RELAY,
+    ROWS,
+    TANDEM,
+    TRACED,
+    Contender,
+)
 from deploy.paths import REPOSITORY
 from experiment import broker_state
 from experiment.clock import until
@@ -30,24 +43,12 @@ _LOG_LINES = 15
 CELERY_WORKERS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A consumer to be measured, and its broker."""
-
-    name: str
-    broker: str
-
-    def __str__(self) -> str:
-        return f"{self.name} on {self.broker}"
-
-
-TANDEM = "tandem"
-BY_HAND = "hand-written"
-CELERY = "celery"
-
 _COMMANDS = {
     TANDEM: "-m bench.contenders.tandem {channel} {name}",
+    TRACED: "-m bench.contenders.tandem {channel} {name}",
+    LONG: "-m bench.contenders.tandem {channel} {name}",
     BY_HAND: "-m bench.contenders.by_hand_{broker} {channel} {name}",
+    INBOX_ALONE: "-m bench.contenders.by_hand_{broker} {channel} {name} --inbox-alone",
     CELERY: (
         f"-m celery -A bench.contenders.celery_app worker --pool prefork --concurrency {CELERY_WORKERS} "
         "--loglevel WARNING --without-gossip --without-mingle --without-heartbeat"
@@ -57,26 +58,34 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run.
+    """What is run: the rows of these names on these brokers.
 
-    Each contender drains `events` in each round; Celery, which is slow, the first `celery_events` of them.
+    In each round a contender drains, or publishes, `events`; Celery, which is slow, `celery_events`, and the one
+    with the long backlog `long_events`.
     """
 
     rounds: int
     events: int
     celery_events: int
+    long_events: int
     brokers: tuple[str, ...]
+    rows: tuple[str, ...]
     seed: int
 
     @property
     def contenders(self) -> list[Contender]:
-        pairs = [Contender(name, broker) for broker in self.brokers for name in (TANDEM, BY_HAND)]
-        return [*pairs, Contender(CELERY, "rabbit")]
+        """Each once."""
+        rows = [row for row in ROWS if row.name in self.rows and row.broker in self.brokers]
+        return list(dict.fromkeys(contender for row in rows for contender in (row.ours, row.theirs)))
+
+    def events_of(self, contender: Contender) -> int:
+        """How many it gets in a round."""
+        return {CELERY: self.celery_events, LONG: self.long_events}.get(contender.name, self.events)
 
     @property
     def work(self) -> int:
         """Events published and drained in all: the length of the progress bar."""
-        return self.rounds * (3 * self.events * len(self.brokers) + 2 * self.celery_events)
+        return self.rounds * sum(2 * self.events_of(contender) for contender in self.contenders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +96,56 @@ class Bench:
     settings: dict[str, Settings]
     environment: dict[str, str]
     effects: Effects
+    publishing: Publishing
     logs: Path
     say: Callable[[str], None]
     advance: Advance
 
     async def run(self) -> list[dict[Contender, float]]:
-        """One dict of effects per second for each round.
+        """One dict for each round: effects per second, or events published.
 
         Raises `BenchError` when a contender does not give every event exactly one effect.
         """
         return [await self._round(number) for number in range(1, self.plan.rounds + 1)]
 
     async def _round(self, number: int) -> dict[Contender, float]:
-        channel = f"bench{number}"
         of_round = f"round {number} of {self.plan.rounds}"
-        self.say(f"{of_round}: publishing")
-        events = make_events(self.plan.events)
-        for broker in self.plan.brokers:
-            await backlog.fill(self.settings[broker], channel, (TANDEM, BY_HAND), events, self.advance)
-        celery_events = events[: self.plan.celery_events]
-        await asyncio.to_thread(
-            backlog.fill_celery, self.settings["rabbit"], f"{CELERY}.{channel}", celery_events, self.advance
-        )
         order = self.plan.contenders
         random.Random(f"{self.plan.seed}/{number}").shuffle(order)  # noqa: S311 - an order, not a secret
         rates: dict[Contender, float] = {}
+        plain = make_events(self.plan.events)
         for contender in order:
             self.say(f"{of_round}: {contender}")
-            wanted = celery_events if contender.name == CELERY else events
-            rates[contender] = await self._measure(contender, channel, wanted)
+            events = plain
+            if contender.name in (CELERY, LONG, TRACED):
+                events = make_events(self.plan.events_of(contender), sampled=contender.name == TRACED)
+            channel = f"bench{number}-{_short(contender.name)}"
+            measure = self._publish if contender.name in IN_THIS_PROCESS else self._drain
+            rates[contender] = await measure(contender, channel, events)
         return rates
 
-    async def _measure(self, contender: Contender, channel: str, events: Sequence[WireEvent]) -> float:
+    async def _publish(self, contender: Contender, channel: str, events: Sequence[WireEvent]) -> float:
+        """Events confirmed per second."""
+        settings = self.settings[contender.broker]
+        publish = self.publishing.relayed if contender.name == RELAY else self.publishing.raw
+        rate_per_s = await publish(settings, channel, events)
+        self.advance(2 * len(events))
+        return rate_per_s
+
+    async def _drain(self, contender: Contender, channel: str, events: Sequence[WireEvent]) -> float:
+        """Effects per second."""
+        settings, subscriber = self.settings[contender.broker], _short(contender.name)
+        if contender.name == CELERY:
+            queue = f"{CELERY}.{channel}"
+            await asyncio.to_thread(backlog.fill_celery, settings, queue, events, self.advance)
+        else:
+            await backlog.fill(settings, channel, [subscriber], events, self.advance)
         await self.effects.clear()
-        log = self.logs / f"{channel}-{contender.broker}-{contender.name}.log"
+        log = self.logs / f"{channel}-{contender.broker}.log"
         async with self._running(contender, channel, log) as process:
             await self._until_drained(contender, len(events), process, log)
-        problems = await self.effects.problems(events, contender.name)
+        claimed = contender.name != INBOX_ALONE
+        problems = await self.effects.problems(events, subscriber, claimed=claimed)
         left = await self._unsettled(contender, channel)
         if left:
             problems.append(f"{left} events not settled")
@@ -138,7 +160,7 @@ class Bench:
         async def settled() -> bool:
             nonlocal left
             left = await broker_state.waiting(
-                self.settings[contender.broker], [backlog.subscription(channel, contender.name)]
+                self.settings[contender.broker], [backlog.subscription(channel, _short(contender.name))]
             )
             return not left
 
@@ -158,6 +180,7 @@ class Bench:
             **self.environment,
             **{f"TANDEM_{name.upper()}": str(value) for name, value in given.items() if value is not None},
             "TANDEM_ROLES": "consumer",
+            **({"TANDEM_OTLP_DIR": str(self.logs)} if contender.name == TRACED else {}),
             "BENCH_QUEUE": f"{CELERY}.{channel}",
             "BENCH_SUBSCRIBER": CELERY,
         }
@@ -194,7 +217,12 @@ class Bench:
 
 
 def _fields(contender: Contender) -> dict[str, str]:
-    return {"name": contender.name, "broker": contender.broker}
+    return {"name": _short(contender.name), "broker": contender.broker}
+
+
+def _short(name: str) -> str:
+    """As a subscriber and a channel may be called."""
+    return name.replace(",", "").replace(" ", "-")
 
 
 def _last_lines(log: Path) -> str:

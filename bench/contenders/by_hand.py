@@ -57,8 +57,10 @@ _BUSY_POLL_S = 0.1
 class Recorder:
     """Gives each event of a batch its one durable effect."""
 
-    def __init__(self, settings: Settings, subscriber: str) -> None:
+    def __init__(self, settings: Settings, subscriber: str, *, inbox_alone: bool = False) -> None:
+        """`inbox_alone`: without claims in Redis."""
         self._settings = settings
+        self._inbox_alone = inbox_alone
         self._subscriber = subscriber
         self._redis: Redis = Redis.from_url(settings.redis_url)
         self._claim = self._redis.register_script(_CLAIM)
@@ -78,8 +80,9 @@ class Recorder:
         for body in bodies:
             event = orjson.loads(body)
             events[f"tandem:claim:{self._subscriber}:{event['source']}:{event['id']}"] = event
-        open_keys = await self._claimed(list(events))
-        if open_keys:
+        if self._inbox_alone:
+            await self._write(list(events.values()))
+        elif open_keys := await self._claimed(list(events)):
             await self._write([events[key] for key in open_keys])
             await self._done(keys=open_keys, args=[int(self._settings.claim_done_s * 1_000)])
 

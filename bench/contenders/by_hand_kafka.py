@@ -1,4 +1,4 @@
-"""A hand-written aiokafka loop: `python -m bench.contenders.by_hand_kafka CHANNEL SUBSCRIBER`."""
+"""A hand-written aiokafka loop: `python -m bench.contenders.by_hand_kafka CHANNEL SUBSCRIBER [--inbox-alone]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from shared.settings import Settings
 _POLL_MS = 200
 
 
-async def drain(settings: Settings, channel: str, subscriber: str, stopping: asyncio.Event) -> None:
+async def drain(
+    settings: Settings, channel: str, subscriber: str, stopping: asyncio.Event, *, inbox_alone: bool
+) -> None:
     """Consume until told to stop: each poll is a batch, and one commit closes it."""
     consumer = AIOKafkaConsumer(
         destination_name("kafka", channel),
@@ -23,7 +25,7 @@ async def drain(settings: Settings, channel: str, subscriber: str, stopping: asy
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
-    async with consumer, Recorder(settings, subscriber) as recorder:
+    async with consumer, Recorder(settings, subscriber, inbox_alone=inbox_alone) as recorder:
         while not stopping.is_set():
             polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=settings.batch_max)
             if polled:
@@ -33,4 +35,5 @@ async def drain(settings: Settings, channel: str, subscriber: str, stopping: asy
 
 if __name__ == "__main__":
     told = asyncio.Event()
-    run_until_told(drain(Settings.from_environment(), sys.argv[1], sys.argv[2], told), told)
+    alone = "--inbox-alone" in sys.argv[3:]
+    run_until_told(drain(Settings.from_environment(), sys.argv[1], sys.argv[2], told, inbox_alone=alone), told)

@@ -1,4 +1,4 @@
-"""A hand-written aio-pika loop: `python -m bench.contenders.by_hand_rabbit CHANNEL SUBSCRIBER`."""
+"""A hand-written aio-pika loop: `python -m bench.contenders.by_hand_rabbit CHANNEL SUBSCRIBER [--inbox-alone]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from shared.settings import Settings
 _GATHER_WAIT_S = 0.003
 
 
-async def drain(settings: Settings, channel_name: str, subscriber: str, stopping: asyncio.Event) -> None:
+async def drain(
+    settings: Settings, channel_name: str, subscriber: str, stopping: asyncio.Event, *, inbox_alone: bool
+) -> None:
     """Consume until told to stop: what has arrived is a batch, and one `ack(multiple)` closes it."""
     arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
 
@@ -23,7 +25,7 @@ async def drain(settings: Settings, channel_name: str, subscriber: str, stopping
         await arrived.put(None)
 
     connecting = await aio_pika.connect(settings.rabbit_url)
-    async with connecting as connection, Recorder(settings, subscriber) as recorder:
+    async with connecting as connection, Recorder(settings, subscriber, inbox_alone=inbox_alone) as recorder:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=2 * settings.batch_max)
         queue = await channel.get_queue(f"{subscriber}.{channel_name}")
@@ -47,4 +49,5 @@ async def drain(settings: Settings, channel_name: str, subscriber: str, stopping
 
 if __name__ == "__main__":
     told = asyncio.Event()
-    run_until_told(drain(Settings.from_environment(), sys.argv[1], sys.argv[2], told), told)
+    alone = "--inbox-alone" in sys.argv[3:]
+    run_until_told(drain(Settings.from_environment(), sys.argv[1], sys.argv[2], told, inbox_alone=alone), told)

@@ -1,5 +1,6 @@
 """Publishing: a unit of work writes events to the outbox, the relay moves them to the broker."""
 
+from shared.publishing import outbox
 from shared.publishing.outbox import outbox_of, outbox_state
 from shared.publishing.relay import Relay
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
@@ -14,6 +15,7 @@ __all__ = [
     "Submitter",
     "UnitOfWork",
     "UnitsOfWork",
+    "outbox",
     "outbox_of",
     "outbox_state",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench.rows import NAMES, ROWS
 from tests.commands import PYTHON
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -18,7 +18,11 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 def test_every_contender_gives_every_event_one_effect(tmp_path: Path) -> None:
     summary = tmp_path / "summary.json"
     done = subprocess.run(
-        [*PYTHON, "-m", "bench", "--rounds", "1", "--events", "2000", "--summary", str(summary)],
+        [
+            *(*PYTHON, "-m", "bench", "--rounds", "1", "--events", "2000", "--long", "2000"),
+            *(argument for name in NAMES for argument in ("--row", name)),
+            *("--summary", str(summary)),
+        ],
         cwd=_REPOSITORY,
         capture_output=True,
         text=True,
@@ -29,7 +33,7 @@ def test_every_contender_gives_every_event_one_effect(tmp_path: Path) -> None:
     assert summary.exists(), done.stderr
     rows = json.loads(summary.read_text())["rows"]
     assert {(row["name"], row["broker"], row["floor"]) for row in rows} == {
-        (f"tandem / {other}", broker, floor) for (other, broker), floor in report.FLOORS.items()
+        (f"{row.ours.name} / {row.theirs.name}", row.broker, row.floor) for row in ROWS
     }
     assert all(0 < row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"] for row in rows)
     assert "make bench" in done.stdout

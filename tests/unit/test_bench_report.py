@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.report import compare
-from bench.rounds import BY_HAND, CELERY, TANDEM, Contender
+from bench.rows import BY_HAND, CELERY, TANDEM, Contender
 
 
 def _round(tandem: float, by_hand: float, celery: float) -> dict[Contender, float]:

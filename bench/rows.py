@@ -1,0 +1,67 @@
+"""The rows of the benchmark: which contender is divided by which, and what the ratio must reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TANDEM = "tandem"
+BY_HAND = "hand-written"
+INBOX_ALONE = "hand-written, inbox alone"
+CELERY = "celery"
+TRACED = "tandem, every event traced"
+LONG = "tandem, a long backlog"
+RELAY = "relay"
+RAW = "raw publish"
+
+IN_THIS_PROCESS = (RELAY, RAW)
+"""They publish. All others drain a backlog, each in a process of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """What is measured, and its broker."""
+
+    name: str
+    broker: str
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.broker}"
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """A row: `ours` divided by `theirs`, on one broker; `name` is what `--row` calls it."""
+
+    name: str
+    ours: Contender
+    theirs: Contender
+    floor: float
+
+    @property
+    def broker(self) -> str:
+        return self.ours.broker
+
+
+def _row(name: str, ours: str, theirs: str, broker: str, floor: float) -> Division:
+    return Division(
+        name, Contender(ours, broker), Contender(theirs, "rabbit" if theirs == CELERY else broker), floor
+    )
+
+
+ROWS = (
+    _row("hand-written", TANDEM, BY_HAND, "rabbit", 0.5),
+    _row("hand-written", TANDEM, BY_HAND, "kafka", 0.5),
+    _row("celery", TANDEM, CELERY, "rabbit", 5.0),
+    _row("celery", TANDEM, CELERY, "kafka", 10.0),
+    _row("inbox-alone", TANDEM, INBOX_ALONE, "rabbit", 0.3),
+    _row("inbox-alone", TANDEM, INBOX_ALONE, "kafka", 0.3),
+    _row("traced", TRACED, TANDEM, "rabbit", 0.2),
+    _row("traced", TRACED, TANDEM, "kafka", 0.2),
+    _row("backlog", LONG, TANDEM, "rabbit", 0.5),
+    _row("backlog", LONG, TANDEM, "kafka", 0.5),
+    _row("relay", RELAY, RAW, "rabbit", 0.3),
+    _row("relay", RELAY, RAW, "kafka", 0.2),
+)
+NAMES = tuple(dict.fromkeys(row.name for row in ROWS))
+LONG_ONES = ("backlog",)
+"""Run only where they are asked for: they take as long as all others together."""
