@@ -49,6 +49,8 @@ class RunningSystem:
         self.broker_name: BrokerName = broker
         self.expected_dead_letters: set[bytes] = set()
         self.urls = runtime.addresses.service_urls(broker)
+        self.mail = {"TANDEM_SMTP_URL": runtime.server_urls()["mail"]}
+        """What a `notification-consumer` is told that is to send mail: see `in_place_of`."""
         self.http = httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=50))
         self._pools: dict[str, asyncpg.Pool[Any]] = {}
 

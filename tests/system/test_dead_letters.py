@@ -27,7 +27,7 @@ async def test_three_kinds_of_poison_are_grouped_redriven_at_a_rate_and_resolved
     system: RunningSystem,
 ) -> None:
     since = datetime.now(UTC).isoformat()
-    async with system.in_place_of("notification-consumer", FLAWS):
+    async with system.in_place_of("notification-consumer", FLAWS | system.mail):
         users = await _each([system.register() for _ in range(USERS)])
         orders = await _each([system.order(users[number % USERS]) for number in range(ORDERS)])
         paid, cancelled = orders[:EACH], orders[EACH : 2 * EACH]
@@ -47,16 +47,17 @@ async def test_three_kinds_of_poison_are_grouped_redriven_at_a_rate_and_resolved
         "order.paid": 2, "order.cancelled": 2, "user.deactivated": 2
     }  # fmt: skip
     assert not await _told(system, "order.paid", paid)
-    asked = await system.post(
-        "dead_letter", "/dead-letters/redrive", {"filter": {"from": since}, "rate_per_s": 50}
-    )
-    assert (asked.status_code, asked.json()["matched"]) == (202, 6 * EACH)
+    async with system.in_place_of("notification-consumer", system.mail):
+        asked = await system.post(
+            "dead_letter", "/dead-letters/redrive", {"filter": {"from": since}, "rate_per_s": 50}
+        )
+        assert (asked.status_code, asked.json()["matched"]) == (202, 6 * EACH)
 
-    async def resolved() -> dict[str, Any] | None:
-        progress: dict[str, Any] = (await system.get("dead_letter", asked.headers["location"])).json()
-        return progress if progress["states"]["resolved"] == 6 * EACH else None
+        async def resolved() -> dict[str, Any] | None:
+            progress: dict[str, Any] = (await system.get("dead_letter", asked.headers["location"])).json()
+            return progress if progress["states"]["resolved"] == 6 * EACH else None
 
-    progress = await eventually(resolved, "the redrive is resolved")
+        progress = await eventually(resolved, "the redrive is resolved")
     assert (progress["finished"] or progress["waiting"] == 0, progress["requested"]) == (True, 6 * EACH)
     assert await _told(system, "order.paid", paid) == dict.fromkeys(paid, 1)
     assert await _told(system, "order.cancelled", cancelled) == dict.fromkeys(cancelled, 1)

@@ -1,6 +1,6 @@
 """Mail, as a user of the whole system sees it: one per event, also when the mail server was away meanwhile.
 
-These alone send mail, and come before all other tests of the system: a mail costs more than all else about an
+These and those of dead letters send mail, and come before all others: a mail costs more than all else about an
 order, and a consumer that is told to send any begins with the first event that there ever was.
 """
 
@@ -28,9 +28,7 @@ SENDER = Settings.model_fields["mail_from"].default
 
 @pytest.fixture(autouse=True)
 async def mail_is_sent(system: RunningSystem) -> AsyncIterator[None]:
-    async with system.in_place_of(
-        "notification-consumer", {"TANDEM_SMTP_URL": system.runtime.server_urls()["mail"]}
-    ):
+    async with system.in_place_of("notification-consumer", system.mail):
         yield
 
 
