@@ -78,6 +78,11 @@ faults: $(STAMP) ## break the running system in every way and check that nothing
 bench: $(STAMP) ## the pipeline against hand-written loops and Celery
 	$(PYTHON) -m bench $(ARGS)
 
+.PHONY: profile
+profile: $(STAMP) ## flame graphs of a consumer and of a hand-written loop, on both brokers: reports/profile
+	$(PYTHON) -m bench --row hand-written --rounds 1 --events 60000 --profile reports/profile \
+	  --summary reports/profile/summary.json $(ARGS)
+
 # Some hundred processes are started: what they import is compiled once, not by each for itself.
 test test-fast: export PYTHONDONTWRITEBYTECODE =
 

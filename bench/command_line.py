@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         seed=chosen.seed,
     )
     try:
-        return _run(plan, chosen.summary)
+        return _run(plan, chosen.summary, chosen.profile)
     except (BenchError, DeployError, UnavailableError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--row", action="append", choices=NAMES, help="one row, or several; if not said, all but the long ones"
     )
+    parser.add_argument("--profile", type=Path, help="directory for a flame graph of each contender (py-spy)")
     parser.add_argument("--seed", type=int, default=1, help="of the order within the rounds")
     parser.add_argument("--summary", type=Path, default=SUMMARY, help="the file to write")
     return parser
@@ -91,7 +92,7 @@ def _at_least(least: int) -> Any:
     return number
 
 
-def _run(plan: Plan, summary: Path) -> int:
+def _run(plan: Plan, summary: Path, profiles: Path | None) -> int:
     started_at = datetime.now(UTC)
     ports = Ports.free_block()
     servers = {name for name in SERVERS if name in {"postgres", "redis", "rabbit", *plan.brokers}}
@@ -99,7 +100,7 @@ def _run(plan: Plan, summary: Path) -> int:
     with instance(_RUN_ROOT, _NAME, Steps(), ports=ports, servers=servers) as runtime:
         runtime.start_servers()
         runtime.ensure_databases([_DATABASE])
-        rates = run_until_signal(_rounds(plan, runtime, ports))
+        rates = run_until_signal(_rounds(plan, runtime, ports, profiles))
         versions = runtime.versions()
     rows = report.compare(rates)
     report.print_table(rows, rates)
@@ -117,7 +118,7 @@ def _run(plan: Plan, summary: Path) -> int:
     return 0 if all(row.holds for row in rows) else 1
 
 
-async def _rounds(plan: Plan, runtime: Runtime, ports: Ports) -> report.Rates:
+async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | None) -> report.Rates:
     urls = runtime.server_urls()
     settings = {
         broker: Settings(
@@ -152,5 +153,6 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports) -> report.Rates:
                 logs=logs,
                 say=lambda text: progress.update(bar, description=text),
                 advance=lambda count: progress.advance(bar, count),
+                profiles=profiles,
             )
             return await bench.run()

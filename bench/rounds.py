@@ -17,6 +17,7 @@ from bench.backlog import Advance
 from bench.effects import Effects
 from bench.errors import BenchError
 from bench.events import WireEvent, make_events
+from bench.profiling import profiled
 from bench.publishing import Publishing
 from bench.rows import (
     BY_HAND,
@@ -100,6 +101,8 @@ class Bench:
     logs: Path
     say: Callable[[str], None]
     advance: Advance
+    profiles: Path | None = None
+    """Where the flame graphs go, if they are wanted."""
 
     async def run(self) -> list[dict[Contender, float]]:
         """One dict for each round: effects per second, or events published.
@@ -189,11 +192,13 @@ class Bench:
                 sys.executable, *command, stdin=asyncio.subprocess.DEVNULL, stdout=output,
                 stderr=asyncio.subprocess.STDOUT, cwd=REPOSITORY, env=environment, start_new_session=True,
             )  # fmt: skip
+        graph = None if self.profiles is None else self.profiles / f"{contender.broker}-{contender.name}.svg"
         try:
-            yield process
-            with suppress(ProcessLookupError, TimeoutError):
-                process.terminate()
-                await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
+            async with profiled(process.pid, graph):
+                yield process
+                with suppress(ProcessLookupError, TimeoutError):
+                    process.terminate()
+                    await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
