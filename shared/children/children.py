@@ -234,7 +234,8 @@ def _outcome(frame: Frame) -> Outcome:
 
 
 class Children:
-    """The pool: at most `slots` steps at once, each in a child of its own. Entering it starts the fork server.
+    """The pool: at most `slots` steps at once, each in a child of its own. Entering it starts the fork server,
+    which else the first call does.
 
     `preload` names the modules that steps need; they are imported once, in the fork server. `initialise` names a
     function `module:name` that every child calls before its first step.

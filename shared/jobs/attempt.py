@@ -25,8 +25,8 @@ from shared.jobs.errors import TimeLimitError
 from shared.jobs.limits import QueueLimits
 from shared.jobs.retries import Retry, may_pass, next_wait_s
 from shared.jobs.signatures import Job
+from shared.process import Parts
 from shared.publishing import Cause
-from shared.telemetry import StepSpans
 
 _log = structlog.get_logger(__name__)
 
@@ -106,6 +106,7 @@ class Attempt:
     lease: Lease
     commit: Checkpoint
     on_progress: Callable[[Progress], None]
+    parts: Parts
     effects: Effects = field(default_factory=Effects)
 
     def report(self, current: float, total: float, message: str = "") -> None:
@@ -126,7 +127,7 @@ class Attempt:
 
 
 async def traced(
-    spans: StepSpans,
+    parts: Parts,
     lease: Lease,
     children: Children | None,
     commit: Checkpoint,
@@ -139,15 +140,19 @@ async def traced(
         "tandem.job.queue": lease.queue,
         "tandem.job.attempt": lease.attempt,
     }
-    with spans.attempt(lease.handler.name, told, lease.cause.traceparent) as span:
-        finished = await run(lease, children, commit, on_progress)
+    with parts.telemetry.steps.attempt(lease.handler.name, told, lease.cause.traceparent) as span:
+        finished = await run(parts, lease, children, commit, on_progress)
         error = finished.ended.error
         span.end(finished.outcome, None if error is None else str(error["type"]))
         return finished
 
 
 async def run(
-    lease: Lease, children: Children | None, commit: Checkpoint, on_progress: Callable[[Progress], None]
+    parts: Parts,
+    lease: Lease,
+    children: Children | None,
+    commit: Checkpoint,
+    on_progress: Callable[[Progress], None],
 ) -> Finished:
     """Run the attempt to its end; whatever the handler raises is its outcome.
 
@@ -157,7 +162,7 @@ async def run(
         if children is None:
             raise RuntimeError(f"{lease.handler.name} needs a child")
         return await _in_child(lease, children, on_progress)
-    return await _in_loop(lease, Attempt(lease, commit, on_progress))
+    return await _in_loop(lease, Attempt(lease, commit, on_progress, parts))
 
 
 # -- in the loop
@@ -182,7 +187,9 @@ async def _in_loop(lease: Lease, attempt: Attempt) -> Finished:
 
 async def _called(lease: Lease, attempt: Attempt, soft_s: float) -> str:
     handler = lease.handler
-    context = JobContext(lease.job_id, lease.step_id, lease.attempt, lease.due_at, port=attempt)
+    context = JobContext(
+        lease.job_id, lease.step_id, lease.attempt, lease.due_at, port=attempt, process=attempt.parts
+    )
     values = handler.arguments.with_context(handler.arguments.to_values(lease.args, *lease.inputs), context)
     try:
         async with asyncio.timeout(soft_s) as limit:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.event import EventData
 from shared.jobs.errors import NoCursorError
+from shared.process import Parts
 from shared.publishing import UnitOfWork
+
+_READ_ONLY = text("set transaction read only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,24 @@ class JobContext:
     due_at: datetime
     unit: UnitOfWork | None = None
     port: LeasedAttempt | None = None
+    process: Parts | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the worker's process: its settings, its circuit breakers.
+
+        Raises `RuntimeError` in inline steps and in children, which do not run in a worker's event loop.
+        """
+        if self.process is None:
+            raise RuntimeError("only a leased step in the event loop has the parts of its process")
+        return self.process
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction that only reads: what is to be written is told. Raises as `parts`."""
+        async with self.parts.units.begin() as uow:
+            await uow.connection.execute(_READ_ONLY)
+            yield uow.connection
 
     @property
     def uow(self) -> UnitOfWork:

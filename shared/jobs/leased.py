@@ -50,7 +50,7 @@ class Worker:
     def __init__(self, parts: Parts, handlers: Mapping[str, Job[..., Any]], batch_of: BatchOf) -> None:
         self._settings = parts.settings
         self._units = parts.units
-        self._spans = parts.telemetry.steps
+        self._parts = parts
         self._handlers = {name: handler for name, handler in handlers.items() if handler.leased}
         self._lanes = _lanes(self._handlers.values(), parts.settings.queue_rate_per_s)
         queues = {lane.queue for lane in self._lanes}
@@ -77,14 +77,16 @@ class Worker:
         )
 
     async def run(self) -> None:
-        """Raises `ChildStartError` when the steps' modules cannot be imported, `ConfigurationError` for a handler
-        that a child would not find."""
+        """Raises `ConfigurationError` for a handler that a child would not find.
+
+        Children, and the process that forks them, begin with the first step that needs one.
+        """
         if not self._lanes:
             return
         async with AsyncExitStack() as stack:
             if self._child_slots.count:
-                children = _children(self._handlers.values(), self._child_slots.count, self._settings)
-                self._children = await stack.enter_async_context(children)
+                self._children = _children(self._handlers.values(), self._child_slots.count, self._settings)
+                stack.push_async_callback(self._children.close)
             vital = [
                 asyncio.create_task(loop)
                 for loop in (
@@ -190,7 +192,7 @@ class Worker:
                 for slots in self._slots_of(lane):
                     await held.enter_async_context(slots.one())
                 finished = await attempt.traced(
-                    self._spans, lease, self._children, self._keeping.checkpoint, on_progress
+                    self._parts, lease, self._children, self._keeping.checkpoint, on_progress
                 )
         except WaitedTooLongError:
             self._completions.held.discard(lease.key)  # so that it is given back

@@ -6,7 +6,6 @@ from shared.telemetry.measurements import Sample
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.provider import prometheus_page
 from shared.telemetry.spans import Spans, current_trace_ids
-from shared.telemetry.steps import StepSpans
 from shared.telemetry.telemetry import Telemetry
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "Metrics",
     "Sample",
     "Spans",
-    "StepSpans",
     "Telemetry",
     "current_trace_ids",
     "logs",

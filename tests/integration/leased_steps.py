@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from sqlalchemy import text
+
 from shared.jobs.context import Chunk, JobContext
 from shared.jobs.events import StepReady
 from shared.jobs.jobs import Jobs
@@ -117,7 +119,16 @@ async def counts(until: int, ctx: JobContext, pause_at: int = -1) -> int:
     return seen
 
 
-HANDLERS: tuple[Job[..., Any], ...] = (quick, waits, deaf, gated, compute, ends_its_worker, counts)
+@job(leased=True, retries=Retry(0))
+async def looks(ctx: JobContext, writes: bool = False) -> int:
+    """How many effects there are; with `writes`, it also tries to make one where it may only read."""
+    async with ctx.reading() as connection:
+        if writes:
+            await connection.execute(INSERT_EFFECT, {"event_id": "-", "key": "written", "number": 0})
+        return int((await connection.execute(text("select count(*) from effect"))).scalar_one())
+
+
+HANDLERS: tuple[Job[..., Any], ...] = (quick, waits, deaf, gated, compute, ends_its_worker, counts, looks)
 JOBS = Jobs(Ready, *HANDLERS)
 IN_THE_LOOP = {name: handler for name, handler in JOBS.handlers.items() if handler is not compute}
 """A worker without `compute` has no child processes."""

@@ -36,6 +36,7 @@ from tests.integration.leased_steps import (
     deaf,
     ends_its_worker,
     gated,
+    looks,
     quick,
     waits,
 )
@@ -227,6 +228,16 @@ async def test_a_step_that_always_fails_ends_after_its_retries_with_its_error(le
     assert 'raise LookupError("not found")' in error["stack"]
     assert await leased.effects() == []
     assert await leased.attempts() == [(1, "failed"), (2, "failed"), (3, "failed")]
+
+
+async def test_a_step_reads_what_is_committed_and_writes_nothing_beside_what_it_tells(leased: Leased) -> None:
+    async with leased.worker():
+        counted = await leased.ended(await leased.submit(chain(quick.s("a"), looks.si())))
+        refused = await leased.ended(await leased.submit(looks.s(writes=True)))
+    assert counted.value == 1
+    assert refused.outcome is reading.Outcome.FAILED
+    assert "read-only" in refused.error["message"]
+    assert await leased.effects() == [("a", 1)]
 
 
 async def test_what_effects_raise_is_a_failure_of_the_attempt_and_of_no_other(leased: Leased) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -211,3 +213,12 @@ def signatures() -> st.SearchStrategy[Signature]:
 def test_a_graph_flattens_to_what_it_means(signature: Signature) -> None:
     started: Sequence[Signature] = (tag.si(0, "start"), signature)  # so that every first step has an input
     assert evaluated_flat(flatten(chain(*started))) == evaluated(chain(*started))
+
+
+async def test_only_a_step_in_a_worker_s_event_loop_has_its_process_and_may_read() -> None:
+    elsewhere = JobContext(uuid4(), uuid4(), 1, datetime.now(UTC))
+    with pytest.raises(RuntimeError, match="in the event loop"):
+        _ = elsewhere.parts
+    with pytest.raises(RuntimeError, match="in the event loop"):
+        async with elsewhere.reading():
+            pass
