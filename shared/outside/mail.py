@@ -34,6 +34,15 @@ class MailRefusedError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A file in a mail: `name` in ASCII, `media_type` such as `application/pdf`."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
     """One mail to one recipient; `name` may hold anything, an event's `message_id` is made by `message_id()`."""
 
@@ -43,11 +52,17 @@ class Mail:
     subject: str
     text: str
     html: str | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
 def message_id(event: Envelope, sender: str) -> str:
     """The Message-ID of the one mail that tells of `event`: the same however often it is sent."""
-    return f"<{uuid5(NAMESPACE_URL, event.identity)}@{domain_of(sender)}>"
+    return message_id_of(event.identity, sender)
+
+
+def message_id_of(identity: str, sender: str) -> str:
+    """The same for a mail that tells of no event: `identity` is what makes it this mail, and no other."""
+    return f"<{uuid5(NAMESPACE_URL, identity)}@{domain_of(sender)}>"
 
 
 def domain_of(sender: str) -> str:
@@ -56,7 +71,7 @@ def domain_of(sender: str) -> str:
 
 
 def compose(mail: Mail, sender: Mailbox, recipient: Mailbox) -> bytes:
-    """The message as SMTP takes it, with both bodies. Raises `MailRefusedError` for one that cannot be written."""
+    """The message as SMTP takes it. Raises `MailRefusedError` for one that cannot be written."""
     message = EmailMessage(policy=_AS_WRITTEN)
     message.set_raw("From", address_header("From", sender))
     message.set_raw("To", address_header("To", recipient))
@@ -68,6 +83,9 @@ def compose(mail: Mail, sender: Mailbox, recipient: Mailbox) -> bytes:
         message.set_content(mail.text)
         if mail.html is not None:
             message.add_alternative(mail.html, subtype="html")
+        for file in mail.attachments:
+            maintype, _, subtype = file.media_type.partition("/")
+            message.add_attachment(file.content, maintype=maintype, subtype=subtype, filename=file.name)
         return message.as_bytes()
     except (MessageError, ValueError) as error:  # half a surrogate pair, for instance, has no bytes
         raise MailRefusedError(f"the mail cannot be written: {type(error).__name__}") from error
