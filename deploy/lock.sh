@@ -8,7 +8,7 @@ fresh=$(mktemp)
 trap 'rm -f "$fresh"' EXIT
 cp requirements.lock "$fresh"
 
-flags="--python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-emit-find-links"
+flags="--overrides requirements.overrides --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-emit-find-links"
 # The header must not name the temporary file.
 header="uv pip compile requirements.in $flags -o requirements.lock"
 # shellcheck disable=SC2086  the flags are words

@@ -103,6 +103,14 @@ SERVICE_TABLE: tuple[Service, ...] = (
         "`POST /workers/{id}/drain`",
     ),
     Service(
+        "report",
+        roles="api,consumer,worker",
+        http_port=8006,
+        subscriptions=("report.order", "report.user"),
+        interface="`POST /v1/reports/sales` · `GET …/{id}` · `…/{id}/pdf` · `POST …/{id}/cancel` · `…/retry` · "
+        "`GET /schedules` · `GET /workers` · `GET /jobs`",
+    ),
+    Service(
         "wallet",
         roles="api,relay,consumer",
         http_port=8008,

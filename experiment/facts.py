@@ -27,13 +27,13 @@ from shared.settings import Settings
 TITLES: dict[str, str] = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 """The brokers' names as a person writes them."""
 TRACE_RATIO = 0.01
-MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", "jobs", "wallet"})
+MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", "jobs", "report", "wallet"})
 """The processes that take part. Without the dead-letter service: it would take the dead letters, which the check
 counts, out of their places, and has nothing to do when all goes well. Without the jobs service and the wallet,
-which no event of an order reaches."""
-PLAYED = frozenset(row.name for row in PROCESSES if row.service not in {"jobs", "wallet"})
+which no event of an order reaches, and the report service, whose rows the check does not look at."""
+PLAYED = frozenset(row.name for row in PROCESSES if row.service not in {"jobs", "report", "wallet"})
 """The processes that run while faults are played, besides those of the jobs that are played (`faults.jobs`). The
-wallet does not, since nothing of it is checked there yet."""
+wallet and reports do not, since nothing of them is checked there yet."""
 PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",

@@ -253,6 +253,8 @@ class Settings(BaseSettings):
     mail_from: str = "Tandem <tandem@localhost>"
     """The sender of every mail."""
 
+    report_mail_to: str = ""
+    """The address that the daily sales report is mailed to; without one, it is only made."""
     health_check_job_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     """Seconds between two jobs by which the jobs service shows that jobs run; 0: there are none."""
 
@@ -360,6 +362,7 @@ def relations(settings: Settings) -> dict[str, object]:
     """What must hold between settings: each rule as the sentence that names it, true while it is kept."""
     broker_url = BROKER_ADDRESSES[settings.broker]
     rabbit_nodes = _parts(settings.rabbit_url or "")
+    report_to = parseaddr(settings.report_mail_to)[1]
     mail_to, mail_from = parseaddr(settings.alert_mail_to)[1], parseaddr(settings.mail_from)[1]
     return {
         f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {settings.broker}": (
@@ -423,6 +426,9 @@ def relations(settings: Settings) -> dict[str, object]:
         "TANDEM_ALERT_MAIL_TO must be an address, and TANDEM_SMTP_URL must be set with it": (
             not settings.alert_mail_to
             or ("@" in mail_to and settings.alert_mail_to.isprintable() and settings.smtp_url)
+        ),
+        "TANDEM_REPORT_MAIL_TO must be an address": (
+            not settings.report_mail_to or ("@" in report_to and settings.report_mail_to.isprintable())
         ),
         "TANDEM_ROLES must name at least one role": settings.roles,
     }

@@ -28,8 +28,11 @@ from typing import NoReturn
 REPOSITORY = Path(__file__).resolve().parents[1]
 SUPERVISORD = Path(__file__).resolve()
 PRELOADED = (
-    *(f"services.{service}.handlers" for service in ("order", "user", "notification")),
-    *(f"services.{service}.http" for service in ("order", "user", "notification", "dead_letter", "wallet")),
+    *(f"services.{service}.handlers" for service in ("order", "user", "notification", "jobs", "report")),
+    *(
+        f"services.{service}.http"
+        for service in ("order", "user", "notification", "dead_letter", "wallet", "jobs", "report")
+    ),
     "services.dead_letter.background",
     "shared.broker.kafka",
     "shared.broker.rabbit",

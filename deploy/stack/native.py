@@ -62,7 +62,11 @@ class NativeStack(Stack):
         shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
         try:
             runtime.start_servers()
-            own = {"TANDEM_SMTP_URL": runtime.server_urls()["mail"], "TANDEM_HEALTH_CHECK_JOB_S": "10"}
+            own = {
+                "TANDEM_SMTP_URL": runtime.server_urls()["mail"],
+                "TANDEM_HEALTH_CHECK_JOB_S": "10",
+                "TANDEM_REPORT_MAIL_TO": "sales@localhost",
+            }
             runtime.start_services(broker, env_overrides={**own, **_settings_of(os.environ)})
         except BaseException:
             runtime.stop()

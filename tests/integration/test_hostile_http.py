@@ -21,6 +21,7 @@ from services.dead_letter import app as dead_letter_app
 from services.jobs import app as jobs_app
 from services.notification import app as notification_app
 from services.order import app as order_app
+from services.report import app as report_app
 from services.user import app as user_app
 from shared.http.problems import BODY_BYTES_MAX
 from shared.process.parts import build_parts
@@ -38,6 +39,7 @@ SERVICES: dict[str, Service] = {
         notification_app.SERVICE,
         dead_letter_app.SERVICE,
         jobs_app.SERVICE,
+        report_app.SERVICE,
     )
 }
 START_S = 60.0
@@ -126,6 +128,7 @@ PATHS = {
     "notification": "/notifications",
     "dead_letter": "/dead-letters/redrive",
     "jobs": "/jobs/add",
+    "report": "/v1/reports/sales",
 }
 JSON = b"content-type: application/json\r\n"
 NESTED = b"[" * 100_000

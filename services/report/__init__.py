@@ -1,0 +1,3 @@
+"""The report service."""
+
+__all__: list[str] = []

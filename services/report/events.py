@@ -1,0 +1,71 @@
+"""This service's own models of the events that it accepts. It publishes none.
+
+They ask for no more than a report needs, and bound it: what PostgreSQL could not store is refused here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from shared.event import EventData
+from shared.jobs import StepReady
+
+Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
+Amount = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Email = Annotated[str, Field(min_length=3, max_length=254, pattern=r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"^[^\x00]+$")]
+
+
+class OrderEvent(EventData):
+    """`total_amount` is in the currency's minor unit."""
+
+    channel = "order"
+
+    order_id: UUID
+    currency: Currency
+    total_amount: Amount
+    version: Version
+
+
+class OrderPlaced(OrderEvent):
+    event_type = "order.placed"
+
+
+class OrderPaid(OrderEvent):
+    event_type = "order.paid"
+
+
+class OrderCancelled(OrderEvent):
+    event_type = "order.cancelled"
+
+
+class UserEvent(EventData):
+    channel = "user"
+
+    user_id: UUID
+    email: Email | None = None
+    name: Name
+    version: Version
+
+
+class UserRegistered(UserEvent):
+    event_type = "user.registered"
+
+
+class UserProfileUpdated(UserEvent):
+    event_type = "user.profile_updated"
+
+
+class UserDeactivated(UserEvent):
+    event_type = "user.deactivated"
+
+
+class ReportStepReady(StepReady):
+    """Nobody ever publishes it: all steps are leased, and what is leased is not announced over the broker."""
+
+    channel = "report"
+    event_type = "report.step_ready"

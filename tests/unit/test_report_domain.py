@@ -1,0 +1,152 @@
+"""What a sales report says: days, sums, axes, and how far it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.report import domain
+from services.report.domain import DaySales, StepStanding
+
+NOW = datetime(2026, 11, 28, 20, tzinfo=UTC)
+FIRST = date(2026, 11, 1)
+STEPS = list(domain.MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("time", "day"),
+    [
+        ("2026-11-27T14:59:59Z", date(2026, 11, 27)),
+        ("2026-11-27T15:00:00Z", date(2026, 11, 28)),
+        ("2026-11-27T23:30:00-05:00", date(2026, 11, 28)),
+        (None, date(2026, 11, 29)),
+        ("yesterday", date(2026, 11, 29)),
+        ("2026-11-27T14:59:59", date(2026, 11, 29)),
+    ],
+)
+def test_a_day_is_one_of_seoul_and_today_where_the_time_cannot_be_read(time: str | None, day: date) -> None:
+    assert domain.day_of(time, NOW) == day
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "field"),
+    [
+        (FIRST, FIRST, None),
+        (date(2026, 11, 28), date(2027, 1, 31), None),
+        (FIRST - timedelta(days=365), FIRST, None),
+        (FIRST - timedelta(days=366), FIRST, "end_date"),
+        (FIRST, FIRST - timedelta(days=1), "end_date"),
+        (date(2026, 11, 29), date(2026, 11, 30), "start_date"),
+        (date(1999, 12, 31), date(2000, 1, 1), "start_date"),
+        (date.min, date.max, "end_date"),
+    ],
+)
+def test_a_period_has_its_days_in_order_begins_in_the_past_and_is_a_year_at_most(
+    start: date, end: date, field: str | None
+) -> None:
+    problem = domain.problem_of(start, end, date(2026, 11, 28))
+    assert (problem and problem[0]) == field
+
+
+def test_sales_are_added_up_by_currency_and_day_without_what_was_cancelled() -> None:
+    rows = [
+        DaySales(FIRST, "EUR", "placed", 2, 1_000),
+        DaySales(FIRST, "EUR", "cancelled", 1, 700),
+        DaySales(FIRST + timedelta(days=2), "EUR", "paid", 3, 9_000),
+        DaySales(FIRST, "KRW", "paid", 7, 50_000),
+    ]
+    sales = domain.aggregate(FIRST, FIRST + timedelta(days=2), rows)
+    assert sales.buckets == (FIRST, FIRST + timedelta(days=1), FIRST + timedelta(days=2))
+    won, euro = sales.currencies
+    assert (won.currency, won.orders, won.sales, won.paid_sales) == ("KRW", 7, 50_000, 50_000)
+    assert (euro.orders, euro.paid_orders, euro.cancelled_orders) == (6, 3, 1)
+    assert (euro.sales, euro.paid_sales) == (10_000, 9_000)
+    assert (euro.orders_by_bucket, euro.sales_by_bucket) == ((3, 0, 3), (1_000, 0, 9_000))
+    assert sales.orders == 13
+
+
+ROWS = st.lists(
+    st.builds(
+        DaySales,
+        day=st.dates(FIRST, FIRST + timedelta(days=domain.DAYS_MAX - 1)),
+        currency=st.sampled_from([f"{letter}AA" for letter in "ABCDEFGHIJKLMN"]),
+        state=st.sampled_from(["placed", "paid", "cancelled"]),
+        orders=st.integers(1, 10**6),
+        amount=st.integers(0, 10**12),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=50)
+@given(ROWS, st.integers(0, domain.DAYS_MAX - 1))
+def test_whatever_the_period_the_buckets_add_up_to_the_whole_and_stay_few(rows: list[DaySales], days: int) -> None:
+    end = FIRST + timedelta(days=days)
+    within = [row for row in rows if row.day <= end]
+    sales = domain.aggregate(FIRST, end, within)
+    assert len(sales.buckets) <= domain.DAILY_MAX
+    assert sales.buckets[-1] <= end < sales.buckets[-1] + timedelta(days=sales.bucket_days)
+    currencies = {row.currency for row in within}
+    assert len(sales.currencies) + sales.currencies_left_out == len(currencies)
+    for one in sales.currencies:
+        own = [row for row in within if row.currency == one.currency]
+        assert sum(one.orders_by_bucket) == one.orders == sum(row.orders for row in own)
+        assert sum(one.sales_by_bucket) == one.sales
+        assert one.sales == sum(row.amount for row in own if row.state != "cancelled")
+
+
+@given(st.floats(0, 1e15))
+def test_an_axis_reaches_its_largest_value_with_a_few_round_marks(largest: float) -> None:
+    top, step = domain.axis(largest)
+    assert top >= largest
+    assert 1 <= round(top / step) <= domain.TICKS_MAX
+    assert f"{step:e}"[0] in "125"
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [(125_000, "EUR", "1,250.00"), (5, "USD", "0.05"), (1_250, "KRW", "1,250"), (1_234_567, "KWD", "1,234.567")],
+)
+def test_an_amount_has_the_decimals_of_its_currency(amount: int, currency: str, text: str) -> None:
+    assert domain.format_amount(amount, currency) == text
+
+
+def test_of_many_labels_a_few_are_shown() -> None:
+    shown = domain.sparse([str(number) for number in range(92)])
+    assert len(shown) == 92
+    assert shown[0] == "0"
+    assert 0 < sum(label != "" for label in shown) <= domain.LABELS_MAX
+
+
+def standing(job_state: str, *states: str, done: float = 0.0) -> domain.Standing:
+    rest = ["waiting"] * (len(STEPS) - len(states))
+    return domain.standing_of(
+        job_state, [StepStanding(name, state, done) for name, state in zip(STEPS, [*states, *rest], strict=True)]
+    )
+
+
+def test_a_report_goes_from_pending_to_completed_in_percent() -> None:
+    told = [
+        standing("waiting", "ready"),
+        standing("waiting", "running"),
+        standing("running", "succeeded", "ready"),
+        standing("running", *["succeeded"] * 3, "running", done=0.5),
+        standing("running", *["succeeded"] * 4, "running", done=1.0),
+        standing("succeeded", *["succeeded"] * 5),
+    ]
+    assert [one.status for one in told] == ["pending", *["in_progress"] * 4, "completed"]
+    assert [one.progress for one in told] == [0, 0, 20, 70, 99, 100]
+    assert [one.current for one in told] == [0, 1, 2, 4, 5, 5]
+    assert [one.message for one in told[1:]] == [
+        "Fetching orders", "Aggregating sales", "Generating the PDF", "Sending the mail", "Completed"
+    ]  # fmt: skip
+
+
+def test_a_failed_or_cancelled_report_says_where_it_stopped() -> None:
+    failed = standing("failed", "succeeded", "succeeded", "succeeded", "failed", "skipped")
+    assert (failed.status, failed.current, failed.progress) == ("failed", 4, 60)
+    cancelled = standing("cancelled", *["cancelled"] * 5)
+    assert (cancelled.status, cancelled.current, cancelled.progress) == ("cancelled", 1, 0)
