@@ -1,4 +1,4 @@
-"""Which ports an instance uses: fixed ones for `make up-*`, a free block of 100 for everything else."""
+"""Which ports an instance uses: fixed ones for `make up-*`, a free block of 200 for everything else."""
 
 import errno
 import fcntl
@@ -16,10 +16,11 @@ from deploy.errors import DeployError, PortTakenError
 from deploy.topology import PROCESSES
 
 DEFAULT_SERVER_BLOCK = 24000
-BLOCK_SIZE = 100
+BLOCK_SIZE = 200
+LOCKED_SIZE = 100  # what one lock is for: whole blocks once, and other checkouts may still run with those
 # Below the kernel's ephemeral range (32768 on), so that no outgoing connection sits on one of ours.
-FREE_BLOCKS = range(25000, 31900, BLOCK_SIZE)
-SET_SIZE = 30  # ports of one set of services within a block
+FREE_BLOCKS = range(25000, 31800, BLOCK_SIZE)
+SET_SIZE = 80  # ports of one set of services within a block
 FIRST_PROXY_OFFSET = 20
 FIRST_NODE_OFFSET = 25  # of the second and third nodes of a cluster
 NODES = (1, 3)
@@ -33,7 +34,7 @@ _held_locks: list[int] = []
 class Ports:
     """The ports of one instance, all on 127.0.0.1.
 
-    `block` is the first of 100 ports. With `fixed_http` the services use the ports of the process
+    `block` is the first of 200 ports. With `fixed_http` the services use the ports of the process
     table (8001 and so on), else they lie in the block. With `proxied` the services reach PostgreSQL and the
     brokers on other ports, where somebody must listen and pass on what comes: `proxies`. `nodes`: of
     how many each broker consists, 1 or 3.
@@ -148,20 +149,20 @@ class Ports:
 
     @classmethod
     def free_block(cls, *, proxied: bool = False, nodes: int = 1) -> "Ports":
-        """Reserve 100 free consecutive ports for as long as this process lives.
+        """Reserve 200 free consecutive ports for as long as this process lives.
 
         Raises DeployError when every block is in use.
         """
         candidates = list(FREE_BLOCKS)
         random.shuffle(candidates)
         for block in candidates:
-            lock = _lock_block(block)
-            if lock is None:
+            locks = _lock_block(block)
+            if locks is None:
                 continue
             if all(is_free(port) for port in range(block, block + BLOCK_SIZE)):
-                _held_locks.append(lock)
+                _held_locks.extend(locks)
                 return cls(block, proxied=proxied, nodes=nodes)
-            os.close(lock)
+            _let_go(locks)
         raise DeployError(f"no block of {BLOCK_SIZE} free ports between 25000 and 31999 was found")
 
 
@@ -200,8 +201,23 @@ def _holder(port: int) -> str:
     return ""
 
 
-def _lock_block(block: int) -> int | None:
-    path = Path(tempfile.gettempdir()) / f"tandem-ports-{block}.lock"
+def _lock_block(block: int) -> list[int] | None:
+    locks: list[int] = []
+    for first in range(block, block + BLOCK_SIZE, LOCKED_SIZE):
+        lock = _lock(Path(tempfile.gettempdir()) / f"tandem-ports-{first}.lock")
+        if lock is None:
+            _let_go(locks)
+            return None
+        locks.append(lock)
+    return locks
+
+
+def _let_go(locks: list[int]) -> None:
+    for lock in locks:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
     try:
         descriptor = _open_lock(path)
     except OSError:  # nobody's file to lock: another user's that is closed, a link, a directory

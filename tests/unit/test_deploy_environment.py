@@ -242,7 +242,7 @@ def test_a_lock_file_that_another_user_left_is_locked_and_never_written(
     first = ports_module._lock_block(14000)
     assert first is not None
     assert ports_module._lock_block(14000) is None, "it is locked"
-    os.close(first)
+    ports_module._let_go(first)
     assert left.read_text() == "theirs"
 
 
