@@ -176,24 +176,27 @@ class RunningSystem:
             yield broker
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """What the dead-letter service keeps and nobody could process yet, oldest first; mails apart."""
+        """What is kept of what nobody could process yet, oldest first; mails and reports apart."""
         rows = await self.rows(
             "dead_letter",
             "select subscriber || '.' || channel as queue, body, error_type from dead_letter"
-            " where state <> 'resolved' and subscriber <> 'mail' order by sequence",
+            " where state <> 'resolved' and subscriber not in ('mail', 'report') order by sequence",
         )
         return [DeadLetter(row["queue"], row["body"], {ERROR_TYPE: row["error_type"]}) for row in rows]
 
     @asynccontextmanager
-    async def in_place_of(self, process: str, environment: dict[str, str]) -> AsyncIterator[None]:
-        """In place of `process` runs one with these settings; then, when the block is left, the real one again."""
+    async def in_place_of(self, process: str, environment: dict[str, str]) -> AsyncIterator[str]:
+        """In place of `process` runs one with these settings, which is not restarted if it ends; yields its name.
+
+        When the block is left, the real one runs again.
+        """
         name = self.process(process)
         await asyncio.to_thread(self.runtime.processes.stop, name)
         extra = await asyncio.to_thread(
             self.runtime.processes.start_extra, name, "instead", environment, in_place=True
         )
         try:
-            yield
+            yield extra
         finally:
             await asyncio.to_thread(self.runtime.processes.stop_extra, extra)
             await asyncio.to_thread(self.runtime.processes.start, name)
