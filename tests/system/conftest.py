@@ -20,7 +20,12 @@ async def system(
     """All services on one broker, with databases, ports and names of their own; they send no mail."""
     broker: BrokerName = request.param
     with servers_for(broker) as servers:
-        settings = {"TANDEM_SMTP_URL": "", "TANDEM_BREAKER_OPEN_S": "5"}
+        settings = {
+            "TANDEM_SMTP_URL": "",
+            "TANDEM_BREAKER_OPEN_S": "5",
+            "TANDEM_TRANSFER_DELAY_S": "0.2",
+            "TANDEM_WALLET_ADMIN_PASSWORD": "the first of all",
+        }
         with start_in_turn(tmp_path_factory):
             await asyncio.to_thread(servers.start_services, broker, instance=broker, env_overrides=settings)
         running = RunningSystem(servers, broker)
