@@ -104,7 +104,8 @@ def _invalid(request: Request, errors: Sequence[Mapping[str, Any]]) -> Response:
     """422 with what is wrong and where, without the values; 404 when it is the path that is wrong."""
     for error in errors:
         if error["loc"][0] == "path":
-            return respond(request.scope, NOT_FOUND, f"{error['loc'][-1]} in the path is no UUID: nothing has it")
+            what = "is no UUID" if error.get("type", "uuid").startswith("uuid") else "is not well-formed"
+            return respond(request.scope, NOT_FOUND, f"{error['loc'][-1]} in the path {what}: nothing has it")
     listed = [FieldError(location=list(error["loc"]), message=error["msg"]) for error in errors[:_ERRORS_MAX]]
     first = f"{'.'.join(str(part) for part in listed[0].location)}: {listed[0].message}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

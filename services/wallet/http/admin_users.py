@@ -19,7 +19,7 @@ from services.wallet.domain.sign_in import NAME_PATTERN
 from services.wallet.handlers import accounts, administration
 from services.wallet.handlers.passwords import Passwords
 from services.wallet.http.accounts import AccountView
-from services.wallet.http.problems import FOR_ADMINISTRATORS, NAME_TAKEN, NO_USER
+from services.wallet.http.problems import FOR_ADMINISTRATORS, NAME_TAKEN, NO_ACCOUNT_TYPE, NO_USER
 from services.wallet.http.sign_in import Administrator, Password
 from services.wallet.store import administration as rows
 from shared.http import pages
@@ -174,7 +174,9 @@ def add_types_and_acts(app: FastAPI, parts: Parts) -> None:
             types = await rows.list_account_types(uow.connection)
         return AccountTypeList(items=[_type_view(offered) for offered in types])
 
-    @app.put("/admin/account-types/{name}", responses=problem_responses(*FOR_ADMINISTRATORS, FOREIGN))
+    @app.put(
+        "/admin/account-types/{name}", responses=problem_responses(NO_ACCOUNT_TYPE, *FOR_ADMINISTRATORS, FOREIGN)
+    )
     async def set_account_type(name: TypeInPath, new: NewLimits, who: Administrator) -> AccountTypeView:
         """Offer a type of account, or give the one of this name these limits."""
         offered = AccountType(name, Limits(new.one_time, new.daily))
