@@ -58,12 +58,12 @@ trace: $(STAMP) ## the span tree of a trace, order, user or event id (ID=...)
 dead-letters: $(STAMP) ## what could not be processed, by cause, and what becomes of it
 	$(PYTHON) -m deploy dead-letters
 
-jobs: $(STAMP) ## the newest jobs (ARGS="--state failed --kind add")
-	$(PYTHON) -m deploy jobs $(ARGS)
+jobs: $(STAMP) ## the newest jobs (S=report for those of that service, ARGS="--state failed --kind add")
+	$(PYTHON) -m deploy jobs $(if $(S),--service '$(S)') $(ARGS)
 
-job: $(STAMP) ## a job with its steps and how far they are, until it has ended (ID=...)
+job: $(STAMP) ## a job with its steps and how far they are, until it has ended (ID=..., S=report)
 	test -n '$(ID)' || { echo 'tandem: say which: make job ID=<job id>' >&2; exit 2; }
-	$(PYTHON) -m deploy job '$(ID)'
+	$(PYTHON) -m deploy job '$(ID)' $(if $(S),--service '$(S)')
 
 audit: $(STAMP) ## prove the wallet's ledger on what is up: exit 1 with what is broken
 	$(PYTHON) -m deploy audit

@@ -30,7 +30,7 @@ from deploy.show.trace_tree import draw
 from deploy.show.traces import find_in_files
 from deploy.stack import choice as stack
 from deploy.stack.stack import is_healthy
-from deploy.topology import BROKERS, SERVERS, SERVICES
+from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES
 from shared.errors import ConfigurationError
 
 _REFUSED = 78
@@ -105,12 +105,14 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument("--queue", help="with a step that workers take from it")
     jobs.add_argument("--since", help="submitted since this time, such as 2026-11-28T09:00:00+09:00")
     jobs.add_argument("--limit", type=int, default=30)
+    _add_whose(jobs)
     jobs.set_defaults(run=_jobs)
 
     job = commands.add_parser(
         "job", help="a job with its steps, until it has ended; exit code 1 when it has failed"
     )
     job.add_argument("id")
+    _add_whose(job)
     job.set_defaults(run=_job)
 
     audit = commands.add_parser(
@@ -132,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--remove", action="store_true", help="delete its data too")
     stop.set_defaults(run=_stop)
     return parser
+
+
+def _add_whose(parser: argparse.ArgumentParser) -> None:
+    having = sorted({row.service for row in PROCESSES if "worker" in row.roles.split(",")})
+    parser.add_argument("--service", choices=having, default="jobs", help="whose jobs (default: jobs)")
 
 
 def _up(chosen: argparse.Namespace) -> int:
@@ -180,13 +187,13 @@ def _dead_letters(chosen: argparse.Namespace) -> int:
 
 def _jobs(chosen: argparse.Namespace) -> int:
     filters = {name: getattr(chosen, name) for name in ("state", "kind", "queue", "since")}
-    print_jobs(stack.require_running().service_url("jobs"), filters, chosen.limit)
+    print_jobs(stack.require_running().service_url(chosen.service), filters, chosen.limit)
     return 0
 
 
 def _job(chosen: argparse.Namespace) -> int:
     try:
-        return watch_job(stack.require_running().service_url("jobs"), chosen.id)
+        return watch_job(stack.require_running().service_url(chosen.service), chosen.id)
     except KeyboardInterrupt:
         return 0  # who has seen enough; the job goes on
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from deploy.command_line import main
 from deploy.errors import DeployError
 from deploy.show.jobs import JobTree, events_in, print_jobs, watch_job
 
@@ -128,3 +130,9 @@ def test_of_many_steps_those_are_drawn_that_have_not_ended() -> None:
     assert len(lines) == 43
     assert any("step300  running" in line for line in lines)
     assert lines[-2:] == ["├── 261 more: 261 succeeded", "└── 699 more, which are not watched"]
+
+
+def test_the_jobs_of_every_service_that_has_workers_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["job", JOB, "--service", "order"])
+    assert re.search(r"choose from '?jobs'?, '?report'?", capsys.readouterr().err)
