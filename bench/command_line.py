@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit code 0 when every floor holds, 1 when one is missed or the run is void, 130 when interrupted."""
     # Clients log every attempt that they repeat; what matters becomes an error of ours.
     logging.getLogger().addHandler(logging.NullHandler())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the relay's, too
     chosen = _parser().parse_args(arguments)
     plan = Plan(
         rounds=chosen.rounds,
