@@ -9,7 +9,7 @@ from compare.measured import MeasuredSide
 from deploy.topology import BrokerName
 from experiment.effects import CONSUMER
 from experiment.facts import TITLES
-from experiment.usage import GENERATOR, Details
+from experiment.usage import GENERATOR, OTHERS, Details
 from experiment.workload import FigureName
 
 BROKER = "broker CPU"
@@ -22,8 +22,8 @@ _STALLED_MIN = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Limiter:
-    """`name`: `client CPU`, `broker CPU`, `database`, `generator`, `disk`, or `none`, where nothing was used up;
-    then `cores` is what the busiest of them used."""
+    """`name`: `client CPU`, `broker CPU`, `database`, `generator`, `disk`, `foreign load` (other programs),
+    or `none`, where nothing was used up; then `cores` is what the busiest of them used."""
 
     name: str
     cores: float
@@ -85,9 +85,12 @@ def _limiter(broker: BrokerName, spent: Iterable[Spent], clients: Wanted, machin
         "generator": cores(GENERATOR),
     }
     name = max(used, key=lambda each: used[each])
-    machine = sum(sum(cpu_s.values()) for cpu_s, _, _ in rows) / seconds
+    machine, others = sum(sum(cpu_s.values()) for cpu_s, _, _ in rows) / seconds, cores(OTHERS)
     stalled = sum(details.stalled_s for _, _, details in rows) / seconds
-    if used[name] >= BUSY_CORES_MIN or machine >= _MACHINE_FULL * machine_cores:
+    full = machine >= _MACHINE_FULL * machine_cores
+    if full and others >= machine / 2:
+        return Limiter("foreign load", others)
+    if full or used[name] >= BUSY_CORES_MIN:
         return Limiter(name, used[name])
     return Limiter("disk" if stalled >= _STALLED_MIN else "none", used[name])
 

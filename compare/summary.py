@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC
 from statistics import median
@@ -65,8 +65,8 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "bytes_written": "to the disk, by processes of the server that still run, from when a backlog was "
             "written until it was drained, by its events",
             "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest "
-            "process of the services), or the most on a machine that was 90 % busy; else disk, where some process "
-            "waited for one half of the time; else none",
+            "process of the services), or the most on a machine that was 90 % busy (foreign load: where half of "
+            "that was other programs'); else disk, where some process waited for one half of the time; else none",
             "corrupted": "a digest of the bytes that the relay handed to the broker's client is not that of the "
             "bytes that the consumer was given",
             "lost": "acknowledged to the client, no effect, and nowhere on the way",
@@ -129,7 +129,7 @@ def _steady(result: SteadyResult) -> dict[str, Any]:
         "latency": result.latencies.figures(),
         "load": result.load.figures(),
         "cpu_s": result.cpu_s,
-        "process_cpu_s": dict(result.details.process_cpu_s),
+        "process_cpu_s": _used(result.details.process_cpu_s),
         "disk_stalled_s": result.details.stalled_s,
         "seconds": round(result.seconds, 3),
         "clock_drift_ms": round(result.clock_drift_s * 1_000, 3),
@@ -152,8 +152,8 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
         "relay_cpu_window_s": round(result.relay_seconds, 3),
         "cpu_s": result.cpu_s,
         "cpu_effects": result.cpu_effects,
-        "process_cpu_s": dict(result.details.process_cpu_s),
-        "relay_process_cpu_s": dict(result.relay_details.process_cpu_s),
+        "process_cpu_s": _used(result.details.process_cpu_s),
+        "relay_process_cpu_s": _used(result.relay_details.process_cpu_s),
         "disk_stalled_s": result.details.stalled_s,
         "events_per_batch": dict(result.events_per_batch),
         "written_bytes": dict(result.written_bytes),
@@ -173,6 +173,10 @@ def _cost(broker: BrokerName, results: Sequence[BacklogResult]) -> dict[str, Any
         f"{name}_cpu_s_per_100k_effects": _rounded(spent[part] / effects * 100_000, 1) if effects else None
         for name, part in zip(names, parts, strict=True)
     }
+
+
+def _used(cpu_s: Mapping[str, float]) -> dict[str, float]:
+    return {name: seconds for name, seconds in cpu_s.items() if seconds}
 
 
 def _examples(verdict: Verdict) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from compare.limiter import Limiter, limiters
 from compare.run import RunResult
 from compare.summary import summarise
 from deploy.native import BrokerName
-from experiment.usage import GENERATOR, Details
+from experiment.usage import GENERATOR, OTHERS, Details
 from tests.compare.test_judgement import APART, run_result
 
 SECONDS = 10.0
@@ -41,6 +41,7 @@ CONSUMER = {"rabbit-notification-consumer": 9.0, "rabbit-order": 1.0, "kafka-not
         ({"rabbit": 2.0, "rabbit_services": 10.0}, Details(CONSUMER), Limiter("client CPU", 0.9)),
         ({"rabbit": 2.0, "rabbit_services": 4.0}, Details(stalled_s=6.0), Limiter("disk", 0.4)),
         ({"rabbit": 2.0, "rabbit_services": 4.0}, Details(stalled_s=1.0), Limiter("none", 0.4)),
+        ({"rabbit": 8.0, OTHERS: 12.0}, Details(), Limiter("foreign load", 1.2)),
         ({"rabbit": 6.0, "rabbit_services": 6.0, "kafka": 6.0}, Details(), Limiter("broker CPU", 0.6)),
     ],
 )
