@@ -11,7 +11,7 @@ from compare.document import ChangedFigure, Changes, Circumstance, ComparedFigur
 from compare.statistics import Claim, Estimate, compare_pairs, judge
 from deploy.topology import BrokerName
 
-_MAY_DIFFER = frozenset({"name", "rounds", "primary", "margin"})
+_MAY_DIFFER = frozenset({"name", "rounds", "primary", "margin", "controls"})
 """Of a workload: what changes no figure."""
 _EVER_OTHER = frozenset({"busy_before_percent", "fsync_ms"})
 """Of a machine: what is measured anew, and is never twice the same."""

@@ -123,6 +123,8 @@ def _reason_for_none(
     best = max(p_best, key=lambda broker: p_best[broker])
     if not summary.sound:
         return "events were lost, doubled, reordered or left behind"
+    if failed := [control.name for control in summary.controls if not control.passed]:
+        return f"a control failed ({', '.join(failed)}), so nothing that the run says can be believed"
     if not p_best[best]:
         return "neither broker has all that it must have"
     if decided_by_weights and not weighed:

@@ -155,6 +155,16 @@ def test_a_loss_leaves_no_recommendation() -> None:
     assert asked(document, weights={"p50_ms": 1}).broker is None
 
 
+def test_a_control_that_failed_leaves_no_recommendation() -> None:
+    document = run(p50_ms=[1.3] * 6)
+    control = {"name": "delay", "broker": None, "planted": "5 ms", "found": "nothing", "passed": True}
+    document["controls"] = [control]
+    assert asked(document, weights={"p50_ms": 1}).broker == "rabbit"
+    document["controls"] = [control | {"passed": False}]
+    found = asked(document, weights={"p50_ms": 1})
+    assert (found.broker, "a control failed (delay)" in found.verdict) == (None, True)
+
+
 def test_money_is_what_the_sheet_makes_of_cpu_time_and_memory() -> None:
     document = run(effects_per_s=[1.0] * 6)
     for row in document["brokers"]["rabbit"]["backlog_rounds"]:
