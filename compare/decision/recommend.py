@@ -121,10 +121,8 @@ def _reason_for_none(
     weighed: Mapping[str, _Weighed],
 ) -> str | None:
     best = max(p_best, key=lambda broker: p_best[broker])
-    if not summary.sound:
-        return "events were lost, doubled, reordered or left behind"
-    if failed := [control.name for control in summary.controls if not control.passed]:
-        return f"a control failed ({', '.join(failed)}), so nothing that the run says can be believed"
+    if void := _void(summary):
+        return void
     if not p_best[best]:
         return "neither broker has all that it must have"
     if decided_by_weights and not weighed:
@@ -134,6 +132,16 @@ def _reason_for_none(
     if best in doubts:
         return f"it is not known whether {TITLES[best]} has what it must have"
     return None
+
+
+def _void(summary: Summary) -> str | None:
+    """Why no figure of the run counts."""
+    if not summary.sound:
+        return "events were lost, doubled, reordered or left behind"
+    failed = [control.name for control in summary.controls if not control.passed]
+    return (
+        f"a control failed ({', '.join(failed)}), so nothing that the run says can be believed" if failed else None
+    )
 
 
 def _why(name: str, row: _Weighed, one: BrokerName, other: BrokerName) -> str:
