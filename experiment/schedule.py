@@ -42,24 +42,31 @@ def plan_steady(steady: Steady, users: int, duration_s: float, seed: str) -> lis
     """The steady load of `duration_s` in the order of time; follow-ups of the last orders come after its end."""
     rng = random.Random(seed)  # noqa: S311 - load, not secrets
     planned: list[tuple[float, Kind, int, int | None]] = []
-    orders = round(steady.orders_per_s * duration_s)
-    for order in range(orders):
-        at_s = order / steady.orders_per_s
+    for order, at_s in enumerate(_arrivals(steady, steady.orders_per_s, duration_s, f"{seed}-orders")):
         planned.append((at_s, "place", rng.randrange(users), order))
         draw = rng.random()
         if draw < steady.pay_share + steady.cancel_share:
             kind: Kind = "pay" if draw < steady.pay_share else "cancel"
             planned.append((at_s + steady.follow_up_after_s, kind, planned[-1][2], order))
     if steady.profile_updates_per_s:
-        updates = round(steady.profile_updates_per_s * duration_s)
-        hot = rng.choices(range(users), cum_weights=_zipf(users, steady.key_skew), k=updates)
-        planned += [((i + 0.5) / steady.profile_updates_per_s, "update", user, None) for i, user in enumerate(hot)]
+        times_s = _arrivals(steady, steady.profile_updates_per_s, duration_s, f"{seed}-updates", offset=0.5)
+        hot = rng.choices(range(users), cum_weights=_zipf(users, steady.key_skew), k=len(times_s))
+        planned += [(at_s, "update", user, None) for at_s, user in zip(times_s, hot, strict=True)]
     planned.sort(key=lambda row: row[0])
     number_of = {order: number for number, (_, kind, _, order) in enumerate(planned) if kind == "place"}
     return [
         Operation(number, kind, at_s, user, None if order is None or kind == "place" else number_of[order])
         for number, (at_s, kind, user, order) in enumerate(planned)
     ]
+
+
+def _arrivals(steady: Steady, per_s: float, duration_s: float, seed: str, offset: float = 0.0) -> list[float]:
+    """When requests come: of a Poisson process, given their number, the times are independent and uniform."""
+    count = round(per_s * duration_s)
+    if steady.arrivals == "even":
+        return [(number + offset) / per_s for number in range(count)]
+    draw = random.Random(seed)  # noqa: S311
+    return sorted(draw.uniform(0, duration_s) for _ in range(count))
 
 
 def _zipf(count: int, exponent: float) -> list[float]:

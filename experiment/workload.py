@@ -35,11 +35,13 @@ class Steady(_Part):
 
     An order is paid or cancelled (or neither) `follow_up_after_s` after its intended time: two events in a row
     of one key. Profile updates go to users drawn by a Zipf law with exponent `key_skew` (0: all alike), so that
-    hot keys have many events in a row. At most `in_flight_max` requests are under way at once.
+    hot keys have many events in a row. `arrivals`: `even`, like a metronome, or `poisson`, as independent people
+    come; equally many either way. At most `in_flight_max` requests are under way at once.
     """
 
     duration_s: Annotated[float, Field(gt=0, le=3_600)]
     orders_per_s: Rate
+    arrivals: Literal["even", "poisson"] = "even"
     pay_share: Share = 0.35
     cancel_share: Share = 0.15
     follow_up_after_s: Annotated[float, Field(ge=0, le=60)] = 1.0

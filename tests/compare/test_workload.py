@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import yaml
@@ -137,6 +139,22 @@ def test_the_schedule_is_the_same_for_the_same_seed_and_ordered_in_time(workload
 def test_the_schedule_has_the_rate_that_the_workload_asks_for(workload: Workload) -> None:
     operations = plan_steady(workload.steady, workload.users, 100, "seed")
     assert len(operations) == pytest.approx(100 * workload.steady.events_per_s, rel=0.05)
+
+
+def test_people_come_independently_of_one_another_or_like_a_metronome(workload: Workload) -> None:
+    """The gaps of a Poisson process vary as much as they are long; as many come either way."""
+    spread: dict[str, float] = {}
+    counts = set()
+    for arrivals in ("poisson", "even"):
+        steady = workload.steady.model_copy(update={"arrivals": arrivals})
+        times = [each.at_s for each in plan_steady(steady, workload.users, 100, "seed") if each.kind == "place"]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        spread[arrivals] = stdev(gaps) / mean(gaps)
+        counts.add(len(times))
+        assert 0 <= times[0] <= times[-1] <= 100
+    assert spread["poisson"] == pytest.approx(1, abs=0.1)
+    assert spread["even"] == pytest.approx(0, abs=1e-6)
+    assert counts == {100 * workload.steady.orders_per_s}
 
 
 def test_a_follow_up_comes_after_its_order_and_belongs_to_it(workload: Workload) -> None:
