@@ -106,6 +106,7 @@ class BrokerFigures(_Part):
     cost: dict[str, float | None]
     steady_rounds: list[SteadyRound]
     backlog_rounds: list[BacklogRound]
+    control_rounds: dict[str, list[Any]] = {}
     examples: dict[str, list[str]]
 
 

@@ -12,7 +12,7 @@ from compare import judgement
 from compare.controls import judge_controls
 from compare.cost import costs
 from compare.document import FORMAT
-from compare.measured import BacklogResult, MeasuredSide, SteadyResult
+from compare.measured import BacklogResult, ControlPhases, MeasuredSide, SteadyResult
 from compare.notes import notes
 from compare.run import RunResult
 from deploy.native import BrokerName
@@ -114,8 +114,20 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
         "cost": _cost(measured.side.broker, measured.backlogs if measured.sound else []),
         "steady_rounds": [_steady(result) for result in measured.steady],
         "backlog_rounds": [_backlog(result) for result in measured.backlogs],
+        "control_rounds": _controls(measured.controls),
         "examples": _examples(verdict),
     }
+
+
+def _controls(controls: ControlPhases) -> dict[str, Any]:
+    """The rounds of the controls, as those that are compared; empty where there were none."""
+    found = {
+        "repeated": [_steady(result) for result in controls.repeated.values()],
+        "delayed": [_steady(result) for result in controls.delayed.values()],
+        "slowed": [_backlog(result) for result in controls.slowed.values()],
+        "delays_took_ms": [round(delay_s * 1_000, 2) for delay_s in sorted(controls.delays_s)[::100]],
+    }
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _passage(measured: MeasuredSide) -> dict[str, int]:
