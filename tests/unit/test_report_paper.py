@@ -48,7 +48,7 @@ def test_a_report_is_told_in_korean_and_english_with_its_tables_and_charts() -> 
         "Sales report",
         "2026-11-01 ~ 2026-11-10",
         "통화별 요약",
-        "취소된 주문이 없습니다",
+        "취소된 주문을 뺀 금액입니다",
     ):
         assert words in text
     for title in ("Orders by day", "Orders by currency", "Sales by day, KRW", "Sales by day, EUR"):

@@ -138,10 +138,12 @@ def _by_currency(sales: Sales) -> list[Flowable]:
         ]
         for one in sales.currencies
     ]
-    said = "매출에는 취소된 주문이 없습니다. Sales are without orders that were cancelled."
+    said = "매출은 취소된 주문을 뺀 금액입니다. Sales are without orders that were cancelled."
     if sales.currencies_left_out:
         count = sales.currencies_left_out
-        said += f" 주문이 더 적은 통화 {count}개는 없습니다. Without {count} currencies that have fewer orders."
+        said += (
+            f" 주문이 더 적은 통화 {count}개는 생략했습니다. Without {count} currencies that have fewer orders."
+        )
     widths = [_WIDTH * part for part in (0.12, 0.12, 0.12, 0.14, 0.25, 0.25)]
     return [
         Paragraph("통화별 요약 · By currency", _HEADING),
