@@ -114,6 +114,9 @@ transfer = Table(
     CheckConstraint("(status = 'failed') = (reason is not null)", name="transfer_reason"),
     CheckConstraint("amount > 0 and fee >= 0 and sender_id <> receiver_id", name="transfer_amount"),
     Index("ix_transfer_pending", "sender_id", postgresql_where=text("status = 'pending'")),
+    Index("ix_transfer_user_id_id", "user_id", "id"),
+    Index("ix_transfer_sender_id_id", "sender_id", "id"),
+    Index("ix_transfer_receiver_id_id", "receiver_id", "id"),
 )
 
 usage_day = Table(
