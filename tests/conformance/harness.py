@@ -145,6 +145,7 @@ class Harness:
             "rabbit_url": urls["rabbit"],
             "kafka_bootstrap": urls["kafka"],
             "kafka_partitions": 3,
+            "connect_timeout_s": DEADLINE_S,  # several checks join groups at once, on a machine that may be busy
             "publish_timeout_s": 15.0,
             "shutdown_grace_s": 5.0,
             **overrides,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -330,4 +331,5 @@ def rabbit_keeps(runtime: Runtime, queue: str) -> bool:
     once no other has been declared for half a second or so; before that, a restarted node begins the queue anew.
     """
     files = runtime.site.data("rabbit").glob("mnesia/*/quorum/*/names.dets")
-    return any(queue.encode() in file.read_bytes() for file in files)
+    name = re.compile(re.escape(queue.encode()) + rb"(?!\.)")  # the names of its dead letters and retries go on
+    return any(name.search(file.read_bytes()) for file in files)

@@ -326,7 +326,9 @@ async def recovers(side: Side) -> None:
 
 # -- in our own code
 
-PLAYED = load_workload(LOAD).model_copy(update={"users": WORKLOAD.users, "settle_timeout_s": 6.0})
+AS_PLAYED = load_workload(LOAD)
+HALF = AS_PLAYED.steady.model_copy(update={"orders_per_s": 6.0, "profile_updates_per_s": 5.0})
+PLAYED = AS_PLAYED.model_copy(update={"users": WORKLOAD.users, "steady": HALF, "settle_timeout_s": 6.0})
 
 
 @pytest.fixture(scope="module")
