@@ -22,7 +22,10 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiormq import spec
 
 from deploy.native import Runtime
+from experiment.clock import until
 from shared.broker.base import Subscription
+
+_GONE_S = 3.0
 
 
 async def publish_amqp(
@@ -297,11 +300,18 @@ async def group_members(runtime: Runtime, group: str) -> int:
 
 
 async def delete_topic(runtime: Runtime, name: str) -> None:
-    """Remove a topic, whoever reads it."""
+    """Remove a topic, whoever reads it. A node takes records for a moment after it was told: that is waited for,
+    but not long, since one that somebody made again at once looks the same.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=runtime.server_urls()["kafka"])
     await admin.start()
     try:
         await admin.delete_topics([name])
+
+        async def gone() -> bool:
+            return name not in await admin.list_topics()
+
+        await until(gone, _GONE_S, 0.05)
     finally:
         await admin.close()
 
