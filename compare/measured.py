@@ -143,9 +143,8 @@ class MeasuredSide:
             times = found.get(entry.identity) if entry.identity else None
             if times is None:
                 continue
-            marks = (times.sent_ns, times.confirmed_ns, times.received_ns, times.durable_ns)
             entry.relayed_s, entry.confirmed_s, entry.received_s, entry.durable_s = (
-                None if mark is None else clock.at_s(mark) for mark in marks
+                None if mark is None else clock.at_s(mark) for mark in times.marks
             )
 
 

@@ -79,38 +79,40 @@ class Plants:
         return changed
 
 
-def _lose(changed: list[Message], messages: Sequence[Message]) -> bool:
-    found = _lonely(changed, messages, 0)
-    if found is None:
-        return False
-    changed.remove(found)
-    return True
+Tamper = Callable[[list[Message], Sequence[Message]], bool]
+"""Changes a list of messages, which began as the other one, and says whether it could."""
 
 
-def _double(changed: list[Message], messages: Sequence[Message]) -> bool:
+def _to_one(which: int, change: Callable[[list[Message], Message], None]) -> Tamper:
+    """Change what becomes of one message whose key has no other in the batch: each fault hits another one."""
+
+    def tamper(changed: list[Message], messages: Sequence[Message]) -> bool:
+        keys = Counter(message.key for message in messages)
+        alone = [message for message in messages if keys[message.key] == 1]
+        if which >= len(alone) or alone[which] not in changed:
+            return False
+        change(changed, alone[which])
+        return True
+
+    return tamper
+
+
+def _lose(changed: list[Message], one: Message) -> None:
+    changed.remove(one)
+
+
+def _double(changed: list[Message], one: Message) -> None:
     """The same change under another id: nothing but the check itself can tell."""
-    found = _lonely(changed, messages, 1)
-    if found is None:
-        return False
-    changed.append(replace(found, body=_with(found.body, id=str(uuid4()))))
-    return True
+    changed.append(replace(one, body=_with(one.body, id=str(uuid4()))))
 
 
-def _deliver_again(changed: list[Message], messages: Sequence[Message]) -> bool:
-    found = _lonely(changed, messages, 2)
-    if found is None:
-        return False
-    changed.append(found)
-    return True
+def _deliver_again(changed: list[Message], one: Message) -> None:
+    changed.append(one)
 
 
-def _corrupt(changed: list[Message], messages: Sequence[Message]) -> bool:
-    found = _lonely(changed, messages, 3)
-    if found is None:
-        return False
-    data = orjson.loads(found.body)["data"]
-    changed[changed.index(found)] = replace(found, body=_with(found.body, data={**data, "total_amount": 1}))
-    return True
+def _corrupt(changed: list[Message], one: Message) -> None:
+    data = orjson.loads(one.body)["data"]
+    changed[changed.index(one)] = replace(one, body=_with(one.body, data={**data, "total_amount": 1}))
 
 
 def _reorder(changed: list[Message], _messages: Sequence[Message]) -> bool:
@@ -124,21 +126,14 @@ def _reorder(changed: list[Message], _messages: Sequence[Message]) -> bool:
     return False
 
 
-WIRE: dict[str, Callable[[list[Message], Sequence[Message]], bool]] = {
+WIRE: dict[str, Tamper] = {
     "reordered": _reorder,
-    "lost": _lose,
-    "duplicate_effects": _double,
-    "duplicate_deliveries": _deliver_again,
-    "corrupted": _corrupt,
+    "lost": _to_one(0, _lose),
+    "duplicate_effects": _to_one(1, _double),
+    "duplicate_deliveries": _to_one(2, _deliver_again),
+    "corrupted": _to_one(3, _corrupt),
 }
-"""By the name under which it must be found. Each changes a list of messages, and says whether it could."""
-
-
-def _lonely(changed: Sequence[Message], messages: Sequence[Message], which: int) -> Message | None:
-    """One of the messages whose key has no other in the batch: each fault hits another one."""
-    keys = Counter(message.key for message in messages)
-    alone = [message for message in messages if keys[message.key] == 1]
-    return alone[which] if which < len(alone) and alone[which] in changed else None
+"""By the name under which it must be found."""
 
 
 def _with(body: bytes, **attributes: object) -> bytes:

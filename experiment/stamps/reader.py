@@ -25,8 +25,13 @@ class Times:
     deliveries: int = 0
 
     @property
+    def marks(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """The four in the order of the way: sent, confirmed, received, durable."""
+        return self.sent_ns, self.confirmed_ns, self.received_ns, self.durable_ns
+
+    @property
     def complete(self) -> bool:
-        return None not in (self.sent_ns, self.confirmed_ns, self.received_ns, self.durable_ns)
+        return None not in self.marks
 
 
 class StampReader:

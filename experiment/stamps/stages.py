@@ -33,10 +33,11 @@ class Stages:
     def record(self, entry: Entry, times: Times, clock: Clock) -> None:
         """Enter an event that was sent over HTTP and has every stamp; any other is left out."""
         sent_s, answered_s = entry.sent_s, entry.acknowledged_s
-        marks = (times.sent_ns, times.confirmed_ns, times.received_ns, times.durable_ns)
-        if sent_s is None or answered_s is None or None in marks:
+        if sent_s is None or answered_s is None or not times.complete:
             return
-        relayed_s, confirmed_s, received_s, durable_s = (clock.at_s(mark) for mark in marks if mark is not None)
+        relayed_s, confirmed_s, received_s, durable_s = (
+            clock.at_s(mark) for mark in times.marks if mark is not None
+        )
         for name, seconds in {
             "to_send": sent_s - entry.intended_s,
             "to_relay": relayed_s - sent_s,
