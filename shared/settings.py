@@ -362,8 +362,6 @@ def relations(settings: Settings) -> dict[str, object]:
     """What must hold between settings: each rule as the sentence that names it, true while it is kept."""
     broker_url = BROKER_ADDRESSES[settings.broker]
     rabbit_nodes = _parts(settings.rabbit_url or "")
-    report_to = parseaddr(settings.report_mail_to)[1]
-    mail_to, mail_from = parseaddr(settings.alert_mail_to)[1], parseaddr(settings.mail_from)[1]
     return {
         f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {settings.broker}": (
             getattr(settings, broker_url)
@@ -422,16 +420,19 @@ def relations(settings: Settings) -> dict[str, object]:
             not settings.smtp_url
             or settings.smtp_timeout_s < min(settings.handler_timeout_s, settings.shutdown_grace_s)
         ),
-        "TANDEM_MAIL_FROM must be an address": "@" in mail_from and settings.mail_from.isprintable(),
+        "TANDEM_MAIL_FROM must be an address": _is_address(settings.mail_from),
         "TANDEM_ALERT_MAIL_TO must be an address, and TANDEM_SMTP_URL must be set with it": (
-            not settings.alert_mail_to
-            or ("@" in mail_to and settings.alert_mail_to.isprintable() and settings.smtp_url)
+            not settings.alert_mail_to or (_is_address(settings.alert_mail_to) and settings.smtp_url)
         ),
         "TANDEM_REPORT_MAIL_TO must be an address": (
-            not settings.report_mail_to or ("@" in report_to and settings.report_mail_to.isprintable())
+            not settings.report_mail_to or _is_address(settings.report_mail_to)
         ),
         "TANDEM_ROLES must name at least one role": settings.roles,
     }
+
+
+def _is_address(text: str) -> bool:
+    return "@" in parseaddr(text)[1] and text.isprintable()
 
 
 def _is_http(url: str | None) -> bool:
