@@ -20,7 +20,7 @@ from shared.http import pages
 from shared.http.application import IdempotencyKey, service_app
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
-from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.http.problems import ProblemKind
 from shared.http.readable import Readable, readable
 from shared.http.timestamps import Timestamp
@@ -74,8 +74,8 @@ class LetterFilter(BaseModel):
 class LetterQuery(LetterFilter):
     """A filter, and where the page begins."""
 
-    cursor: str = Field("", description=CURSOR_DESCRIPTION)
-    limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE_MAX)
+    cursor: Cursor = ""
+    limit: PageSize = PAGE_SIZE
 
 
 class LetterView(BaseModel):

@@ -8,13 +8,13 @@ from operator import attrgetter
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from services.notification import handlers
 from shared.http import pages
 from shared.http.application import service_app
-from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.http.problems import InvalidRequestError
 from shared.process import Parts
 
@@ -70,8 +70,8 @@ def add_routes(app: FastAPI, parts: Parts) -> None:
     async def list_notifications(
         user_id: MaybeId = None,
         order_id: MaybeId = None,
-        cursor: Annotated[str, Query(description=CURSOR_DESCRIPTION)] = "",
-        limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+        cursor: Cursor = "",
+        limit: PageSize = PAGE_SIZE,
     ) -> NotificationPage:
         """The notifications of a user, of an order, or of both together, newest first."""
         if user_id is None and order_id is None:

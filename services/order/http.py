@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_extra_types.currency_code import Currency as Iso4217  # without bonds, metals and test codes
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from shared.http import pages
 from shared.http.application import IdempotencyKey, service_app
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
-from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.http.problems import ProblemKind
 from shared.process import Parts
 from shared.publishing import UnitOfWork
@@ -169,8 +169,8 @@ def add_queries(app: FastAPI, parts: Parts) -> None:
     @app.get("/orders")
     async def list_orders(
         user_id: UUID,
-        cursor: Annotated[str, Query(description=CURSOR_DESCRIPTION)] = "",
-        limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+        cursor: Cursor = "",
+        limit: PageSize = PAGE_SIZE,
     ) -> OrderPage:
         """A user's orders, newest first."""
         before = pages.decode_id(cursor) if cursor else None

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
+
+from pydantic import Field
 
 from shared.http.problems import InvalidRequestError
 
 PAGE_SIZE: Final = 50
 PAGE_SIZE_MAX: Final = 500
-CURSOR_DESCRIPTION: Final = "`next_cursor` of the page before."
+Cursor = Annotated[str, Field(description="`next_cursor` of the page before.")]
+"""A parameter that says where a page begins; its default is empty: at the list's beginning."""
+PageSize = Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)]
+"""A parameter that says how long a page is; its default is `PAGE_SIZE`."""
 _CURSOR_LENGTH_MAX = 64
 _SEQUENCE_MAX = 2**63 - 1
 

@@ -72,7 +72,6 @@ async def open_account(uow: UnitOfWork, by: By, user_id: UUID, account_type: str
         raise AccountTypeNotFoundError(f"there is no account type {account_type}")
     account_id = accounts.open_account(uow, user_id, account_type, currency)
     _record(uow, by, ActKind.OPEN_ACCOUNT, account_id, user_id=str(user_id), type=account_type, currency=currency)
-    await uow.flush()
     return account_id
 
 
@@ -101,7 +100,6 @@ async def set_account_limits(
     new = {"of_account": account_id, "new_one_time": one_time, "new_daily": daily}
     uow.tell(rows.SET_ACCOUNT_LIMITS, new)
     _record(uow, by, ActKind.SET_ACCOUNT_LIMITS, account_id, one_time=one_time, daily=daily)
-    await uow.flush()
 
 
 async def grant_exception(uow: UnitOfWork, by: By, account_id: UUID, exception: LimitException) -> None:
@@ -126,7 +124,6 @@ async def grant_exception(uow: UnitOfWork, by: By, account_id: UUID, exception: 
         amount=exception.amount,
         ends_at=ends_at,
     )
-    await uow.flush()
 
 
 async def get_account(uow: UnitOfWork, account_id: UUID) -> tuple[AccountRow, tuple[LimitException, ...]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.wallet.handlers import accounts
@@ -16,7 +15,7 @@ from services.wallet.http.problems import ACCOUNT_ID, FOR_MEMBERS, NO_ACCOUNT
 from services.wallet.http.sign_in import Member
 from shared.http import pages
 from shared.http.openapi import problem_responses
-from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.process import Parts
 
 
@@ -80,13 +79,21 @@ def add_accounts(app: FastAPI, parts: Parts) -> None:
     async def list_entries(
         account_id: UUID,
         member: Member,
-        cursor: Annotated[str, Query(description=CURSOR_DESCRIPTION)] = "",
-        limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)] = PAGE_SIZE,
+        cursor: Cursor = "",
+        limit: PageSize = PAGE_SIZE,
     ) -> EntryPage:
         """What changed an account's balance, newest first."""
-        before = pages.decode_sequence(cursor) if cursor else None
-        async with parts.units.begin() as uow:
-            await accounts.get_account(uow, account_id, owner=member)
-            fetch = partial(accounts.list_entries, uow, account_id, before)
-            entries, next_cursor = await page_of(fetch, limit, attrgetter("sequence"))
-        return EntryPage(items=[EntryView.model_validate(entry) for entry in entries], next_cursor=next_cursor)
+        return await entries_of(parts, account_id, member, cursor, limit)
+
+
+async def entries_of(parts: Parts, account_id: UUID, owner: UUID | None, cursor: str, limit: int) -> EntryPage:
+    """A page of the entries of an account, of the user `owner` or, with None, whoever's.
+
+    Raises `AccountNotFoundError` and `InvalidRequestError`.
+    """
+    before = pages.decode_sequence(cursor) if cursor else None
+    async with parts.units.begin() as uow:
+        await accounts.get_account(uow, account_id, owner=owner)
+        fetch = partial(accounts.list_entries, uow, account_id, before)
+        entries, next_cursor = await page_of(fetch, limit, attrgetter("sequence"))
+    return EntryPage(items=[EntryView.model_validate(entry) for entry in entries], next_cursor=next_cursor)

@@ -18,9 +18,9 @@ from services.wallet.domain.administration import By
 from services.wallet.domain.limits import LimitException, LimitKind
 from services.wallet.domain.postings import AMOUNT_MAX
 from services.wallet.domain.transfers import TransferStatus
-from services.wallet.handlers import accounts, administration, transfers
-from services.wallet.http.accounts import EntryPage, EntryView
-from services.wallet.http.admin_users import Cursor, Limit, PageSize, Reasoned, TypeName
+from services.wallet.handlers import administration, transfers
+from services.wallet.http.accounts import EntryPage, entries_of
+from services.wallet.http.admin_users import Limit, Reasoned, TypeName
 from services.wallet.http.problems import (
     FOR_ADMINISTRATORS,
     FULL,
@@ -39,7 +39,7 @@ from shared.http.application import IdempotencyKey
 from shared.http.cross_origin import FOREIGN
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
-from shared.http.pages import PAGE_SIZE, page_of
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.http.timestamps import Timestamp
 from shared.process import Parts
 from shared.publishing import UnitOfWork
@@ -158,12 +158,7 @@ def add_account_queries(app: FastAPI, parts: Parts) -> None:
     async def list_any_entries(
         account_id: UUID, _who: Administrator, cursor: Cursor = "", limit: PageSize = PAGE_SIZE
     ) -> EntryPage:
-        before = pages.decode_sequence(cursor) if cursor else None
-        async with units.begin() as uow:
-            await accounts.get_account(uow, account_id)
-            fetch = partial(accounts.list_entries, uow, account_id, before)
-            entries, next_cursor = await page_of(fetch, limit, attrgetter("sequence"))
-        return EntryPage(items=[EntryView.model_validate(entry) for entry in entries], next_cursor=next_cursor)
+        return await entries_of(parts, account_id, None, cursor, limit)
 
     @app.get("/admin/transfers", responses=seen)
     async def list_transfers(
@@ -211,6 +206,15 @@ def add_account_commands(app: FastAPI, parts: Parts) -> None:
 
         return await answer_once(units, request, key, answered, of=who)
 
+    async def frozen(
+        account_id: UUID, new: Reasoned, who: str, request: Request, key: str | None, *, frozen: bool
+    ) -> Response:
+        async def work(uow: UnitOfWork) -> UUID:
+            await administration.freeze(uow, By(who, new.reason), account_id, frozen=frozen)
+            return account_id
+
+        return await once(request, key, who, work, 200)
+
     @app.post(
         "/admin/accounts",
         status_code=201,
@@ -234,7 +238,8 @@ def add_account_commands(app: FastAPI, parts: Parts) -> None:
         """Post an amount from outside, or to outside where it is negative."""
 
         async def work(uow: UnitOfWork) -> UUID:
-            return (await administration.adjust(uow, By(who, new.reason), account_id, new.amount)).id
+            await administration.adjust(uow, By(who, new.reason), account_id, new.amount)
+            return account_id
 
         return await once(request, key, who, work, 200)
 
@@ -243,22 +248,14 @@ def add_account_commands(app: FastAPI, parts: Parts) -> None:
         account_id: UUID, new: Reasoned, who: Administrator, request: Request, key: IdempotencyKey = None
     ) -> Response:
         """Freeze an account: nothing leaves it or comes in; what is pending fails."""
-
-        async def work(uow: UnitOfWork) -> UUID:
-            return (await administration.freeze(uow, By(who, new.reason), account_id, frozen=True)).id
-
-        return await once(request, key, who, work, 200)
+        return await frozen(account_id, new, who, request, key, frozen=True)
 
     @app.post(f"{path}/thaw", **change)
     async def thaw(
         account_id: UUID, new: Reasoned, who: Administrator, request: Request, key: IdempotencyKey = None
     ) -> Response:
         """Take back a freeze."""
-
-        async def work(uow: UnitOfWork) -> UUID:
-            return (await administration.freeze(uow, By(who, new.reason), account_id, frozen=False)).id
-
-        return await once(request, key, who, work, 200)
+        return await frozen(account_id, new, who, request, key, frozen=False)
 
     @app.post(f"{path}/exceptions", **change)
     async def grant_exception(
@@ -278,6 +275,7 @@ def add_account_commands(app: FastAPI, parts: Parts) -> None:
         """Give an account limits of its own."""
         async with units.begin() as uow:
             await administration.set_account_limits(uow, By(who, new.reason), account_id, new.one_time, new.daily)
+            await uow.flush()
             return detail_of(*await administration.get_account(uow, account_id))
 
 

@@ -25,7 +25,7 @@ from services.wallet.store import administration as rows
 from shared.http import pages
 from shared.http.cross_origin import FOREIGN
 from shared.http.openapi import problem_responses
-from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.process import Parts
 
 Limit = Annotated[int, Field(strict=True, ge=0, le=AMOUNT_MAX, description="In the currency's minor unit.")]
@@ -37,8 +37,6 @@ Reason = Annotated[
 TypeName = Annotated[str, StringConstraints(pattern=NAME_PATTERN), Field(examples=["plain"])]
 SignInName = Annotated[str, InPath(pattern=NAME_PATTERN, examples=["ada"])]
 TypeInPath = Annotated[str, InPath(pattern=NAME_PATTERN, examples=["plain"])]
-Cursor = Annotated[str, Query(description=CURSOR_DESCRIPTION)]
-PageSize = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX)]
 
 
 class Reasoned(BaseModel):
@@ -121,7 +119,8 @@ class ActPage(BaseModel):
 
 def add_users(app: FastAPI, parts: Parts) -> None:
     """The routes of users and of how they sign in."""
-    units, passwords = parts.units, Passwords()
+    units = parts.units
+    passwords: Passwords = app.state.sign_in.passwords  # few hashes at once, whoever asks for them
     known = problem_responses(NO_USER, *FOR_ADMINISTRATORS)
     changed = problem_responses(NO_USER, *FOR_ADMINISTRATORS, FOREIGN)
 

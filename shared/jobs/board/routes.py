@@ -14,7 +14,7 @@ from starlette.responses import Response
 from shared.http import pages
 from shared.http.event_stream import CROWDED, EventStream, EventStreams, LastEventId
 from shared.http.openapi import problem_responses
-from shared.http.pages import CURSOR_DESCRIPTION, PAGE_SIZE, PAGE_SIZE_MAX, page_of
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.http.problems import UNAVAILABLE, ProblemKind
 from shared.http.timestamps import Timestamp
 from shared.jobs import reading
@@ -31,8 +31,6 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemKind]] = {JobNotFoundError: NOT_
 
 Named = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 After = Annotated[int, Field(ge=-1, le=2**31 - 1)]
-Limit = Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)]
-Cursor = Annotated[str, Field(description=CURSOR_DESCRIPTION)]
 Queue = Annotated[Named | None, Field(description="With a step that workers take from this queue.")]
 Since = Annotated[
     Timestamp | None,
@@ -51,7 +49,7 @@ def add_board(app: Application, parts: Parts) -> None:
         queue: Queue = None,
         since: Since = None,
         cursor: Cursor = "",
-        limit: Limit = PAGE_SIZE,
+        limit: PageSize = PAGE_SIZE,
     ) -> JobPage:
         """Jobs, newest first."""
         before = pages.decode_id(cursor) if cursor else None
