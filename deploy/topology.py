@@ -114,9 +114,10 @@ SERVICE_TABLE: tuple[Service, ...] = (
         "wallet",
         roles="api,relay,consumer",
         http_port=8008,
-        subscriptions=("wallet.user", "wallet.transfer"),
+        subscriptions=("wallet.user", "wallet.transfer", "wallet.share"),
         interface="`POST /session` · `GET /accounts` · `…/{id}` · `…/{id}/entries` · `POST /transfers` · "
-        "`…/quote` · `GET /transfers/{id}` · `POST …/{id}/cancel` · administration under `/admin`",
+        "`…/quote` · `GET /transfers/{id}` · `POST …/{id}/cancel` · `POST /distributions` · `GET …/{token}` · "
+        "`POST /receive` · `GET /receipts/{id}` · administration under `/admin`",
     ),
     Service(
         "dead_letter",

@@ -21,6 +21,7 @@ __all__ = [
     "outside",
     "process",
     "publishing",
+    "reply",
     "settings",
     "telemetry",
 ]

@@ -267,6 +267,9 @@ class Settings(BaseSettings):
     wallet_admin_password: Annotated[SecretStr, Field(min_length=12, max_length=200)] | None = None
     """The password with which `admin`, the first administrator, signs in at the wallet until it is changed there;
     unset, there is none."""
+    wallet_gateway_token: Annotated[SecretStr, Field(min_length=16, max_length=200)] | None = None
+    """What a gateway that signs users in itself sends as `X-GATEWAY-TOKEN`, so that the wallet believes its
+    `X-USER-ID` without a session of its own; unset, it believes nobody's."""
     session_cookie_secure: bool = False
     """Whether browsers may send the wallet's session over HTTPS only: true wherever it is served by HTTPS."""
 

@@ -1,4 +1,4 @@
-"""The wallet: accounts, transfers and their ledger. Run it with `python -m services.wallet.app`.
+"""The wallet: accounts, transfers, distributions and their ledger. Run it with `python -m services.wallet.app`.
 
 `python -m services.wallet.app audit` asks the database, as it is at one moment, whether the ledger is right.
 """
@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from services.wallet.background import keep_closing
 from services.wallet.domain.fees import fee_rules
 from services.wallet.events import PUBLISHED
-from services.wallet.handlers.subscribers import SUBSCRIBERS, transfer_subscriber
+from services.wallet.handlers.subscribers import SUBSCRIBERS, share_subscriber, transfer_subscriber
 from services.wallet.store.audit import Finding, audit, begin_snapshot, report
 from shared.consuming import Subscriber
 from shared.database import Database
@@ -26,17 +27,21 @@ _REFUSED: Final = 78
 _AUDIT_TIMEOUT_S: Final = 600.0
 
 
-def transfer_subscribers(parts: Parts) -> tuple[Subscriber, ...]:
-    """Who executes transfers. Raises `ConfigurationError` for fees that are no rules, whichever role asks."""
+def money_subscribers(parts: Parts) -> tuple[Subscriber, ...]:
+    """Who executes transfers, and who hands out shares.
+
+    Raises `ConfigurationError` for fees that are no rules, whichever role asks.
+    """
     fee_rules(parts.settings.transfer_fees)
-    return (transfer_subscriber(parts.settings.transfer_delay_s),)
+    return transfer_subscriber(parts.settings.transfer_delay_s), share_subscriber(parts.responder)
 
 
 SERVICE = Service(
     name="wallet",
     publishes=PUBLISHED,
     subscribers=SUBSCRIBERS,
-    more_subscribers=transfer_subscribers,
+    more_subscribers=money_subscribers,
+    background_tasks=(keep_closing,),
     application="services.wallet.http:create_app",
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from services.wallet.domain.transfers import Transfer, TransferStatus
 from shared.event import EventData
@@ -86,12 +86,28 @@ class TransferCancelled(TransferEvent):
     event_type = "transfer.cancelled"
 
 
+class ShareAsked(EventData):
+    """A request: decide this receipt, and answer when that is committed. Nothing is in it that could be forged."""
+
+    channel = "share"
+    event_type = "share.asked"
+
+    receipt_id: UUID
+
+
+class ShareAnswered(BaseModel):
+    """The answer: the receipt has ended. How, its row says."""
+
+    receipt_id: UUID
+
+
 PUBLISHED: tuple[type[EventData], ...] = (
     TransferRequested,
     TransferCompleted,
     TransferReceived,
     TransferFailed,
     TransferCancelled,
+    ShareAsked,
 )
 
 # -- accepted

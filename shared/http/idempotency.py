@@ -130,6 +130,12 @@ def stored_as(value: str) -> str:
     return quoted[0] if key.startswith('"') else key
 
 
+def require_one_key(request: Request) -> None:
+    """Raises `InvalidRequestError` for a field that is sent twice."""
+    if len(request.headers.getlist(_HEADER)) > 1:
+        raise InvalidRequestError(["header", _HEADER], "a request has one key, in one line")
+
+
 async def answer_once(
     units: UnitsOfWork,
     request: Request,
@@ -144,8 +150,7 @@ async def answer_once(
     keys of two are different ones. Raises `KeyReusedError` for a key of another request,
     `InvalidRequestError` for a field that is sent twice, and whatever `work` raises.
     """
-    if len(request.headers.getlist(_HEADER)) > 1:
-        raise InvalidRequestError(["header", _HEADER], "a request has one key, in one line")
+    require_one_key(request)
     if key is None:
         async with units.begin() as uow:
             answer = await work(uow)

@@ -14,19 +14,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import shared
 from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SERVICES, SUBSCRIPTIONS
 from services.notification.handlers import mail_subscribers
-from services.wallet.handlers.subscribers import transfer_subscriber
+from services.wallet.app import SERVICE as WALLET
+from shared.consuming.subscriber import Subscriber
 from shared.database import Database
 from shared.outside.circuit_breaker import CircuitBreaker
 from shared.outside.mail import Mailer
 from shared.settings import Settings
 from shared.telemetry.telemetry import Telemetry
 from tests.architecture.source import REPOSITORY, modules, relative, tree
+from tests.unit.unserved import unserved
 
 LIVING = (AsyncEngine, Database, Redis, Settings, Telemetry)
 
 
 def apps() -> dict[str, Any]:
     return {name: import_module(f"services.{name}.app").SERVICE for name in SERVICES}
+
+
+def of_settings() -> tuple[Subscriber, ...]:
+    """The wallet's that depend on its settings, whatever these are."""
+    return WALLET.more_subscribers(unserved(WALLET))
 
 
 def test_the_process_table_knows_every_service() -> None:
@@ -42,7 +49,7 @@ def test_the_version_is_that_of_the_project() -> None:
 
 def test_the_subscriptions_of_the_tools_are_those_of_the_services() -> None:
     real = {(s.name, s.channel) for service in apps().values() for s in service.subscribers}
-    real |= {(s.name, s.channel) for s in [transfer_subscriber(0)]}
+    real |= {(s.name, s.channel) for s in of_settings()}
     assert set(SUBSCRIPTIONS) == real
     settings = Settings(
         broker="rabbit",
@@ -75,7 +82,7 @@ def test_a_subscriber_reads_every_type_of_its_channel_or_says_that_it_ignores_it
     for service in apps().values():
         for event in service.publishes:
             published.setdefault(event.channel, set()).add(event.event_type)
-    for subscribers in [*(service.subscribers for service in apps().values()), [transfer_subscriber(0)]]:
+    for subscribers in [*(service.subscribers for service in apps().values()), of_settings()]:
         for subscriber in subscribers:
             assert published[subscriber.channel] <= subscriber.types | subscriber.ignores, subscriber.name
 

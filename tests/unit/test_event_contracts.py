@@ -24,12 +24,13 @@ from services.order import events as order_events
 from services.user import domain as user_domain
 from services.user import events as user_events
 from services.wallet import events as wallet_events
+from services.wallet.app import SERVICE as WALLET
 from services.wallet.domain.transfers import FailureReason, Transfer, TransferStatus
-from services.wallet.handlers.subscribers import transfer_subscriber
 from shared.consuming.subscriber import Subscriber
 from shared.envelope import Envelope
 from shared.errors import SchemaViolationError, UnknownSchemaError
 from shared.event import EventData
+from tests.unit.unserved import unserved
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -38,7 +39,7 @@ ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
 
 APPS = [import_module(f"services.{name}.app").SERVICE for name in SERVICES]
 PUBLISHED = {app.name: app.publishes for app in APPS}
-SUBSCRIBERS = [*(subscriber for app in APPS for subscriber in app.subscribers), transfer_subscriber(0)]
+SUBSCRIBERS = [*(s for app in APPS for s in app.subscribers), *WALLET.more_subscribers(unserved(WALLET))]
 MODELS = [(service, model) for service, models in PUBLISHED.items() for model in models]
 SAMPLES = sorted(GOLDEN.glob("*.json"))
 
@@ -81,6 +82,7 @@ def published_now() -> dict[str, EventData]:
         wallet_events.TransferReceived.by(done, UUID(int=3)),
         wallet_events.TransferFailed.of(failed),
         wallet_events.TransferCancelled.of(replace(done, status=TransferStatus.CANCELLED)),
+        wallet_events.ShareAsked(receipt_id=ORDER_ID),
         jobs_events.JobStepReady(job_id=ORDER_ID, step_id=USER_ID, attempt=1, handler="add"),
     ]
     return {event.event_type: event for event in events}

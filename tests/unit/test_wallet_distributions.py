@@ -22,7 +22,9 @@ from services.wallet.domain.distributions import (
     DistributionClosedError,
     DistributionNotFoundError,
     NotForGiverError,
+    NothingLeftError,
     Share,
+    Split,
     TooFewUnitsError,
     give_back,
     receive,
@@ -39,8 +41,20 @@ MOMENT = timedelta(microseconds=1)
 
 
 def scattered(*amounts: int) -> Distribution:
-    shares = tuple(Share(amount) for amount in amounts)
-    return Distribution(id=UUID(int=9), giver_id=GIVER, room_id="room", shares=shares, opened_at=NOW)
+    return Distribution(
+        id=UUID(int=9),
+        token="k7m2xq9d",
+        room_id="room",
+        giver_id=GIVER,
+        account_id=UUID(int=8),
+        currency="KRW",
+        amount=sum(amounts),
+        people=len(amounts),
+        split=Split.EVEN,
+        day=NOW.date(),
+        shares=tuple(Share(amount, number=number) for number, amount in enumerate(amounts)),
+        opened_at=NOW,
+    )
 
 
 @given(st.data(), st.integers(1, PEOPLE_MAX), st.integers(0, 2**32))
@@ -100,7 +114,7 @@ def test_whoever_asks_and_when_each_share_is_taken_once_and_the_rest_goes_back(
 
 def test_each_refusal_says_what_it_is() -> None:
     once, share = receive(scattered(3, 4), UUID(int=2), "room", NOW)
-    assert share == Share(3, UUID(int=2))
+    assert share == Share(3, UUID(int=2), 0, NOW)
     with pytest.raises(DistributionNotFoundError):
         receive(once, UUID(int=3), "hall", NOW)
     with pytest.raises(NotForGiverError):
@@ -111,7 +125,7 @@ def test_each_refusal_says_what_it_is() -> None:
     with pytest.raises(DistributionClosedError):
         receive(once, UUID(int=3), "room", NOW + OPEN_FOR)
     empty, _ = receive(once, UUID(int=3), "room", NOW)
-    with pytest.raises(DistributionClosedError):
+    with pytest.raises(NothingLeftError):
         receive(empty, UUID(int=4), "room", NOW)
     with pytest.raises(DistributionClosedError):
         give_back(empty, NOW + OPEN_FOR - MOMENT)

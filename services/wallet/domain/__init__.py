@@ -3,10 +3,12 @@
 __all__ = [
     "accounts",
     "administration",
+    "distributions",
     "fees",
     "limits",
     "postings",
     "quotes",
+    "receipts",
     "sign_in",
     "transfers",
 ]

@@ -20,15 +20,23 @@ _HOUSE: Final = UUID("5d0f0f3c-6d0a-5c56-9f3e-4b7f2f0c7a11")
 
 
 class AccountKind(StrEnum):
-    """MEMBER accounts belong to a user; WORLD and FEES to the house, one of each in a currency."""
+    """MEMBER accounts belong to a user; WORLD and FEES to the house, one of each in a currency.
+
+    A DISTRIBUTION has one of its own, with its id, for what it holds while that is nobody's.
+    """
 
     MEMBER = "member"
+    DISTRIBUTION = "distribution"
     WORLD = "world"
     FEES = "fees"
 
 
 class AccountNotFoundError(BusinessError):
     """No account has this id."""
+
+
+class AccountNotSaidError(BusinessError):
+    """The user has not just one account from which this could be: say which."""
 
 
 class AccountFrozenError(BusinessError):
@@ -67,7 +75,7 @@ class Account:
 
     @property
     def keeps_balance(self) -> bool:
-        return self.kind is AccountKind.MEMBER
+        return self.kind in {AccountKind.MEMBER, AccountKind.DISTRIBUTION}
 
 
 def hold(account: Account, amount: int) -> Account:
@@ -102,5 +110,5 @@ def post(account: Account, posting: Posting) -> Account:
 
 def house_account_id(kind: AccountKind, currency: str) -> UUID:
     """The id of the house's account of this kind in this currency: the same wherever it is asked for."""
-    assert kind is not AccountKind.MEMBER, "a member's account has an id of its own"
+    assert kind in {AccountKind.WORLD, AccountKind.FEES}, "all others have an id of their own"
     return uuid5(_HOUSE, f"{kind.value}/{currency}")

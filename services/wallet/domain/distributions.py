@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from typing import Final
@@ -16,6 +16,11 @@ from shared.errors import BusinessError
 PEOPLE_MAX: Final = 1_000
 OPEN_FOR: Final = timedelta(minutes=10)
 SHOWN_FOR: Final = timedelta(days=7)
+TOKEN_LENGTH: Final = 8
+LETTERS: Final = "23456789abcdefghjkmnpqrstuvwxyz"
+"""None that looks like another; eight of them are 31⁸ tokens."""
+TOKEN_PATTERN: Final = rf"^[{LETTERS}]{{{TOKEN_LENGTH}}}$"
+ROOM_PATTERN: Final = r"^[!-~]{1,100}$"
 
 Sample = Callable[[range, int], Sequence[int]]
 """Draws so many different numbers of a range, like `random.SystemRandom().sample`."""
@@ -35,7 +40,11 @@ class DistributionNotFoundError(BusinessError):
 
 
 class DistributionClosedError(BusinessError):
-    """Ten minutes are over, or every share is taken."""
+    """Its ten minutes are over."""
+
+
+class NothingLeftError(BusinessError):
+    """Every share is taken."""
 
 
 class NotForGiverError(BusinessError):
@@ -52,31 +61,54 @@ class AlreadyReceivedError(BusinessError):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`amount` in the currency's minor unit, and who took it; None while nobody has."""
+    """`amount` in the currency's minor unit, and who took it when; None while nobody has."""
 
     amount: int
     receiver_id: UUID | None = None
+    number: int = 0
+    taken_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """What a giver scattered in a room. Its money is in an account of its own until it is taken or given back."""
+    """What a giver scattered in a room: `amount`, in the minor unit of `currency`.
+
+    Its money is in an account of its own, which has its id, until it is taken or given back. `shares` are all of
+    them, or where it was looked up for some who ask, at least those that they have or may get. It is closed when
+    the last share is taken, or what was left is given back. `day` is Seoul's.
+    """
 
     id: UUID
-    giver_id: UUID
+    token: str
     room_id: str
-    shares: tuple[Share, ...]
+    giver_id: UUID
+    account_id: UUID
+    """The giver's account that it came from, and to which goes back what nobody takes."""
+    currency: str
+    amount: int
+    people: int
+    split: Split
+    day: date
     opened_at: datetime
-    given_back: bool = False
+    shares: tuple[Share, ...] = ()
+    closed_at: datetime | None = None
+    given_back: int = 0
 
     @property
-    def amount(self) -> int:
-        return sum(share.amount for share in self.shares)
+    def closes_at(self) -> datetime:
+        """From then on nothing can be taken."""
+        return self.opened_at + OPEN_FOR
 
     @property
     def left(self) -> int:
-        """What nobody has taken and the giver has not got back."""
-        return 0 if self.given_back else sum(share.amount for share in self.shares if share.receiver_id is None)
+        """What nobody has taken and the giver has not got back, of the shares that are looked up."""
+        return 0 if self.closed_at else sum(share.amount for share in self.shares if share.receiver_id is None)
+
+
+def split_in(split: Split, amount: int, people: int, sample: Sample) -> tuple[Share, ...]:
+    """The shares, of which nobody has one. Raises `TooFewUnitsError`."""
+    amounts = split_even(amount, people) if split is Split.EVEN else split_random(amount, people, sample)
+    return tuple(Share(one, number=number) for number, one in enumerate(amounts))
 
 
 def split_even(amount: int, people: int) -> list[int]:
@@ -101,15 +133,21 @@ def _require_splittable(amount: int, people: int) -> None:
         raise TooFewUnitsError(f"{amount} cannot be split among {people}: 1 to {PEOPLE_MAX}, a unit each")
 
 
+def new_token(choose: Callable[[str], str]) -> str:
+    """A token whose letters `choose` picks, each one of those that it is given."""
+    return "".join(choose(LETTERS) for _ in range(TOKEN_LENGTH))
+
+
 def is_open(distribution: Distribution, now: datetime) -> bool:
     """It can be taken from: its ten minutes are not over."""
-    return now < distribution.opened_at + OPEN_FOR and not distribution.given_back
+    return distribution.closed_at is None and now < distribution.closes_at
 
 
 def receive(distribution: Distribution, user_id: UUID, room_id: str, now: datetime) -> tuple[Distribution, Share]:
     """The distribution after the user took the next share, and that share.
 
-    Raises `DistributionNotFoundError`, `NotForGiverError`, `AlreadyReceivedError`, `DistributionClosedError`.
+    Raises `DistributionNotFoundError`, `NotForGiverError`, `AlreadyReceivedError`, `NothingLeftError`,
+    `DistributionClosedError`.
     """
     if room_id != distribution.room_id:
         raise DistributionNotFoundError("there is no such distribution in this room")
@@ -117,24 +155,27 @@ def receive(distribution: Distribution, user_id: UUID, room_id: str, now: dateti
         raise NotForGiverError("who gives does not take")
     for share in distribution.shares:
         if share.receiver_id == user_id:
-            raise AlreadyReceivedError("this user has a share already", amount=share.amount)
-    free = [number for number, share in enumerate(distribution.shares) if share.receiver_id is None]
-    if not free or not is_open(distribution, now):
-        raise DistributionClosedError("it is over, or every share is taken")
-    number = free[0]
-    taken = replace(distribution.shares[number], receiver_id=user_id)
-    shares = (*distribution.shares[:number], taken, *distribution.shares[number + 1 :])
+            raise AlreadyReceivedError(f"this user has a share already, of {share.amount}", amount=share.amount)
+    free = [place for place, share in enumerate(distribution.shares) if share.receiver_id is None]
+    if not free:
+        raise NothingLeftError("there is nothing left: every share is taken")
+    if not is_open(distribution, now):
+        raise DistributionClosedError("it is over: what was left went back to the giver")
+    place = free[0]
+    taken = replace(distribution.shares[place], receiver_id=user_id, taken_at=now)
+    shares = (*distribution.shares[:place], taken, *distribution.shares[place + 1 :])
     return replace(distribution, shares=shares), taken
 
 
 def give_back(distribution: Distribution, now: datetime) -> tuple[Distribution, int]:
     """The distribution after its end, and how much goes back to the giver.
 
-    Raises `DistributionClosedError` while it is open, and when it was given back already.
+    Raises `DistributionClosedError` while it is open, and when it is closed already.
     """
-    if is_open(distribution, now) or distribution.given_back:
-        raise DistributionClosedError("it is open still, or given back already")
-    return replace(distribution, given_back=True), distribution.left
+    if now < distribution.closes_at or distribution.closed_at is not None:
+        raise DistributionClosedError("it is open still, or closed already")
+    left = distribution.left
+    return replace(distribution, closed_at=now, given_back=left), left
 
 
 def shown_to(distribution: Distribution, user_id: UUID, now: datetime) -> Distribution:

@@ -1,3 +1,13 @@
-"""The use cases of the wallet, each file those of one thing, and how its worker executes transfers."""
+"""The use cases of the wallet, each file those of one thing, and how its worker does them."""
 
-__all__ = ["accounts", "administration", "passwords", "sign_in", "subscribers", "transfers"]
+__all__ = [
+    "accounts",
+    "administration",
+    "closing",
+    "distributions",
+    "passwords",
+    "receiving",
+    "sign_in",
+    "subscribers",
+    "transfers",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.wallet.events import (
+    ShareAsked,
     TransferRequested,
     UserDeactivated,
     UserEvent,
@@ -12,10 +13,12 @@ from services.wallet.events import (
     UserRegistered,
 )
 from services.wallet.handlers.execution import lock_batch, on_transfer_requested, waiting_first
+from services.wallet.handlers.taking import lock_asked, on_share_asked
 from services.wallet.store import accounts as account_rows
 from shared.consuming import Handler, Subscriber
 from shared.event import Event
 from shared.publishing import UnitOfWork
+from shared.reply import Responder
 
 NAME: Final = "wallet"
 _NOT_TO_DO: Final = frozenset({"transfer.completed", "transfer.received", "transfer.failed", "transfer.cancelled"})
@@ -60,4 +63,16 @@ def transfer_subscriber(delay_s: float) -> Subscriber:
         handlers=(Handler(TransferRequested, on_transfer_requested),),
         ignores=_NOT_TO_DO,
         prepare=lock_batch,
+    )
+
+
+def share_subscriber(responder: Responder) -> Subscriber:
+    """Who decides what those receive who ask for a share, by the batch, and answers."""
+    return Subscriber(
+        channel="share",
+        name=NAME,
+        handlers=(Handler(ShareAsked, responder.answering(on_share_asked)),),
+        prepare=lock_asked,
+        put_aside=responder.put_aside,
+        answers=True,
     )

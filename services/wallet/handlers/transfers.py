@@ -39,7 +39,7 @@ async def quote_transfer(uow: UnitOfWork, user_id: UUID, sender_id: UUID, amount
     Raises `AccountNotFoundError` and `MemberInactiveError`.
     """
     now = datetime.now(UTC)
-    return quotes.quote(await _sender(uow, user_id, sender_id, now, lock=False), amount, fees, now)
+    return quotes.quote(await find_sender(uow, user_id, sender_id, now, lock=False), amount, fees, now)
 
 
 async def request_transfer(uow: UnitOfWork, wish: Wish, fees: FeeRules) -> Transfer:
@@ -52,7 +52,7 @@ async def request_transfer(uow: UnitOfWork, wish: Wish, fees: FeeRules) -> Trans
     found = await account_rows.find_accounts(uow.connection, [wish.receiver_id])
     if wish.receiver_id not in found:
         raise AccountNotFoundError(f"account {wish.receiver_id} does not exist")
-    sender = await _sender(uow, wish.user_id, wish.sender_id, now, lock=True)
+    sender = await find_sender(uow, wish.user_id, wish.sender_id, now, lock=True)
     quoted = quotes.quote(sender, wish.amount, fees, now)
     transfer, _ = transfers.accept(uuid7(), sender, found[wish.receiver_id], quoted, labels=wish.labels, now=now)
     uow.tell(transfer_rows.INSERT_TRANSFER, transfer_rows.inserted(transfer))
@@ -72,8 +72,11 @@ async def request_transfer(uow: UnitOfWork, wish: Wish, fees: FeeRules) -> Trans
     return transfer
 
 
-async def _sender(uow: UnitOfWork, user_id: UUID, account_id: UUID, now: datetime, *, lock: bool) -> Sender:
-    """The user who sends from this account; locked, what limits and holds leave is so until this is committed."""
+async def find_sender(uow: UnitOfWork, user_id: UUID, account_id: UUID, now: datetime, *, lock: bool) -> Sender:
+    """The user who sends from this account; locked, what limits and holds leave is so until this is committed.
+
+    Raises `AccountNotFoundError` and `MemberInactiveError`.
+    """
     owned = member_account(await account_rows.find_accounts(uow.connection, [account_id]), account_id, user_id)
     member = await account_rows.find_member(uow.connection, user_id, lock=lock)
     if member is None:

@@ -1,4 +1,4 @@
-"""The HTTP of the wallet: signing in, accounts, transfers, and what administrators do."""
+"""The HTTP of the wallet: signing in, accounts, transfers, distributions, and what administrators do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from services.wallet.domain.fees import fee_rules
 from services.wallet.http.accounts import add_accounts
 from services.wallet.http.admin_accounts import add_account_commands, add_account_queries
 from services.wallet.http.admin_users import add_types_and_acts, add_users
+from services.wallet.http.distributions import add_distributions
 from services.wallet.http.problems import PROBLEMS
+from services.wallet.http.receipts import add_receipts
 from services.wallet.http.sign_in import add_sign_in
 from services.wallet.http.transfers import add_transfers
 from shared.http.application import service_app
@@ -22,7 +24,7 @@ def create_app(parts: Parts) -> FastAPI:
     """The wallet's HTTP application, for a process with the role `api`."""
     app = service_app(
         title="Tandem wallet",
-        description="Takes transfers between accounts, and tells what became of them.",
+        description="Takes transfers and distributions of money between accounts, and tells what became of them.",
         telemetry=parts.telemetry,
         errors=PROBLEMS,
         outbox_gate=parts.outbox_gate,
@@ -35,4 +37,6 @@ def create_app(parts: Parts) -> FastAPI:
     add_account_queries(app, parts)
     add_account_commands(app, parts)
     add_transfers(app, parts, fee_rules(parts.settings.transfer_fees))
+    add_distributions(app, parts)
+    add_receipts(app, parts)
     return app

@@ -40,7 +40,7 @@ class AccountList(BaseModel):
 
 
 class EntryView(BaseModel):
-    """What changed a balance; sender, receiver and fee are null for an adjustment."""
+    """What changed a balance; sender, receiver and fee are null where it was no transfer."""
 
     model_config = ConfigDict(from_attributes=True)
 

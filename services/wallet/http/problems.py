@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from services.wallet.domain import accounts, administration, quotes, sign_in, transfers
+from services.wallet.domain import accounts, administration, distributions, quotes, receipts, sign_in, transfers
+from shared.http.idempotency import KEY_REUSED
 from shared.http.problems import ProblemKind
 
 TRANSFER_ID = "0198c0de-0000-7000-8000-000000000001"
@@ -74,6 +75,54 @@ FULL = ProblemKind(
     "The account would hold too much",
     example=f"account {ACCOUNT_ID} would hold too much",
 )
+NO_DISTRIBUTION = ProblemKind(
+    404,
+    "distribution-not-found",
+    "No such distribution",
+    example="there is no such distribution in this room",
+)
+UNSPLITTABLE = ProblemKind(
+    409,
+    "amount-too-small",
+    "The amount cannot be split among so many",
+    example="2 cannot be split among 3: 1 to 1000, a unit each",
+)
+WHICH_ACCOUNT = ProblemKind(
+    409,
+    "account-not-said",
+    "Say from which account",
+    example="say from which account: user 0198c0de-0000-7000-8000-00000000000c has 2",
+)
+OVER = ProblemKind(
+    409,
+    "distribution-over",
+    "The distribution is over",
+    example="it is over: what was left went back to the giver",
+)
+NOTHING_LEFT = ProblemKind(
+    409, "nothing-left", "Every share is taken", example="there is nothing left: every share is taken"
+)
+NOT_FOR_GIVER = ProblemKind(409, "not-for-giver", "Who gives does not take", example="who gives does not take")
+RECEIVED = ProblemKind(
+    409, "already-received", "The user has a share already", example="this user has a share already, of 120"
+)
+NO_RECEIPT = ProblemKind(
+    404, "receipt-not-found", "No such receipt", example=f"receipt {TRANSFER_ID} does not exist"
+)
+LATE = ProblemKind(
+    504,
+    "no-answer-in-time",
+    "There is no answer in time",
+    1,
+    example=f"nobody began it in time, and nobody will; what comes of it is at /receipts/{TRANSFER_ID}",
+)
+NOT_ASKED = ProblemKind(
+    503,
+    "not-answered",
+    "The question was not answered",
+    1,
+    example=f"nobody began it in time, and nobody will; what comes of it is at /receipts/{TRANSFER_ID}",
+)
 FOR_MEMBERS = FOR_ADMINISTRATORS = (NOT_SIGNED_IN, NOT_ALLOWED)
 PROBLEMS: dict[type[Exception], ProblemKind] = {
     transfers.TransferNotFoundError: NO_TRANSFER,
@@ -88,6 +137,15 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     administration.AccountTypeNotFoundError: NO_ACCOUNT_TYPE,
     sign_in.NameTakenError: NAME_TAKEN,
     accounts.BalanceTooLargeError: FULL,
+    accounts.AccountNotSaidError: WHICH_ACCOUNT,
+    distributions.DistributionNotFoundError: NO_DISTRIBUTION,
+    distributions.TooFewUnitsError: UNSPLITTABLE,
+    distributions.DistributionClosedError: OVER,
+    distributions.NothingLeftError: NOTHING_LEFT,
+    distributions.NotForGiverError: NOT_FOR_GIVER,
+    distributions.AlreadyReceivedError: RECEIVED,
+    receipts.ReceiptNotFoundError: NO_RECEIPT,
+    receipts.ReceiptKeyReusedError: KEY_REUSED,
     sign_in.NotSignedInError: NOT_SIGNED_IN,
     sign_in.WrongPasswordError: WRONG_PASSWORD,
     sign_in.TooManyAttemptsError: TOO_MANY_ATTEMPTS,

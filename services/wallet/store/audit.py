@@ -24,7 +24,7 @@ RULES: Final[Mapping[str, str]] = {
     "every balance equals its postings": """
         select format('%s: balance %s, postings %s', a.id, a.balance, coalesce(sum(p.amount), 0))
           from account a left join posting p on p.account_id = a.id
-         where a.kind = 'member' group by a.id having a.balance <> coalesce(sum(p.amount), 0)
+         where a.kind in ('member', 'distribution') group by a.id having a.balance <> coalesce(sum(p.amount), 0)
     """,
     "nothing is negative": """
         select format('%s: balance %s, held %s', id, balance, held)
@@ -54,17 +54,66 @@ RULES: Final[Mapping[str, str]] = {
                                                     and j.amount = p.amount)
            and not exists (select from adjustment j join account a on a.id = p.account_id
                             where j.id = p.movement_id and a.kind = 'world')
+           and not exists (select from distribution d where p.movement_id in (d.id, d.given_back_id)
+                                                        and p.account_id in (d.id, d.account_id))
+           and not exists (select from receipt r where r.id = p.movement_id and r.status = 'received'
+                                                   and p.account_id in (r.distribution_id, r.account_id))
     """,
     "what a day has used is what was sent": """
         select format('%s on %s: used %s, sent %s', coalesce(u.account_id, t.account_id), coalesce(u.day, t.day),
                       u.sent, t.sent)
           from usage_day u
-          full join (select sender_id as account_id, day, sum(amount)::bigint as sent,
+          full join (select account_id, day, sum(amount)::bigint as sent,
                              count(*) filter (where free)::integer as free
-                       from transfer where status in ('pending', 'completed') group by sender_id, day) t
+                       from (select sender_id as account_id, day, amount, free from transfer
+                              where status in ('pending', 'completed')
+                             union all
+                             select account_id, day, amount - given_back, false from distribution) s
+                      group by account_id, day) t
             on t.account_id = u.account_id and t.day = u.day
          where (coalesce(u.sent, 0), coalesce(u.free_transfers, 0)) is distinct from
                (coalesce(t.sent, 0), coalesce(t.free, 0))
+    """,
+    "a distribution's account holds its untaken shares, and nothing once it is closed": """
+        select format('%s: balance %s, untaken %s, closed %s', d.id, a.balance, s.untaken, d.closed_at)
+          from distribution d
+          left join account a on a.id = d.id and a.kind = 'distribution' and a.currency = d.currency
+          left join (select distribution_id, coalesce(sum(amount) filter (where receiver_id is null), 0) as untaken
+                       from distribution_share group by distribution_id) s on s.distribution_id = d.id
+         where a.balance is distinct from case when d.closed_at is null then s.untaken else 0 end
+    """,
+    "a distribution is its shares: those taken, and those left or given back": """
+        select format('%s: %s for %s, %s shares of %s, %s taken, %s given back', d.id, d.amount, d.people,
+                      s.people, s.amount, s.taken, d.given_back)
+          from distribution d
+          left join (select distribution_id, count(*) as people, sum(amount) as amount,
+                            coalesce(sum(amount) filter (where receiver_id is not null), 0) as taken
+                       from distribution_share group by distribution_id) s on s.distribution_id = d.id
+         where (s.people, s.amount) is distinct from (d.people::bigint, d.amount::numeric)
+            or d.closed_at is not null and d.given_back <> d.amount - s.taken
+    """,
+    "opening, taking and giving back are each their own postings": """
+        select format('%s: %s from %s to %s', told.id, told.amount, told.giver, told.taker)
+          from (select id, account_id as giver, id as taker, amount from distribution
+                union all
+                select given_back_id, id, account_id, given_back from distribution where given_back > 0
+                union all
+                select id, distribution_id, account_id, amount from receipt where status = 'received') told
+          left join posting g on g.movement_id = told.id and g.account_id = told.giver
+          left join posting t on t.movement_id = told.id and t.account_id = told.taker
+         where (g.amount, t.amount) is distinct from (-told.amount, told.amount)
+    """,
+    "a share that is taken is one receipt's, and a received receipt has its share": """
+        select format('receipt %s: %s %s, share %s of %s', coalesce(r.id, s.receipt_id), r.status, r.amount,
+                      s.number, s.amount)
+          from receipt r full join distribution_share s on s.receipt_id = r.id
+         where (r.status = 'received' or s.receiver_id is not null)
+           and (r.status, r.distribution_id, r.user_id, r.amount) is distinct from
+               ('received', s.distribution_id, s.receiver_id, s.amount)
+    """,
+    "a distribution that is over for a minute is closed": """
+        select format('%s: over since %s', id, closes_at)
+          from distribution where closed_at is null and closes_at < now() - interval '1 minute'
     """,
 }
 

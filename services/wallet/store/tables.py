@@ -70,10 +70,10 @@ account = Table(
     Column("held", BigInteger, nullable=False, server_default="0"),
     Column("frozen", Boolean, nullable=False, server_default=text("false")),
     Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
-    CheckConstraint("kind in ('member', 'world', 'fees')", name="account_kind"),
+    CheckConstraint("kind in ('member', 'world', 'fees', 'distribution')", name="account_kind"),
     CheckConstraint("(kind = 'member') = (user_id is not null and type is not null)", name="account_owner"),
     CheckConstraint(f"held >= 0 and held <= balance and balance <= {BALANCE_MAX}", name="account_available"),
-    CheckConstraint("kind = 'member' or balance = 0", name="account_of_the_house"),
+    CheckConstraint("kind in ('member', 'distribution') or balance = 0", name="account_of_the_house"),
     CheckConstraint("limit_one_time >= 0 and limit_daily >= 0", name="account_limits"),
     Index("ix_account_user_id_id", "user_id", "id"),
 )
@@ -147,7 +147,7 @@ posting = Table(
     "posting",
     metadata,
     Column("sequence", BigInteger, Identity(), primary_key=True),
-    # The transfer or adjustment whose it is.
+    # The transfer, adjustment, distribution or receipt whose it is, or the giving back.
     Column("movement_id", Uuid, nullable=False),
     Column("account_id", Uuid, nullable=False),
     Column("currency", Text, nullable=False),
@@ -156,6 +156,94 @@ posting = Table(
     UniqueConstraint("movement_id", "account_id"),
     CheckConstraint("amount <> 0", name="posting_amount"),
     Index("ix_posting_account_id_sequence", "account_id", "sequence"),
+)
+
+distribution = Table(
+    "distribution",
+    metadata,
+    # Also that of its account.
+    Column("id", Uuid, primary_key=True),
+    Column("token", Text, nullable=False),
+    Column("room_id", Text, nullable=False),
+    Column("giver_id", Uuid, nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("people", Integer, nullable=False),
+    Column("split", Text, nullable=False),
+    Column("day", Date, nullable=False),
+    _time("opened_at"),
+    _time("closes_at"),
+    _time("closed_at", nullable=True),
+    Column("given_back", BigInteger, nullable=False, server_default="0"),
+    # The movement by which that came back.
+    Column("given_back_id", Uuid, unique=True),
+    CheckConstraint("split in ('random', 'even')", name="distribution_split"),
+    CheckConstraint(
+        "people > 0 and amount >= people and given_back between 0 and amount", name="distribution_amount"
+    ),
+    CheckConstraint("closed_at is not null or given_back = 0", name="distribution_closed"),
+    CheckConstraint("(given_back > 0) = (given_back_id is not null)", name="distribution_given_back"),
+    Index("ix_distribution_room_id_token", "room_id", "token"),
+    Index("uq_distribution_open", "room_id", "token", unique=True, postgresql_where=text("closed_at is null")),
+    Index("ix_distribution_open_closes_at", "closes_at", postgresql_where=text("closed_at is null")),
+)
+
+distribution_share = Table(
+    "distribution_share",
+    metadata,
+    Column("distribution_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    # Null while nobody has it.
+    Column("receiver_id", Uuid),
+    Column("receipt_id", Uuid, unique=True),
+    _time("taken_at", nullable=True),
+    CheckConstraint("amount > 0", name="distribution_share_amount"),
+    CheckConstraint(
+        "(receiver_id is null) = (taken_at is null) and (receiver_id is null) = (receipt_id is null)",
+        name="distribution_share_taken",
+    ),
+    Index(
+        "uq_distribution_share_receiver_id",
+        "distribution_id",
+        "receiver_id",
+        unique=True,
+        postgresql_where=text("receiver_id is not null"),
+    ),
+    Index("ix_distribution_share_free", "distribution_id", "number", postgresql_where=text("receiver_id is null")),
+)
+
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    Column("room_id", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("distribution_id", Uuid, nullable=False),
+    Column("account_id", Uuid, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("key", Text),
+    _time("asked_at"),
+    _time("begin_by"),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    # Not 0 where it is received.
+    Column("amount", BigInteger, nullable=False),
+    _time("ended_at", nullable=True),
+    CheckConstraint("status in ('asked', 'received', 'refused', 'not_begun')", name="receipt_status"),
+    CheckConstraint("(status = 'asked') = (ended_at is null)", name="receipt_ended_at"),
+    CheckConstraint("(status = 'refused') = (reason is not null)", name="receipt_reason"),
+    CheckConstraint("amount >= 0 and (status = 'received') = (amount > 0)", name="receipt_amount"),
+    Index(
+        "uq_receipt_user_id_key",
+        "user_id",
+        "key",
+        unique=True,
+        postgresql_where=text("key is not null and status in ('asked', 'received')"),
+    ),
+    Index("ix_receipt_of_nothing", "asked_at", postgresql_where=text("status <> 'received'")),
 )
 
 sign_in = Table(

@@ -47,8 +47,13 @@ _CHANGE_ACCOUNTS = text(
 _ENTRIES = """
     select p.sequence, p.movement_id, p.amount, p.posted_at, t.sender_id, t.receiver_id, t.fee,
            case when t.sender_id = p.account_id then t.sender_label
-                when t.receiver_id = p.account_id then t.receiver_label else j.reason end as label
+                when t.receiver_id = p.account_id then t.receiver_label
+                when d.id is not null then 'distribution ' || d.token
+                when r.id is not null then 'share of ' || r.token
+                when b.id is not null then 'back from ' || b.token else j.reason end as label
       from posting p left join transfer t on t.id = p.movement_id left join adjustment j on j.id = p.movement_id
+      left join distribution d on d.id = p.movement_id left join receipt r on r.id = p.movement_id
+      left join distribution b on b.given_back_id = p.movement_id
      where p.account_id = :account_id {before} order by p.sequence desc limit :page_size
     """
 _FIRST_ENTRIES = text(_ENTRIES.format(before=""))
@@ -57,7 +62,7 @@ _NEXT_ENTRIES = text(_ENTRIES.format(before="and p.sequence < :before"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A posting as its account's owner reads it; sender, receiver and fee are None for an adjustment."""
+    """A posting as its account's owner reads it; sender, receiver and fee are a transfer's alone."""
 
     sequence: int
     movement_id: UUID
@@ -79,7 +84,7 @@ def inserted(new: Transfer) -> dict[str, Any]:
 
 
 def posted(movement_id: UUID, made: Posting) -> dict[str, Any]:
-    """The row for `INSERT_POSTING`, of the transfer or adjustment `movement_id`."""
+    """The row for `INSERT_POSTING`, of what `movement_id` is."""
     return {"movement_id": movement_id, **asdict(made)}
 
 
