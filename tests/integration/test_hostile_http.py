@@ -50,8 +50,14 @@ ANSWER_S = 30.0
 EXAMPLES_MAX = "25"
 STREAMS = "/events$"
 ADMIN_PASSWORD = "the first of all"
-AS_ADMINISTRATOR = '[auth.openapi.APIKeyCookie]\napi_key = "{}"\n'
-"""Of schemathesis, which so knows what is to be refused without it."""
+GATEWAY_TOKEN = "of the chat's gateway"
+AUTHORITY = """
+[auth.openapi.APIKeyCookie]
+api_key = "{}"
+[auth.openapi.APIKeyHeader]
+api_key = "{}"
+"""
+"""Of schemathesis, which so knows what is to be refused without it: an administrator's, or that of a gateway."""
 CANNOT_SAY_ALL = ("--exclude-checks=positive_data_acceptance",)
 
 
@@ -79,6 +85,7 @@ def served(request: pytest.FixtureRequest, servers: Runtime) -> Iterator[Served]
             redis_url=urls["redis"],
             rabbit_url=urls["rabbit"],
             wallet_admin_password=SecretStr(ADMIN_PASSWORD),
+            wallet_gateway_token=SecretStr(GATEWAY_TOKEN),
         )
         app = application_of(Process(SERVICES[request.param], build_parts(request.param, settings)))
         server = uvicorn.Server(server_config(app, settings))
@@ -113,7 +120,7 @@ def test_no_request_that_the_schema_allows_or_forbids_makes_a_service_fail(serve
     """
     beyond_words = () if served.service == "user" else CANNOT_SAY_ALL
     if served.session:
-        (tmp_path / "schemathesis.toml").write_text(AS_ADMINISTRATOR.format(served.session))
+        (tmp_path / "schemathesis.toml").write_text(AUTHORITY.format(served.session, GATEWAY_TOKEN))
     code, output = asyncio.run(
         run_schemathesis(
             f"{served.url}/openapi.json",

@@ -175,6 +175,22 @@ PLANTED = {
     """,
     "every posting is of a movement, and of an account in its currency": "delete from adjustment",
     "what a day has used is what was sent": "update usage_day set sent = sent + 1",
+    "a distribution's account holds its untaken shares, and nothing once it is closed": """
+        update distribution set closed_at = now() where closed_at is null
+    """,
+    "a distribution is its shares: those taken, and those left or given back": """
+        update distribution_share set amount = amount + 1 where receiver_id is null
+    """,
+    "opening, taking and giving back are each their own postings": """
+        update posting set amount = amount + sign(amount)
+         where movement_id in (select id from receipt where status = 'received')
+    """,
+    "a share that is taken is one receipt's, and a received receipt has its share": """
+        update receipt set status = 'not_begun', amount = 0 where status = 'received'
+    """,
+    "a distribution that is over for a minute is closed": """
+        update distribution set closes_at = now() - interval '2 minutes' where closed_at is null
+    """,
 }
 
 
@@ -182,6 +198,8 @@ async def test_the_audit_finds_each_rule_broken_and_the_tables_refuse_what_they_
     sender, receiver = await wallet.account(1_000), await wallet.account()
     await wallet.execute([await wallet.ask(sender, receiver, 100, FEES)])
     await wallet.ask(sender, receiver, 100, FEES)
+    given = await wallet.give(sender, 10, 3)
+    await wallet.take([await wallet.wish(given, await wallet.owner(receiver))])
     assert await wallet.broken_rules() == []
     assert PLANTED.keys() == RULES.keys()
     for rule, planted in PLANTED.items():

@@ -14,23 +14,25 @@ from sqlalchemy import text
 from deploy.native import Runtime
 from services.wallet.domain import limits
 from services.wallet.domain.accounts import Account
+from services.wallet.domain.distributions import Distribution, Split
 from services.wallet.domain.fees import FREE, FeeRules, fee_rules
 from services.wallet.domain.limits import AccountType, Limits
-from services.wallet.domain.transfers import (
-    Labels,
-    Transfer,
-)
-from services.wallet.events import TransferRequested
+from services.wallet.domain.receipts import Receipt
+from services.wallet.domain.transfers import Labels, Transfer
+from services.wallet.events import ShareAsked, TransferRequested
 from services.wallet.handlers.accounts import adjust, get_account, open_account, record_account_type
+from services.wallet.handlers.distributions import Gift, open_distribution
 from services.wallet.handlers.execution import lock_batch, on_transfer_requested
 from services.wallet.handlers.passwords import hash_password
+from services.wallet.handlers.receiving import Wanted, begin, get_receipt
+from services.wallet.handlers.taking import lock_asked, on_share_asked
 from services.wallet.handlers.transfers import Wish, cancel_transfer, get_transfer, request_transfer
 from services.wallet.store import accounts as account_rows
 from services.wallet.store.audit import audit, begin_snapshot
 from services.wallet.store.sign_in import INSERT_SIGN_IN_IF_NEW
 from shared.database import Database
 from shared.envelope import Envelope
-from shared.event import Event
+from shared.event import DataT, Event
 from shared.publishing.uow import UnitsOfWork
 from shared.settings import Settings
 from tests.integration.databases import migrated_database
@@ -38,6 +40,7 @@ from tests.integration.world import _telemetry
 
 LABELS = Labels("rent", "from Ada")
 PASSWORD = "open, sesame"
+ROOM = "room"
 FEES = fee_rules("0:5+0")
 ELSEWHERE = {"redis_url": "redis://-", "rabbit_url": "amqp://-", "http_port": 1}
 
@@ -95,6 +98,42 @@ class Wallet:
         async with self.units.begin() as uow:
             return await get_transfer(uow, transfer_id)
 
+    async def owner(self, account_id: UUID) -> UUID:
+        user_id = (await self.one(account_id)).user_id
+        assert user_id is not None
+        return user_id
+
+    async def give(self, account_id: UUID, amount: int, people: int, split: Split = Split.RANDOM) -> Distribution:
+        gift = Gift(
+            user_id=await self.owner(account_id),
+            room_id=ROOM,
+            amount=amount,
+            people=people,
+            split=split,
+            account_id=account_id,
+        )
+        async with self.units.begin() as uow:
+            return await open_distribution(uow, gift)
+
+    async def wish(self, given: Distribution, user_id: UUID, key: str | None = None) -> Receipt:
+        """As the API does before it asks the worker."""
+        wanted = Wanted(user_id=user_id, room_id=ROOM, token=given.token, key=key)
+        async with self.units.begin() as uow:
+            return await begin(uow, wanted, uuid4())
+
+    async def take(self, receipts: Iterable[Receipt]) -> None:
+        """As the pipeline does with a batch of requests, in one transaction."""
+        events = [event_of(ShareAsked(receipt_id=one.id), str(one.distribution_id)) for one in receipts]
+        async with self.units.begin() as uow:
+            await lock_asked(events, uow)
+            for event in events:
+                uow.begin_event(event.envelope)
+                await on_share_asked(event, uow)
+
+    async def receipt(self, of: Receipt) -> Receipt:
+        async with self.units.begin() as uow:
+            return await get_receipt(uow, of.id, of.user_id)
+
     async def one(self, account_id: UUID) -> Account:
         async with self.units.begin() as uow:
             return await get_account(uow, account_id)
@@ -124,11 +163,15 @@ class Wallet:
 
 
 def requested(transfer: Transfer) -> Event[TransferRequested]:
-    data = TransferRequested.of(transfer)
+    return event_of(TransferRequested.of(transfer), str(transfer.sender_id))
+
+
+def event_of(data: DataT, key: str) -> Event[DataT]:
+    """As it comes from the broker."""
     envelope = Envelope(
         source="/services/wallet",
         type=data.event_type,
-        partitionkey=str(transfer.sender_id),
+        partitionkey=key,
         dataschema=data.schema_uri(),
         data=data.model_dump(mode="json"),
     )

@@ -25,6 +25,7 @@ async def system(
             "TANDEM_BREAKER_OPEN_S": "5",
             "TANDEM_TRANSFER_DELAY_S": "0.2",
             "TANDEM_WALLET_ADMIN_PASSWORD": "the first of all",
+            "TANDEM_WALLET_GATEWAY_TOKEN": "of the chat's gateway",
         }
         with start_in_turn(tmp_path_factory):
             await asyncio.to_thread(servers.start_services, broker, instance=broker, env_overrides=settings)

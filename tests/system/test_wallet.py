@@ -16,6 +16,8 @@ from tests.system.running_system import DEADLINE_S, RunningSystem, eventually
 ADMIN_PASSWORD = "the first of all"
 """As the services are told in conftest.py."""
 PASSWORD = "open, sesame"
+GATEWAY_TOKEN = "of the chat's gateway"
+"""The same."""
 
 
 @pytest.fixture
@@ -65,6 +67,15 @@ class House:
         assert (await self._do("PUT", f"sign-ins/{name}", user_id=user_id, password=PASSWORD)).status_code == 204
         return await self.signed_in(name)
 
+    async def in_room(
+        self, user_id: str, method: str, path: str, body: object = None, key: str | None = None
+    ) -> httpx.Response:
+        """What the gateway of a chat asks for a user."""
+        told = {"x-gateway-token": GATEWAY_TOKEN, "x-user-id": user_id, "x-room-id": "room"}
+        return await self._admin.request(
+            method, path, json=body, headers=told | ({"idempotency-key": key} if key else {})
+        )
+
     async def audit(self) -> int:
         """The exit code of the audit, on the system as it runs."""
         environment = self.system.runtime.service_env("wallet", self.system.broker_name, self.system.broker_name)
@@ -105,3 +116,43 @@ async def test_of_twenty_transfers_the_ten_that_can_be_paid_are_done_and_ten_ref
     assert await house.audit() == 0
     for user_id, told in ((ada, "transfer.completed"), (bob, "transfer.received")):
         assert Counter(await system.until_told(11, user_id=user_id)) == {"user.registered": 1, told: 10}
+
+
+async def test_a_distribution_of_ten_that_twenty_ask_for_at_once_is_ten_shares_and_ten_hear_of_nothing_left(
+    system: RunningSystem, house: House
+) -> None:
+    giver, *others = await asyncio.gather(*(system.register(f"Guest {number}") for number in range(21)))
+    accounts = await asyncio.gather(house.account(giver, 1_000), *(house.account(user, 0) for user in others))
+    opened = await house.in_room(giver, "POST", "/distributions", {"amount": 1_000, "people": 10})
+    assert opened.status_code == 201, opened.text
+    wanted = {"token": opened.json()["token"]}
+
+    async def received(user_id: str) -> httpx.Response:
+        """On a loaded machine there may be no answer in time: then the same is asked again, with the same key."""
+
+        async def answered() -> httpx.Response | None:
+            answer = await house.in_room(user_id, "POST", "/receive", wanted, "k")
+            return answer if answer.status_code < 500 else None
+
+        answer: httpx.Response = await eventually(answered, f"{user_id} has an answer")
+        return answer
+
+    answers = await asyncio.gather(*(received(user_id) for user_id in others))
+    assert sorted(answer.status_code for answer in answers) == [200] * 10 + [409] * 10
+    taken = {
+        user_id: answer.json()["amount"]
+        for user_id, answer in zip(others, answers, strict=True)
+        if answer.status_code == 200
+    }
+    for refused in answers:
+        assert refused.status_code == 200 or refused.json()["type"].endswith("nothing-left")
+    assert sum(taken.values()) == 1_000
+    for user_id in list(taken)[:2]:
+        again = await house.in_room(user_id, "POST", "/receive", wanted, "k")
+        assert (again.json()["amount"], again.headers["idempotent-replayed"]) == (taken[user_id], "true")
+        assert (await house.in_room(user_id, "GET", again.headers["location"])).json() == again.json()
+    shown = (await house.in_room(giver, "GET", opened.headers["location"])).json()
+    assert {share["user_id"]: share["amount"] for share in shown["shares"]} == taken
+    assert (shown["taken"], shown["given_back"], shown["closed_at"] is None) == (1_000, 0, False)
+    assert len(set(accounts)) == 21
+    assert await house.audit() == 0
