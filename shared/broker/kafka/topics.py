@@ -52,7 +52,7 @@ def retry_topic(subscription: Subscription) -> str:
 
 
 def clock_topic(subscription: Subscription) -> str:
-    """`wallet.transfer.clock`: where a subscriber that answers requests asks for the time (`clock`)."""
+    """`wallet.share.clock`: where a subscriber that answers requests asks for the time (`clock`)."""
     return f"{subscription.queue}.clock"
 
 
