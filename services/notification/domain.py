@@ -82,6 +82,12 @@ def transfer_failed(receiver_id: UUID, amount: int, currency: str, reason: str) 
     )
 
 
+def distribution_closed(amount: int, given_back: int, currency: str) -> Text:
+    given, back = format_amount(amount - given_back, currency), format_amount(given_back, currency)
+    rest = f"{back} came back to your account." if given_back else "Nothing is left."
+    return Text("Your distribution is over", f"{given} of {format_amount(amount, currency)} were taken. {rest}")
+
+
 def transfer_cancelled(receiver_id: UUID, amount: int, currency: str) -> Text:
     sent = format_amount(amount, currency)
     return Text("Your transfer is cancelled", f"{sent} to {receiver_id} were not sent, as you wished.")

@@ -94,3 +94,16 @@ class TransferFailed(TransferEvent):
 
 class TransferCancelled(TransferEvent):
     event_type = "transfer.cancelled"
+
+
+class DistributionClosed(EventData):
+    """`user_id` is who gave; amounts are in the currency's minor unit."""
+
+    channel = "transfer"
+    event_type = "distribution.closed"
+
+    user_id: UUID
+    currency: Currency
+    amount: Amount
+    given_back: Amount
+    version: Version

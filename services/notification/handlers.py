@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from services.notification import domain, store
 from services.notification.domain import Text
 from services.notification.events import (
+    DistributionClosed,
     OrderCancelled,
     OrderEvent,
     OrderPaid,
@@ -39,7 +40,7 @@ _MAILS_AT_ONCE = 3  # of each subscription; each holds a connection to the datab
 _ADDRESS_LOOKS_MAX = 10
 _ADDRESS_WAIT_S = 0.2
 
-DataT = TypeVar("DataT", bound=OrderEvent | TransferEvent | UserEvent)
+DataT = TypeVar("DataT", bound=OrderEvent | TransferEvent | DistributionClosed | UserEvent)
 
 
 async def list_notifications(
@@ -53,7 +54,7 @@ async def list_notifications(
 
 
 @singledispatch
-def text_of(data: OrderEvent | TransferEvent | UserEvent) -> Text:
+def text_of(data: OrderEvent | TransferEvent | DistributionClosed | UserEvent) -> Text:
     raise NotImplementedError(f"nothing is told about {data.event_type}")
 
 
@@ -107,6 +108,11 @@ def _(data: TransferCancelled) -> Text:
     return domain.transfer_cancelled(data.receiver_id, data.amount, data.currency)
 
 
+@text_of.register
+def _(data: DistributionClosed) -> Text:
+    return domain.distribution_closed(data.amount, data.given_back, data.currency)
+
+
 # -- notifications
 
 
@@ -114,7 +120,7 @@ async def on_order_event(event: Event[OrderEvent], uow: UnitOfWork) -> None:
     _notify(event, uow)
 
 
-async def on_transfer_event(event: Event[TransferEvent], uow: UnitOfWork) -> None:
+async def on_transfer_event(event: Event[TransferEvent | DistributionClosed], uow: UnitOfWork) -> None:
     _notify(event, uow)
 
 
@@ -166,7 +172,13 @@ SUBSCRIBERS = (
         name=NAME,
         handlers=tuple(
             Handler(model, on_transfer_event)
-            for model in (TransferCompleted, TransferReceived, TransferFailed, TransferCancelled)
+            for model in (
+                TransferCompleted,
+                TransferReceived,
+                TransferFailed,
+                TransferCancelled,
+                DistributionClosed,
+            )
         ),
         ignores=frozenset({"transfer.requested"}),
     ),
@@ -194,7 +206,9 @@ class Mails:
             keep_trailing_newline=True,
         )
 
-    async def on_event(self, event: Event[OrderEvent | TransferEvent], uow: UnitOfWork) -> None:
+    async def on_event(
+        self, event: Event[OrderEvent | TransferEvent | DistributionClosed], uow: UnitOfWork
+    ) -> None:
         """Mail the event's user, whose address another channel brings, at the same time or a little later.
 
         Raises `TransientError` when nothing is heard of the user: no channel waits for another for long.

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from services.wallet.domain.distributions import Distribution
 from services.wallet.domain.transfers import Transfer, TransferStatus
 from shared.event import EventData
 
@@ -86,6 +87,37 @@ class TransferCancelled(TransferEvent):
     event_type = "transfer.cancelled"
 
 
+class DistributionClosed(EventData):
+    """Every share of a distribution is taken, or its time is over and the rest went back to the giver.
+
+    Amounts are in the currency's minor unit; `user_id` is the giver. On the channel of transfers: money moved.
+    """
+
+    channel = "transfer"
+    event_type = "distribution.closed"
+
+    distribution_id: UUID
+    user_id: UUID
+    account_id: UUID
+    currency: str
+    amount: int
+    people: int
+    given_back: int
+    version: int = 2
+
+    @classmethod
+    def of(cls, closed: Distribution) -> Self:
+        return cls(
+            distribution_id=closed.id,
+            user_id=closed.giver_id,
+            account_id=closed.account_id,
+            currency=closed.currency,
+            amount=closed.amount,
+            people=closed.people,
+            given_back=closed.given_back,
+        )
+
+
 class ShareAsked(EventData):
     """A request: decide this receipt, and answer when that is committed. Nothing is in it that could be forged."""
 
@@ -107,6 +139,7 @@ PUBLISHED: tuple[type[EventData], ...] = (
     TransferReceived,
     TransferFailed,
     TransferCancelled,
+    DistributionClosed,
     ShareAsked,
 )
 

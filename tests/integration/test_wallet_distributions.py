@@ -91,6 +91,7 @@ async def test_of_twenty_at_once_ten_take_a_share_each_and_ten_hear_that_nothing
     async with wallet.units.begin() as uow:
         labels = [one.label for one in await list_entries(uow, mine, None, 10)]
     assert labels == [f"distribution {given.token}", "paid in"]
+    assert await wallet.query("select type from outbox") == ["distribution.closed"]
 
 
 async def test_what_nobody_took_goes_back_once_with_what_it_used_of_the_day_and_the_token_is_free_again(
@@ -117,6 +118,7 @@ async def test_what_nobody_took_goes_back_once_with_what_it_used_of_the_day_and_
     assert await wallet.query("select sent from usage_day") == [4]
     after = await shown(wallet, given)
     assert (after.given_back, after.left, after.closed_at is not None) == (6, 0, True)
+    assert await wallet.query("select type from outbox") == ["distribution.closed"]
     assert await wallet.broken_rules() == []
     with pytest.raises(DistributionClosedError):
         await wallet.wish(given, late.user_id)

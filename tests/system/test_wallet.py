@@ -156,3 +156,5 @@ async def test_a_distribution_of_ten_that_twenty_ask_for_at_once_is_ten_shares_a
     assert (shown["taken"], shown["given_back"], shown["closed_at"] is None) == (1_000, 0, False)
     assert len(set(accounts)) == 21
     assert await house.audit() == 0
+    told = Counter(await system.until_told(2, user_id=giver))
+    assert told == {"user.registered": 1, "distribution.closed": 1}

@@ -82,6 +82,15 @@ def published_now() -> dict[str, EventData]:
         wallet_events.TransferReceived.by(done, UUID(int=3)),
         wallet_events.TransferFailed.of(failed),
         wallet_events.TransferCancelled.of(replace(done, status=TransferStatus.CANCELLED)),
+        wallet_events.DistributionClosed(
+            distribution_id=ORDER_ID,
+            user_id=USER_ID,
+            account_id=UUID(int=1),
+            currency="KRW",
+            amount=1_000,
+            people=10,
+            given_back=300,
+        ),
         wallet_events.ShareAsked(receipt_id=ORDER_ID),
         jobs_events.JobStepReady(job_id=ORDER_ID, step_id=USER_ID, attempt=1, handler="add"),
     ]

@@ -49,3 +49,13 @@ def test_a_text_about_an_account_names_its_user_and_what_became_of_it() -> None:
     assert domain.user_deactivated("Ada") == Text(
         "Your account is closed", "Ada, your account is deactivated. You cannot place orders any more."
     )
+
+
+def test_a_text_about_a_distribution_says_how_much_was_taken_and_what_came_back() -> None:
+    title = "Your distribution is over"
+    assert domain.distribution_closed(1_000, 300, "KRW") == Text(
+        title, "700 KRW of 1000 KRW were taken. 300 KRW came back to your account."
+    )
+    assert domain.distribution_closed(1_000, 0, "KRW") == Text(
+        title, "1000 KRW of 1000 KRW were taken. Nothing is left."
+    )

@@ -11,6 +11,7 @@ from services.wallet.domain.accounts import BalanceTooLargeError, post
 from services.wallet.domain.distributions import Distribution, give_back
 from services.wallet.domain.postings import Posting, balanced
 from services.wallet.domain.receipts import KEPT_FOR
+from services.wallet.events import DistributionClosed
 from services.wallet.handlers.accounts import change
 from services.wallet.store import accounts as account_rows
 from services.wallet.store import distributions as rows
@@ -50,6 +51,7 @@ async def close_over(uow: UnitOfWork) -> int:
                 _log.warning("distribution.not_given_back", distribution=str(one.id), account=str(one.account_id))
                 continue
             _tell(uow, ended, made)
+        uow.publish(DistributionClosed.of(ended), subject=str(ended.id), key=str(ended.account_id))
         closed += 1
     return closed
 

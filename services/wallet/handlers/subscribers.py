@@ -21,7 +21,9 @@ from shared.publishing import UnitOfWork
 from shared.reply import Responder
 
 NAME: Final = "wallet"
-_NOT_TO_DO: Final = frozenset({"transfer.completed", "transfer.received", "transfer.failed", "transfer.cancelled"})
+_NOT_TO_DO: Final = frozenset(
+    {"transfer.completed", "transfer.received", "transfer.failed", "transfer.cancelled", "distribution.closed"}
+)
 _WAITING_AT_ONCE: Final = 5  # each holds a connection to the database while it waits; half are left for HTTP
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from services.wallet.domain.accounts import Account
 from services.wallet.domain.distributions import Distribution
 from services.wallet.domain.receipts import Outcome, Receipt, ReceiptNotFoundError, ReceiptStatus, take
-from services.wallet.events import ShareAnswered, ShareAsked
+from services.wallet.events import DistributionClosed, ShareAnswered, ShareAsked
 from services.wallet.store import accounts as account_rows
 from services.wallet.store import distributions as rows
 from services.wallet.store import receipts as receipt_rows
@@ -107,5 +107,9 @@ async def on_share_asked(event: Event[ShareAsked], uow: UnitOfWork) -> ShareAnsw
         raise ReceiptNotFoundError(f"receipt {event.data.receipt_id} does not exist")
     if receipt.status is ReceiptStatus.ASKED:
         assert taking.now is not None, "the batch is locked before it is handled"
-        taking.end(take(receipt, taking.distributions[receipt.distribution_id], taking.accounts, taking.now))
+        outcome = take(receipt, taking.distributions[receipt.distribution_id], taking.accounts, taking.now)
+        closed = outcome.distribution
+        if outcome.share is not None and closed.closed_at is not None:
+            uow.publish(DistributionClosed.of(closed), subject=str(closed.id), key=str(closed.account_id))
+        taking.end(outcome)
     return ShareAnswered(receipt_id=receipt.id)
