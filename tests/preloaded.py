@@ -46,6 +46,8 @@ PRELOADED = (
     "uvicorn.protocols.http.httptools_impl",
 )
 """Imported before the first fork. What is missing here costs time only: the process imports it itself."""
+OURS = ("services.", "examples.", "experiment.", "faults.", "tests.")
+"""Where the modules are that run as, or in place of, a service's process: each builds on what is preloaded."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -72,7 +74,7 @@ def read_script(text: str) -> Start | None:
     if words[last + 1 : last + 1 + len(prefix)] != prefix:
         return None
     module, *arguments = words[last + 1 + len(prefix) :]
-    if not module.startswith(("services.", "examples.", "tests.")) or words[2] != str(REPOSITORY):
+    if not module.startswith(OURS) or words[2] != str(REPOSITORY):
         return None
     exports = [word for before, word in pairwise(words[:last]) if before == "export"]
     environment = dict(export.split("=", 1) for export in exports)
@@ -130,7 +132,7 @@ def supervise(arguments: Sequence[str]) -> None:
 
         def fork(self) -> int:
             """Called by the parent before each start; the scripts of the services are there before the first."""
-            if not self.preloaded and any("services." in path.read_text() for path in Path.cwd().glob("*.sh")):
+            if not self.preloaded and any(read_script(path.read_text()) for path in Path.cwd().glob("*.sh")):
                 preload()
                 self.preloaded = True
             return os.fork()

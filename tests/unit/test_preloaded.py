@@ -14,6 +14,9 @@ import pytest
 
 from deploy.native.program import Program, script
 from deploy.paths import REPOSITORY
+from experiment.stamping import STAMPED
+from faults.jobs.side import SERVICES
+from tests.faults import sabotaged
 from tests.preloaded import PRELOADED, Start, read_script
 
 SERVICE = [sys.executable, "-m", "services.order.app", "two words"]
@@ -46,6 +49,14 @@ def test_a_program_of_ours_is_read_as_its_script_says() -> None:
     assert read_script(script(program)) == Start(
         str(REPOSITORY), dict(program.environment), "services.order.app", ("two words",)
     )
+
+
+def test_whatever_module_may_run_as_a_service_is_forked() -> None:
+    """Those that stamp, are played or are sabotaged as well: else each start costs its imports."""
+    played = {module for module, *_ in (*STAMPED.values(), *SERVICES.values())}
+    for module in {*played, sabotaged.__name__}:
+        found = read_script(script(Program("order", [sys.executable, "-m", module, "order"])))
+        assert found == Start(str(REPOSITORY), {}, module, ("order",))
 
 
 @pytest.mark.parametrize(
