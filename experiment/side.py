@@ -21,6 +21,8 @@ from experiment.workload import Backlog, Workload
 from shared.settings import Settings
 
 _SETTLE_POLL_S = 0.1
+_CHECK_POLL_S = 0.5
+"""A whole check reads every table, and the broker."""
 
 
 class StalledError(Exception):
@@ -158,7 +160,7 @@ class Side:
                 verdict = await self._checked(Remaining())
                 return _open(verdict) <= _open(self.verdict)
 
-            await until(closed, self.workload.settle_timeout_s, _SETTLE_POLL_S)
+            await until(closed, self.workload.settle_timeout_s, _CHECK_POLL_S)
         if verdict.lost or verdict.stuck:
             self.progress.detail("looking for what is missing")
             verdict = await self._checked(await self._look_for_missing())
@@ -172,7 +174,7 @@ class Side:
     async def _checked(self, remaining: Remaining) -> Verdict:
         # The state first: what is committed after it need not have taken effect yet.
         state = await self.databases.state()
-        if not await asyncio.to_thread(self.runtime.processes.pids, self.process("dead-letter")):
+        if not await asyncio.to_thread(self.runtime.processes.runs, self.process("dead-letter")):
             # No dead-letter service takes them out of the broker, whose tables would tell of them.
             # Whatever else is found: an event may have its effect and a letter, having come twice.
             letters = await broker_state.dead_letter_identities(self.settings(CONSUMER))

@@ -100,7 +100,7 @@ class Scene:
         """Wait until a signal has ended a process. Raises `StalledError` when it lives on, or ends by itself."""
 
         async def ended() -> bool:
-            return not await self.call(self.runtime.processes.pids, name)
+            return not await self.call(self.runtime.processes.runs, name)
 
         if not await until(ended, PATIENCE_S, _POLL_S):
             raise StalledError(f"{name} does not end: its fail point was not reached")

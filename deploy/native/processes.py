@@ -125,6 +125,10 @@ class Processes:
         except psutil.NoSuchProcess:
             return []
 
+    def runs(self, name: str) -> bool:
+        """Whether a process is up, ready or not; `pids` looks through all processes of the machine for that."""
+        return bool(self._supervisor.process(name)["pid"])
+
     def log(self, name: str) -> Path:
         """The log file of a process."""
         return self._site.logs / f"{name}.log"
