@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ from xdist.workermanage import NodeManager
 
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.native.install.install import ensure_installed
+from deploy.native.processes import run_async
 from deploy.native.supervision import SUPERVISORD_VARIABLE
 from deploy.progress import Steps
 from deploy.topology import SERVERS
@@ -26,6 +27,7 @@ from shared.garbage import collect_seldom, rest_garbage_collector
 from tests import scheduling
 from tests.conformance.matrix import pytest_runtest_logreport, pytest_terminal_summary
 from tests.preloaded import SUPERVISORD
+from tests.spared import spare_postgresql
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
@@ -69,6 +71,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     try:
         with start_in_turn(tmp_path_factory):
             runtime.start_servers()
+        run_async(lambda: spare_postgresql(runtime))
         yield runtime
     finally:
         with uninterrupted():
@@ -100,9 +103,8 @@ async def no_client_outlives_the_loop() -> AsyncIterator[None]:
     """A connection that aio-pika was cancelled in the midst of making goes on by itself, and is deaf to being
     cancelled again: the session's event loop would wait for it for ever."""
     yield
-    for left in [one for one in gc.get_objects() if issubclass(type(one), RobustConnection)]:
-        with suppress(Exception):
-            await asyncio.wait_for(left.close(), CLIENT_CLOSE_S)
+    left = [one for one in gc.get_objects() if issubclass(type(one), RobustConnection)]
+    await asyncio.gather(*(asyncio.wait_for(one.close(), CLIENT_CLOSE_S) for one in left), return_exceptions=True)
 
 
 ServersFor = Callable[..., AbstractContextManager[Runtime]]
