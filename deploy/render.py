@@ -59,7 +59,7 @@ def _environment(service: Service) -> Iterator[str]:
     database = f"postgres:5432/{service.name}"
     yield f"  TANDEM_POSTGRES_DSN: postgresql://tandem:${{TANDEM_POSTGRES_PASSWORD:-tandem}}@{database}\n"
     yield from _lines(_told(first), 2)
-    yield from _lines(own_settings(service.name), 2)
+    yield from _lines(own_settings(service.name, lambda row: f"http://{row.name}:{row.http_port}"), 2)
 
 
 def _told(process: ServiceProcess) -> dict[str, str]:

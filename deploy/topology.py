@@ -5,6 +5,7 @@ What is told of it elsewhere (in the Compose file, the script that creates datab
 `make render` derives.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +79,7 @@ SERVICE_TABLE: tuple[Service, ...] = (
         roles="api,relay",
         http_port=8001,
         consumer_port=8101,
-        subscriptions=("order.user",),
+        subscriptions=("order.user", "order.fraud"),
         interface="`POST /orders` · `GET /orders/{id}` · `GET /orders?user_id=&cursor=` · "
         "`POST /orders/{id}/pay` · `…/cancel`",
     ),
@@ -111,6 +112,14 @@ SERVICE_TABLE: tuple[Service, ...] = (
         "`GET /schedules` · `GET /workers` · `GET /jobs`",
     ),
     Service(
+        "fraud",
+        roles="api,relay,consumer,worker",
+        http_port=8007,
+        subscriptions=("fraud.order", "fraud.user"),
+        interface="`GET /evaluations?verdict=&cursor=` · `…/{order_id}` · `GET /threat-list` · `GET /schedules` · "
+        "`GET /workers` · `GET /jobs`",
+    ),
+    Service(
         "wallet",
         roles="api,relay,consumer",
         http_port=8008,
@@ -127,6 +136,9 @@ SERVICE_TABLE: tuple[Service, ...] = (
         "`POST /dead-letters/redrive`",
     ),
 )
+
+EXAMPLE_THREATS = "/example-threats.txt"
+"""Where the fraud service has a threat-intelligence list to try with, which `make up-*` has it fetch."""
 
 SERVICES: tuple[str, ...] = tuple(service.name for service in SERVICE_TABLE)
 PROCESSES: tuple[ServiceProcess, ...] = tuple(row for service in SERVICE_TABLE for row in service.processes)
@@ -147,9 +159,18 @@ DEAD_LETTER_SUBSCRIPTIONS = ",".join(
 """Whose dead letters the dead-letter service keeps, as the setting TANDEM_DEAD_LETTER_SUBSCRIPTIONS."""
 
 
-def own_settings(service: str) -> dict[str, str]:
-    """The settings that a service has because of what else runs, as TANDEM_… variables."""
-    return {"TANDEM_DEAD_LETTER_SUBSCRIPTIONS": DEAD_LETTER_SUBSCRIPTIONS} if service == "dead_letter" else {}
+def own_settings(service: str, url_of: Callable[[ServiceProcess], str]) -> dict[str, str]:
+    """The settings that a service has because of what else runs, as TANDEM_… variables.
+
+    `url_of` says where a process answers.
+    """
+    if service == "dead_letter":
+        return {"TANDEM_DEAD_LETTER_SUBSCRIPTIONS": DEAD_LETTER_SUBSCRIPTIONS}
+    if service == "jobs":
+        others = [row for row in PROCESSES if "worker" in row.roles.split(",") and row.service != service]
+        elsewhere = ",".join(f"{row.service}={url_of(process_of(row.service))}" for row in others)
+        return {"TANDEM_SCHEDULES_ELSEWHERE": elsewhere}
+    return {}
 
 
 def process_named(name: str) -> ServiceProcess:

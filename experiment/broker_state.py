@@ -26,7 +26,7 @@ from shared.settings import Settings
 _ALL_PLACES = tuple(
     Subscription(channel=channel, subscriber=subscriber, types=frozenset())
     for subscriber, channel in SUBSCRIPTIONS
-    if subscriber not in {"jobs", "report", "wallet"}  # take no part, and have no place in the broker
+    if subscriber not in {"fraud", "jobs", "report", "wallet"}  # take no part, and have no place in the broker
 )
 _PLACES = tuple(place for place in _ALL_PLACES if place.subscriber == SUBSCRIBER)
 _CHANNELS = tuple(place.channel for place in _PLACES)

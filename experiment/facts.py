@@ -27,13 +27,14 @@ from shared.settings import Settings
 TITLES: dict[str, str] = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
 """The brokers' names as a person writes them."""
 TRACE_RATIO = 0.01
-MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", "jobs", "report", "wallet"})
+_BESIDE = frozenset({"fraud", "jobs", "report", "wallet"})
+MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", *_BESIDE})
 """The processes that take part. Without the dead-letter service: it would take the dead letters, which the check
 counts, out of their places, and has nothing to do when all goes well. Without the jobs service and the wallet,
-which no event of an order reaches, and the report service, whose rows the check does not look at."""
-PLAYED = frozenset(row.name for row in PROCESSES if row.service not in {"jobs", "report", "wallet"})
+which no event of an order reaches, and the report and fraud services, whose rows the check does not look at."""
+PLAYED = frozenset(row.name for row in PROCESSES if row.service not in _BESIDE)
 """The processes that run while faults are played, besides those of the jobs that are played (`faults.jobs`). The
-wallet and reports do not, since nothing of them is checked there yet."""
+wallet, reports and verdicts do not, since nothing of them is checked there yet."""
 PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",

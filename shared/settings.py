@@ -32,6 +32,9 @@ Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
 QueueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Slots = Annotated[int, Field(ge=1, le=1_000)]
 Rate = Annotated[float, Field(ge=1, le=1_000_000)]
+CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+MinorUnits = Annotated[int, Field(ge=1, le=10**15)]
+Score = Annotated[int, Field(ge=1, le=100)]
 
 _FEE_BAND = r"\d{1,13}:\d{1,13}\+\d{1,5}"
 
@@ -255,8 +258,37 @@ class Settings(BaseSettings):
 
     report_mail_to: str = ""
     """The address that the daily sales report is mailed to; without one, it is only made."""
+    schedules_elsewhere: Annotated[Mapping[QueueName, str], NoDecode, BeforeValidator(_pairs)] = {}
+    """The other services that have schedules, as `report=http://127.0.0.1:8006` separated by commas: the jobs
+    service's `/schedules` shows theirs beside its own."""
     health_check_job_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     """Seconds between two jobs by which the jobs service shows that jobs run; 0: there are none."""
+
+    fraud_amounts: Annotated[Mapping[CurrencyCode, MinorUnits], NoDecode, BeforeValidator(_pairs)] = {
+        "EUR": 100_000,
+        "USD": 100_000,
+        "GBP": 100_000,
+        "KRW": 1_500_000,
+        "JPY": 150_000,
+    }
+    """From which amount on an order counts as large, by currency and in its minor unit, such as
+    `EUR=100000,KRW=1500000`; from ten times that on as very large."""
+    fraud_amount_default: MinorUnits = 100_000
+    """The same for currencies that are not named there."""
+    fraud_velocity_orders: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """So many orders of a user within the window before an order count as many."""
+    fraud_velocity_window_s: Annotated[float, Field(gt=0, le=86_400)] = 3_600.0
+    """Seconds of that window."""
+    fraud_new_user_s: Annotated[float, Field(gt=0, le=366 * 86_400)] = 86_400.0
+    """Seconds from the registration on in which a user counts as new."""
+    fraud_review_score: Score = 40
+    """The score from which on an order is to be reviewed."""
+    fraud_reject_score: Score = 80
+    """The score from which on an order is to be rejected."""
+    fraud_threats_url: str | None = None
+    """Where the threat-intelligence list is fetched from every hour; unset, from nowhere, and nobody is listed."""
+    fraud_threats_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
+    """Seconds that fetching it may take, from the look-up of the name to the last byte."""
 
     transfer_delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
     """Seconds that the wallet's worker waits before each transfer, to try what happens while it is slow; requests
@@ -384,6 +416,13 @@ def relations(settings: Settings) -> dict[str, object]:
             or re.fullmatch(r"[^\s,/]+:\d+(\s*,\s*[^\s,/]+:\d+)*", settings.kafka_bootstrap)
         ),
         "TANDEM_ALERT_WEBHOOK_URL must begin with http:// or https://": _is_http(settings.alert_webhook_url),
+        "TANDEM_FRAUD_THREATS_URL must begin with http:// or https://": _is_http(settings.fraud_threats_url),
+        "TANDEM_FRAUD_REVIEW_SCORE must be below TANDEM_FRAUD_REJECT_SCORE": (
+            settings.fraud_review_score < settings.fraud_reject_score
+        ),
+        "TANDEM_SCHEDULES_ELSEWHERE must be name=http://host:port, or several separated by commas": (
+            all(_is_http(url) for url in settings.schedules_elsewhere.values())
+        ),
         "TANDEM_OTLP_ENDPOINT must begin with http:// or https://": _is_http(settings.otlp_endpoint),
         "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (
             settings.claim_lock_s > settings.handler_timeout_s

@@ -28,10 +28,10 @@ from typing import NoReturn
 REPOSITORY = Path(__file__).resolve().parents[1]
 SUPERVISORD = Path(__file__).resolve()
 PRELOADED = (
-    *(f"services.{service}.handlers" for service in ("order", "user", "notification", "jobs", "report")),
+    *(f"services.{service}.handlers" for service in ("order", "user", "notification", "jobs", "report", "fraud")),
     *(
         f"services.{service}.http"
-        for service in ("order", "user", "notification", "dead_letter", "wallet", "jobs", "report")
+        for service in ("order", "user", "notification", "dead_letter", "wallet", "jobs", "report", "fraud")
     ),
     "services.dead_letter.background",
     "shared.broker.kafka",

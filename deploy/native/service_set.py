@@ -34,6 +34,7 @@ RUNTIME_SETTINGS = frozenset(
         "TANDEM_KAFKA_BOOTSTRAP",
         "TANDEM_OTLP_DIR",
         "TANDEM_DEAD_LETTER_SUBSCRIPTIONS",
+        "TANDEM_SCHEDULES_ELSEWHERE",
     }
 )
 
@@ -138,7 +139,10 @@ def environment_of(site: Site, service_set: ServiceSet, process: RunningProcess)
         ),
         "TANDEM_REDIS_URL": redis.url(site, service_set.number),
         **{name: _address(site, service_set.broker, value) for name, value in told.items()},
-        **own_settings(process.service),
+        **own_settings(
+            process.service,
+            lambda row: f"http://127.0.0.1:{site.ports.http(row.name, 1, service_set.number)}",
+        ),
         "TANDEM_OTLP_DIR": str(site.telemetry),
         "TANDEM_LOG_LEVEL": "INFO",
         "PYTHONUNBUFFERED": "1",

@@ -21,7 +21,7 @@ from deploy.progress import Steps
 from deploy.show.log_follow import print_logs
 from deploy.show.traces import Found, find_in_files
 from deploy.stack.stack import Stack, Status
-from deploy.topology import SERVICES, BrokerName, process_of, servers_for
+from deploy.topology import EXAMPLE_THREATS, SERVICES, BrokerName, process_of, servers_for
 from shared.settings import Settings
 
 _OF_SERVICES = {f"TANDEM_{name.upper()}" for name in Settings.model_fields} - RUNTIME_SETTINGS
@@ -66,6 +66,7 @@ class NativeStack(Stack):
                 "TANDEM_SMTP_URL": runtime.server_urls()["mail"],
                 "TANDEM_HEALTH_CHECK_JOB_S": "10",
                 "TANDEM_REPORT_MAIL_TO": "sales@localhost",
+                "TANDEM_FRAUD_THREATS_URL": f"http://127.0.0.1:{runtime.site.ports.http('fraud')}{EXAMPLE_THREATS}",
             }
             runtime.start_services(broker, env_overrides={**own, **_settings_of(os.environ)})
         except BaseException:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 
 from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, BrokerName
 from shared.errors import ConfigurationError
@@ -10,7 +11,7 @@ from shared.settings import BROKER_ADDRESSES, Settings, require_subscriptions
 PASSWORDS = tuple(f"TANDEM_{name}_PASSWORD" for name in ("POSTGRES", "REDIS", "RABBIT"))
 """Of the servers in containers; the native runtime makes its own."""
 
-_DECIDED = {
+_DECIDED: Mapping[str, object] = {
     "http_port": 1,
     "process": "checked",
     "roles": frozenset({"api", "relay", "consumer", "worker"}),
@@ -22,6 +23,7 @@ _DECIDED = {
     "kafka_bootstrap": "decided-by-the-runtime:1",
     "otlp_dir": None,
     "dead_letter_subscriptions": (),
+    "schedules_elsewhere": {},
 }
 """What the runtimes decide, whatever the caller's environment says."""
 _MAIL_SERVER = {"smtp_url": "smtp://decided-by-the-runtime"}

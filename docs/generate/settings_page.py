@@ -19,6 +19,9 @@ _SECTIONS: Final = {
     "message_ttl_s": "How long things are kept, and Kafka's own limits",
     "relay_batch_max": "Publishing",
     "smtp_url": "Mail",
+    "report_mail_to": "Reports, schedules and jobs",
+    "fraud_amounts": "Verdicts on orders",
+    "transfer_delay_s": "The wallet",
     "otlp_dir": "Telemetry",
     "failpoints": "Trials",
 }

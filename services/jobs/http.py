@@ -126,7 +126,7 @@ def create_app(parts: Parts) -> FastAPI:
         add_kind(app, parts, kind)
     add_commands(app, parts)
     add_short_forms(app, parts)
-    schedules.add_schedules(app, parts, handlers.schedules(parts.settings))
+    schedules.add_schedules_of_all(app, parts, handlers.schedules(parts.settings), "jobs")
     workers.add_workers(app, parts)
     return app
 

@@ -27,6 +27,14 @@ class OrderStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Verdict(StrEnum):
+    """What the fraud service says of an order. It is shown, and nothing follows from it by itself."""
+
+    APPROVE = "approve"
+    REVIEW = "review"
+    REJECT = "reject"
+
+
 class OrderNotFoundError(BusinessError):
     """No order has this id."""
 
@@ -66,6 +74,7 @@ class Order:
     """What a user buys.
 
     `total_amount` is in the currency's minor unit; `version` is 1 when placed and grows with every change.
+    `fraud_verdict` is None until the order was judged, a moment after it is placed; it is no change of the order.
     """
 
     id: UUID
@@ -77,6 +86,7 @@ class Order:
     version: int
     placed_at: datetime
     updated_at: datetime
+    fraud_verdict: Verdict | None = None
 
 
 def require_known(user: KnownUser | None, user_id: UUID) -> KnownUser:

@@ -1,4 +1,4 @@
-"""The events that this service publishes, and its own models of those of the user service.
+"""The events that this service publishes, and its own models of those of the user and fraud services.
 
 `version` is the aggregate's: 1 for its first event, growing with each change.
 """
@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from services.order.domain import Order
+from services.order.domain import Order, Verdict
 from shared.event import EventData
 
 Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
@@ -49,12 +49,15 @@ class OrderEvent(EventData):
 
 
 class OrderPlaced(OrderEvent):
+    """`client_ip` is whom the request came from, None where that is not known; it is kept nowhere here."""
+
     event_type = "order.placed"
 
     lines: tuple[OrderLine, ...]
+    client_ip: str | None = None
 
     @classmethod
-    def of(cls, order: Order) -> Self:
+    def of(cls, order: Order, client_ip: str | None = None) -> Self:
         return cls(
             order_id=order.id,
             user_id=order.user_id,
@@ -65,6 +68,7 @@ class OrderPlaced(OrderEvent):
                 OrderLine(sku=line.sku, quantity=line.quantity, unit_amount=line.unit_amount)
                 for line in order.lines
             ),
+            client_ip=client_ip,
         )
 
 
@@ -100,3 +104,13 @@ class UserProfileUpdated(UserEvent):
 
 class UserDeactivated(UserEvent):
     event_type = "user.deactivated"
+
+
+class FraudOrderEvaluated(EventData):
+    """As much of an order's evaluation as is shown with it."""
+
+    channel = "fraud"
+    event_type = "fraud.order_evaluated"
+
+    order_id: UUID
+    verdict: Verdict

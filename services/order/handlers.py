@@ -1,4 +1,4 @@
-"""The use cases of the order service, and how it learns of users."""
+"""The use cases of the order service, and how it learns of users and verdicts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from services.order import domain, store
 from services.order.domain import Line, Order, OrderNotFoundError
 from services.order.events import (
+    FraudOrderEvaluated,
     OrderCancelled,
     OrderPaid,
     OrderPlaced,
@@ -26,12 +27,14 @@ from shared.publishing import UnitOfWork
 # -- use cases
 
 
-async def place_order(uow: UnitOfWork, user_id: UUID, currency: str, lines: Sequence[Line]) -> Order:
+async def place_order(
+    uow: UnitOfWork, user_id: UUID, currency: str, lines: Sequence[Line], client_ip: str | None = None
+) -> Order:
     """Place an order of a known user. Raises `UserNotKnownError` and `UserDeactivatedError`."""
     user = domain.require_known(await store.find_user(uow.connection, user_id), user_id)
     order = domain.place(uuid7(), user, currency, lines, datetime.now(UTC))
     uow.tell(store.INSERT_ORDER, store.inserted(order))
-    uow.publish(OrderPlaced.of(order), subject=str(order.id), link=user.traceparent)
+    uow.publish(OrderPlaced.of(order, client_ip), subject=str(order.id), link=user.traceparent)
     return order
 
 
@@ -89,6 +92,10 @@ def _record(user: UserEvent, traceparent: str | None, uow: UnitOfWork, *, active
     uow.tell(store.RECORD_USER, row)
 
 
+async def on_order_evaluated(event: Event[FraudOrderEvaluated], uow: UnitOfWork) -> None:
+    uow.tell(store.RECORD_VERDICT, {"order_id": event.data.order_id, "verdict": event.data.verdict.value})
+
+
 SUBSCRIBERS = (
     Subscriber(
         channel="user",
@@ -99,4 +106,5 @@ SUBSCRIBERS = (
             Handler(UserDeactivated, on_user_deactivated),
         ),
     ),
+    Subscriber(channel="fraud", name="order", handlers=(Handler(FraudOrderEvaluated, on_order_evaluated),)),
 )

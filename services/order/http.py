@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
+from ipaddress import ip_address
 from operator import attrgetter
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.order import domain, handlers
-from services.order.domain import Line, Order, OrderStatus
+from services.order.domain import Line, Order, OrderStatus, Verdict
 from shared.http import pages
 from shared.http.application import IdempotencyKey, service_app
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
@@ -132,6 +133,9 @@ class OrderView(BaseModel):
     version: int = Field(description="1 when placed, 1 more with every change.", examples=[1])
     placed_at: datetime
     updated_at: datetime
+    fraud_verdict: Verdict | None = Field(
+        description="Null until the fraud service has judged the order, a moment after it is placed."
+    )
 
 
 class OrderPage(BaseModel):
@@ -144,6 +148,15 @@ class OrderPage(BaseModel):
 def answer(status: int, order: Order, *, created: bool = False) -> Answer:
     body = OrderView.model_validate(order).model_dump_json().encode()
     return Answer(status, body, f"/orders/{order.id}" if created else None)
+
+
+def client_ip(request: Request) -> str | None:
+    """Whom the request came from, as far as it is an IP address; behind a proxy here, whom that says."""
+    host = "" if request.client is None else request.client.host
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return None
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -198,7 +211,8 @@ def add_commands(app: FastAPI, parts: Parts) -> None:
         lines = [Line(line.sku, line.quantity, line.unit_amount) for line in new.lines]
 
         async def work(uow: UnitOfWork) -> Answer:
-            return answer(201, await handlers.place_order(uow, new.user_id, new.currency, lines), created=True)
+            order = await handlers.place_order(uow, new.user_id, new.currency, lines, client_ip(request))
+            return answer(201, order, created=True)
 
         return await answer_once(units, request, key, work)
 

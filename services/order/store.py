@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.order.domain import KnownUser, Line, Order, OrderStatus
+from services.order.domain import KnownUser, Line, Order, OrderStatus, Verdict
 
 metadata = MetaData()
 
@@ -59,6 +59,15 @@ known_user = Table(
     Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
 
+# Apart from `orders`, which the order's own changes lock.
+order_verdict = Table(
+    "order_verdict",
+    metadata,
+    Column("order_id", Uuid, primary_key=True),
+    Column("verdict", Text, nullable=False),
+    CheckConstraint("verdict in ('approve', 'review', 'reject')", name="order_verdict_verdict"),
+)
+
 INSERT_ORDER = insert(orders)
 UPDATE_ORDER = (
     update(orders)
@@ -79,14 +88,21 @@ RECORD_USER = _new.on_conflict_do_update(
     where=known_user.c.version < _new.excluded.version,
 )
 
-_FIND_ORDER = select(orders).where(orders.c.id == bindparam("order_id"))
-_FIND_AND_LOCK_ORDER = _FIND_ORDER.with_for_update()
+_verdict = insert(order_verdict)
+RECORD_VERDICT = _verdict.on_conflict_do_update(
+    index_elements=[order_verdict.c.order_id], set_={"verdict": _verdict.excluded.verdict}
+)
+
+_ORDERS = select(orders, order_verdict.c.verdict.label("fraud_verdict")).select_from(
+    orders.outerjoin(order_verdict, order_verdict.c.order_id == orders.c.id)
+)
+_FIND_ORDER = _ORDERS.where(orders.c.id == bindparam("order_id"))
+_FIND_AND_LOCK_ORDER = _FIND_ORDER.with_for_update(of=orders)
 _FIND_USER = select(known_user.c.user_id, known_user.c.active, known_user.c.traceparent).where(
     known_user.c.user_id == bindparam("wanted")
 )
 _FIRST_PAGE = (
-    select(orders)
-    .where(orders.c.user_id == bindparam("of_user"))
+    _ORDERS.where(orders.c.user_id == bindparam("of_user"))
     .order_by(orders.c.id.desc())
     .limit(bindparam("page_size"))
 )
@@ -144,4 +160,5 @@ async def find_user(connection: AsyncConnection, user_id: UUID) -> KnownUser | N
 
 def _order(row: Mapping[Any, Any]) -> Order:
     lines = tuple(Line(**line) for line in row["lines"])
-    return Order(**{**row, "lines": lines, "status": OrderStatus(row["status"])})
+    verdict = None if row["fraud_verdict"] is None else Verdict(row["fraud_verdict"])
+    return Order(**{**row, "lines": lines, "status": OrderStatus(row["status"]), "fraud_verdict": verdict})

@@ -1,7 +1,7 @@
 """Jobs: graphs of steps, submitted in a unit of work, that run over either broker and always end."""
 
 from shared.jobs import board, control, reading, schedules, workers
-from shared.jobs.context import JobContext
+from shared.jobs.context import Chunk, JobContext
 from shared.jobs.control import JobStateError
 from shared.jobs.errors import Reject
 from shared.jobs.events import StepReady
@@ -19,6 +19,7 @@ from shared.jobs.signatures import Job, Signature, chain, group, job, map_over
 from shared.jobs.tables import metadata
 
 __all__ = [
+    "Chunk",
     "Job",
     "JobCancelledError",
     "JobContext",

@@ -61,10 +61,19 @@ class Alerts:
     async def _deliver_in_turn(self, client: httpx.AsyncClient) -> None:
         while True:
             alert, said = await self._waiting.get()
-            await asyncio.gather(
-                self._attempt("webhook", alert, self._post(client, alert, said)),
-                self._attempt("mail", alert, self._mail(alert, said)),
-            )
+            await self._deliver(client, alert, said)
+
+    async def raise_now(self, alert: str, said: Mapping[str, str]) -> None:
+        """Log it and try to deliver it, once, for who may wait some seconds; `deliver` need not run beside."""
+        _log.error(alert, **said)
+        async with httpx.AsyncClient(timeout=self._webhook_timeout_s) as client:
+            await self._deliver(client, alert, said)
+
+    async def _deliver(self, client: httpx.AsyncClient, alert: str, said: Mapping[str, str]) -> None:
+        await asyncio.gather(
+            self._attempt("webhook", alert, self._post(client, alert, said)),
+            self._attempt("mail", alert, self._mail(alert, said)),
+        )
 
     async def _attempt(self, to: str, alert: str, delivery: Awaitable[None]) -> None:
         try:

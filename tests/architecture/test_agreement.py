@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import shared
 from deploy.topology import MAIL_SUBSCRIPTIONS, PROCESSES, SERVICES, SUBSCRIPTIONS
+from services.fraud.app import SERVICE as FRAUD
 from services.notification.handlers import mail_subscribers
 from services.wallet.app import SERVICE as WALLET
 from shared.consuming.subscriber import Subscriber
@@ -24,6 +25,14 @@ from shared.telemetry.telemetry import Telemetry
 from tests.architecture.source import REPOSITORY, modules, relative, tree
 from tests.unit.unserved import unserved
 
+SETTINGS = Settings(
+    broker="rabbit",
+    http_port=1,
+    smtp_url="smtp://127.0.0.1:1",
+    postgres_dsn="postgresql://-",
+    redis_url="redis://-",
+    rabbit_url="amqp://-",
+)
 LIVING = (AsyncEngine, Database, Redis, Settings, Telemetry)
 
 
@@ -32,8 +41,8 @@ def apps() -> dict[str, Any]:
 
 
 def of_settings() -> tuple[Subscriber, ...]:
-    """The wallet's that depend on its settings, whatever these are."""
-    return WALLET.more_subscribers(unserved(WALLET))
+    """Those of fraud and wallet that depend on their settings, whatever these are."""
+    return *FRAUD.more_subscribers(unserved(FRAUD)), *WALLET.more_subscribers(unserved(WALLET))
 
 
 def test_the_process_table_knows_every_service() -> None:
@@ -51,16 +60,8 @@ def test_the_subscriptions_of_the_tools_are_those_of_the_services() -> None:
     real = {(s.name, s.channel) for service in apps().values() for s in service.subscribers}
     real |= {(s.name, s.channel) for s in of_settings()}
     assert set(SUBSCRIPTIONS) == real
-    settings = Settings(
-        broker="rabbit",
-        http_port=1,
-        smtp_url="smtp://127.0.0.1:1",
-        postgres_dsn="postgresql://-",
-        redis_url="redis://-",
-        rabbit_url="amqp://-",
-    )
     assert set(MAIL_SUBSCRIPTIONS) == {
-        (s.name, s.channel) for s in mail_subscribers(Mailer(settings, CircuitBreaker("smtp")))
+        (s.name, s.channel) for s in mail_subscribers(Mailer(SETTINGS, CircuitBreaker("smtp")))
     }
 
 

@@ -54,7 +54,17 @@ def test_http_is_built_in_http_py(service: str) -> None:
 
 @pytest.mark.parametrize("path", DOMAINS, ids=relative)
 def test_the_domain_is_pure(path: Path) -> None:
-    allowed = {"__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "re", "typing"}
+    allowed = {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "enum",
+        "ipaddress",
+        "re",
+        "typing",
+    }
     foreign = {
         name for name in imports(path) if name.split(".")[0] not in allowed | {"itertools", "uuid", "zoneinfo"}
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from deploy.native import Runtime
@@ -21,13 +23,54 @@ from tests.integration.world import eventually
 PATH = "/schedules/health-check"
 
 
+THEIRS = {
+    "name": "daily-sales-report",
+    "state": "active",
+    "cron": "0 9 * * *",
+    "every_s": None,
+    "time_zone": "Asia/Seoul",
+    "next_due": "2026-11-29T00:00:00Z",
+    "last_due": None,
+    "last_job": None,
+    "waiting": 0,
+    "overlap": "queue",
+    "grace_s": 60,
+    "made_up": 1,
+    "paused_at": None,
+}
+
+
+@asynccontextmanager
+async def service_that_says(body: bytes) -> AsyncIterator[str]:
+    """The URL of a service whose every answer is this."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 @pytest.fixture(scope="module")
 async def http(servers: Runtime) -> AsyncIterator[httpx.AsyncClient]:
-    """The jobs service in one process, with a health check every second."""
+    """The jobs service in one process, with a health check every second; another answers, two do not."""
+    async with (
+        service_that_says(orjson.dumps({"items": [THEIRS]})) as report,
+        service_that_says(b'{"items": [{"name": "?"}]}') as odd,
+    ):
+        async for client in client_of(servers, {"report": report, "odd": odd, "away": "http://127.0.0.1:1"}):
+            yield client
+
+
+async def client_of(servers: Runtime, elsewhere: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     settings = Settings(
         broker="rabbit",
         http_port=1,
         health_check_job_s=1,
+        schedules_elsewhere=elsewhere,
         postgres_dsn=await migrated_database(servers, "jobs"),
         redis_url=servers.server_urls()["redis"],
         rabbit_url=servers.server_urls()["rabbit"],
@@ -43,9 +86,24 @@ async def http(servers: Runtime) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def shown(http: httpx.AsyncClient) -> dict[str, Any]:
-    [schedule] = (await http.get("/schedules")).json()["items"]
+    items = (await http.get("/schedules")).json()["items"]
+    [schedule] = [one for one in items if one["service"] == "jobs"]
     assert isinstance(schedule, dict)
     return schedule
+
+
+async def test_the_schedules_of_all_services_stand_in_one_table(http: httpx.AsyncClient) -> None:
+    async def declared() -> Any:
+        told = (await http.get("/schedules")).json()
+        return told if len(told["items"]) == 2 else None
+
+    table = await eventually(declared, "the jobs service has declared its own")
+    assert [(one["service"], one["name"]) for one in table["items"]] == [
+        ("jobs", "health-check"),
+        ("report", "daily-sales-report"),
+    ]
+    assert table["items"][1] == {"service": "report", **THEIRS}
+    assert table["unanswered"] == ["away", "odd"]
 
 
 async def test_a_schedule_fires_by_itself_and_is_shown_with_its_last_job(http: httpx.AsyncClient) -> None:

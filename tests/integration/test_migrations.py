@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from deploy.native import Runtime
 from services.dead_letter.store import metadata as dead_letter_metadata
+from services.fraud.store import metadata as fraud_metadata
 from services.notification.store import metadata as notification_metadata
 from services.order.store import metadata as order_metadata
 from services.report.store import metadata as report_metadata
@@ -39,6 +40,7 @@ EXPECTED: dict[str, tuple[MetaData, ...]] = {
     "dead_letter": (dead_letter_metadata, idempotency_metadata),
     "notification": (notification_metadata, inbox_metadata, idempotency_metadata),
     "report": (report_metadata, inbox_metadata, idempotency_metadata),
+    "fraud": (fraud_metadata, outbox_metadata, inbox_metadata, idempotency_metadata),
     "wallet": (wallet_metadata, outbox_metadata, inbox_metadata, idempotency_metadata),
 }
 
@@ -116,7 +118,7 @@ async def test_every_migration_can_be_taken_back(service: str, dsn: str) -> None
 
 async def test_replicas_may_migrate_at_once(dsn: str) -> None:
     befores = sorted(str(before) for before, _ in await asyncio.gather(*(migrate("order", dsn) for _ in range(5))))
-    assert befores == ["0001"] * 4 + ["None"]
+    assert befores == ["0002"] * 4 + ["None"]
 
 
 async def test_the_outbox_is_vacuumed_like_a_queue(dsn: str) -> None:

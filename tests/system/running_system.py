@@ -176,11 +176,11 @@ class RunningSystem:
             yield broker
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """What is kept of what nobody could process yet, oldest first; mails and reports apart."""
+        """What is kept of what nobody could process yet, oldest first; mails, reports and verdicts apart."""
         rows = await self.rows(
             "dead_letter",
             "select subscriber || '.' || channel as queue, body, error_type from dead_letter"
-            " where state <> 'resolved' and subscriber not in ('mail', 'report') order by sequence",
+            " where state <> 'resolved' and subscriber not in ('fraud', 'mail', 'report') order by sequence",
         )
         return [DeadLetter(row["queue"], row["body"], {ERROR_TYPE: row["error_type"]}) for row in rows]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -30,6 +31,32 @@ async def test_an_order_is_told_of(system: RunningSystem) -> None:
     assert (placed["status"], placed["total_amount"], placed["version"]) == ("paid", 2500, 2)
 
 
+async def test_an_order_shows_the_verdict_on_it_and_the_schedules_of_all_stand_in_one_table(
+    system: RunningSystem,
+) -> None:
+    user = await system.register()
+    lines = [{"sku": "POT-1", "quantity": 1, "unit_amount": 1_000_000}]
+    placed = await system.insist("order", "/orders", {"user_id": user, "currency": "EUR", "lines": lines})
+
+    async def verdict() -> Any:
+        return (await system.get("order", f"/orders/{placed['id']}")).json()["fraud_verdict"]
+
+    assert await eventually(verdict, "the order shows its verdict") == "reject"
+    found = (await system.get("fraud", f"/evaluations/{placed['id']}")).json()
+    assert (found["verdict"], found["score"], found["evaluated_by"]) == ("reject", 100, "event")
+    assert [reason["rule"] for reason in found["reasons"]] == ["amount", "new_user"]
+
+    async def table() -> Any:
+        told = (await system.get("jobs", "/schedules")).json()
+        return told if told["unanswered"] == [] else None
+
+    told = await eventually(table, "all services answer")
+    assert {(one["service"], one["name"], one["cron"], one["time_zone"]) for one in told["items"]} == {
+        ("fraud", "fraud-batch", "0 0 * * *", "Asia/Seoul"),
+        ("report", "daily-sales-report", "0 9 * * *", "Asia/Seoul"),
+    }
+
+
 async def test_one_trace_leads_from_the_request_to_the_notification(system: RunningSystem) -> None:
     user = await system.register()
     order = await system.order(user)
@@ -52,13 +79,15 @@ async def test_one_trace_leads_from_the_request_to_the_notification(system: Runn
 
 
 def _spans(telemetry: Path, order: str) -> dict[str, Span]:
-    """By what they do; of those who process the event, notification (the report service does, too)."""
+    """By what they do; of those who process the event, notification (reports and verdicts have theirs)."""
     try:
         found: Found = find_in_files(telemetry, order)
     except DeployError:
         return {}
     [trace] = found.traces.values()
-    told = [span for span in trace if not span.name.startswith("process") or span.service == "notification"]
+    told = [
+        span for span in trace if span.service == ("notification" if span.name.startswith("process") else "order")
+    ]
     named = {"request" if span.kind == "server" else span.name.partition(" ")[0]: span for span in told}
     assert not any(span.error for span in trace)
     return named

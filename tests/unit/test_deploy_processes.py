@@ -51,7 +51,11 @@ def test_leased_steps_have_a_process_of_their_own_where_they_may_keep_its_event_
     workers = [row for row in PROCESSES if "worker" in row.roles.split(",")]
 
     # A report's steps compute in children; in the loop they read rows and send a mail.
-    assert {row.name: row.roles for row in workers} == {"jobs-worker": "worker", "report": "api,consumer,worker"}
+    assert {row.name: row.roles for row in workers} == {
+        "jobs-worker": "worker",
+        "report": "api,consumer,worker",
+        "fraud": "api,relay,consumer,worker",
+    }
 
 
 def test_the_containers_run_the_same_processes_on_the_same_ports() -> None:

@@ -18,6 +18,8 @@ import orjson
 import pytest
 
 from deploy.topology import SERVICES
+from services.fraud import events as fraud_events
+from services.fraud.app import SERVICE as FRAUD
 from services.jobs import events as jobs_events
 from services.order import domain as order_domain
 from services.order import events as order_events
@@ -39,7 +41,10 @@ ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
 
 APPS = [import_module(f"services.{name}.app").SERVICE for name in SERVICES]
 PUBLISHED = {app.name: app.publishes for app in APPS}
-SUBSCRIBERS = [*(s for app in APPS for s in app.subscribers), *WALLET.more_subscribers(unserved(WALLET))]
+SUBSCRIBERS = [
+    *(subscriber for app in APPS for subscriber in app.subscribers),
+    *(subscriber for app in (FRAUD, WALLET) for subscriber in app.more_subscribers(unserved(app))),
+]
 MODELS = [(service, model) for service, models in PUBLISHED.items() for model in models]
 SAMPLES = sorted(GOLDEN.glob("*.json"))
 
@@ -92,13 +97,21 @@ def published_now() -> dict[str, EventData]:
             given_back=300,
         ),
         wallet_events.ShareAsked(receipt_id=ORDER_ID),
+        fraud_events.FraudOrderEvaluated(
+            order_id=ORDER_ID,
+            user_id=USER_ID,
+            verdict="review",
+            score=40,
+            reasons=(fraud_events.Reason(rule="amount", points=40, said="the amount is large"),),
+            evaluated_at=NOW,
+        ),
         jobs_events.JobStepReady(job_id=ORDER_ID, step_id=USER_ID, attempt=1, handler="add"),
     ]
     return {event.event_type: event for event in events}
 
 
 def envelope_of(service: str, data: EventData) -> Envelope:
-    subject = str(ORDER_ID if service in {"order", "wallet"} else USER_ID)
+    subject = str(ORDER_ID if service in {"fraud", "order", "wallet"} else USER_ID)
     return Envelope(
         source=f"/services/{service}",
         type=data.event_type,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -37,3 +38,13 @@ async def test_a_user_event_says_whether_the_user_may_order(event_type: str, act
     assert statement is store.RECORD_USER
     assert (str(row["user_id"]), row["version"]) == (envelope.data["user_id"], envelope.data["version"])
     assert (row["active"], row["traceparent"]) == (active, envelope.traceparent)
+
+
+async def test_a_verdict_is_kept_beside_the_order() -> None:
+    envelope = Envelope.decode((GOLDEN / "fraud.order_evaluated.1.json").read_bytes())
+    [handler] = SUBSCRIBERS[1].handlers
+    told = Told()
+    await handler.handle(handler.read(envelope), told)  # type: ignore[arg-type]
+    assert told.rows == [
+        (store.RECORD_VERDICT, {"order_id": UUID(envelope.data["order_id"]), "verdict": "review"})
+    ]

@@ -8,9 +8,10 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.requests import Request
 
 from services.order.app import SERVICE
-from services.order.http import NewOrder, OrderView, create_app
+from services.order.http import NewOrder, OrderView, client_ip, create_app
 from shared.http import idempotency
 from tests.unit.unserved import unserved
 
@@ -173,3 +174,19 @@ def references(part: Any) -> list[str]:
         own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
         return own + [found for value in part.values() for found in references(value)]
     return [found for value in part for found in references(value)] if isinstance(part, list) else []
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:DB8::7", "2001:db8::7"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("testclient", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_event_says_from_which_ip_address_an_order_came(host: str | None, told: str | None) -> None:
+    client = None if host is None else (host, 4711)
+    assert client_ip(Request({"type": "http", "client": client, "headers": []})) == told

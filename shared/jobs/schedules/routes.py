@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy import Row
 from starlette.requests import Request
 from starlette.responses import Response
 
+from shared.errors import TransientError
 from shared.http.application import IdempotencyKey
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
@@ -20,8 +23,11 @@ from shared.http.timestamps import Timestamp
 from shared.jobs.schedules.catch_up import MADE_UP_MAX
 from shared.jobs.schedules.schedule import Overlap, ScheduleNotFoundError, TooManyFiringsError
 from shared.jobs.schedules.schedules import Schedules
+from shared.outside.conditional_get import RefusedAnswerError, Version, get_if_changed
 from shared.process import Parts
 from shared.publishing import UnitOfWork
+
+_log = structlog.get_logger(__name__)
 
 NOT_FOUND = ProblemKind(
     404, "schedule-not-found", "No such schedule", example="there is no schedule 'daily-sales-report'"
@@ -33,6 +39,8 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemKind]] = {
     ScheduleNotFoundError: NOT_FOUND,
     TooManyFiringsError: TOO_MANY,
 }
+_ANSWER_S: Final = 2.0
+_ANSWER_BYTES_MAX: Final = 4 * 2**20
 _JOB_ID = "0198c0de-0000-7000-8000-000000000001"
 
 
@@ -103,6 +111,19 @@ class SchedulePage(BaseModel):
     items: list[ScheduleView]
 
 
+class ServiceSchedule(ScheduleView):
+    """A schedule, and the service whose it is, which pauses it, runs it now and fills it in."""
+
+    service: str = Field(examples=["report"])
+
+
+class ScheduleTable(BaseModel):
+    """The schedules of all services, by service and name; of those named in `unanswered` nothing is known now."""
+
+    items: list[ServiceSchedule]
+    unanswered: list[str] = Field(examples=[["report"]])
+
+
 class ScheduledJob(BaseModel):
     """The job that was submitted."""
 
@@ -136,9 +157,53 @@ def add_schedules(app: Application, parts: Parts, schedules: Schedules) -> None:
 
     async def list_schedules() -> SchedulePage:
         """All schedules, by name."""
-        async with parts.units.begin() as uow:
-            rows = await schedules.list_all(uow)
-        return SchedulePage(items=[ScheduleView.of(row) for row in rows])
+        return SchedulePage(items=await _own(parts, schedules))
+
+    app.add_api_route("/schedules", list_schedules, response_model=SchedulePage)
+    add_orders(app, parts, schedules)
+
+
+def add_schedules_of_all(app: Application, parts: Parts, schedules: Schedules, service: str) -> None:
+    """The same, with those of other services beside the ones of this `service` in the list."""
+    elsewhere = parts.settings.schedules_elsewhere
+
+    async def list_schedules() -> ScheduleTable:
+        """The schedules of all services, by service and name."""
+        own, *others = await asyncio.gather(
+            _own(parts, schedules), *(_theirs(name, url) for name, url in elsewhere.items())
+        )
+        found = {service: own, **dict(zip(elsewhere, others, strict=True))}
+        items = [
+            ServiceSchedule(service=name, **one.model_dump())
+            for name in sorted(found)
+            for one in found[name] or []
+        ]
+        return ScheduleTable(items=items, unanswered=sorted(name for name, told in found.items() if told is None))
+
+    app.add_api_route("/schedules", list_schedules, response_model=ScheduleTable)
+    add_orders(app, parts, schedules)
+
+
+async def _own(parts: Parts, schedules: Schedules) -> list[ScheduleView]:
+    async with parts.units.begin() as uow:
+        rows = await schedules.list_all(uow)
+    return [ScheduleView.of(row) for row in rows]
+
+
+async def _theirs(name: str, url: str) -> list[ScheduleView] | None:
+    """What a service says of its schedules, None where it says nothing of use in time."""
+    try:
+        told = await get_if_changed(
+            f"{url.rstrip('/')}/schedules", Version(), timeout_s=_ANSWER_S, bytes_max=_ANSWER_BYTES_MAX
+        )
+        return [] if told is None else SchedulePage.model_validate_json(told.content).items
+    except (TransientError, RefusedAnswerError, ValidationError) as error:
+        _log.warning("schedules.unanswered", service=name, error=str(error)[:500])
+        return None
+
+
+def add_orders(app: Application, parts: Parts, schedules: Schedules) -> None:
+    """Add what orders about these schedules."""
 
     async def changed(
         request: Request, key: str | None, name: str, change: Callable[[UnitOfWork, str], Awaitable[None]]
@@ -178,7 +243,6 @@ def add_schedules(app: Application, parts: Parts, schedules: Schedules) -> None:
 
         return await answer_once(parts.units, request, key, work)
 
-    app.add_api_route("/schedules", list_schedules, response_model=SchedulePage)
     posts: list[tuple[str, Callable[..., Any], int, type[BaseModel], tuple[ProblemKind, ...]]] = [
         ("pause", pause_schedule, 200, ScheduleView, ()),
         ("resume", resume_schedule, 200, ScheduleView, ()),

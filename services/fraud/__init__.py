@@ -1,0 +1,3 @@
+"""The fraud service."""
+
+__all__: list[str] = []
