@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-# ISO 4217: currencies whose minor unit is not a hundredth.
-NO_DECIMALS: Final = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split())  # noqa: SIM905
-THREE_DECIMALS: Final = frozenset("BHD IQD JOD KWD LYD OMR TND".split())  # noqa: SIM905
+from shared.money import format_amount as number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +19,7 @@ class Text:
 
 def format_amount(amount: int, currency: str) -> str:
     """An amount in minor units as people write it: `1250, "EUR"` → `12.50 EUR`."""
-    decimals = 0 if currency in NO_DECIMALS else 3 if currency in THREE_DECIMALS else 2
-    if decimals == 0:
-        return f"{amount} {currency}"
-    whole, fraction = divmod(amount, 10**decimals)
-    return f"{whole}.{fraction:0{decimals}d} {currency}"
+    return f"{number_of(amount, currency)} {currency}"
 
 
 def order_placed(order_id: UUID, amount: int, currency: str) -> Text:

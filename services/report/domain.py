@@ -9,6 +9,9 @@ from itertools import groupby
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
+from shared.money import decimals_of
+from shared.money import format_amount as number_of
+
 ZONE: Final = ZoneInfo("Asia/Seoul")
 """In which a day begins and ends."""
 DAYS_MAX: Final = 366
@@ -21,10 +24,6 @@ LINES_MAX: Final = 6
 AMOUNT_CHARTS_MAX: Final = 4
 LABELS_MAX: Final = 8
 TICKS_MAX: Final = 6
-
-# ISO 4217: currencies whose minor unit is not a hundredth.
-NO_DECIMALS: Final = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split())  # noqa: SIM905
-THREE_DECIMALS: Final = frozenset("BHD IQD JOD KWD LYD OMR TND".split())  # noqa: SIM905
 
 OrderState = Literal["placed", "paid", "cancelled"]
 
@@ -135,16 +134,9 @@ def _currency_sales(
     )
 
 
-def decimals_of(currency: str) -> int:
-    """How many decimals an amount of this currency has."""
-    return 0 if currency in NO_DECIMALS else 3 if currency in THREE_DECIMALS else 2
-
-
 def format_amount(amount: int, currency: str) -> str:
     """An amount in minor units as people write it: `125000, "EUR"` → `1,250.00`."""
-    decimals = decimals_of(currency)
-    whole, fraction = divmod(amount, 10**decimals)
-    return f"{whole:,}.{fraction:0{decimals}d}" if decimals else f"{whole:,}"
+    return number_of(amount, currency, thousands=",")
 
 
 # -- charts

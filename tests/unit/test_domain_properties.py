@@ -14,6 +14,7 @@ from services.notification import domain as notification
 from services.order import domain as order
 from services.order.http import CURRENCIES
 from services.user import domain as user
+from shared import money
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 KNOWN = order.KnownUser(UUID(int=1), active=True, traceparent=None)
@@ -70,9 +71,27 @@ def test_an_amount_can_be_read_back_from_what_people_are_shown(amount: int, curr
     whole, _, fraction = shown.partition(".")
     assert code == currency
     assert int(whole + fraction) == amount
-    assert len(fraction) == {True: 0, False: 2}.get(currency in notification.NO_DECIMALS, 2) or (
-        currency in notification.THREE_DECIMALS and len(fraction) == 3
+    assert len(fraction) == {True: 0, False: 2}.get(currency in money.NO_DECIMALS, 2) or (
+        currency in money.THREE_DECIMALS and len(fraction) == 3
     )
+
+
+@given(st.integers(0, 10**15 - 1), st.sampled_from(sorted(CURRENCIES)), st.sampled_from(["", ","]))
+def test_an_amount_is_read_as_it_is_written(amount: int, currency: str, thousands: str) -> None:
+    assert money.parse_amount(money.format_amount(amount, currency, thousands=thousands), currency) == amount
+    assert money.format_amount(-amount - 1, currency).startswith("-")
+
+
+@pytest.mark.parametrize(
+    ("text", "currency"),
+    [
+        ("", "EUR"), ("-1", "EUR"), ("1,5", "EUR"), ("1,00,000", "EUR"), ("1.234", "EUR"), ("1.5", "KRW"),
+        ("1e3", "EUR"), ("1 EUR", "EUR"), (".5", "EUR"), ("\u0661", "EUR"), ("9" * 16, "KRW"), ("1\0", "KRW"), ("NaN", "EUR"),
+    ],
+)  # fmt: skip
+def test_what_is_no_amount_is_none(text: str, currency: str) -> None:
+    with pytest.raises(ValueError, match=f"not an amount of {currency}"):
+        money.parse_amount(text, currency)
 
 
 @pytest.mark.parametrize("text", ["\r\nBcc: x", "{{ 7 * 7 }}", "%s", "<script>"])

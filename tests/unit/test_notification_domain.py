@@ -9,6 +9,7 @@ import pytest
 from services.notification import domain
 from services.notification.domain import Text
 from services.order.http import CURRENCIES
+from shared import money
 
 ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
 
@@ -29,8 +30,8 @@ def test_amounts_are_written_with_the_decimals_of_their_currency(amount: int, cu
 
 
 def test_every_currency_that_is_told_apart_is_one_that_orders_can_have() -> None:
-    assert domain.NO_DECIMALS | domain.THREE_DECIMALS <= CURRENCIES
-    assert not domain.NO_DECIMALS & domain.THREE_DECIMALS
+    assert money.NO_DECIMALS | money.THREE_DECIMALS <= CURRENCIES
+    assert not money.NO_DECIMALS & money.THREE_DECIMALS
 
 
 def test_a_text_says_what_happened_to_what_and_names_the_order_and_its_amount() -> None:
