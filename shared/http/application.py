@@ -42,12 +42,13 @@ def service_app(
     errors: Mapping[type[Exception], ProblemKind] | None = None,
     takes_bodies: bool = True,
     outbox_gate: OutboxGate | None = None,
+    forms_under: str | None = None,
 ) -> FastAPI:
     """A service's application, without its routes.
 
     `errors` says which error of the service's domain is which kind of problem. `takes_bodies` is False where
     every route only reads. With an `outbox_gate`, whatever may change state is turned away while too many events
-    wait to be published.
+    wait to be published. `forms_under` is the path of pages for people, which send forms and not JSON.
     """
     answers = [problems.INVALID, problems.UNEXPECTED, problems.UNAVAILABLE]
     if takes_bodies:
@@ -65,7 +66,7 @@ def service_app(
         responses=problem_responses(*answers),
     )
     app.router.route_class = _ReadableRoute
-    answer_errors(app, RequestValidationError, {KeyReusedError: KEY_REUSED, **(errors or {})})
+    answer_errors(app, RequestValidationError, {KeyReusedError: KEY_REUSED, **(errors or {})}, forms_under)
     if outbox_gate is not None:
         app.add_middleware(Backpressure, gate=outbox_gate)
     add_docs(app)

@@ -1,4 +1,4 @@
-"""Request bodies: JSON of a bounded size, or a problem document."""
+"""Request bodies: JSON of a bounded size, or under one path forms, or a problem document."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.http.problems import BODY_BYTES_MAX, INVALID, TOO_LARGE, UNSUPPORTED, FieldError, respond
 
+FORM_BYTES_MAX: Final = 10_000
+"""Largest form in bytes."""
+_FORM: Final = "application/x-www-form-urlencoded"
 _PARAMETER: Final = re.compile(
     r"""[ \t]*;[ \t]*(?:([!#$%&'*+.^_`|~0-9a-z-]+)=([!#$%&'*+.^_`|~0-9a-z-]+|"(?:[^"\\]|\\.)*"))?"""
 )
 """One parameter of a media type, or the nothing that may stand for one (RFC 9110, 5.6.6), in lower case."""
+_NO_FORM: Final = f"the body must be a form, {_FORM}, of at most {FORM_BYTES_MAX} bytes"
 _CHARSETS: Final = frozenset({"utf-8", "utf8"})
 
 
@@ -28,10 +32,14 @@ class JsonBodies:
 
     Whether there is a body, a length tells at once. Chunks do not: proxies send on in chunks what has no body at
     all (RFC 9112, 6: framing is not content), so their first bytes are awaited before anything is asked of them.
+
+    Under the path `forms_under`, if one is given, a body is a form of at most `FORM_BYTES_MAX` bytes instead; its
+    route reads it as it came.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, forms_under: str | None = None) -> None:
         self._app = app
+        self._forms_under = forms_under
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _may_have_body(headers := Headers(scope=scope)):
@@ -46,22 +54,27 @@ class JsonBodies:
         await self._check(headers, scope, receive, send)
 
     async def _check(self, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = TOO_LARGE if _length(headers) > BODY_BYTES_MAX else None if _is_json(headers) else UNSUPPORTED
-        raw = None if problem else await _read(receive)
-        if raw is not None and len(raw) > BODY_BYTES_MAX:
+        form = self._takes_forms(scope["path"])
+        most, is_one, example = (FORM_BYTES_MAX, _is_form, _NO_FORM) if form else (BODY_BYTES_MAX, _is_json, None)
+        problem = TOO_LARGE if _length(headers) > most else None if is_one(headers) else UNSUPPORTED
+        raw = None if problem else await _read(receive, most)
+        if raw is not None and len(raw) > most:
             problem = TOO_LARGE
         if problem:
-            await respond(scope, problem, problem.example)(scope, receive, send)
+            await respond(scope, problem, example or problem.example)(scope, receive, send)
             return
         if raw is None:
             return
         try:
-            body = orjson.dumps(orjson.loads(raw))
+            body = raw if form else orjson.dumps(orjson.loads(raw))
         except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
             wrong = FieldError(location=["body"], message=_why_not_json(error))
             await respond(scope, INVALID, "the body is not acceptable JSON", [wrong])(scope, receive, send)
             return
         await self._app(scope, _first({"type": "http.request", "body": body, "more_body": False}, receive), send)
+
+    def _takes_forms(self, path: str) -> bool:
+        return self._forms_under is not None and f"{path}/".startswith(f"{self._forms_under}/")
 
 
 def _may_have_body(headers: Headers) -> bool:
@@ -79,12 +92,21 @@ def _is_json(headers: Headers) -> bool:
     if len(types) != 1:
         return False
     media_type, semicolon, parameters = types.pop().lower().partition(";")
-    encodings = ",".join(headers.getlist("content-encoding")).lower().split(",")
     return (
         media_type.strip() == "application/json"
         and _charsets(semicolon + parameters) <= _CHARSETS
-        and {encoding.strip() for encoding in encodings} <= {"identity", ""}
+        and not _is_encoded(headers)
     )
+
+
+def _is_encoded(headers: Headers) -> bool:
+    encodings = ",".join(headers.getlist("content-encoding")).lower().split(",")
+    return not {encoding.strip() for encoding in encodings} <= {"identity", ""}
+
+
+def _is_form(headers: Headers) -> bool:
+    types = headers.getlist("content-type")
+    return len(types) == 1 and types[0].lower().partition(";")[0].strip() == _FORM and not _is_encoded(headers)
 
 
 def _charsets(parameters: str) -> set[str]:
@@ -113,11 +135,11 @@ async def _until_bytes(receive: Receive) -> Message:
             return message
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """The body, or its beginning if it is over the limit; None when the client went away."""
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """The body, or its beginning if it has more than `most` bytes; None when the client went away."""
     chunks: list[bytes] = []
     length = 0
-    while length <= BODY_BYTES_MAX:
+    while length <= most:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None

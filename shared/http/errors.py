@@ -61,13 +61,17 @@ class UnexpectedErrors:
 
 
 def answer_errors(
-    app: Starlette, invalid_request: type[Exception], kinds: Mapping[type[Exception], ProblemKind]
+    app: Starlette,
+    invalid_request: type[Exception],
+    kinds: Mapping[type[Exception], ProblemKind],
+    forms_under: str | None = None,
 ) -> None:
     """Answer every error of `app`, and every body that is not JSON of a bounded size, with problem details.
 
     `kinds` is the service's own table: which error of its domain is which kind of problem; the text of the
     error becomes the detail. `invalid_request` is the framework's error for a request that does not match its
-    schema (it has `errors()`). An invalid id in the path names nothing, so it is answered with 404.
+    schema (it has `errors()`). An invalid id in the path names nothing, so it is answered with 404. `forms_under`
+    is the path of pages whose forms are no JSON.
     """
 
     async def on_invalid(request: Request, error: Exception) -> Response:
@@ -96,7 +100,7 @@ def answer_errors(
     app.add_exception_handler(TransientError, on_transient)
     for error_type in kinds:
         app.add_exception_handler(error_type, on_known)
-    app.add_middleware(JsonBodies)
+    app.add_middleware(JsonBodies, forms_under=forms_under)
     app.add_middleware(UnexpectedErrors)
 
 

@@ -86,7 +86,7 @@ def test_an_amount_is_read_as_it_is_written(amount: int, currency: str, thousand
     ("text", "currency"),
     [
         ("", "EUR"), ("-1", "EUR"), ("1,5", "EUR"), ("1,00,000", "EUR"), ("1.234", "EUR"), ("1.5", "KRW"),
-        ("1e3", "EUR"), ("1 EUR", "EUR"), (".5", "EUR"), ("\u0661", "EUR"), ("9" * 16, "KRW"), ("1\0", "KRW"), ("NaN", "EUR"),
+        ("1e3", "EUR"), ("1 EUR", "EUR"), (".5", "EUR"), ("\u0661", "EUR"), ("9" * 16, "KRW"), ("1\0", "KRW"),
     ],
 )  # fmt: skip
 def test_what_is_no_amount_is_none(text: str, currency: str) -> None:

@@ -13,11 +13,16 @@ from shared.errors import BusinessError
 
 
 class LimitExceededError(BusinessError):
-    """More than a limit leaves; `left` is in the currency's minor unit."""
+    """More than a limit leaves: `left`, in the currency's minor unit. `what` it limits: `in one transfer`."""
 
-    def __init__(self, message: str, *, left: int) -> None:
+    def __init__(self, message: str, *, left: int, what: str) -> None:
         super().__init__(message)
         self.left = left
+        self.what = what
+
+
+class FeeChangedError(BusinessError):
+    """The transfer would cost another fee than was agreed to."""
 
 
 class MemberInactiveError(BusinessError):
@@ -75,6 +80,12 @@ def quote(sender: Sender, amount: int, fees: FeeRules, now: datetime) -> Quote:
     )
 
 
+def require_agreed(quoted: Quote, agreed_fee: int | None) -> None:
+    """Nothing, where the fee is the one that was agreed to, or none was. Raises `FeeChangedError`."""
+    if agreed_fee not in {None, quoted.fee}:
+        raise FeeChangedError(f"the fee is {quoted.fee} now, not {agreed_fee}")
+
+
 def require_allowed(sender: Sender, quoted: Quote) -> None:
     """Nothing, where the transfer may be sent.
 
@@ -91,7 +102,7 @@ def require_allowed(sender: Sender, quoted: Quote) -> None:
     }
     for what, most in left.items():
         if most is not None and quoted.amount > most:
-            raise LimitExceededError(f"{most} may be sent {what}, not {quoted.amount}", left=most)
+            raise LimitExceededError(f"{most} may be sent {what}, not {quoted.amount}", left=most, what=what)
     if quoted.total > quoted.available:
         raise InsufficientFundsError(
             f"account {sender.account.id} has {quoted.available} available, not {quoted.total}",

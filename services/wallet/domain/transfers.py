@@ -44,7 +44,14 @@ class TransferEndedError(BusinessError):
 
 
 class ReceiverError(BusinessError):
-    """Nothing can be sent there: the sender's own account, another currency, an account of the house."""
+    """Nothing can be sent there: the sender's own account, another currency, an account of the house.
+
+    `why` says which, for a person: `it is the house's own`.
+    """
+
+    def __init__(self, message: str, *, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +138,12 @@ def accept(
 
 def _require_receiver(sender: Account, receiver: Account) -> None:
     if receiver.id == sender.id:
-        raise ReceiverError(f"account {sender.id} sends nothing to itself")
+        raise ReceiverError(f"account {sender.id} sends nothing to itself", why="it is the account that sends")
     if receiver.kind is not AccountKind.MEMBER:
-        raise ReceiverError(f"account {receiver.id} is the house's")
+        raise ReceiverError(f"account {receiver.id} is the house's", why="it is the house's own")
     if receiver.currency != sender.currency:
-        raise ReceiverError(f"account {receiver.id} is in {receiver.currency}, not in {sender.currency}")
+        message = f"account {receiver.id} is in {receiver.currency}, not in {sender.currency}"
+        raise ReceiverError(message, why=f"it is in {receiver.currency}, not in {sender.currency}")
 
 
 def execute(transfer: Transfer, accounts: Mapping[UUID, Account], fees_id: UUID, now: datetime) -> Ending:

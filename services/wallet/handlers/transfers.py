@@ -19,18 +19,24 @@ from services.wallet.handlers.accounts import change, member_account
 from services.wallet.handlers.execution import Execution, execution_of, found_transfer
 from services.wallet.store import accounts as account_rows
 from services.wallet.store import transfers as transfer_rows
+from services.wallet.store.administration import TransferFilter
+from services.wallet.store.administration import list_transfers as list_transfer_rows
 from shared.publishing import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the user wants to send; `amount` is in the minor unit of the sender's currency."""
+    """What the user wants to send; `amount` is in the minor unit of the sender's currency.
+
+    Where there is an `agreed_fee`, it is sent for that fee or not at all.
+    """
 
     user_id: UUID
     sender_id: UUID
     receiver_id: UUID
     amount: int
     labels: Labels
+    agreed_fee: int | None = None
 
 
 async def quote_transfer(uow: UnitOfWork, user_id: UUID, sender_id: UUID, amount: int, fees: FeeRules) -> Quote:
@@ -45,16 +51,10 @@ async def quote_transfer(uow: UnitOfWork, user_id: UUID, sender_id: UUID, amount
 async def request_transfer(uow: UnitOfWork, wish: Wish, fees: FeeRules) -> Transfer:
     """Accept a transfer: it is pending, its total is held, and its event published, all in this transaction.
 
-    Raises `AccountNotFoundError`, `ReceiverError`, `AccountFrozenError`, `MemberInactiveError`,
+    Raises `AccountNotFoundError`, `ReceiverError`, `AccountFrozenError`, `MemberInactiveError`, `FeeChangedError`,
     `LimitExceededError`, `InsufficientFundsError`.
     """
-    now = datetime.now(UTC)
-    found = await account_rows.find_accounts(uow.connection, [wish.receiver_id])
-    if wish.receiver_id not in found:
-        raise AccountNotFoundError(f"account {wish.receiver_id} does not exist")
-    sender = await find_sender(uow, wish.user_id, wish.sender_id, now, lock=True)
-    quoted = quotes.quote(sender, wish.amount, fees, now)
-    transfer, _ = transfers.accept(uuid7(), sender, found[wish.receiver_id], quoted, labels=wish.labels, now=now)
+    transfer = await _accepted(uow, wish, fees, lock=True)
     uow.tell(transfer_rows.INSERT_TRANSFER, transfer_rows.inserted(transfer))
     uow.tell(account_rows.CHANGE_ACCOUNT, change(transfer.sender_id, held=transfer.total))
     uow.tell(
@@ -69,6 +69,23 @@ async def request_transfer(uow: UnitOfWork, wish: Wish, fees: FeeRules) -> Trans
     )
     # In order per sender: whoever sends two is told of the first one first.
     uow.publish(TransferRequested.of(transfer), subject=str(transfer.id), key=str(transfer.sender_id))
+    return transfer
+
+
+async def preview_transfer(uow: UnitOfWork, wish: Wish, fees: FeeRules) -> Transfer:
+    """What `request_transfer` would accept now; nothing is promised by it. Raises what that raises."""
+    return await _accepted(uow, wish, fees, lock=False)
+
+
+async def _accepted(uow: UnitOfWork, wish: Wish, fees: FeeRules, *, lock: bool) -> Transfer:
+    now = datetime.now(UTC)
+    found = await account_rows.find_accounts(uow.connection, [wish.receiver_id])
+    if wish.receiver_id not in found:
+        raise AccountNotFoundError(f"account {wish.receiver_id} does not exist")
+    sender = await find_sender(uow, wish.user_id, wish.sender_id, now, lock=lock)
+    quoted = quotes.quote(sender, wish.amount, fees, now)
+    quotes.require_agreed(quoted, wish.agreed_fee)
+    transfer, _ = transfers.accept(uuid7(), sender, found[wish.receiver_id], quoted, labels=wish.labels, now=now)
     return transfer
 
 
@@ -90,6 +107,14 @@ async def find_sender(uow: UnitOfWork, user_id: UUID, account_id: UUID, now: dat
 async def get_transfer(uow: UnitOfWork, transfer_id: UUID, *, sent_by: UUID | None = None) -> Transfer:
     """The transfer, of the user `sent_by` or, with None, whoever's. Raises `TransferNotFoundError`."""
     return found_transfer(await transfer_rows.find_transfer(uow.connection, transfer_id), transfer_id, sent_by)
+
+
+async def list_transfers(
+    uow: UnitOfWork, user_id: UUID, status: TransferStatus | None, before: UUID | None, page_size: int
+) -> list[Transfer]:
+    """What a user has sent, newest first, of one status or, with None, of any."""
+    wanted = TransferFilter(user_id=user_id, status=status)
+    return await list_transfer_rows(uow.connection, wanted, before, page_size)
 
 
 async def cancel_transfer(uow: UnitOfWork, transfer_id: UUID, *, sent_by: UUID | None = None) -> Transfer:

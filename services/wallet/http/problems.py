@@ -43,6 +43,9 @@ INACTIVE = ProblemKind(
     USER_NOT_KNOWN_RETRY_S,
     example="user 0198c0de-0000-7000-8000-00000000000c is deactivated",
 )
+FEE_CHANGED = ProblemKind(
+    409, "fee-changed", "Another fee than was agreed to", example="the fee is 500 now, not 0"
+)
 NOT_SIGNED_IN = ProblemKind(401, "not-signed-in", "Sign in first", example="sign in first, or again")
 WRONG_PASSWORD = ProblemKind(
     401, "wrong-password", "The name or the password is wrong", example="nobody of this name has this password"
@@ -130,6 +133,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     transfers.TransferEndedError: ENDED,
     accounts.InsufficientFundsError: FUNDS,
     quotes.LimitExceededError: LIMIT,
+    quotes.FeeChangedError: FEE_CHANGED,
     accounts.AccountFrozenError: FROZEN,
     transfers.ReceiverError: RECEIVER,
     quotes.MemberInactiveError: INACTIVE,

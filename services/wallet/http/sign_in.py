@@ -156,8 +156,26 @@ class NewSessionView(SessionView):
     expires_at: datetime
 
 
-def add_sign_in(app: FastAPI, parts: Parts) -> None:
-    """The routes of the session, and what the routes for members and administrators look at."""
+def give_cookie(response: Response, session: Session, *, secure: bool) -> None:
+    """Have the browser keep who is signed in: scripts cannot read it, and other sites' pages do not send it."""
+    response.set_cookie(
+        COOKIE,
+        session.token,
+        max_age=int(SESSION_FOR.total_seconds()),
+        secure=secure,
+        httponly=True,
+        samesite="strict",
+    )
+    response.headers["cache-control"] = "no-store"
+
+
+def take_cookie(response: Response, *, secure: bool) -> None:
+    """Have the browser forget who is signed in."""
+    response.delete_cookie(COOKIE, secure=secure, httponly=True, samesite="strict")
+
+
+def add_sign_in(app: FastAPI, parts: Parts) -> SignIn:
+    """The routes of the session; returns what the routes for members and administrators look at."""
     first = parts.settings.wallet_admin_password
     signing = app.state.sign_in = SignIn(parts.units, None if first is None else first.get_secret_value())
     secure = parts.settings.session_cookie_secure
@@ -168,15 +186,7 @@ def add_sign_in(app: FastAPI, parts: Parts) -> None:
     async def begin_session(new: NewSession, response: Response) -> NewSessionView:
         """Sign in: sets a cookie that scripts cannot read, and that other sites' pages do not send."""
         session = await signing.begin(new.name, new.password)
-        response.set_cookie(
-            COOKIE,
-            session.token,
-            max_age=int(SESSION_FOR.total_seconds()),
-            secure=secure,
-            httponly=True,
-            samesite="strict",
-        )
-        response.headers["cache-control"] = "no-store"
+        give_cookie(response, session, secure=secure)
         who = session.who
         return NewSessionView(name=who.name, role=who.role, user_id=who.user_id, expires_at=session.expires_at)
 
@@ -190,7 +200,7 @@ def add_sign_in(app: FastAPI, parts: Parts) -> None:
         """Sign out."""
         assert token is not None, "who is signed in has a token"
         await signing.end(token)
-        response.delete_cookie(COOKIE, secure=secure, httponly=True, samesite="strict")
+        take_cookie(response, secure=secure)
 
     @app.put(
         "/session/password",
@@ -200,3 +210,5 @@ def add_sign_in(app: FastAPI, parts: Parts) -> None:
     async def change_password(new: NewPassword, who: SignedIn) -> None:
         """Have another password; all sessions of this name end."""
         await signing.change_password(who, new.current, new.new)
+
+    return signing

@@ -100,6 +100,40 @@ def answer(status: int, transfer: Transfer, *, created: bool = False) -> Answer:
     return Answer(status, body, f"/transfers/{transfer.id}" if created else None)
 
 
+async def request_once(
+    parts: Parts,
+    fees: FeeRules,
+    request: Request,
+    key: str | None,
+    new: NewTransfer,
+    *,
+    member: UUID,
+    agreed_fee: int | None = None,
+) -> Response:
+    """Accept what a member wants to send, once for a key; the answer is the transfer as JSON, with 202.
+
+    Raises what `transfers.request_transfer` and `answer_once` raise.
+    """
+    wish = wish_of(new, member, agreed_fee)
+
+    async def work(uow: UnitOfWork) -> Answer:
+        return answer(202, await transfers.request_transfer(uow, wish, fees), created=True)
+
+    return await answer_once(parts.units, request, key, work, of=str(member))
+
+
+def wish_of(new: NewTransfer, member: UUID, agreed_fee: int | None = None) -> transfers.Wish:
+    """What a request says that a member wants."""
+    return transfers.Wish(
+        user_id=member,
+        sender_id=new.sender_id,
+        receiver_id=new.receiver_id,
+        amount=new.amount,
+        labels=Labels(new.sender_label, new.receiver_label),
+        agreed_fee=agreed_fee,
+    )
+
+
 def add_transfers(app: FastAPI, parts: Parts, fees: FeeRules) -> None:
     """The routes of a member's transfers."""
     units = parts.units
@@ -121,18 +155,7 @@ def add_transfers(app: FastAPI, parts: Parts, fees: FeeRules) -> None:
         new: NewTransfer, member: Member, request: Request, key: IdempotencyKey = None
     ) -> Response:
         """Accept a transfer, which is pending until it is executed; publishes `transfer.requested`."""
-        wish = transfers.Wish(
-            user_id=member,
-            sender_id=new.sender_id,
-            receiver_id=new.receiver_id,
-            amount=new.amount,
-            labels=Labels(new.sender_label, new.receiver_label),
-        )
-
-        async def work(uow: UnitOfWork) -> Answer:
-            return answer(202, await transfers.request_transfer(uow, wish, fees), created=True)
-
-        return await answer_once(units, request, key, work, of=str(member))
+        return await request_once(parts, fees, request, key, new, member=member)
 
     @app.post("/transfers/{transfer_id:uuid}/cancel", **change)
     async def cancel_transfer(
