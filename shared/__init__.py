@@ -18,6 +18,7 @@ __all__ = [
     "jobs",
     "migrate",
     "migrations",
+    "money",
     "outside",
     "process",
     "publishing",

@@ -25,6 +25,7 @@ from deploy.progress import Steps
 from deploy.topology import SERVERS
 from shared.garbage import collect_seldom, rest_garbage_collector
 from tests import scheduling
+from tests.browser import ensure_browser
 from tests.conformance.matrix import pytest_runtest_logreport, pytest_terminal_summary
 from tests.preloaded import SUPERVISORD
 from tests.spared import spare_postgresql
@@ -142,6 +143,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     rest_garbage_collector()  # all that was imported and collected stays
     if any("servers" in getattr(item, "fixturenames", ()) for item in session.items):
         ensure_installed(SERVERS, Steps())
+    if any("browser" in getattr(item, "fixturenames", ()) for item in session.items):
+        ensure_browser(Steps())
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

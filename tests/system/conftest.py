@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from deploy.native import BrokerName
 from tests.conftest import ServersFor, start_in_turn
 from tests.scheduling import unit_of
+from tests.system.house import ADMIN_PASSWORD, GATEWAY_TOKEN, House
 from tests.system.running_system import RunningSystem
 
 
@@ -24,8 +26,8 @@ async def system(
             "TANDEM_SMTP_URL": "",
             "TANDEM_BREAKER_OPEN_S": "5",
             "TANDEM_TRANSFER_DELAY_S": "0.2",
-            "TANDEM_WALLET_ADMIN_PASSWORD": "the first of all",
-            "TANDEM_WALLET_GATEWAY_TOKEN": "of the chat's gateway",
+            "TANDEM_WALLET_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            "TANDEM_WALLET_GATEWAY_TOKEN": GATEWAY_TOKEN,
         }
         with start_in_turn(tmp_path_factory):
             await asyncio.to_thread(servers.start_services, broker, instance=broker, env_overrides=settings)
@@ -35,6 +37,15 @@ async def system(
             yield running
         finally:
             await running.aclose()
+
+
+@pytest.fixture
+async def house(system: RunningSystem) -> AsyncIterator[House]:
+    """The wallet of the system, opened."""
+    async with AsyncExitStack() as stack:
+        house = House(system, stack)
+        await house.open()
+        yield house
 
 
 @pytest.hookimpl(wrapper=True)

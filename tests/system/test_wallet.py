@@ -4,86 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import httpx
-import pytest
 
-from tests.forked import fork
-from tests.system.running_system import DEADLINE_S, RunningSystem, eventually
-
-ADMIN_PASSWORD = "the first of all"
-"""As the services are told in conftest.py."""
-PASSWORD = "open, sesame"
-GATEWAY_TOKEN = "of the chat's gateway"
-"""The same."""
-
-
-@pytest.fixture
-async def house(system: RunningSystem) -> AsyncIterator[House]:
-    async with AsyncExitStack() as stack:
-        house = House(system, stack)
-        await house.open()
-        yield house
-
-
-class House:
-    """The wallet of a running system, as its administrator and its members see it."""
-
-    def __init__(self, system: RunningSystem, stack: AsyncExitStack) -> None:
-        self.system = system
-        self._stack = stack
-        self._admin: httpx.AsyncClient
-
-    async def open(self) -> None:
-        self._admin = await self.signed_in("admin", ADMIN_PASSWORD)
-        await self._do("PUT", "account-types/plain", one_time=10_000, daily=1_000_000)
-
-    async def signed_in(self, name: str, password: str = PASSWORD) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(base_url=self.system.urls["wallet"], timeout=30, trust_env=False)
-        await self._stack.enter_async_context(client)
-        answer = await client.post("/session", json={"name": name, "password": password})
-        assert answer.status_code == 200, answer.text
-        return client
-
-    async def account(self, user_id: str, paid_in: int) -> str:
-        """An account of a user who has registered, which the wallet hears of a little later."""
-        wanted = {"user_id": user_id, "type": "plain", "currency": "KRW"}
-
-        async def opened() -> str | None:
-            answer = await self._do("POST", "accounts", **wanted)
-            return str(answer.json()["id"]) if answer.status_code == 201 else None
-
-        account_id: str = await eventually(opened, f"the wallet has heard of {user_id}")
-        if paid_in:
-            answer = await self._do("POST", f"accounts/{account_id}/adjustments", amount=paid_in)
-            assert answer.json()["balance"] == paid_in
-        return account_id
-
-    async def member(self, user_id: str) -> httpx.AsyncClient:
-        """A client of whom this user is signed in."""
-        name = f"user-{user_id}"
-        assert (await self._do("PUT", f"sign-ins/{name}", user_id=user_id, password=PASSWORD)).status_code == 204
-        return await self.signed_in(name)
-
-    async def in_room(
-        self, user_id: str, method: str, path: str, body: object = None, key: str | None = None
-    ) -> httpx.Response:
-        """What the gateway of a chat asks for a user."""
-        told = {"x-gateway-token": GATEWAY_TOKEN, "x-user-id": user_id, "x-room-id": "room"}
-        return await self._admin.request(
-            method, path, json=body, headers=told | ({"idempotency-key": key} if key else {})
-        )
-
-    async def audit(self) -> int:
-        """The exit code of the audit, on the system as it runs."""
-        environment = self.system.runtime.service_env("wallet", self.system.broker_name, self.system.broker_name)
-        process = await fork("services.wallet.app", "audit", environment=environment)
-        return await process.wait(DEADLINE_S)
-
-    async def _do(self, method: str, path: str, **body: object) -> httpx.Response:
-        return await self._admin.request(method, f"/admin/{path}", json={"reason": "a test", **body})
+from tests.system.house import House
+from tests.system.running_system import RunningSystem, eventually
 
 
 async def test_of_twenty_transfers_the_ten_that_can_be_paid_are_done_and_ten_refused_at_once(

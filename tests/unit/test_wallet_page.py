@@ -240,7 +240,14 @@ def test_only_a_pending_transfer_is_looked_at_again(
 
 
 def test_a_member_without_an_account_is_told_so() -> None:
-    values = {"name": "ada", "accounts": [], "chosen": None, "entries": None, "pending": [], "form": empty(None)}
+    values: dict[str, object] = {
+        "name": "ada",
+        "accounts": [],
+        "chosen": None,
+        "entries": None,
+        "pending": [],
+        "form": empty(None),
+    }
     text = rendered("page.html", **values)
     assert "no account yet" in text
     assert "transfer-form" not in text
