@@ -93,6 +93,14 @@ async def test_twenty_requests_for_what_ten_can_pay_are_all_answered_and_ten_are
     assert sorted(states) == ["cancelled"] + ["completed"] * 9
     again = await client.post(f"{accepted[1].headers['location']}/cancel")
     assert (again.status_code, again.json()["type"].rpartition(":")[2]) == (409, "transfer-ended")
+    listed = [
+        await client.get("/transfers", params={"status": one, "limit": 9}) for one in ("completed", "cancelled")
+    ]
+    assert [len(one.json()["items"]) for one in listed] == [9, 1]
+    newest = (await client.get("/transfers", params={"limit": 1})).json()
+    older = (await client.get("/transfers", params={"cursor": newest["next_cursor"]})).json()
+    ids = [one["id"] for one in newest["items"] + older["items"]]
+    assert ids == sorted((one.json()["id"] for one in accepted), reverse=True)
     first = (await client.get(f"/accounts/{sender}/entries", params={"limit": 6})).json()
     rest = (await client.get(f"/accounts/{sender}/entries", params={"cursor": first["next_cursor"]})).json()
     assert [one["amount"] for one in first["items"] + rest["items"]] == [-105] * 9 + [1_050]
@@ -129,6 +137,7 @@ async def test_without_a_session_nothing_is_told_and_nothing_done(wallet: Wallet
             ("GET", "/accounts"),
             ("GET", f"/accounts/{account}"),
             ("GET", f"/accounts/{account}/entries"),
+            ("GET", "/transfers"),
             ("GET", f"/transfers/{account}"),
             ("POST", "/transfers/quote"),
             ("POST", "/transfers"),
@@ -148,6 +157,7 @@ async def test_a_member_sees_and_moves_nothing_of_others(
     mine, theirs = await wallet.account(1_050, ada), await wallet.account(1_050)
     others = await wallet.ask(theirs, mine, 100)
     assert [one["id"] for one in (await client.get("/accounts")).json()["items"]] == [str(mine)]
+    assert (await client.get("/transfers")).json() == {"items": [], "next_cursor": None}
     quote = {"sender_id": str(theirs), "amount": 1}
     for answer in (
         await client.get(f"/accounts/{theirs}"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -30,10 +32,12 @@ from services.wallet.http.problems import (
     TRANSFER_ID,
 )
 from services.wallet.http.sign_in import Member
+from shared.http import pages
 from shared.http.application import IdempotencyKey
 from shared.http.cross_origin import FOREIGN
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
 from shared.http.openapi import problem_responses
+from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
 from shared.process import Parts
 from shared.publishing import UnitOfWork
 
@@ -93,6 +97,13 @@ class TransferView(BaseModel):
     reason: FailureReason | None = Field(description="Why it failed.")
     requested_at: datetime
     ended_at: datetime | None
+
+
+class SentPage(BaseModel):
+    """What a member sent, newest first; `next_cursor` continues the list, null at its end."""
+
+    items: list[TransferView]
+    next_cursor: str | None
 
 
 def answer(status: int, transfer: Transfer, *, created: bool = False) -> Answer:
@@ -167,6 +178,17 @@ def add_transfers(app: FastAPI, parts: Parts, fees: FeeRules) -> None:
             return answer(200, await transfers.cancel_transfer(uow, transfer_id, sent_by=member))
 
         return await answer_once(units, request, key, work, of=str(member))
+
+    @app.get("/transfers", responses=problem_responses(*FOR_MEMBERS))
+    async def list_transfers(
+        member: Member, status: TransferStatus | None = None, cursor: Cursor = "", limit: PageSize = PAGE_SIZE
+    ) -> SentPage:
+        """What who is signed in sent, in a state or in any; newest first."""
+        before = pages.decode_id(cursor) if cursor else None
+        async with units.begin() as uow:
+            fetch = partial(transfers.list_transfers, uow, member, status, before)
+            found, next_cursor = await page_of(fetch, limit, attrgetter("id"))
+        return SentPage(items=[TransferView.model_validate(one) for one in found], next_cursor=next_cursor)
 
     @app.get("/transfers/{transfer_id:uuid}", responses=problem_responses(NO_TRANSFER, *FOR_MEMBERS))
     async def get_transfer(transfer_id: UUID, member: Member) -> TransferView:
