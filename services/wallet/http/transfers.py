@@ -180,7 +180,7 @@ def add_transfers(app: FastAPI, parts: Parts, fees: FeeRules) -> None:
         return await answer_once(units, request, key, work, of=str(member))
 
     @app.get("/transfers", responses=problem_responses(*FOR_MEMBERS))
-    async def list_transfers(
+    async def list_own_transfers(
         member: Member, status: TransferStatus | None = None, cursor: Cursor = "", limit: PageSize = PAGE_SIZE
     ) -> SentPage:
         """What who is signed in sent, in a state or in any; newest first."""
