@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.native import Runtime
+from services.wallet.handlers.accounts import adjust
 from services.wallet.handlers.subscribers import SUBSCRIBERS
 from services.wallet.http import create_app
 from shared.process.service import Service
@@ -62,7 +63,7 @@ class Page:
         return await self.client.post(f"/transfer{path}", data=fields, headers=headers)
 
     async def look(self, path: str = "", **query: str) -> httpx.Response:
-        return await self.client.get(f"/transfer{path}", params=query, headers={"hx-request": "true"})
+        return await self.client.get(f"/transfer{path}", params=query or None, headers={"hx-request": "true"})
 
 
 def dialog_of(answer: httpx.Response) -> tuple[str, dict[str, str]]:
@@ -159,10 +160,8 @@ async def test_what_is_pending_is_taken_back_once(wallet: Wallet, ada: UUID, pag
 async def test_entries_go_on_from_page_to_page(wallet: Wallet, ada: UUID, page: Page) -> None:
     account = await wallet.account(0, ada)
     for amount in range(1, 13):
-        await wallet.change(
-            f"insert into posting (movement_id, account_id, currency, amount)"
-            f" values (gen_random_uuid(), '{account}', 'KRW', {amount})"
-        )
+        async with wallet.units.begin() as uow:
+            await adjust(uow, account, amount, "paid in", "teller")
     first = await page.look("/entries", account_id=str(account))
     [older] = re.findall(r'hx-get="/transfer(/entries[^"]+)"[^>]*>Older', first.text)
     rest = await page.look(older.replace("&amp;", "&"))

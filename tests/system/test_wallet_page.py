@@ -65,6 +65,7 @@ async def test_a_member_sends_by_keyboard_and_sees_it_done_without_loading_the_p
     await accessible(page)
 
     await to.fill(receiver)
+    await expect(page.locator("#receiver_id-error")).to_have_count(0)
     await page.get_by_label("Amount").fill("1,000")
     await expect(page.locator("#quote")).to_contain_text("Leaves your account")
     await page.get_by_label("Your label").fill("rent")

@@ -110,5 +110,5 @@ def empty(sender_id: UUID | None) -> Filled:
 
 def _sentence(name: str) -> str:
     if name == "receiver_id":
-        return "Enter the receiver's account: 36 characters, such as 0198c0de-0000-7000-8000-00000000000b."
+        return "Enter the receiver's account number: 36 characters, four of them hyphens."
     return "Choose one of your accounts." if name == "sender_id" else _LABEL

@@ -36,6 +36,15 @@ document.addEventListener("htmx:load", (event) => {
   dialog.showModal();
 });
 
+// Whoever mends a field is not told of it any more.
+document.addEventListener("input", ({ target }) => {
+  const wrong = document.getElementById(`${target.id}-error`);
+  if (!wrong || !target.form?.matches("#transfer-form")) return;
+  wrong.remove();
+  target.removeAttribute("aria-invalid");
+  target.setAttribute("aria-describedby", `${target.id}-hint`);
+});
+
 // What is no page is an error of the servers behind it, or in front: the page stays as it is.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
