@@ -219,8 +219,8 @@ def test_what_people_write_is_shown_as_text() -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "part"),
     [
-        (TransferStatus.PENDING, None, "is on its way to …0000000b"),
-        (TransferStatus.COMPLETED, None, "has arrived at …0000000b"),
+        (TransferStatus.PENDING, None, "is on its way to …\u20600000000b"),
+        (TransferStatus.COMPLETED, None, "has arrived at …\u20600000000b"),
         (TransferStatus.CANCELLED, None, "You took 12.50\xa0EUR back"),
         *(
             (TransferStatus.FAILED, reason, words.WHY_IT_FAILED[reason].replace("'", "&#39;"))

@@ -43,8 +43,8 @@ def money(amount: int, currency: str) -> str:
 
 
 def short(account_id: UUID) -> str:
-    """The end of an account's id, by which people tell a few of them apart."""
-    return f"\N{HORIZONTAL ELLIPSIS}{str(account_id)[-8:]}"
+    """The end of an account's id, by which people tell a few of them apart; no line is broken in it."""
+    return f"\N{HORIZONTAL ELLIPSIS}\N{WORD JOINER}{str(account_id)[-8:]}"
 
 
 def moment(time: datetime) -> str:
