@@ -125,8 +125,8 @@ SERVICE_TABLE: tuple[Service, ...] = (
         http_port=8008,
         subscriptions=("wallet.user", "wallet.transfer", "wallet.share"),
         interface="`POST /session` · `GET /accounts` · `…/{id}` · `…/{id}/entries` · `POST /transfers` · "
-        "`…/quote` · `GET /transfers` · `…/{id}` · `POST …/{id}/cancel` · `POST /distributions` · `GET …/{token}` · "
-        "`POST /receive` · `GET /receipts/{id}` · administration under `/admin` · "
+        "`…/quote` · `GET /transfers` · `…/{id}` · `POST …/{id}/cancel` · `POST /distributions` · "
+        "`GET …/{token}` · `POST /receive` · `GET /receipts/{id}` · administration under `/admin` · "
         "for people, [`/transfer`](http://127.0.0.1:8008/transfer)",
     ),
     Service(
