@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from services.wallet.background import keep_closing
+from services.wallet.background import be_ready_to_ask, keep_closing
 from services.wallet.domain.fees import fee_rules
 from services.wallet.events import PUBLISHED
 from services.wallet.handlers.subscribers import SUBSCRIBERS, share_subscriber, transfer_subscriber
@@ -41,7 +41,7 @@ SERVICE = Service(
     publishes=PUBLISHED,
     subscribers=SUBSCRIBERS,
     more_subscribers=money_subscribers,
-    background_tasks=(keep_closing,),
+    background_tasks=(keep_closing, be_ready_to_ask),
     application="services.wallet.http:create_app",
 )
 

@@ -1,4 +1,4 @@
-"""What the wallet does besides: close what is over."""
+"""What the wallet does besides: close what is over, and be ready to ask before anybody wants to."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Final
 
 import structlog
 
+from services.wallet.events import ShareAsked
 from services.wallet.handlers.closing import CLOSED_MAX, close_over, tidy_receipts
 from shared.errors import TransientError
-from shared.process import Parts
+from shared.process import Parts, until_available
 
 _log = structlog.get_logger(__name__)
 
@@ -28,3 +29,9 @@ async def keep_closing(parts: Parts) -> None:
         except TransientError as error:
             _log.warning("distributions.waiting", error=str(error))
         await asyncio.sleep(0 if more else _INTERVAL_S)
+
+
+async def be_ready_to_ask(parts: Parts) -> None:
+    """Do what the first request for a share would do by itself, in a process that also serves HTTP."""
+    if "api" in parts.settings.roles:
+        await until_available(lambda: parts.requests.prepare(ShareAsked.channel))
