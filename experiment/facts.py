@@ -33,8 +33,8 @@ MEASURED = tuple(row for row in PROCESSES if row.service not in {"dead_letter", 
 counts, out of their places, and has nothing to do when all goes well. Without the jobs service and the wallet,
 which no event of an order reaches, and the report and fraud services, whose rows the check does not look at."""
 PLAYED = frozenset(row.name for row in PROCESSES if row.service not in _BESIDE)
-"""The processes that run while faults are played, besides those of the jobs that are played (`faults.jobs`). The
-wallet, reports and verdicts do not, since nothing of them is checked there yet."""
+"""The processes that run while faults are played, besides those of what runs beside the orders (`faults.kinds`).
+Reports and verdicts do not, since nothing of them is checked there."""
 PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",

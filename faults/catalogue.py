@@ -16,7 +16,7 @@ from experiment.side import StalledError
 from faults import furniture, poison, quota, webhook
 from faults.clock_step import ClockStep
 from faults.fault import Act, Fault
-from faults.jobs.faults import JOB_FAULTS
+from faults.kinds import KINDS
 from faults.scene import ORDER, Scene
 from shared import failpoints
 
@@ -313,7 +313,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("two-relays", "two relays, the leader SIGKILL", _two_relays, load_s=14, restore=_remove_second_order),
     Fault("scale-consumers", "consumers added and removed", _scale, load_s=16, restore=_remove_consumers),
     Fault("rolling-restart", "rolling restart of all services", _rolling_restart, 24, unnoticed=True),
-    *JOB_FAULTS,
+    *(fault for kind in KINDS for fault in kind.faults),
     Fault("node-sigkill", "one of three nodes SIGKILL", _node_killed, load_s=25, nodes=3),
 )
 

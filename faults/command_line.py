@@ -20,7 +20,7 @@ from experiment.atomic_directory import NotAReportError, require_report_or_nothi
 from experiment.signals import Interrupted
 from experiment.workload import WorkloadError
 from faults.catalogue import FAULTS
-from faults.jobs.faults import JOB_FAULTS
+from faults.kinds import KINDS
 from faults.report import print_report, write_report
 from faults.run import run, stages
 
@@ -35,12 +35,12 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parser().parse_args(arguments)
     faults = [fault for fault in FAULTS if chosen.only is None or fault.name in chosen.only]
     brokers = chosen.broker or BROKERS
-    if chosen.without_jobs and any(fault in JOB_FAULTS for fault in faults if chosen.only):
-        print("faults: a fault of jobs cannot be played without them", file=sys.stderr)
-        return 2
-    if chosen.without_jobs:
-        faults = [fault for fault in faults if fault not in JOB_FAULTS]
-    planned = stages(brokers, faults, jobs=not chosen.without_jobs)
+    for kind in (kind for kind in KINDS if kind.name in chosen.without):
+        if chosen.only and any(fault in kind.faults for fault in faults):
+            print(f"faults: a fault of {kind.name} cannot be played without them", file=sys.stderr)
+            return 2
+        faults = [fault for fault in faults if fault not in kind.faults]
+    planned = stages(brokers, faults, tuple(kind for kind in KINDS if kind.name not in chosen.without))
     if not any(broker in fault.brokers for stage in planned for fault in stage.faults for broker in brokers):
         print("faults: none of these faults is for this broker", file=sys.stderr)
         return 2
@@ -71,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", help="these faults, not all")
     parser.add_argument("--broker", nargs="+", choices=BROKERS, help="these brokers, not both")
-    parser.add_argument("--without-jobs", action="store_true", help="orders alone: less load, fewer processes")
+    kinds = [kind.name for kind in KINDS]
+    less = "without these beside the orders: less load, fewer processes"
+    parser.add_argument(
+        "--without", nargs="+", choices=kinds, default=[], metavar="KIND", help=f"{less} ({', '.join(kinds)})"
+    )
     parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
     return parser

@@ -13,11 +13,10 @@ from experiment.checker import Verdict
 from experiment.effects import CONSUMER
 from experiment.ledger import Entry
 from experiment.side import Side
+from faults.beside import Companies, Findings, processes_of
 from faults.deliveries import DuplicateCount
 from faults.fault import Fault
 from faults.figures import gap_s, recovered_s, watched_until_s
-from faults.jobs.checker import JobVerdict
-from faults.jobs.side import SERVICES, JobSide
 from faults.proxy import Proxies
 from faults.scene import PATIENCE_S, Scene
 
@@ -40,13 +39,19 @@ class PhaseResult:
     errors: dict[str, int] = field(default_factory=dict)
     """By HTTP status, or by what became of the connection."""
     error_responses_allowed: bool = True
-    jobs: JobVerdict = field(default_factory=JobVerdict)
+    beside: dict[str, Findings] = field(default_factory=dict)
+    """Of what ran beside the orders, by the name of its kind."""
 
     @property
     def sound(self) -> bool:
         """Whether nothing was lost, doubled or left behind, and everything serves again."""
         answered = self.error_responses_allowed or not self.error_responses
-        return self.verdict.complete and self.recovered_s is not None and answered and self.jobs.sound
+        return (
+            self.verdict.complete
+            and self.recovered_s is not None
+            and answered
+            and all(found.sound for found in self.beside.values())
+        )
 
     @property
     def error_responses(self) -> dict[str, int]:
@@ -71,14 +76,14 @@ class PhaseResult:
             "acknowledged": counts["acknowledged"],
             "operations": self.operations,
             "errors": self.errors,
-            "jobs": self.jobs.counts(),
+            **{name: found.counts() for name, found in self.beside.items()},
         }
 
 
-async def play(fault: Fault, side: Side, proxies: Proxies, jobs: JobSide | None = None) -> PhaseResult:
+async def play(fault: Fault, side: Side, proxies: Proxies, companies: Companies | None = None) -> PhaseResult:
     """Play a fault: load from before it until after it, then quiet until all is settled, then the check.
 
-    With `jobs`, these run beside the orders and are checked too.
+    `companies` run beside the orders, and are checked too.
 
     Raises `StalledError` when the fault itself cannot be played, `DeployError` when a process does not come back.
     """
@@ -93,8 +98,8 @@ async def play(fault: Fault, side: Side, proxies: Proxies, jobs: JobSide | None 
         duplicates.total = 0
         watching = asyncio.create_task(duplicates.watch())
         stack.callback(watching.cancel)
-        entries, errors = await _load_with(fault, scene, jobs)
-    played = facts.PLAYED if jobs is None else facts.PLAYED | SERVICES.keys()
+        entries, errors = await _load_with(fault, scene, companies or {})
+    played = facts.PLAYED | processes_of(companies or {})
     for row in side.runtime.sets[side.broker].processes:
         if row.process in played:
             await scene.call(side.runtime.processes.wait_ready, row.name)
@@ -102,7 +107,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies, jobs: JobSide | None 
     await side.settle()
     await duplicates.look()
     verdict = await verify(side, entries)
-    job_verdict = JobVerdict() if jobs is None else await jobs.verify()
+    beside = {kind.name: await company.verify() for kind, company in (companies or {}).items()}
     began_s, ended_s = scene.began_s or 0.0, scene.ended_s or 0.0
     committed_s = side.committed_s()
     times = [effect.committed_s for effect in side.effects if effect.position > position]
@@ -115,7 +120,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies, jobs: JobSide | None 
         operations=len(entries),
         errors=errors,
         error_responses_allowed=not fault.unnoticed,
-        jobs=job_verdict,
+        beside=beside,
     )
 
 
@@ -128,7 +133,7 @@ async def verify(side: Side, entries: Sequence[Entry]) -> Verdict:
     return checker.since(whole, before, entries, side.effects)
 
 
-async def _load_with(fault: Fault, scene: Scene, jobs: JobSide | None) -> tuple[list[Entry], dict[str, int]]:
+async def _load_with(fault: Fault, scene: Scene, companies: Companies) -> tuple[list[Entry], dict[str, int]]:
     side = scene.side
     enough = asyncio.Event()
     began = asyncio.get_running_loop().time()
@@ -146,20 +151,16 @@ async def _load_with(fault: Fault, scene: Scene, jobs: JobSide | None) -> tuple[
 
     operations = side.schedule(fault.name, fault.load_s + PATIENCE_S)
     loading = asyncio.create_task(side.send(operations, fault.name, enough))
-    submitting = asyncio.create_task(_nothing() if jobs is None else jobs.load(enough))
+    others = [asyncio.create_task(company.load(enough)) for company in companies.values()]
     try:
         await strike()
         entries, report = await loading
-        await submitting
+        await asyncio.gather(*others)
     finally:
-        for task in (loading, submitting):
+        for task in (loading, *others):
             task.cancel()
-        await asyncio.gather(loading, submitting, return_exceptions=True)
+        await asyncio.gather(loading, *others, return_exceptions=True)
     return entries, report.errors
-
-
-async def _nothing() -> None:
-    return
 
 
 async def _restored(fault: Fault, scene: Scene) -> None:

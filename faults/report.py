@@ -13,8 +13,9 @@ from experiment.atomic_directory import replace_directory
 from experiment.checker import Verdict
 from experiment.facts import TITLES
 from experiment.ledger import write_ledger
+from faults.beside import Findings, Kind
 from faults.catalogue import fault_named
-from faults.jobs.checker import JobVerdict
+from faults.kinds import KINDS
 from faults.run import RunResult
 
 _PIPE_WIDTH = 132
@@ -30,15 +31,6 @@ _COLUMNS = (
     "gap\ns",
     "recov-\nered s",
 )
-_JOB_COLUMNS: dict[str, tuple[str, ...]] = {
-    "lost": ("lost",),
-    "not\nended": ("unended",),
-    "wrong": ("wrong",),
-    "effects\nnot 1": ("without_effect", "doubled", "stray"),
-    "firings\nnot 1": ("missed", "fired_twice"),
-    "un-\nserved": ("unserved",),
-}
-"""Which kinds of damage are added up in a column."""
 DEFINITIONS = {
     "lost": "acknowledged, or committed without the client's hearing of it; no effect, and nowhere on the way",
     "duplicate_deliveries": "deliveries that the consumers' own metrics call duplicate: seen, and without effect",
@@ -52,10 +44,7 @@ DEFINITIONS = {
     "recovered_s": "from the end of the fault (a kill: at once) to the last request that failed, or the last "
     "effect that came more than 1 s after its acknowledgement; null, and not sound, when a service acknowledged "
     "nothing any more",
-    "jobs": "of graphs that were submitted beside the orders, and of a schedule: lost (acknowledged and not "
-    "there), unended, wrong (another end or result than the graph says), without_effect, doubled and stray "
-    "(effects of steps; a join that fired twice is among the doubled), missed, fired_twice, unserved (no more is "
-    "acknowledged)",
+    **{kind.name: kind.definition for kind in KINDS},
 }
 
 
@@ -76,7 +65,10 @@ def circumstances(result: RunResult, command: str) -> dict[str, Any]:
         "versions": result.versions,
         "hardware": result.hardware,
         "afterwards": [{"broker": broker, **verdict.counts()} for broker, verdict in result.afterwards],
-        "jobs_afterwards": [{"broker": broker, **found.counts()} for broker, found in result.jobs_afterwards],
+        "beside_afterwards": [
+            {"broker": broker, "kind": kind.name, **found.counts()}
+            for broker, kind, found in result.beside_afterwards
+        ],
         "definitions": DEFINITIONS,
         "faults": {
             phase.fault: fault_named(phase.fault).title for part in result.phases.values() for phase in part
@@ -99,18 +91,19 @@ def print_report(result: RunResult, out: Path, console: Console | None = None) -
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     console.print(_table(result))
-    if result.jobs_afterwards:
-        console.print(_jobs_table(result))
+    for kind in {kind: None for _, kind, _ in result.beside_afterwards}:
+        console.print(_beside_table(kind, result))
     for broker, phases in result.phases.items():
         for phase in phases:
             _print_examples(console, f"{broker} {phase.fault}", phase.verdict)
-            _print_job_examples(console, f"{broker} {phase.fault}", phase.jobs)
+            for name, beside in phase.beside.items():
+                _print_damage(console, f"{broker} {phase.fault} {name}", beside)
             if phase.error_responses and not phase.error_responses_allowed:
                 console.print(f"[red]{broker} {phase.fault} error responses:[/red] {phase.error_responses}")
     for broker, found in result.afterwards:
         _print_examples(console, f"{broker} after the last fault", found)
-    for broker, of_jobs in result.jobs_afterwards:
-        _print_job_examples(console, f"{broker} after the last fault", of_jobs)
+    for broker, kind, beside in result.beside_afterwards:
+        _print_damage(console, f"{broker} after the last fault {kind.name}", beside)
     if result.broken:
         console.print(f"[red]ended early:[/red] {result.broken}", soft_wrap=True)
     console.print(f"Figures: {out / 'summary.json'}   Definitions, load, versions: {out / 'run.json'}")
@@ -127,26 +120,26 @@ def _print_examples(console: Console, where: str, verdict: Verdict) -> None:
             console.print(f"[red]{where} {kind}:[/red] {examples}", soft_wrap=True)
 
 
-def _print_job_examples(console: Console, where: str, verdict: JobVerdict) -> None:
-    for kind, found in verdict.damage().items():
+def _print_damage(console: Console, where: str, findings: Findings) -> None:
+    for kind, found in findings.damage().items():
         if found:
-            console.print(f"[red]{where} jobs {kind}:[/red] {', '.join(found[:_EXAMPLES_MAX])}", soft_wrap=True)
+            console.print(f"[red]{where} {kind}:[/red] {', '.join(found[:_EXAMPLES_MAX])}", soft_wrap=True)
 
 
-def _jobs_table(result: RunResult) -> Table:
-    table = Table(title="Jobs beside them", title_justify="left")
+def _beside_table(kind: Kind, result: RunResult) -> Table:
+    table = Table(title=f"{kind.title} beside them", title_justify="left")
     for column in ("broker", "fault"):
         table.add_column(column, no_wrap=True)
-    for column in ("jobs", "steps", "firings", *_JOB_COLUMNS):
+    for column in (*(name.replace("_", "\n") for name in kind.figures), *kind.columns):
         table.add_column(column, justify="right")
     for broker, phases in result.phases.items():
         for phase in phases:
-            counts = phase.jobs.counts()
+            counts = phase.beside[kind.name].counts()
             table.add_row(
                 TITLES[broker],
                 fault_named(phase.fault).title,
-                *(f"{counts[name]:,}" for name in ("jobs", "steps", "firings")),
-                *(_bad(sum(counts[name] for name in names)) for names in _JOB_COLUMNS.values()),
+                *(f"{counts[name]:,}" for name in kind.figures),
+                *(_bad(sum(counts[name] for name in names)) for names in kind.columns.values()),
             )
         table.add_section()
     return table

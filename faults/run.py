@@ -24,9 +24,9 @@ from experiment.progress_bar import Phase, ProgressBar
 from experiment.side import Side, StalledError
 from experiment.signals import run_until_signal
 from experiment.workload import Workload, load_workload
+from faults.beside import Companies, Company, Findings, Kind, processes_of
 from faults.fault import Fault
-from faults.jobs.checker import JobVerdict
-from faults.jobs.side import SERVICES, JobSide
+from faults.kinds import KINDS
 from faults.phase import PhaseResult, play, verify
 from faults.proxy import Proxies
 
@@ -59,7 +59,7 @@ class RunResult:
     started_at: datetime
     phases: dict[BrokerName, list[PhaseResult]] = field(default_factory=dict)
     afterwards: list[tuple[BrokerName, Verdict]] = field(default_factory=list)
-    jobs_afterwards: list[tuple[BrokerName, JobVerdict]] = field(default_factory=list)
+    beside_afterwards: list[tuple[BrokerName, Kind, Findings]] = field(default_factory=list)
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     committed_s: dict[str, dict[Identity, float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -72,7 +72,9 @@ class RunResult:
         """Whether all was played, nothing lost, doubled or left behind, and everything serves again."""
         played = all(phase.sound for part in self.phases.values() for phase in part)
         quiet = all(verdict.complete for _, verdict in self.afterwards)
-        return self.broken is None and played and quiet and all(found.sound for _, found in self.jobs_afterwards)
+        return (
+            self.broken is None and played and quiet and all(found.sound for *_, found in self.beside_afterwards)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,8 @@ class Stage:
     brokers: tuple[BrokerName, ...]
     nodes: int
     faults: tuple[Fault, ...]
-    jobs: bool = True
-    """Whether jobs run beside the orders."""
+    kinds: tuple[Kind, ...] = KINDS
+    """What runs beside the orders."""
 
     @property
     def servers(self) -> tuple[ServerName, ...]:
@@ -102,11 +104,11 @@ class Stage:
         return [*phases, Phase(_QUIET, _QUIET_S + 2)]
 
 
-def stages(brokers: Sequence[BrokerName], faults: Sequence[Fault], *, jobs: bool = True) -> list[Stage]:
+def stages(brokers: Sequence[BrokerName], faults: Sequence[Fault], kinds: tuple[Kind, ...] = KINDS) -> list[Stage]:
     """What is played together: all brokers with one node each; a cluster alone, since three nodes take memory."""
     chosen = tuple(broker for broker in BROKERS if broker in brokers)
-    made = [Stage(chosen, 1, tuple(fault for fault in faults if fault.nodes == 1), jobs)]
-    made += [Stage((broker,), 3, tuple(fault for fault in faults if fault.nodes == 3), jobs) for broker in chosen]
+    made = [Stage(chosen, 1, tuple(fault for fault in faults if fault.nodes == 1), kinds)]
+    made += [Stage((broker,), 3, tuple(fault for fault in faults if fault.nodes == 3), kinds) for broker in chosen]
     return [stage for stage in made if stage.faults]
 
 
@@ -141,7 +143,7 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
         try:
             with progress.phase(stage.phases()[0]):
                 runtime.start_servers()
-                start_services(runtime, stage.brokers, jobs=stage.jobs)
+                start_services(runtime, stage.brokers, stage.kinds)
             result.versions = facts.versions(runtime)
             run_until_signal(_drive(stage, result, runtime, proxies, progress))
         except Exception:
@@ -151,13 +153,17 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
             keep_logs(runtime, run_root, NAME, progress)
 
 
-def start_services(runtime: Runtime, brokers: Sequence[BrokerName], *, jobs: bool = False) -> None:
-    """A set of services on each broker, named after it; with the jobs that are played, if wanted."""
-    chosen = facts.PLAYED | SERVICES.keys() if jobs else facts.PLAYED
+def start_services(runtime: Runtime, brokers: Sequence[BrokerName], kinds: Sequence[Kind] = ()) -> None:
+    """A set of services on each broker, named after it; with what these need beside the orders."""
+    chosen = facts.PLAYED | processes_of(kinds)
     settings = {**facts.services_environment(), **_SERVICE_SETTINGS}
+    modules: dict[str, Sequence[str]] = {}
+    for kind in kinds:
+        settings |= kind.environment
+        modules |= {name: module for name, module in kind.modules.items() if module}
     for broker in brokers:
         runtime.start_services(
-            broker, chosen, instance=broker, env_overrides=settings, modules=SERVICES, wait=False
+            broker, chosen, instance=broker, env_overrides=settings, modules=modules, wait=False
         )
     for broker in brokers:
         for row in runtime.sets[broker].processes:
@@ -170,7 +176,7 @@ async def _drive(
 ) -> None:
     clock = Clock()
     sides: dict[BrokerName, Side] = {}
-    jobs: dict[BrokerName, JobSide] = {}
+    companies: dict[BrokerName, dict[Kind, Company]] = {}
     left = iter(stage.phases()[1:])
     async with AsyncExitStack() as stack:
         for broker in stage.brokers:
@@ -178,25 +184,25 @@ async def _drive(
             sides[broker] = Side(broker, runtime, result.workload, clock, progress, databases)
             with progress.phase(next(left)):
                 await databases.drop_unique_constraint()
-                if stage.jobs:
-                    jobs[broker] = JobSide(sides[broker])
-                    await jobs[broker].prepare()
                 await sides[broker].register_users()
+                companies[broker] = {kind: kind.make(sides[broker]) for kind in stage.kinds}
+                for company in companies[broker].values():
+                    await company.prepare()
         for fault in stage.faults:
             for broker in (broker for broker in stage.brokers if broker in fault.brokers):
                 with progress.phase(next(left)):
-                    await _play(fault, sides[broker], jobs.get(broker), proxies, result)
+                    await _play(fault, sides[broker], companies[broker], proxies, result)
         with progress.phase(next(left)):
             await asyncio.sleep(_QUIET_S)
             for broker, side in sides.items():
                 await side.databases.connect()
                 result.afterwards.append((broker, await verify(side, [])))
-                if broker in jobs:
-                    result.jobs_afterwards.append((broker, await jobs[broker].verify()))
+                for kind, company in companies[broker].items():
+                    result.beside_afterwards.append((broker, kind, await company.verify()))
 
 
-async def _play(fault: Fault, side: Side, jobs: JobSide | None, proxies: Proxies, result: RunResult) -> None:
-    phase = await play(fault, side, proxies, jobs)
+async def _play(fault: Fault, side: Side, companies: Companies, proxies: Proxies, result: RunResult) -> None:
+    phase = await play(fault, side, proxies, companies)
     result.phases.setdefault(side.broker, []).append(phase)
     result.entries.setdefault(side.broker, []).extend(e for e in side.entries if e.phase == fault.name)
     result.committed_s.setdefault(side.broker, {}).update(side.committed_s())

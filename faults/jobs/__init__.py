@@ -1,3 +1,3 @@
 """Jobs while the system is broken: a service with jobs of its own, its load, and what becomes of it."""
 
-__all__ = ["checker", "faults", "side"]
+__all__ = ["faults", "side"]

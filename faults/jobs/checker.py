@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
+
+from faults.beside import Findings
 
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -52,10 +54,9 @@ class Found:
 
 
 @dataclass(slots=True)
-class JobVerdict:
+class JobFindings(Findings):
     """What the check found: ids of jobs and steps, and due times, as text. Nothing in any list is sound."""
 
-    acknowledged: int = 0
     jobs: int = 0
     steps: int = 0
     firings: int = 0
@@ -78,39 +79,12 @@ class JobVerdict:
     unserved: list[str] = field(default_factory=list)
     """What says that no jobs are taken any more after the fault."""
 
-    @property
-    def sound(self) -> bool:
-        """Whether every graph ended, every step has one effect, and no firing is doubled or missed."""
-        return not any(self.damage().values())
 
-    def damage(self) -> dict[str, list[str]]:
-        """Every class of damage by its name."""
-        lists = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: found for name, found in lists.items() if isinstance(found, list)}
-
-    def counts(self) -> dict[str, int]:
-        """Every figure by its name."""
-        figures = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: len(found) if isinstance(found, list) else found for name, found in figures.items()}
-
-    def since(self, before: JobVerdict) -> JobVerdict:
-        """What this one, over everything, found and an earlier one had not."""
-        known = before.damage()
-        fresh = {name: [one for one in found if one not in known[name]] for name, found in self.damage().items()}
-        return JobVerdict(
-            self.acknowledged - before.acknowledged,
-            self.jobs - before.jobs,
-            self.steps - before.steps,
-            self.firings - before.firings,
-            **fresh,
-        )
-
-
-def check(acknowledged: Collection[UUID], found: Found, every: timedelta) -> JobVerdict:
+def check(acknowledged: Collection[UUID], found: Found, every: timedelta) -> JobFindings:
     """Classify every job, step and firing; the schedule is due every so often."""
     ids = {job.id for job in found.jobs}
     due = sorted(job.due_at for job in found.jobs if job.due_at is not None)
-    verdict = JobVerdict(len(acknowledged), len(found.jobs), len(found.steps), len(due))
+    verdict = JobFindings(len(acknowledged), len(found.jobs), len(found.steps), len(due))
     verdict.lost = sorted(str(one) for one in set(acknowledged) - ids)
     for job in found.jobs:
         _check_job(job, verdict)
@@ -120,14 +94,14 @@ def check(acknowledged: Collection[UUID], found: Found, every: timedelta) -> Job
     return verdict
 
 
-def _check_job(job: JobFound, verdict: JobVerdict) -> None:
+def _check_job(job: JobFound, verdict: JobFindings) -> None:
     if job.state not in _ENDED:
         verdict.unended.append(str(job.id))
     elif job.result != job.expected or job.state != ("failed" if job.expected is None else "succeeded"):
         verdict.wrong.append(str(job.id))
 
 
-def _check_step(step: StepFound, effects: Sequence[str], verdict: JobVerdict) -> None:
+def _check_step(step: StepFound, effects: Sequence[str], verdict: JobFindings) -> None:
     name = f"{step.handler} {step.id}"
     if step.state != "succeeded":
         if effects:
@@ -141,7 +115,7 @@ def _check_step(step: StepFound, effects: Sequence[str], verdict: JobVerdict) ->
 
 
 def _check_firings(
-    due: Sequence[datetime], next_due: datetime | None, every: timedelta, verdict: JobVerdict
+    due: Sequence[datetime], next_due: datetime | None, every: timedelta, verdict: JobFindings
 ) -> None:
     counted = Counter(due)
     verdict.fired_twice = [moment.isoformat() for moment, count in sorted(counted.items()) if count > 1]

@@ -15,52 +15,18 @@ from deploy.topology import BrokerName
 from experiment.clock import until
 from experiment.side import StalledError
 from faults.clock_step import ClockStep
-from faults.fault import Act, Fault
+from faults.deaths import dies_at_each, restores
+from faults.fault import Fault
 from faults.jobs.side import JobSide
 from faults.scene import PATIENCE_S, Scene
 from shared import failpoints
 
 _SERVICE, _CONSUMER, _WORKER = "jobs", "jobs-consumer", "jobs-worker"
-_PASSES = {
-    failpoints.BEFORE_EFFECT: 8,
-    failpoints.AFTER_EFFECT: 8,
-    failpoints.AFTER_COMMIT: 8,
-    failpoints.BEFORE_PUBLISH: 4,
-    failpoints.AFTER_PUBLISH: 4,
-    failpoints.WORKER_LEASED: 4,
-    failpoints.WORKER_BEFORE_COMMIT: 4,
-    failpoints.WORKER_AFTER_COMMIT: 4,
-    failpoints.SCHEDULER_BEFORE_COMMIT: 1,
-    failpoints.SCHEDULER_AFTER_COMMIT: 1,
-}
-"""What a process does first, before it dies at a place: a second or two of the load."""
 _STOPPED_S = 8.0
 """Longer than a worker's steps are its own without a sign of life."""
 _LONGER_THAN_KEPT_S = 8 * 86_400
 _KILLED_CHILD = "select count(*) from job_attempt where error ->> 'type' = 'ChildLost'"
 _POLL_S = 0.3
-
-
-def _dies_at_each(process: str, *places: str) -> Act:
-    """One after the other, processes that kill themselves at these places; then a sound one."""
-
-    async def act(scene: Scene) -> None:
-        scene.begin()
-        for place in places:
-            armed = await scene.stand_in(process, {"TANDEM_FAILPOINTS": f"{place}=kill@{_PASSES[place]}"})
-            await scene.await_end(armed)
-            await scene.call(scene.runtime.processes.stop_extra, armed)
-        scene.end()
-        await scene.restored(process)
-
-    return act
-
-
-def _restores(process: str) -> Act:
-    async def restore(scene: Scene) -> None:
-        await scene.restored(process)
-
-    return restore
 
 
 async def _child_killed(scene: Scene) -> None:
@@ -129,27 +95,27 @@ JOB_FAULTS: tuple[Fault, ...] = (
     Fault(
         "jobs-consumer-sigkill",
         "jobs: consumer SIGKILL around a commit",
-        _dies_at_each(_CONSUMER, failpoints.BEFORE_EFFECT, failpoints.AFTER_EFFECT, failpoints.AFTER_COMMIT),
+        dies_at_each(_CONSUMER, failpoints.BEFORE_EFFECT, failpoints.AFTER_EFFECT, failpoints.AFTER_COMMIT),
         load_s=10,
-        restore=_restores(_CONSUMER),
+        restore=restores(_CONSUMER),
     ),
     Fault(
         "jobs-relay-sigkill",
         "jobs: relay SIGKILL around a publish",
-        _dies_at_each(_SERVICE, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH),
+        dies_at_each(_SERVICE, failpoints.BEFORE_PUBLISH, failpoints.AFTER_PUBLISH),
         load_s=8,
-        restore=_restores(_SERVICE),
+        restore=restores(_SERVICE),
         brokers=("rabbit",),
     ),
     Fault("jobs-service-sigkill", "jobs: service SIGKILL", _service_killed, load_s=8, brokers=("kafka",)),
     Fault(
         "worker-sigkill",
         "jobs: worker SIGKILL around a commit",
-        _dies_at_each(
+        dies_at_each(
             _WORKER, failpoints.WORKER_LEASED, failpoints.WORKER_BEFORE_COMMIT, failpoints.WORKER_AFTER_COMMIT
         ),
         load_s=10,
-        restore=_restores(_WORKER),
+        restore=restores(_WORKER),
         brokers=("rabbit",),
     ),
     Fault(
@@ -164,9 +130,9 @@ JOB_FAULTS: tuple[Fault, ...] = (
     Fault(
         "scheduler-sigkill",
         "jobs: scheduler SIGKILL around a commit",
-        _dies_at_each(_CONSUMER, failpoints.SCHEDULER_BEFORE_COMMIT, failpoints.SCHEDULER_AFTER_COMMIT),
+        dies_at_each(_CONSUMER, failpoints.SCHEDULER_BEFORE_COMMIT, failpoints.SCHEDULER_AFTER_COMMIT),
         load_s=8,
-        restore=_restores(_CONSUMER),
+        restore=restores(_CONSUMER),
         brokers=("kafka",),
     ),
     Fault(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,21 +16,16 @@ import orjson
 
 from experiment.clock import until
 from experiment.side import Side
-from faults.jobs.checker import Found, JobVerdict, check
+from faults.beside import PATIENCE
+from faults.jobs.checker import Found, JobFindings, check
 from faults.jobs.found import read
 from faults.jobs.played import CREATE_EFFECTS, FIRES_EVERY, SCHEDULE
 
-SERVICES: Mapping[str, Sequence[str]] = {
-    name: ["faults.jobs.service"] for name in ("jobs", "jobs-consumer", "jobs-worker")
-}
-"""What runs in place of these processes of the table."""
 _PER_S = 1.5
 """Graphs a second: each has 9 steps or 10."""
 _REQUEST_TIMEOUT_S = 5.0
 _QUERY_TIMEOUT_S = 60.0
 _POLL_S = 0.2
-_PATIENCE = 2
-"""A graph has five levels, where an event has one: it may take longer by this."""
 
 _OPEN = """
 select (select count(*) from job where submitted_at <= $1 and finished_at is null),
@@ -44,7 +39,7 @@ class JobSide:
 
     side: Side
     acknowledged: set[UUID] = field(default_factory=set)
-    verdict: JobVerdict = field(default_factory=JobVerdict)
+    verdict: JobFindings = field(default_factory=JobFindings)
     """What the last check found."""
     _number: int = 0
 
@@ -106,7 +101,7 @@ class JobSide:
 
     # -- check
 
-    async def verify(self) -> JobVerdict:
+    async def verify(self) -> JobFindings:
         """Wait until all that was submitted has ended, and check it; returns what the check before had not found.
 
         One more graph must be acknowledged: a service that takes nothing any more would have nothing to lose.
@@ -133,4 +128,4 @@ class JobSide:
 
     @property
     def _patience_s(self) -> float:
-        return _PATIENCE * self.side.workload.settle_timeout_s
+        return PATIENCE * self.side.workload.settle_timeout_s

@@ -31,7 +31,7 @@ CONTRACT = {
 
 def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--without-jobs", "--out", str(out)]
+    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--without", "jobs", "--out", str(out)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -44,6 +44,8 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
         assert set(figures) >= CONTRACT
         assert figures["acknowledged"] > 100
         assert (figures["lost"], figures["duplicate_effects"], figures["stuck"]) == (0, 0, 0)
+        assert figures["transfers"]["completed"] > 10
+        assert not sum(figures["transfers"][name] for name in ("lost", "unended", "wrong", "doubled", "broken"))
         assert figures["duplicate_deliveries"] > 0, "what is committed and not settled is delivered again"
     assert "kafka · consumer SIGKILL" in progress
     assert "nothing lost, nothing done twice, nothing stuck" in output
@@ -53,9 +55,13 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
 
 def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--without-jobs", "--broker", "rabbit"]
+    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--broker", "rabbit"]
     with subprocess.Popen(
-        [*command, "--out", str(out)], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--without", "jobs", "transfers", "--out", str(out)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as running:
         assert running.stderr is not None
         assert any("before settling" in line for line in running.stderr), "it ended before the moment came"
@@ -83,7 +89,7 @@ def test_an_unknown_fault_is_refused_in_one_sentence() -> None:
 
 def test_a_fault_of_jobs_is_not_played_without_them() -> None:
     done = subprocess.run(
-        [*PYTHON, "-m", "faults", "--only", "worker-sigkill", "--without-jobs"],
+        [*PYTHON, "-m", "faults", "--only", "worker-sigkill", "--without", "jobs"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

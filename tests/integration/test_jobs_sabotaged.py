@@ -14,7 +14,7 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from deploy.native import Runtime
-from faults.jobs.checker import JobVerdict, check
+from faults.jobs.checker import JobFindings, check
 from faults.jobs.found import read
 from faults.jobs.played import (
     CREATE_EFFECTS,
@@ -61,7 +61,7 @@ class Played:
             for table, constraint in SECOND_NETS:
                 await uow.connection.execute(text(f"alter table {table} drop constraint if exists {constraint}"))
 
-    async def run(self, graph: Signature, *, again: bool = False) -> JobVerdict:
+    async def run(self, graph: Signature, *, again: bool = False) -> JobFindings:
         """Run it, as far as it goes; `again`: each announcement comes twice, as two events that say the same."""
         self._job = (await self.jobs.submit(graph)).job_id
         pipeline = await self.jobs.pipeline()
@@ -73,7 +73,7 @@ class Played:
                     await pipeline(self.jobs.world.deliver([replace(event, id=str(uuid7()))]))
         return await self.checked()
 
-    async def checked(self) -> JobVerdict:
+    async def checked(self) -> JobFindings:
         connection = await asyncpg.connect(self._dsn)
         try:
             moment: datetime = await connection.fetchval("select clock_timestamp()")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from faults.jobs.checker import Found, JobFound, JobVerdict, StepFound, check
+from faults.jobs.checker import Found, JobFindings, JobFound, StepFound, check
 from faults.jobs.played import expected, graph
 from shared.jobs.flatten import flatten
 
@@ -80,7 +80,7 @@ def test_what_an_earlier_check_found_is_not_found_again() -> None:
 
 
 def test_a_service_that_takes_no_more_is_not_sound() -> None:
-    assert not JobVerdict(unserved=["now"]).sound
+    assert not JobFindings(unserved=["now"]).sound
 
 
 @pytest.mark.parametrize("number", range(8))

@@ -1,0 +1,45 @@
+"""Faults in which a process kills itself at fail points, one after the other."""
+
+from __future__ import annotations
+
+from faults.fault import Act
+from faults.scene import Scene
+from shared import failpoints
+
+_PASSES = {
+    failpoints.BEFORE_EFFECT: 8,
+    failpoints.AFTER_EFFECT: 8,
+    failpoints.AFTER_COMMIT: 8,
+    failpoints.BEFORE_PUBLISH: 4,
+    failpoints.AFTER_PUBLISH: 4,
+    failpoints.WORKER_LEASED: 4,
+    failpoints.WORKER_BEFORE_COMMIT: 4,
+    failpoints.WORKER_AFTER_COMMIT: 4,
+    failpoints.SCHEDULER_BEFORE_COMMIT: 1,
+    failpoints.SCHEDULER_AFTER_COMMIT: 1,
+}
+"""What a process does first, before it dies at a place: a second or two of what runs beside the orders."""
+
+
+def dies_at_each(process: str, *places: str) -> Act:
+    """One after the other, processes that kill themselves at these places; then a sound one."""
+
+    async def act(scene: Scene) -> None:
+        scene.begin()
+        for place in places:
+            armed = await scene.stand_in(process, {"TANDEM_FAILPOINTS": f"{place}=kill@{_PASSES[place]}"})
+            await scene.await_end(armed)
+            await scene.call(scene.runtime.processes.stop_extra, armed)
+        scene.end()
+        await scene.restored(process)
+
+    return act
+
+
+def restores(process: str) -> Act:
+    """Start the process again, without what stood in for it."""
+
+    async def restore(scene: Scene) -> None:
+        await scene.restored(process)
+
+    return restore

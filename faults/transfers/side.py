@@ -1,0 +1,262 @@
+"""The money of one broker's set of services: opens accounts, asks for transfers, checks what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import asyncpg
+import orjson
+
+from deploy.paths import REPOSITORY
+from experiment.clock import until
+from experiment.side import Side, StalledError
+from faults.beside import PATIENCE
+from faults.transfers.checker import Asked, Told, TransferFindings, TransferFound, check, places_of
+
+ADMIN_PASSWORD = "the first of all"  # noqa: S105  for the length of a run, on this machine
+_PASSWORD = "open, sesame"  # noqa: S105
+_USERS = 3
+_ACCOUNTS_EACH = 3
+_PAID_IN = 2_000
+"""Into each account, in minor units: little enough that some transfers are refused."""
+_AMOUNT_MAX = 400
+_ENOUGH = 10**12
+"""A limit that nobody reaches."""
+_PER_S = 3.0
+"""Transfers a second; half of them to or from one account."""
+_ASKED_AGAIN = 5
+"""Every so many-th is asked for twice with its key."""
+_TAKEN_BACK = 7
+"""Every so many-th is taken back at once: it may have been done by then."""
+_ATTEMPTS = 2
+_REQUEST_TIMEOUT_S = 5.0
+_AUDIT_TIMEOUT_S = 60.0
+_QUERY_TIMEOUT_S = 60.0
+_POLL_S = 0.2
+_ACCEPTED, _REFUSED = 202, 409
+
+_OPEN = "select count(*) from transfer where status = 'pending' and requested_at <= clock_timestamp()"
+_FOUND = "select id, sender_id, receiver_id, amount, status from transfer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    id: UUID
+    cookie: str
+    """The session of whose it is."""
+
+
+@dataclass(slots=True)
+class TransferSide:
+    """One side's transfers, in every phase."""
+
+    side: Side
+    told: Told = field(default_factory=Told)
+    verdict: TransferFindings = field(default_factory=TransferFindings)
+    """What the last check found."""
+    _accounts: list[_Account] = field(default_factory=list)
+    _number: int = 0
+    _random: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Not with the broker: both sides are asked for the same transfers.
+        self._random = Random(f"{self.side.workload.seed}-transfers")  # noqa: S311  a load, no secret
+
+    @property
+    def url(self) -> str:
+        return self.side.runtime.addresses.service_urls(self.side.broker)["wallet"]
+
+    # -- accounts
+
+    async def prepare(self) -> None:
+        """Open accounts of the first users, and pay something in. Raises `StalledError` when that fails."""
+        async with self._session() as session:
+            admin = await self._signed_in(session, "admin", ADMIN_PASSWORD)
+            limits = {"one_time": _ENOUGH, "daily": _ENOUGH}
+            await self._administer(session, admin, "PUT", "account-types/played", limits)
+            for number, user_id in enumerate(self.side.users[:_USERS]):
+                opened = [await self._opened(session, admin, user_id) for _ in range(_ACCOUNTS_EACH)]
+                sign_in = {"user_id": user_id, "password": _PASSWORD}
+                await self._administer(session, admin, "PUT", f"sign-ins/played-{number}", sign_in)
+                cookie = await self._signed_in(session, f"played-{number}", _PASSWORD)
+                self._accounts += [_Account(account_id, cookie) for account_id in opened]
+
+    async def _opened(self, session: aiohttp.ClientSession, admin: str, user_id: str) -> UUID:
+        """A new account, of a user of whom the wallet may hear only now."""
+        wanted = {"user_id": user_id, "type": "played", "currency": "KRW"}
+        account: dict[str, Any] = {}
+
+        async def opened() -> bool:
+            with suppress(StalledError):
+                account.update(await self._administer(session, admin, "POST", "accounts", wanted))
+            return bool(account)
+
+        if not await until(opened, self.side.workload.settle_timeout_s, _POLL_S):
+            raise StalledError(f"the wallet on {self.side.broker} opens no account for user {user_id}")
+        await self._administer(
+            session, admin, "POST", f"accounts/{account['id']}/adjustments", {"amount": _PAID_IN}
+        )
+        return UUID(account["id"])
+
+    async def _signed_in(self, session: aiohttp.ClientSession, name: str, password: str) -> str:
+        async with session.post(f"{self.url}/session", json={"name": name, "password": password}) as answer:
+            if answer.status != 200:
+                raise StalledError(f"{name} cannot sign in at the wallet: {await answer.text()}")
+            return answer.headers["set-cookie"].partition(";")[0]
+
+    async def _administer(
+        self, session: aiohttp.ClientSession, cookie: str, method: str, path: str, body: Mapping[str, object]
+    ) -> dict[str, Any]:
+        """The answer's document, {} where it has none. Raises `StalledError` where it is refused."""
+        document = {"reason": "faults are played", **body}
+        url = f"{self.url}/admin/{path}"
+        async with session.request(method, url, json=document, headers={"cookie": cookie}) as answer:
+            content = await answer.read()
+            if not answer.ok:
+                raise StalledError(f"{method} {path} at the wallet: {content.decode(errors='replace')}")
+        return dict(orjson.loads(content)) if content else {}
+
+    # -- load
+
+    async def load(self, enough: asyncio.Event) -> None:
+        """Ask for transfer after transfer at a fixed rate until `enough`, whether or not they are answered."""
+        asked: set[asyncio.Task[bool]] = set()
+        async with self._session() as session:
+            try:
+                while not enough.is_set():
+                    task = asyncio.create_task(self._transfer(session))
+                    asked.add(task)
+                    task.add_done_callback(asked.discard)
+                    await asyncio.sleep(1 / _PER_S)
+                await asyncio.gather(*asked)
+            finally:
+                for task in asked:
+                    task.cancel()
+
+    async def _transfer(self, session: aiohttp.ClientSession) -> bool:
+        """Ask for one; whether it was accepted, or refused since there was not enough."""
+        self._number += 1
+        number = self._number
+        sender, receiver = self._random.sample(self._accounts, 2)
+        if self._random.random() < 0.5 and self._accounts[0] not in (sender, receiver):
+            sender, receiver = self._random.choice([(self._accounts[0], receiver), (sender, self._accounts[0])])
+        wish = Asked(sender.id, receiver.id, self._random.randint(1, _AMOUNT_MAX))
+        key = str(uuid4())
+        is_open = False
+        for _ in range(_ATTEMPTS):
+            status, transfer_id = await self._asked(session, sender, wish, key)
+            if status == _ACCEPTED and transfer_id is not None:
+                self.told.acknowledged[transfer_id] = wish
+                if number % _ASKED_AGAIN == 0:
+                    _, other_id = await self._asked(session, sender, wish, key)
+                    if other_id not in (None, transfer_id):
+                        self.told.doubled.append(str(other_id))
+                if number % _TAKEN_BACK == 0:
+                    await self._taken_back(session, sender, transfer_id)
+                return True
+            if status == _REFUSED and not is_open:
+                return True
+            is_open = True
+        self.told.unanswered += 1
+        return False
+
+    async def _asked(
+        self, session: aiohttp.ClientSession, sender: _Account, wish: Asked, key: str
+    ) -> tuple[int | None, UUID | None]:
+        """The status, and the transfer's id where it was accepted; None where nobody answered."""
+        body = {
+            "sender_id": str(wish.sender_id),
+            "receiver_id": str(wish.receiver_id),
+            "amount": wish.amount,
+        }
+        headers = {"idempotency-key": key, "cookie": sender.cookie}
+        try:
+            async with session.post(f"{self.url}/transfers", json=body, headers=headers) as answer:
+                document = orjson.loads(await answer.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError):
+            return None, None
+        return answer.status, UUID(document["id"]) if answer.status == _ACCEPTED else None
+
+    async def _taken_back(self, session: aiohttp.ClientSession, sender: _Account, transfer_id: UUID) -> None:
+        self.told.taking_back.add(transfer_id)
+        url = f"{self.url}/transfers/{transfer_id}/cancel"
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with session.post(url, headers={"cookie": sender.cookie}) as answer:
+                if answer.status == 200:
+                    self.told.taken_back.add(transfer_id)
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S), cookie_jar=aiohttp.DummyCookieJar()
+        )
+
+    # -- check
+
+    async def verify(self) -> TransferFindings:
+        """Wait until all that was asked for has ended, and check it; returns what the check before had not found.
+
+        One more transfer must be answered: a wallet that takes none any more would have none to lose.
+        """
+        async with self._session() as session:
+            is_served = await until(lambda: self._transfer(session), self._patience_s, _POLL_S)
+
+        async def ended() -> bool:
+            [row] = await self._query(_OPEN)
+            return bool(row[0] == 0)
+
+        await until(ended, self._patience_s, _POLL_S)
+        rows = [
+            TransferFound(_uuid(id_), Asked(_uuid(sender_id), _uuid(receiver_id), amount), status)
+            for id_, sender_id, receiver_id, amount, status in await self._query(_FOUND)
+        ]
+        whole = check(self.told, rows, await self._audit())
+        whole.unserved = [*self.verdict.unserved, *([] if is_served else [f"transfer {self._number}"])]
+        before, self.verdict = self.verdict, whole
+        return whole.since(before)
+
+    async def _audit(self) -> list[str]:
+        """What `make audit` says is broken. Raises `StalledError` when the ledger cannot be asked."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services.wallet.app", "audit"),
+            cwd=REPOSITORY,
+            env=self.side.runtime.service_env("wallet", self.side.broker, self.side.broker),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, error = await asyncio.wait_for(process.communicate(), _AUDIT_TIMEOUT_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        places = places_of(output.decode())
+        if process.returncode not in (0, 1) or (process.returncode == 1) != bool(places):
+            raise StalledError(f"the wallet's audit ended with {process.returncode}: {error.decode().strip()}")
+        return places
+
+    async def _query(self, statement: str) -> list[asyncpg.Record]:
+        """Rows, by a connection of its own: the last one may have been cut."""
+        runtime = self.side.runtime
+        dsn = runtime.dsn(runtime.sets[self.side.broker].database("wallet"))
+        connection = await asyncpg.connect(dsn, timeout=_QUERY_TIMEOUT_S, command_timeout=_QUERY_TIMEOUT_S)
+        try:
+            return list(await connection.fetch(statement))
+        finally:
+            await connection.close()
+
+    @property
+    def _patience_s(self) -> float:
+        return PATIENCE * self.side.workload.settle_timeout_s
+
+
+def _uuid(value: Any) -> UUID:
+    """The standard one of asyncpg's own, which is not equal to it in every way."""
+    return UUID(bytes=value.bytes)
