@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.contenders import celery_app
+from redis import Redis
+
+from bench.contenders import celery_app, celery_transfers
 from bench.events import OrderPlaced, WireEvent
+from bench.ledger import Accepted, hold_key
 from shared.broker import Message, Subscription, create_broker
 from shared.errors import UnavailableError
 from shared.settings import Settings
@@ -16,22 +19,22 @@ Advance = Callable[[int], None]
 """Told how many more events have been published."""
 
 
-def subscription(channel: str, subscriber: str) -> Subscription:
+def subscription(channel: str, subscriber: str, event_type: str = OrderPlaced.event_type) -> Subscription:
     """What a contender consumes: its own queue or group on the channel."""
-    return Subscription(channel=channel, subscriber=subscriber, types=frozenset({OrderPlaced.event_type}))
+    return Subscription(channel=channel, subscriber=subscriber, types=frozenset({event_type}))
 
 
 async def fill(
-    settings: Settings, channel: str, subscribers: Sequence[str], events: Sequence[WireEvent], advance: Advance
+    settings: Settings, subscription: Subscription, events: Sequence[WireEvent], advance: Advance
 ) -> None:
-    """Publish the events once; each subscriber has its own queue, or group, with all of them.
+    """Publish the events, all of the subscription's one type, to its queue or group.
 
     Raises `UnavailableError` when the broker does not confirm every one.
     """
-    subscriptions = [subscription(channel, name) for name in subscribers]
-    messages = [Message(channel, OrderPlaced.event_type, event.key, event.body) for event in events]
+    channel, [event_type] = subscription.channel, subscription.types
+    messages = [Message(channel, event_type, event.key, event.body) for event in events]
     async with create_broker(settings, "bench-backlog") as broker:
-        await broker.declare([channel], subscriptions)
+        await broker.declare([channel], [subscription])
         for start in range(0, len(messages), _PART):
             part = messages[start : start + _PART]
             failures = await broker.publish(part)
@@ -46,5 +49,17 @@ def fill_celery(settings: Settings, queue: str, events: Sequence[WireEvent], adv
     with app.producer_pool.acquire(block=True) as producer:
         for event in events:
             app.send_task(celery_app.TASK, args=[event.body.decode()], queue=queue, producer=producer)
+            advance(1)
+    app.close()
+
+
+def fill_tasks(settings: Settings, queue: str, accepted: Accepted, advance: Advance) -> None:
+    """Send a task for each transfer, and have Redis hold what they hold. Blocks until all are there."""
+    with Redis.from_url(settings.redis_url) as redis:
+        redis.mset({hold_key(sender_id): amount for sender_id, amount in accepted.held.items()})
+    app = celery_transfers.create_app(settings.redis_url, queue)
+    with app.producer_pool.acquire(block=True) as producer:
+        for event in accepted.events:
+            app.send_task(celery_transfers.TASK, args=[event.id], queue=queue, producer=producer)
             advance(1)
     app.close()

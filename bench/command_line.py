@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from bench import report
 from bench.effects import Effects
 from bench.errors import BenchError
+from bench.ledger import Ledger
 from bench.publishing import Publishing
 from bench.rounds import Bench, Plan
 from bench.rows import LONG_ONES, NAMES
@@ -39,6 +40,7 @@ _CELERY_SHARE = 0.15
 _NAME = "bench"
 _RUN_ROOT = REPOSITORY / ".run"
 _DATABASE = "bench"
+_LEDGER = "bench_wallet"
 _HTTP_OFFSET = 90
 SUMMARY = Path("reports/bench/latest/summary.json")
 
@@ -101,7 +103,7 @@ def _run(plan: Plan, summary: Path, profiles: Path | None) -> int:
     remove_leftovers(_RUN_ROOT, _NAME)
     with instance(_RUN_ROOT, _NAME, Steps(), ports=ports, servers=servers) as runtime:
         runtime.start_servers()
-        runtime.ensure_databases([_DATABASE])
+        runtime.ensure_databases([_DATABASE, _LEDGER])
         rates = run_until_signal(_rounds(plan, runtime, ports, profiles))
         versions = runtime.versions()
     rows = report.compare(rates)
@@ -142,7 +144,10 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    async with Effects(runtime.dsn(_DATABASE), urls["redis"]) as effects:
+    async with (
+        Effects(runtime.dsn(_DATABASE), urls["redis"]) as effects,
+        Ledger(runtime.dsn(_LEDGER)) as ledger,
+    ):
         await effects.create()
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("starting", total=plan.work)
@@ -151,6 +156,8 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
                 settings=settings,
                 environment={"TANDEM_INSTANCE_ROOT": str(runtime.root)},
                 effects=effects,
+                ledger=ledger,
+                ledger_dsn=runtime.dsn(_LEDGER),
                 publishing=Publishing(runtime.dsn(_DATABASE), Telemetry(settings["rabbit"], _NAME)),
                 logs=logs,
                 say=lambda text: progress.update(bar, description=text),

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from bench.backlog import Advance
 from bench.effects import Effects
 from bench.errors import BenchError
 from bench.events import WireEvent, make_events
+from bench.ledger import Ledger, TransferRequested
 from bench.profiling import profiled
 from bench.publishing import Publishing
 from bench.rows import (
@@ -25,10 +26,15 @@ from bench.rows import (
     IN_THIS_PROCESS,
     INBOX_ALONE,
     LONG,
+    OF_MONEY,
     RELAY,
     ROWS,
     TANDEM,
+    TASKS,
+    TASKS_HOT,
     TRACED,
+    WALLET,
+    WALLET_HOT,
     Contender,
 )
 from deploy.paths import REPOSITORY
@@ -42,7 +48,14 @@ _SETTLED_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 40.0
 _LOG_LINES = 15
 CELERY_WORKERS = 2
-
+_WALLET = "wallet"
+"""As its subscriber is called."""
+TRANSFER_WORKERS = 4
+"""More than the cores: each waits for its commit."""
+_CELERY = (
+    "-m celery -A bench.contenders.{} worker --pool prefork --concurrency {} "
+    "--loglevel WARNING --without-gossip --without-mingle --without-heartbeat"
+)
 
 _COMMANDS = {
     TANDEM: "-m bench.contenders.tandem {channel} {name}",
@@ -50,10 +63,10 @@ _COMMANDS = {
     LONG: "-m bench.contenders.tandem {channel} {name}",
     BY_HAND: "-m bench.contenders.by_hand_{broker} {channel} {name}",
     INBOX_ALONE: "-m bench.contenders.by_hand_{broker} {channel} {name} --inbox-alone",
-    CELERY: (
-        f"-m celery -A bench.contenders.celery_app worker --pool prefork --concurrency {CELERY_WORKERS} "
-        "--loglevel WARNING --without-gossip --without-mingle --without-heartbeat"
-    ),
+    WALLET: "-m services.wallet.app",
+    WALLET_HOT: "-m services.wallet.app",
+    **dict.fromkeys((TASKS, TASKS_HOT), _CELERY.format("celery_transfers", TRANSFER_WORKERS)),
+    CELERY: _CELERY.format("celery_app", CELERY_WORKERS),
 }
 
 
@@ -81,7 +94,9 @@ class Plan:
 
     def events_of(self, contender: Contender) -> int:
         """How many it gets in a round."""
-        return {CELERY: self.celery_events, LONG: self.long_events}.get(contender.name, self.events)
+        if contender.name in (CELERY, TASKS, TASKS_HOT):
+            return self.celery_events
+        return {LONG: self.long_events}.get(contender.name, self.events)
 
     @property
     def work(self) -> int:
@@ -97,6 +112,8 @@ class Bench:
     settings: dict[str, Settings]
     environment: dict[str, str]
     effects: Effects
+    ledger: Ledger
+    ledger_dsn: str
     publishing: Publishing
     logs: Path
     say: Callable[[str], None]
@@ -123,6 +140,9 @@ class Bench:
             if contender.name in (CELERY, LONG, TRACED):
                 events = make_events(self.plan.events_of(contender), sampled=contender.name == TRACED)
             channel = f"bench{number}-{_short(contender.name)}"
+            if contender.name in OF_MONEY:
+                rates[contender] = await self._execute(contender, channel, f"{self.plan.seed}/{number}")
+                continue
             measure = self._publish if contender.name in IN_THIS_PROCESS else self._drain
             rates[contender] = await measure(contender, channel, events)
         return rates
@@ -142,28 +162,49 @@ class Bench:
             queue = f"{CELERY}.{channel}"
             await asyncio.to_thread(backlog.fill_celery, settings, queue, events, self.advance)
         else:
-            await backlog.fill(settings, channel, [subscriber], events, self.advance)
+            await backlog.fill(settings, backlog.subscription(channel, subscriber), events, self.advance)
         await self.effects.clear()
         log = self.logs / f"{channel}-{contender.broker}.log"
         async with self._running(contender, channel, log) as process:
-            await self._until_drained(contender, len(events), process, log)
+            await self._until_drained(contender, len(events), process, log, self.effects.count)
         claimed = contender.name != INBOX_ALONE
         problems = await self.effects.problems(events, subscriber, claimed=claimed)
-        left = await self._unsettled(contender, channel)
+        left = await self._unsettled(contender, channel, subscriber)
         if left:
             problems.append(f"{left} events not settled")
         if problems:
             raise BenchError(f"{contender}: {', '.join(problems)} (of {len(events)})\n{_last_lines(log)}")
         return await self.effects.rate_per_s()
 
-    async def _unsettled(self, contender: Contender, channel: str) -> int:
+    async def _execute(self, contender: Contender, channel: str, seed: str) -> float:
+        """Transfers per second."""
+        hot = contender.name in (WALLET_HOT, TASKS_HOT)
+        accepted = await self.ledger.accept(self.plan.events_of(contender), hot=hot, seed=seed)
+        if by_tasks := contender.name in (TASKS, TASKS_HOT):
+            settings = self.settings["rabbit"]
+            await asyncio.to_thread(backlog.fill_tasks, settings, f"{CELERY}.{channel}", accepted, self.advance)
+        else:
+            settings = self.settings[contender.broker]
+            wanted = backlog.subscription(TransferRequested.channel, _WALLET, TransferRequested.event_type)
+            await backlog.fill(settings, wanted, accepted.events, self.advance)
+        log = self.logs / f"{channel}-{contender.broker}.log"
+        async with self._running(contender, channel, log) as process:
+            await self._until_drained(contender, len(accepted.events), process, log, self.ledger.count)
+        problems = await self.ledger.problems()
+        if not by_tasks and (left := await self._unsettled(contender, TransferRequested.channel, _WALLET)):
+            problems.append(f"{left} events not settled")
+        if problems:
+            raise BenchError(f"{contender}: {', '.join(problems)}\n{_last_lines(log)}")
+        return await self.ledger.rate_per_s()
+
+    async def _unsettled(self, contender: Contender, channel: str, subscriber: str) -> int:
         """How many messages the stopped contender would get again; waits a few seconds for 0."""
         left = 0
 
         async def settled() -> bool:
             nonlocal left
             left = await broker_state.waiting(
-                self.settings[contender.broker], [backlog.subscription(channel, _short(contender.name))]
+                self.settings[contender.broker], [backlog.subscription(channel, subscriber)]
             )
             return not left
 
@@ -176,12 +217,13 @@ class Bench:
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """The contender's process; told to stop on leaving, and gone, with its children, afterwards."""
         command = _COMMANDS[contender.name].format(channel=channel, **_fields(contender)).split()
-        settings = self.settings[contender.broker]
+        settings = self.settings.get(contender.broker, self.settings["rabbit"])
         given = {name: getattr(settings, name) for name in settings.model_fields_set}
         environment = {
             **os.environ,
             **self.environment,
             **{f"TANDEM_{name.upper()}": str(value) for name, value in given.items() if value is not None},
+            **({"TANDEM_POSTGRES_DSN": self.ledger_dsn} if contender.name in OF_MONEY else {}),
             "TANDEM_ROLES": "consumer",
             **({"TANDEM_OTLP_DIR": str(self.logs)} if contender.name == TRACED else {}),
             "BENCH_QUEUE": f"{CELERY}.{channel}",
@@ -205,7 +247,12 @@ class Bench:
             await process.wait()
 
     async def _until_drained(
-        self, contender: Contender, wanted: int, process: asyncio.subprocess.Process, log: Path
+        self,
+        contender: Contender,
+        wanted: int,
+        process: asyncio.subprocess.Process,
+        log: Path,
+        counted: Callable[[], Awaitable[int]],
     ) -> None:
         clock = asyncio.get_running_loop().time
         count, moved_at = 0, clock()
@@ -213,7 +260,7 @@ class Bench:
             await asyncio.sleep(_POLL_S)
             if process.returncode is not None:
                 raise BenchError(f"{contender} ended after {count} of {wanted} effects\n{_last_lines(log)}")
-            before, count = count, await self.effects.count()
+            before, count = count, await counted()
             if count > before:
                 self.advance(count - before)
                 moved_at = clock()

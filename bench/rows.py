@@ -10,11 +10,19 @@ INBOX_ALONE = "hand-written, inbox alone"
 CELERY = "celery"
 TRACED = "tandem, every event traced"
 LONG = "tandem, a long backlog"
+WALLET = "wallet"
+WALLET_HOT = "wallet, one hot account"
+TASKS = "celery transfers"
+TASKS_HOT = "celery transfers, one hot account"
 RELAY = "relay"
 RAW = "raw publish"
 
 IN_THIS_PROCESS = (RELAY, RAW)
 """They publish. All others drain a backlog, each in a process of its own."""
+OF_MONEY = (WALLET, WALLET_HOT, TASKS, TASKS_HOT)
+"""They execute transfers, by the wallet or by tasks of Celery on Redis."""
+_ELSEWHERE = {CELERY: "rabbit", TASKS: "redis", TASKS_HOT: "redis"}
+"""The brokers of what runs on one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +51,7 @@ class Division:
 
 
 def _row(name: str, ours: str, theirs: str, broker: str, floor: float) -> Division:
-    return Division(
-        name, Contender(ours, broker), Contender(theirs, "rabbit" if theirs == CELERY else broker), floor
-    )
+    return Division(name, Contender(ours, broker), Contender(theirs, _ELSEWHERE.get(theirs, broker)), floor)
 
 
 ROWS = (
@@ -59,6 +65,10 @@ ROWS = (
     _row("traced", TRACED, TANDEM, "kafka", 0.1),
     _row("backlog", LONG, TANDEM, "rabbit", 0.5),
     _row("backlog", LONG, TANDEM, "kafka", 0.5),
+    _row("transfers", WALLET, TASKS, "rabbit", 1.0),
+    _row("transfers", WALLET, TASKS, "kafka", 1.0),
+    _row("hot-account", WALLET_HOT, TASKS_HOT, "rabbit", 1.0),
+    _row("hot-account", WALLET_HOT, TASKS_HOT, "kafka", 1.0),
     _row("relay", RELAY, RAW, "rabbit", 0.3),
     _row("relay", RELAY, RAW, "kafka", 0.2),
 )

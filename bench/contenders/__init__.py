@@ -2,4 +2,5 @@
 
 __all__ = [
     "celery_app",
+    "celery_transfers",
 ]
