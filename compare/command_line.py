@@ -3,8 +3,8 @@
 `python -m compare report DIR` makes the pages of a report again; `python -m compare schema` prints what
 `summary.json` looks like.
 
-Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, or the run failed; 2 a bad option
-or workload; 130 interrupted.
+Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, a control failed, or the run did;
+2 a bad option or workload; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,7 +64,12 @@ def main(arguments: Sequence[str]) -> int:
     summary |= asked.answers(Summary.model_validate(summary))
     write_report(out, outcome, summary)
     print_report(summary, out)
-    return 0 if outcome.sound else 1
+    return exit_code(sound=outcome.sound, controls=summary["controls"])
+
+
+def exit_code(*, sound: bool, controls: Sequence[Mapping[str, Any]]) -> int:
+    """Of a run that came to its end; `controls` are the summary's."""
+    return 0 if sound and all(control["passed"] for control in controls) else 1
 
 
 def _parser() -> argparse.ArgumentParser:

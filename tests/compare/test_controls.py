@@ -13,6 +13,7 @@ import pytest
 
 from compare import run
 from compare.command_line import DEFAULT_WORKLOAD
+from compare.command_line import exit_code
 from compare.controls import Control, judge_controls
 from compare.controls.gates import FOUND_ON_THE_WIRE, PAIRS_MIN
 from compare.document import Summary
@@ -215,3 +216,8 @@ def test_a_delay_and_a_slowdown_are_as_asked_while_they_are_asked_for(tmp_path: 
     with planted(tmp_path, replace(asked, slowdown=0.25)):
         assert plants.now().slowdown == 0.25
     assert plants.now() == Planted()
+
+
+@pytest.mark.parametrize(("is_sound", "passed", "code"), [(True, True, 0), (True, False, 1), (False, True, 1)])
+def test_a_run_with_a_failed_control_exits_with_1(is_sound: bool, passed: bool, code: int) -> None:
+    assert exit_code(sound=is_sound, controls=[{"passed": True}, {"passed": passed}]) == code
