@@ -9,11 +9,15 @@ from redis import Redis
 from bench.contenders import celery_app, celery_transfers
 from bench.events import OrderPlaced, WireEvent
 from bench.ledger import Accepted, hold_key
+from experiment import broker_state
+from experiment.clock import until
 from shared.broker import Message, Subscription, create_broker
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
 _PART = 1_000
+_SETTLED_TIMEOUT_S = 10.0
+_POLL_S = 0.2
 
 Advance = Callable[[int], None]
 """Told how many more events have been published."""
@@ -41,6 +45,19 @@ async def fill(
             if failures:
                 raise UnavailableError(f"{len(failures)} events not confirmed, the first: {failures[0].error}")
             advance(len(part))
+
+
+async def unsettled(settings: Settings, subscription: Subscription) -> int:
+    """How many messages a contender that stopped would get again; waits a few seconds for 0."""
+    left = 0
+
+    async def settled() -> bool:
+        nonlocal left
+        left = await broker_state.waiting(settings, [subscription])
+        return not left
+
+    await until(settled, _SETTLED_TIMEOUT_S, _POLL_S)
+    return left
 
 
 def fill_celery(settings: Settings, queue: str, events: Sequence[WireEvent], advance: Advance) -> None:

@@ -19,10 +19,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from bench import report
 from bench.effects import Effects
 from bench.errors import BenchError
+from bench.jobs import JobRuns, JobTables
 from bench.ledger import Ledger
+from bench.money import Money
 from bench.publishing import Publishing
 from bench.rounds import Bench, Plan
 from bench.rows import LONG_ONES, NAMES
+from bench.running import Runner
 from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
 from deploy.paths import REPOSITORY
@@ -41,6 +44,7 @@ _NAME = "bench"
 _RUN_ROOT = REPOSITORY / ".run"
 _DATABASE = "bench"
 _LEDGER = "bench_wallet"
+_JOBS = "bench_jobs"
 _HTTP_OFFSET = 90
 SUMMARY = Path("reports/bench/latest/summary.json")
 
@@ -103,7 +107,7 @@ def _run(plan: Plan, summary: Path, profiles: Path | None) -> int:
     remove_leftovers(_RUN_ROOT, _NAME)
     with instance(_RUN_ROOT, _NAME, Steps(), ports=ports, servers=servers) as runtime:
         runtime.start_servers()
-        runtime.ensure_databases([_DATABASE, _LEDGER])
+        runtime.ensure_databases([_DATABASE, _LEDGER, _JOBS])
         rates = run_until_signal(_rounds(plan, runtime, ports, profiles))
         versions = runtime.versions()
     rows = report.compare(rates)
@@ -144,24 +148,25 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    telemetry = Telemetry(settings["rabbit"], _NAME)
+    runner = Runner(settings, {"TANDEM_INSTANCE_ROOT": str(runtime.root)}, logs, profiles)
+    of_jobs = settings["rabbit"].model_copy(update={"postgres_dsn": runtime.dsn(_JOBS)})
     async with (
         Effects(runtime.dsn(_DATABASE), urls["redis"]) as effects,
         Ledger(runtime.dsn(_LEDGER)) as ledger,
+        JobTables(of_jobs, telemetry) as tables,
     ):
         await effects.create()
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("starting", total=plan.work)
             bench = Bench(
                 plan=plan,
-                settings=settings,
-                environment={"TANDEM_INSTANCE_ROOT": str(runtime.root)},
+                runner=runner,
                 effects=effects,
-                ledger=ledger,
-                ledger_dsn=runtime.dsn(_LEDGER),
-                publishing=Publishing(runtime.dsn(_DATABASE), Telemetry(settings["rabbit"], _NAME)),
-                logs=logs,
+                publishing=Publishing(runtime.dsn(_DATABASE), telemetry),
+                money=Money(runner, ledger, runtime.dsn(_LEDGER)),
+                jobs=JobRuns(runner, tables),
                 say=lambda text: progress.update(bar, description=text),
                 advance=lambda count: progress.advance(bar, count),
-                profiles=profiles,
             )
             return await bench.run()

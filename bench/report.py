@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.rounds import CELERY_WORKERS
 from bench.rows import ROWS, Contender
+from bench.running import CELERY_WORKERS
 
 Rates = Sequence[dict[Contender, float]]
 """Of each contender, round by round: effects per second, or events published."""

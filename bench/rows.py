@@ -12,17 +12,28 @@ TRACED = "tandem, every event traced"
 LONG = "tandem, a long backlog"
 WALLET = "wallet"
 WALLET_HOT = "wallet, one hot account"
-TASKS = "celery transfers"
-TASKS_HOT = "celery transfers, one hot account"
+TRANSFER_TASKS = "celery transfers"
+TRANSFER_TASKS_HOT = "celery transfers, one hot account"
+JOBS = "jobs"
+TASKS = "celery jobs"
+TASKS_IN_THREADS = "celery jobs, threads"
+CHORD = "chord"
+TASK_CHORD = "celery chord"
 RELAY = "relay"
 RAW = "raw publish"
 
-IN_THIS_PROCESS = (RELAY, RAW)
-"""They publish. All others drain a backlog, each in a process of its own."""
-OF_MONEY = (WALLET, WALLET_HOT, TASKS, TASKS_HOT)
+OF_EVENTS = (RELAY, RAW)
+"""They publish a backlog of events, in this process."""
+OF_MONEY = (WALLET, WALLET_HOT, TRANSFER_TASKS, TRANSFER_TASKS_HOT)
 """They execute transfers, by the wallet or by tasks of Celery on Redis."""
-_ELSEWHERE = {CELERY: "rabbit", TASKS: "redis", TASKS_HOT: "redis"}
-"""The brokers of what runs on one alone."""
+OF_JOBS = (JOBS, TASKS, TASKS_IN_THREADS, CHORD, TASK_CHORD)
+"""They run jobs and store their results. All that are not named here drain a backlog of events."""
+BY_CELERY = (CELERY, TRANSFER_TASKS, TRANSFER_TASKS_HOT, TASKS, TASKS_IN_THREADS, TASK_CHORD)
+_ELSEWHERE = {
+    **dict.fromkeys(BY_CELERY, "rabbit"),
+    **dict.fromkeys((TRANSFER_TASKS, TRANSFER_TASKS_HOT), "redis"),
+}
+"""The broker of what runs on one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +76,18 @@ ROWS = (
     _row("traced", TRACED, TANDEM, "kafka", 0.1),
     _row("backlog", LONG, TANDEM, "rabbit", 0.5),
     _row("backlog", LONG, TANDEM, "kafka", 0.5),
-    _row("transfers", WALLET, TASKS, "rabbit", 1.0),
-    _row("transfers", WALLET, TASKS, "kafka", 1.0),
-    _row("hot-account", WALLET_HOT, TASKS_HOT, "rabbit", 1.0),
-    _row("hot-account", WALLET_HOT, TASKS_HOT, "kafka", 1.0),
     _row("relay", RELAY, RAW, "rabbit", 0.3),
     _row("relay", RELAY, RAW, "kafka", 0.2),
+    _row("transfers", WALLET, TRANSFER_TASKS, "rabbit", 1.0),
+    _row("transfers", WALLET, TRANSFER_TASKS, "kafka", 1.0),
+    _row("hot-account", WALLET_HOT, TRANSFER_TASKS_HOT, "rabbit", 1.0),
+    _row("hot-account", WALLET_HOT, TRANSFER_TASKS_HOT, "kafka", 1.0),
+    _row("jobs", JOBS, TASKS, "rabbit", 1.0),
+    _row("jobs", JOBS, TASKS, "kafka", 1.0),
+    _row("jobs-threads", JOBS, TASKS_IN_THREADS, "rabbit", 1.0),
+    _row("jobs-threads", JOBS, TASKS_IN_THREADS, "kafka", 1.0),
+    _row("chord", CHORD, TASK_CHORD, "rabbit", 0.5),
+    _row("chord", CHORD, TASK_CHORD, "kafka", 0.5),
 )
 NAMES = tuple(dict.fromkeys(row.name for row in ROWS))
 LONG_ONES = ("backlog",)

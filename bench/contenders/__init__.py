@@ -2,5 +2,7 @@
 
 __all__ = [
     "celery_app",
+    "celery_jobs",
     "celery_transfers",
+    "tandem_jobs",
 ]

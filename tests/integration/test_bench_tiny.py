@@ -15,7 +15,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(400)
-def test_every_contender_gives_every_event_one_effect(tmp_path: Path) -> None:
+def test_every_contender_does_everything_once(tmp_path: Path) -> None:
     summary = tmp_path / "summary.json"
     done = subprocess.run(
         [
