@@ -15,17 +15,17 @@ from faults.jobs.played import SCHEDULE, expected
 Query = Callable[..., Awaitable[Sequence[Any]]]
 """Rows of asyncpg's for a statement and its parameters."""
 
-# What was submitted after the moment is of the next phase.
+# What was submitted after the moment is of the next phase, but for what was due before it: a schedule may be late.
 _JOBS = """
 select j.id, j.state, j.due_at, j.schedule_id is not null as is_firing,
        (select (s.args ->> 'number')::bigint from job_step s where s.job_id = j.id and s.handler = 'played-begin'),
        (select s.result::text from job_step s where s.job_id = j.id and s.output = 0)
-  from job j where coalesce(j.due_at, j.submitted_at) <= $1 and j.submitted_at <= $1
+  from job j where case when j.schedule_id is null then j.submitted_at else j.due_at end <= $1
 """
 _STEPS = """
 select s.id, s.job_id, s.handler, s.state, s.result::text
   from job_step s join job j on j.id = s.job_id
- where coalesce(j.due_at, j.submitted_at) <= $1 and j.submitted_at <= $1
+ where case when j.schedule_id is null then j.submitted_at else j.due_at end <= $1
 """
 _EFFECTS = "select step_id, value from played_effect order by position"
 _NEXT_DUE = "select next_due from job_schedule where name = $1"

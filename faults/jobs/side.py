@@ -28,7 +28,8 @@ _QUERY_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 
 _OPEN = """
-select (select count(*) from job where submitted_at <= $1 and finished_at is null),
+select (select count(*) from job
+         where case when schedule_id is null then submitted_at else due_at end <= $1 and finished_at is null),
        (select next_due > $1 from job_schedule where name = $2)
 """
 
