@@ -13,7 +13,8 @@ from shared.envelope import Envelope
 from shared.errors import UndecodableError
 
 SUBSCRIBER = "notification"
-"""The subscriber whose effects are counted: a row in its service's table `notification` for every event."""
+"""The subscriber whose effects are counted: a row in its service's table `notification` for every event. Those of
+transfers are counted by `faults.transfers`."""
 CONSUMER = "notification-consumer"
 """The process in which it runs."""
 _TIMEOUT_S = 60.0
@@ -23,7 +24,7 @@ _EFFECTS = """
 select sequence, event_source || ' ' || event_id, event_type, coalesce(order_id, user_id)::text as key, version,
        extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as committed_s
   from notification
- where sequence > $1
+ where sequence > $1 and event_type not like 'transfer.%'
  order by sequence
 """
 _LOCATIONS = "select key, location from idempotency_key where key = any($1::text[])"
@@ -67,7 +68,7 @@ class Databases:
         )
 
     async def effect_count(self, after_position: int) -> int:
-        statement = "select count(*) from notification where sequence > $1"
+        statement = "select count(*) from notification where sequence > $1 and event_type not like 'transfer.%'"
         return int(await self._connections["notification"].fetchval(statement, after_position))
 
     async def known_user_count(self) -> int:

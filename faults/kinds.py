@@ -41,12 +41,13 @@ TRANSFERS = Kind(
         "not\nended": ("unended",),
         "wrong": ("wrong",),
         "done\ntwice": ("doubled",),
+        "notices\nnot 1": ("untold", "told_twice"),
         "rules\nbroken": ("broken",),
         "un-\nserved": ("unserved",),
     },
     definition="of money that was sent beside the orders, among nine accounts of which one has half of all: lost "
     "(acknowledged and not there), unended, wrong (another sender, receiver, amount or end than asked for), "
-    "doubled (two for one Idempotency-Key, or more than were asked for), broken (places where the audit finds a "
-    "rule of the ledger broken), unserved (no more is accepted)",
+    "doubled (two for one Idempotency-Key, or more than were asked for), untold and told_twice (notifications of "
+    "transfers), broken (places where the audit finds a rule broken), unserved (no more is accepted)",
 )
 KINDS = (JOBS, TRANSFERS)

@@ -48,6 +48,10 @@ class TransferFindings(Findings):
     """Another sender, receiver or amount than asked for, or another end than the client was told or may expect."""
     doubled: list[str] = field(default_factory=list)
     """Two transfers for one key, or more transfers than were asked for."""
+    untold: list[str] = field(default_factory=list)
+    """Completed transfers of which their senders were not notified in time."""
+    told_twice: list[str] = field(default_factory=list)
+    """Events of transfers that have two notifications."""
     broken: list[str] = field(default_factory=list)
     """Rules that the audit found broken, and where."""
     unserved: list[str] = field(default_factory=list)

@@ -45,6 +45,12 @@ _ACCEPTED, _REFUSED = 202, 409
 
 _OPEN = "select count(*) from transfer where status = 'pending' and requested_at <= clock_timestamp()"
 _FOUND = "select id, sender_id, receiver_id, amount, status from transfer"
+_TOLD = """
+select count(distinct (event_source, event_id)) filter (where event_type = 'transfer.completed'),
+       array_agg(distinct event_id) filter (where times > 1)
+  from (select event_source, event_id, event_type, count(*) over (partition by event_source, event_id) as times
+          from notification where event_type like 'transfer.%') as told
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +215,26 @@ class TransferSide:
             is_served = await until(lambda: self._transfer(session), self._patience_s, _POLL_S)
 
         async def ended() -> bool:
-            [row] = await self._query(_OPEN)
+            [row] = await self._query("wallet", _OPEN)
             return bool(row[0] == 0)
 
         await until(ended, self._patience_s, _POLL_S)
         rows = [
             TransferFound(_uuid(id_), Asked(_uuid(sender_id), _uuid(receiver_id), amount), status)
-            for id_, sender_id, receiver_id, amount, status in await self._query(_FOUND)
+            for id_, sender_id, receiver_id, amount, status in await self._query("wallet", _FOUND)
         ]
+        completed = sum(one.status == "completed" for one in rows)
+        notices, told_twice = 0, []
+
+        async def all_told() -> bool:
+            nonlocal notices, told_twice
+            [(notices, told_twice)] = await self._query("notification", _TOLD)
+            return bool(notices >= completed)
+
+        await until(all_told, self._patience_s, _POLL_S)
         whole = check(self.told, rows, await self._audit())
+        whole.told_twice = sorted(told_twice or [])
+        whole.untold = [*self.verdict.untold, *_fewer(notices, completed, len(self.verdict.untold))]
         whole.unserved = [*self.verdict.unserved, *([] if is_served else [f"transfer {self._number}"])]
         before, self.verdict = self.verdict, whole
         return whole.since(before)
@@ -242,10 +259,10 @@ class TransferSide:
             raise StalledError(f"the wallet's audit ended with {process.returncode}: {error.decode().strip()}")
         return places
 
-    async def _query(self, statement: str) -> list[asyncpg.Record]:
-        """Rows, by a connection of its own: the last one may have been cut."""
+    async def _query(self, service: str, statement: str) -> list[asyncpg.Record]:
+        """Rows of a service's database, by a connection of its own: the last one may have been cut."""
         runtime = self.side.runtime
-        dsn = runtime.dsn(runtime.sets[self.side.broker].database("wallet"))
+        dsn = runtime.dsn(runtime.sets[self.side.broker].database(service))
         connection = await asyncpg.connect(dsn, timeout=_QUERY_TIMEOUT_S, command_timeout=_QUERY_TIMEOUT_S)
         try:
             return list(await connection.fetch(statement))
@@ -260,3 +277,8 @@ class TransferSide:
 def _uuid(value: Any) -> UUID:
     """The standard one of asyncpg's own, which is not equal to it in every way."""
     return UUID(bytes=value.bytes)
+
+
+def _fewer(notices: int, completed: int, known: int) -> list[str]:
+    """What says how many more transfers than before, which was told of, nobody was notified of."""
+    return [f"{number} of {completed}" for number in range(known + 1, completed - notices + 1)]

@@ -12,8 +12,7 @@ import orjson
 import pytest
 
 from compare import run
-from compare.command_line import DEFAULT_WORKLOAD
-from compare.command_line import exit_code
+from compare.command_line import DEFAULT_WORKLOAD, exit_code
 from compare.controls import Control, judge_controls
 from compare.controls.gates import FOUND_ON_THE_WIRE, PAIRS_MIN
 from compare.document import Summary
