@@ -27,7 +27,8 @@ def dies_at_each(process: str, *places: str) -> Act:
     async def act(scene: Scene) -> None:
         scene.begin()
         for place in places:
-            armed = await scene.stand_in(process, {"TANDEM_FAILPOINTS": f"{place}=kill@{_PASSES[place]}"})
+            environment = {"TANDEM_FAILPOINTS": f"{place}=kill@{_PASSES[place]}"}
+            armed = await scene.stand_in(process, environment, wait=False)
             await scene.await_end(armed)
             await scene.call(scene.runtime.processes.stop_extra, armed)
         scene.end()

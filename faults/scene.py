@@ -72,9 +72,17 @@ class Scene:
         self.end()
 
     async def stand_in(
-        self, name: str, environment: Mapping[str, str], module: Sequence[str] | None = None
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        module: Sequence[str] | None = None,
+        *,
+        wait: bool = True,
     ) -> str:
-        """Replace a service process by one with other settings or another module, on its port; return its name."""
+        """Replace a service process by one with other settings or another module, on its port; return its name.
+
+        It is ready then, unless nobody is to `wait`: one that is to die may do so before.
+        """
         await self.call(self.runtime.processes.stop, self.process(name))
         return await self.call(
             self.runtime.processes.start_extra,
@@ -83,6 +91,7 @@ class Scene:
             environment,
             in_place=True,
             module=module,
+            wait=wait,
         )
 
     async def restored(self, name: str) -> None:

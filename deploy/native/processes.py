@@ -81,10 +81,11 @@ class Processes:
         *,
         in_place: bool = False,
         module: Sequence[str] | None = None,
+        wait: bool = True,
     ) -> str:
         """Start one more process like the service process `name`, with settings of its own; return its name.
 
-        It is ready when this returns, and is not restarted when it ends. `in_place`: on the port of `name`, which
+        It is ready when this returns, unless nobody is to `wait`, and is not restarted when it ends. `in_place`: on the port of `name`, which
         must be stopped. `module` (with arguments) runs in place of the service's own. It belongs to the set of
         `name` until `stop_extra`.
         """
@@ -99,7 +100,7 @@ class Processes:
             extra, values, module=module or made.modules.get(row.process), autorestart=False
         )
         self._supervisor.add_group(extra.name, [program], priority=_EXTRA_PRIORITY)
-        self.start(extra.name)
+        self.start(extra.name, wait=wait)
         return extra.name
 
     def stop_extra(self, name: str) -> None:
