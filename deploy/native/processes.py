@@ -85,9 +85,9 @@ class Processes:
     ) -> str:
         """Start one more process like the service process `name`, with settings of its own; return its name.
 
-        It is ready when this returns, unless nobody is to `wait`, and is not restarted when it ends. `in_place`: on the port of `name`, which
-        must be stopped. `module` (with arguments) runs in place of the service's own. It belongs to the set of
-        `name` until `stop_extra`.
+        It is ready when this returns, unless nobody is to `wait`, and is not restarted when it ends. `in_place`:
+        on the port of `name`, which must be stopped. `module` (with arguments) runs in place of the service's own.
+        It belongs to the set of `name` until `stop_extra`.
         """
         row = self._inventory.row(name)
         made = self._inventory.set_of(row)
