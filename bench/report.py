@@ -18,6 +18,8 @@ from bench.running import CELERY_WORKERS
 Rates = Sequence[dict[Contender, float]]
 """Of each contender, round by round: effects per second, or events published."""
 
+_FEW = 10
+"""Of fewer a second hundredths are shown: a chord is a thousand jobs."""
 _DISCLAIMER = (
     "Everything ran on this one machine, servers included: the ratios say how the code compares, the rates say\n"
     f"little about yours. One process each, Celery {CELERY_WORKERS} workers; Celery always on RabbitMQ.\n"
@@ -62,7 +64,7 @@ def print_table(rows: Sequence[Row], rates: Rates) -> None:
     table = Table(
         "compared",
         "broker",
-        title="durable effects, or events published, per second, as ratios",
+        title="effects, transfers, jobs, chords or events published per second, as ratios",
         title_justify="left",
     )
     for heading in ("median", "min", "max", "floor", ""):
@@ -74,7 +76,7 @@ def print_table(rows: Sequence[Row], rates: Rates) -> None:
     console.print(table)
     plain = Table("contender", "broker", box=None, title="median per second", title_justify="left")
     for contender, rate in median_rates(rates).items():
-        plain.add_row(contender.name, contender.broker, f"{rate:,.0f}")
+        plain.add_row(contender.name, contender.broker, f"{rate:,.2f}" if rate < _FEW else f"{rate:,.0f}")
     console.print(plain)
     console.print(_DISCLAIMER, soft_wrap=True)
 
@@ -89,7 +91,7 @@ def write_summary(path: Path, rows: Sequence[Row], rates: Rates, about: dict[str
     """`rows` as every reader expects them, and beside them what they were made from."""
     document = {
         "rows": [asdict(row) for row in rows],
-        "effects_per_s": {str(contender): round(rate) for contender, rate in median_rates(rates).items()},
+        "effects_per_s": {str(contender): round(rate, 2) for contender, rate in median_rates(rates).items()},
         **about,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
