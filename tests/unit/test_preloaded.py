@@ -15,7 +15,7 @@ import pytest
 from deploy.native.program import Program, script
 from deploy.paths import REPOSITORY
 from experiment.stamping import STAMPED
-from faults.jobs.side import SERVICES
+from faults.kinds import KINDS
 from tests.faults import sabotaged
 from tests.preloaded import PRELOADED, Start, read_script
 
@@ -53,7 +53,8 @@ def test_a_program_of_ours_is_read_as_its_script_says() -> None:
 
 def test_whatever_module_may_run_as_a_service_is_forked() -> None:
     """Those that stamp, are played or are sabotaged as well: else each start costs its imports."""
-    played = {module for module, *_ in (*STAMPED.values(), *SERVICES.values())}
+    beside = [module for kind in KINDS for module in kind.modules.values() if module]
+    played = {module for module, *_ in (*STAMPED.values(), *beside)}
     for module in {*played, sabotaged.__name__}:
         found = read_script(script(Program("order", [sys.executable, "-m", module, "order"])))
         assert found == Start(str(REPOSITORY), {}, module, ("order",))
