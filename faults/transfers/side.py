@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
-import aiohttp
 import asyncpg
-import orjson
 
 from deploy.paths import REPOSITORY
 from experiment.clock import until
 from experiment.side import Side, StalledError
 from faults.beside import PATIENCE
 from faults.transfers.checker import Asked, Told, TransferFindings, TransferFound, check, places_of
+from faults.transfers.client import ACCEPTED, REFUSED, WalletClient
 
 ADMIN_PASSWORD = "the first of all"  # noqa: S105  for the length of a run, on this machine
 _PASSWORD = "open, sesame"  # noqa: S105
@@ -37,11 +35,9 @@ _ASKED_AGAIN = 5
 _TAKEN_BACK = 7
 """Every so many-th is taken back at once: it may have been done by then."""
 _ATTEMPTS = 2
-_REQUEST_TIMEOUT_S = 5.0
 _AUDIT_TIMEOUT_S = 60.0
 _QUERY_TIMEOUT_S = 60.0
 _POLL_S = 0.2
-_ACCEPTED, _REFUSED = 202, 409
 
 _OPEN = "select count(*) from transfer where status = 'pending' and requested_at <= clock_timestamp()"
 _FOUND = "select id, sender_id, receiver_id, amount, status from transfer"
@@ -80,65 +76,43 @@ class TransferSide:
     def url(self) -> str:
         return self.side.runtime.addresses.service_urls(self.side.broker)["wallet"]
 
-    # -- accounts
-
     async def prepare(self) -> None:
         """Open accounts of the first users, and pay something in. Raises `StalledError` when that fails."""
-        async with self._session() as session:
-            admin = await self._signed_in(session, "admin", ADMIN_PASSWORD)
+        async with WalletClient(self.url) as client:
+            admin = await client.sign_in("admin", ADMIN_PASSWORD)
             limits = {"one_time": _ENOUGH, "daily": _ENOUGH}
-            await self._administer(session, admin, "PUT", "account-types/played", limits)
+            await client.administer(admin, "PUT", "account-types/played", limits)
             for number, user_id in enumerate(self.side.users[:_USERS]):
-                opened = [await self._opened(session, admin, user_id) for _ in range(_ACCOUNTS_EACH)]
+                opened = [await self._opened(client, admin, user_id) for _ in range(_ACCOUNTS_EACH)]
                 sign_in = {"user_id": user_id, "password": _PASSWORD}
-                await self._administer(session, admin, "PUT", f"sign-ins/played-{number}", sign_in)
-                cookie = await self._signed_in(session, f"played-{number}", _PASSWORD)
+                await client.administer(admin, "PUT", f"sign-ins/played-{number}", sign_in)
+                cookie = await client.sign_in(f"played-{number}", _PASSWORD)
                 self._accounts += [_Account(account_id, cookie) for account_id in opened]
 
-    async def _opened(self, session: aiohttp.ClientSession, admin: str, user_id: str) -> UUID:
+    async def _opened(self, client: WalletClient, admin: str, user_id: str) -> UUID:
         """A new account, of a user of whom the wallet may hear only now."""
         wanted = {"user_id": user_id, "type": "played", "currency": "KRW"}
         account: dict[str, Any] = {}
 
         async def opened() -> bool:
             with suppress(StalledError):
-                account.update(await self._administer(session, admin, "POST", "accounts", wanted))
+                account.update(await client.administer(admin, "POST", "accounts", wanted))
             return bool(account)
 
         if not await until(opened, self.side.workload.settle_timeout_s, _POLL_S):
             raise StalledError(f"the wallet on {self.side.broker} opens no account for user {user_id}")
-        await self._administer(
-            session, admin, "POST", f"accounts/{account['id']}/adjustments", {"amount": _PAID_IN}
-        )
+        await client.administer(admin, "POST", f"accounts/{account['id']}/adjustments", {"amount": _PAID_IN})
         return UUID(account["id"])
-
-    async def _signed_in(self, session: aiohttp.ClientSession, name: str, password: str) -> str:
-        async with session.post(f"{self.url}/session", json={"name": name, "password": password}) as answer:
-            if answer.status != 200:
-                raise StalledError(f"{name} cannot sign in at the wallet: {await answer.text()}")
-            return answer.headers["set-cookie"].partition(";")[0]
-
-    async def _administer(
-        self, session: aiohttp.ClientSession, cookie: str, method: str, path: str, body: Mapping[str, object]
-    ) -> dict[str, Any]:
-        """The answer's document, {} where it has none. Raises `StalledError` where it is refused."""
-        document = {"reason": "faults are played", **body}
-        url = f"{self.url}/admin/{path}"
-        async with session.request(method, url, json=document, headers={"cookie": cookie}) as answer:
-            content = await answer.read()
-            if not answer.ok:
-                raise StalledError(f"{method} {path} at the wallet: {content.decode(errors='replace')}")
-        return dict(orjson.loads(content)) if content else {}
 
     # -- load
 
     async def load(self, enough: asyncio.Event) -> None:
         """Ask for transfer after transfer at a fixed rate until `enough`, whether or not they are answered."""
         asked: set[asyncio.Task[bool]] = set()
-        async with self._session() as session:
+        async with WalletClient(self.url) as client:
             try:
                 while not enough.is_set():
-                    task = asyncio.create_task(self._transfer(session))
+                    task = asyncio.create_task(self._transfer(client))
                     asked.add(task)
                     task.add_done_callback(asked.discard)
                     await asyncio.sleep(1 / _PER_S)
@@ -147,7 +121,7 @@ class TransferSide:
                 for task in asked:
                     task.cancel()
 
-    async def _transfer(self, session: aiohttp.ClientSession) -> bool:
+    async def _transfer(self, client: WalletClient) -> bool:
         """Ask for one; whether it was accepted, or refused since there was not enough."""
         self._number += 1
         number = self._number
@@ -158,51 +132,23 @@ class TransferSide:
         key = str(uuid4())
         is_open = False
         for _ in range(_ATTEMPTS):
-            status, transfer_id = await self._asked(session, sender, wish, key)
-            if status == _ACCEPTED and transfer_id is not None:
+            status, transfer_id = await client.transfer(sender.cookie, wish, key)
+            if status == ACCEPTED and transfer_id is not None:
                 self.told.acknowledged[transfer_id] = wish
                 if number % _ASKED_AGAIN == 0:
-                    _, other_id = await self._asked(session, sender, wish, key)
+                    _, other_id = await client.transfer(sender.cookie, wish, key)
                     if other_id not in (None, transfer_id):
                         self.told.doubled.append(str(other_id))
                 if number % _TAKEN_BACK == 0:
-                    await self._taken_back(session, sender, transfer_id)
+                    self.told.taking_back.add(transfer_id)
+                    if await client.take_back(sender.cookie, transfer_id):
+                        self.told.taken_back.add(transfer_id)
                 return True
-            if status == _REFUSED and not is_open:
+            if status == REFUSED and not is_open:
                 return True
             is_open = True
         self.told.unanswered += 1
         return False
-
-    async def _asked(
-        self, session: aiohttp.ClientSession, sender: _Account, wish: Asked, key: str
-    ) -> tuple[int | None, UUID | None]:
-        """The status, and the transfer's id where it was accepted; None where nobody answered."""
-        body = {
-            "sender_id": str(wish.sender_id),
-            "receiver_id": str(wish.receiver_id),
-            "amount": wish.amount,
-        }
-        headers = {"idempotency-key": key, "cookie": sender.cookie}
-        try:
-            async with session.post(f"{self.url}/transfers", json=body, headers=headers) as answer:
-                document = orjson.loads(await answer.read())
-        except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError):
-            return None, None
-        return answer.status, UUID(document["id"]) if answer.status == _ACCEPTED else None
-
-    async def _taken_back(self, session: aiohttp.ClientSession, sender: _Account, transfer_id: UUID) -> None:
-        self.told.taking_back.add(transfer_id)
-        url = f"{self.url}/transfers/{transfer_id}/cancel"
-        with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with session.post(url, headers={"cookie": sender.cookie}) as answer:
-                if answer.status == 200:
-                    self.told.taken_back.add(transfer_id)
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S), cookie_jar=aiohttp.DummyCookieJar()
-        )
 
     # -- check
 
@@ -211,8 +157,8 @@ class TransferSide:
 
         One more transfer must be answered: a wallet that takes none any more would have none to lose.
         """
-        async with self._session() as session:
-            is_served = await until(lambda: self._transfer(session), self._patience_s, _POLL_S)
+        async with WalletClient(self.url) as client:
+            is_served = await until(lambda: self._transfer(client), self._patience_s, _POLL_S)
 
         async def ended() -> bool:
             [row] = await self._query("wallet", _OPEN)
