@@ -280,6 +280,29 @@ async def test_the_batch_judges_what_the_day_has_without_a_verdict_and_goes_on_w
         await fraud.get(f"/evaluations/{order.data.order_id}", 404)
 
 
+async def test_an_order_that_is_judged_by_its_event_meanwhile_is_passed_over_by_the_batch(
+    fraud: Fraud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, begin = await fraud.user(30), datetime(2026, 11, 10, tzinfo=ZONE)
+    orders = [paid(user, begin + timedelta(hours=number)) for number in range(2)]
+    await fraud.receive(*orders)
+    read = store.without_verdict
+    redriven = [placed(user, begin, order_id=orders[1].data.order_id)]
+
+    async def read_before_the_event(*arguments: Any) -> Any:
+        found = await read(*arguments)
+        while redriven:
+            await fraud.receive(redriven.pop())
+        return found
+
+    monkeypatch.setattr(store, "without_verdict", read_before_the_event)
+    job = await fraud.run(nightly.day_before(begin + timedelta(days=1)))
+    assert (job["state"], job["steps"][0]["attempt"]) == ("succeeded", 2)
+    assert sorted(await fraud.published(*orders)) == sorted(str(order.data.order_id) for order in orders)
+    by = [(await fraud.get(f"/evaluations/{order.data.order_id}"))["evaluated_by"] for order in orders]
+    assert by == ["batch", "event"]
+
+
 async def test_an_order_whose_placing_comes_late_is_judged_then_and_by_no_batch(fraud: Fraud) -> None:
     user = await fraud.user(30)
     order_id = uuid7()
