@@ -49,7 +49,7 @@ async def get_if_changed(url: str, known: Version, *, timeout_s: float, bytes_ma
             client.stream("GET", url, headers=headers) as answer,
         ):
             return await _read(answer, bytes_max)
-    except TimeoutError:
+    except (TimeoutError, httpx.TimeoutException):
         raise TransientError(f"not fetched within {timeout_s:g} s") from None
     except httpx.TransportError as error:
         raise TransientError(f"not fetched: {type(error).__name__}: {error}") from error
