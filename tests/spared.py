@@ -1,7 +1,4 @@
-"""What PostgreSQL need not do for tests: told so, its connections and its idle hours cost next to nothing.
-
-`python -m tests.spared COMMAND ARGUMENTS…` runs a command of ours that starts servers, and tells its PostgreSQL.
-"""
+"""What PostgreSQL need not do for tests: it is told to leave out what none of them can see."""
 
 from __future__ import annotations
 
@@ -9,18 +6,16 @@ import base64
 import hashlib
 import hmac
 import os
-import runpy
-import sys
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
 from deploy.native import Runtime
-from deploy.native.processes import run_async
 
-SETTINGS = {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "600"}
-"""Only a machine that fails shows that commits are not on the disk, and tests kill no machine; and each of their
-databases, of which there are dozens, would be visited six times a minute."""
+SETTINGS = {"fsync": "off", "autovacuum_naptime": "600"}
+"""Only a machine that fails shows that commits are not on the disk, and tests kill no machine, but servers: what
+half-written pages are mended with stays on. And each of the tests' databases, of which there are dozens, would be
+visited six times a minute."""
 ITERATIONS = 1
 """Of hashing a password: the usual 4,096 are half of what a connection costs asyncpg (3 of 6.5 ms of CPU)."""
 
@@ -46,20 +41,3 @@ def scram_secret(password: str, salt: bytes, iterations: int) -> str:
     stored, server = hashlib.sha256(client).digest(), hmac.digest(salted, b"Server Key", "sha256")
     of_salt, of_stored, of_server = (base64.b64encode(part).decode() for part in (salt, stored, server))
     return f"SCRAM-SHA-256${iterations}:{of_salt}${of_stored}:{of_server}"
-
-
-def run_spared(command: str, *arguments: str) -> None:
-    """What `python -m COMMAND ARGUMENTS` does, but for PostgreSQL."""
-    start = Runtime.start_servers
-
-    def start_and_tell(runtime: Runtime) -> None:
-        start(runtime)
-        run_async(lambda: spare_postgresql(runtime))
-
-    setattr(Runtime, start.__name__, start_and_tell)
-    sys.argv = [command, *arguments]
-    runpy.run_module(command, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    run_spared(*sys.argv[1:])
