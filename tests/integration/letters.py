@@ -24,25 +24,17 @@ DATABASE = "integration_dead_letter"
 class Letters:
     """What the service keeps, as a client and as its database see it."""
 
-    def __init__(self, urls: list[str], dsn: str) -> None:
+    def __init__(self, urls: list[str], database: asyncpg.Pool[Any]) -> None:
         self.urls = urls
-        self._dsn = dsn
         self.http = httpx.AsyncClient(base_url=urls[0], timeout=30, trust_env=False)
+        self._database = database
 
     async def rows(self) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self._dsn)
-        try:
-            return [dict(row) for row in await connection.fetch("select * from dead_letter order by sequence")]
-        finally:
-            await connection.close()
+        return [dict(row) for row in await self._database.fetch("select * from dead_letter order by sequence")]
 
     async def execute(self, statement: str) -> None:
         """What no client could do."""
-        connection = await asyncpg.connect(self._dsn)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
+        await self._database.execute(statement)
 
     async def states(self) -> list[str]:
         return sorted(row["state"] for row in await self.rows())
@@ -105,7 +97,9 @@ async def letters_of(
         for port in [held_port() for _ in range(replicas)]:
             await stack.enter_async_context(_replica({**values, "http_port": port}, environment))
             urls.append(f"http://127.0.0.1:{port}")
-        letters = Letters(urls, dsn)
+        # A connection for every look would cost more than all else that a test waits for.
+        database = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=0, max_size=2))
+        letters = Letters(urls, database)
         stack.push_async_callback(letters.http.aclose)
         for url in urls:
             await eventually(lambda url=url: _ready(letters, url), "the service is ready")  # type: ignore[misc]
