@@ -12,9 +12,9 @@ import pytest
 from deploy.topology import PROCESSES
 from tests.system.running_system import LINES, RunningSystem, eventually
 
-CLIENTS = 8
+CLIENTS = 4
 PAUSE_S = 0.2
-"""Of a client between two orders. Without, eight keep both cores busy, and every restart takes twice as long."""
+"""Of a client between two orders. Without, they keep both cores busy, and every restart takes twice as long."""
 
 
 class Load:
