@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faults.fault import Act
-from faults.scene import Scene
+from faults.scene import PATIENCE_S, Scene
 from shared import failpoints
 
 _PASSES = {
@@ -20,6 +20,9 @@ _PASSES = {
 }
 """What a process does first, before it dies at a place: a second or two of what runs beside the orders."""
 
+_PATIENCE_S = 2 * PATIENCE_S
+"""It starts, and on Kafka waits for its partitions, before it does anything."""
+
 
 def dies_at_each(process: str, *places: str) -> Act:
     """One after the other, processes that kill themselves at these places; then a sound one."""
@@ -29,7 +32,7 @@ def dies_at_each(process: str, *places: str) -> Act:
         for place in places:
             environment = {"TANDEM_FAILPOINTS": f"{place}=kill@{_PASSES[place]}"}
             armed = await scene.stand_in(process, environment, wait=False)
-            await scene.await_end(armed)
+            await scene.await_end(armed, _PATIENCE_S)
             await scene.call(scene.runtime.processes.stop_extra, armed)
         scene.end()
         await scene.restored(process)

@@ -105,13 +105,13 @@ class Scene:
             if row.name.startswith(f"{self.process(name)}-") and row.process == name:
                 await self.call(self.runtime.processes.stop_extra, row.name)
 
-    async def await_end(self, name: str) -> None:
+    async def await_end(self, name: str, patience_s: float = PATIENCE_S) -> None:
         """Wait until a signal has ended a process. Raises `StalledError` when it lives on, or ends by itself."""
 
         async def ended() -> bool:
             return not await self.call(self.runtime.processes.runs, name)
 
-        if not await until(ended, PATIENCE_S, _POLL_S):
+        if not await until(ended, patience_s, _POLL_S):
             raise StalledError(f"{name} does not end: its fail point was not reached")
         rows = {row["name"]: row for row in await self.call(self.runtime.processes.rows)}
         status = rows[name]["exitstatus"]
