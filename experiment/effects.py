@@ -24,7 +24,7 @@ _EFFECTS = """
 select sequence, event_source || ' ' || event_id, event_type, coalesce(order_id, user_id)::text as key, version,
        extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as committed_s
   from notification
- where sequence > $1 and event_type not like 'transfer.%'
+ where sequence > $1 and split_part(event_type, '.', 1) in ('order', 'user')
  order by sequence
 """
 _LOCATIONS = "select key, location from idempotency_key where key = any($1::text[])"
@@ -68,7 +68,7 @@ class Databases:
         )
 
     async def effect_count(self, after_position: int) -> int:
-        statement = "select count(*) from notification where sequence > $1 and event_type not like 'transfer.%'"
+        statement = "select count(*) from notification where sequence > $1 and split_part(event_type, '.', 1) in ('order', 'user')"
         return int(await self._connections["notification"].fetchval(statement, after_position))
 
     async def known_user_count(self) -> int:

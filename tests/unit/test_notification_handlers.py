@@ -38,4 +38,4 @@ async def test_every_event_is_told_once_to_its_user(event_type: str) -> None:
     assert (row["event_id"], row["event_type"]) == (envelope.id, event_type)
     assert (str(row["user_id"]), row["version"]) == (envelope.data["user_id"], envelope.data["version"])
     assert row["order_id"] is None or str(row["order_id"]) == envelope.data["order_id"]
-    assert (row["order_id"] is None) == event_type.startswith(("user.", "transfer."))
+    assert (row["order_id"] is None) == event_type.startswith(("user.", "transfer.", "distribution."))
