@@ -68,7 +68,10 @@ class Databases:
         )
 
     async def effect_count(self, after_position: int) -> int:
-        statement = "select count(*) from notification where sequence > $1 and split_part(event_type, '.', 1) in ('order', 'user')"
+        statement = """
+            select count(*) from notification
+             where sequence > $1 and split_part(event_type, '.', 1) in ('order', 'user')
+            """
         return int(await self._connections["notification"].fetchval(statement, after_position))
 
     async def known_user_count(self) -> int:
