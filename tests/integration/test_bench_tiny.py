@@ -19,7 +19,7 @@ ALIKE = {"hot-account", "jobs-threads"}
 RUN = [name for name in NAMES if name not in ALIKE]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_contender_does_everything_once(tmp_path: Path) -> None:
     summary = tmp_path / "summary.json"
     done = subprocess.run(
