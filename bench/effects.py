@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from bench.errors import BenchError
+from bench import committed
 from bench.events import WireEvent
 from shared.consuming import inbox
 from shared.publishing import outbox
@@ -30,14 +30,6 @@ effect = Table(
 INSERT_EFFECT = insert(effect)
 
 _DONE = "d"
-
-_MEASURE = """
-with committed as (select pg_xact_commit_timestamp(xmin) as at from effect),
-     ends as (select min(at) as first, max(at) as last from committed)
-select extract(epoch from ends.last - ends.first)::float8 as duration_s,
-       (select count(*) from committed where at > ends.first) as count
-  from ends
-"""
 
 
 class Effects:
@@ -79,10 +71,7 @@ class Effects:
 
         Raises `BenchError` when everything was committed at once.
         """
-        row = await self._postgres.fetchrow(_MEASURE)
-        if row is None or not row["duration_s"]:
-            raise BenchError("all effects were committed at once: there is nothing to measure, use more --events")
-        return float(row["count"] / row["duration_s"])
+        return await committed.rate_per_s(self._postgres, "effect")
 
     async def problems(self, events: Sequence[WireEvent], subscriber: str, *, claimed: bool = True) -> list[str]:
         """What is wrong; empty when every event has one effect, one inbox row and, if it was `claimed`, a claim

@@ -14,9 +14,9 @@ import celery
 import orjson
 from redis.asyncio import Redis
 
+from bench import committed
 from bench.backlog import Advance
 from bench.contenders import celery_jobs, tandem_jobs
-from bench.errors import BenchError
 from bench.rows import CELERY, CHORD, JOBS, TASK_CHORD, Contender
 from bench.running import Runner
 from experiment.clock import until
@@ -36,13 +36,6 @@ _POLL_S = 0.005
 
 _CLEAR = "truncate job, job_step, job_edge, job_attempt, job_unique, inbox, outbox"
 _ENDED = "select count(*) from job where finished_at is not null"
-_MEASURE = """
-with committed as (select pg_xact_commit_timestamp(xmin) as at from job),
-     ends as (select min(at) as first, max(at) as last from committed)
-select extract(epoch from ends.last - ends.first)::float8 as duration_s,
-       (select count(*) from committed where at > ends.first) as count
-  from ends
-"""
 _RESULTS = "select s.result::text from job_step s join job j on j.id = s.job_id where j.state = 'succeeded'"
 
 
@@ -91,8 +84,7 @@ class JobTables:
 
     async def rate_per_s(self) -> float:
         """Jobs per second from the first commit of an end to the last."""
-        row = await self._postgres.fetchrow(_MEASURE)
-        return _rate_per_s(row["count"], row["duration_s"]) if row else 0.0
+        return await committed.rate_per_s(self._postgres, "job")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +126,7 @@ class JobRuns:
             raise running.failed("results are missing or wrong")
         times = sorted(datetime.fromisoformat(one["date_done"]) for one in found)
         later = sum(time > times[0] for time in times)
-        return _rate_per_s(later, (times[-1] - times[0]).total_seconds())
+        return committed.rate_of("result", later, (times[-1] - times[0]).total_seconds())
 
     async def _chord(self, contender: Contender, channel: str, count: int, advance: Advance) -> float:
         await self.tables.clear()
@@ -198,9 +190,3 @@ def _chord(settings: Settings, queue: str, size: int) -> tuple[float, Any]:
     took_s = time.perf_counter() - began_s
     app.close()
     return took_s, found
-
-
-def _rate_per_s(count: int, duration_s: float | None) -> float:
-    if not duration_s:
-        raise BenchError("everything was stored at once: there is nothing to measure, use more --events")
-    return count / duration_s

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from bench.errors import BenchError
+from bench import committed
 from bench.events import WireEvent
 from shared.envelope import Envelope
 from shared.event import EventData
@@ -41,13 +41,6 @@ select id, sender_id, receiver_id, user_id, 'KRW', amount, 0, false, '', '', cur
        clock_timestamp()
   from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int8[])
        as t (id, sender_id, receiver_id, user_id, amount)
-"""
-_MEASURE = """
-with committed as (select pg_xact_commit_timestamp(xmin) as at from transfer),
-     ends as (select min(at) as first, max(at) as last from committed)
-select extract(epoch from ends.last - ends.first)::float8 as duration_s,
-       (select count(*) from committed where at > ends.first) as count
-  from ends
 """
 _PROBLEMS = {
     "transfers not completed": "select count(*) from transfer where status <> 'completed'",
@@ -137,12 +130,7 @@ class Ledger:
 
         Raises `BenchError` when all were committed at once.
         """
-        row = await self._postgres.fetchrow(_MEASURE)
-        if row is None or not row["duration_s"]:
-            raise BenchError(
-                "all transfers were committed at once: there is nothing to measure, use more --events"
-            )
-        return float(row["count"] / row["duration_s"])
+        return await committed.rate_per_s(self._postgres, "transfer")
 
     async def problems(self) -> list[str]:
         """What is wrong; empty when each transfer was done once and every balance is right."""

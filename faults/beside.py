@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+from uuid import UUID
+
+import asyncpg
 
 from experiment.side import Side
 from faults.fault import Fault
 
-PATIENCE = 2
+_PATIENCE = 2
 """A graph of jobs has five levels and a transfer waits for another's, where an event has one step: they may take
 longer by this."""
+_QUERY_TIMEOUT_S = 60.0
 
 
 @dataclass(slots=True)
@@ -44,6 +49,27 @@ class Findings:
             news = [found for found in now if found not in known] if isinstance(now, list) else now - known
             setattr(fresh, one.name, news)
         return fresh
+
+
+@asynccontextmanager
+async def connected(side: Side, service: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection of its own to a service's database, past the proxy: the last one may have been cut."""
+    dsn = side.runtime.dsn(side.runtime.sets[side.broker].database(service))
+    connection = await asyncpg.connect(dsn, timeout=_QUERY_TIMEOUT_S, command_timeout=_QUERY_TIMEOUT_S)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def plain_uuid(value: Any) -> UUID:
+    """The standard one of asyncpg's own, which is not equal to it in every way."""
+    return UUID(bytes=value.bytes)
+
+
+def patience_s(side: Side) -> float:
+    """How long what runs beside may take to end."""
+    return _PATIENCE * side.workload.settle_timeout_s
 
 
 class Company(Protocol):

@@ -15,6 +15,7 @@ from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import furniture, poison, quota, webhook
 from faults.clock_step import ClockStep
+from faults.deaths import zombie
 from faults.fault import Act, Fault
 from faults.kinds import KINDS
 from faults.scene import ORDER, Scene
@@ -25,9 +26,6 @@ _PASSES = 15
 _AWAY_S = 10.0
 _CUT_S = 12.0
 """Longer than RabbitMQ's heartbeat of 10 s and than Kafka's session of 6 s."""
-_ZOMBIE_S = 35.0
-"""Longer than a claim's heartbeat (4 s), Kafka's session (6 s), RabbitMQ's heartbeats (30 s) and what PostgreSQL
-allows a transaction that does nothing."""
 _ALARM_S = 8.0
 _FULL_BYTES = 1
 """Less than Redis has in use when it is empty."""
@@ -67,27 +65,6 @@ def _armed(name: str, title: str, place: str, process: str) -> Fault:
 
 def _clock(name: str, title: str, step: ClockStep) -> Fault:
     return Fault(name, title, step.act, load_s=8, prepare=step.prepare, restore=step.restore)
-
-
-async def _arm_zombie(scene: Scene) -> None:
-    """A consumer that stops itself in the middle of its transaction, and a second one to take over."""
-    environment = {"TANDEM_FAILPOINTS": f"{failpoints.AFTER_EFFECT}=stop@{_PASSES}"}
-    await scene.stand_in(CONSUMER, environment)
-    await scene.call(scene.runtime.processes.start_extra, scene.process(CONSUMER), "second")
-
-
-async def _zombie(scene: Scene) -> None:
-    zombie = f"{scene.process(CONSUMER)}-stand-in"
-    await scene.await_stop(zombie)
-    scene.begin()
-    await asyncio.sleep(_ZOMBIE_S)
-    await scene.wake(zombie)
-    scene.end()
-
-
-async def _bury_zombie(scene: Scene) -> None:
-    await scene.wake(f"{scene.process(CONSUMER)}-stand-in")
-    await scene.restored(CONSUMER)
 
 
 async def _two_relays(scene: Scene) -> None:
@@ -255,7 +232,7 @@ FAULTS: tuple[Fault, ...] = (
     _armed("consumer-after-commit", "consumer SIGKILL before settling", failpoints.AFTER_COMMIT, CONSUMER),
     _armed("relay-before-publish", "relay SIGKILL before publish", failpoints.BEFORE_PUBLISH, ORDER),
     _armed("relay-after-publish", "relay SIGKILL after publish", failpoints.AFTER_PUBLISH, ORDER),
-    Fault("consumer-zombie", f"consumer SIGSTOP for {_ZOMBIE_S:g} s", _zombie, 44, _arm_zombie, _bury_zombie),
+    zombie("consumer-zombie", "consumer", CONSUMER, _PASSES),
     Fault("broker-restart", "broker restart", _broker_restarted, load_s=22),
     Fault("broker-sigkill", "broker SIGKILL", _broker_killed, load_s=26),
     Fault("postgres-restart", "PostgreSQL restart", _restarted("postgres"), load_s=10),

@@ -1,8 +1,11 @@
-"""Faults in which a process kills itself at fail points, one after the other."""
+"""Faults in which a process kills or stops itself at fail points."""
 
 from __future__ import annotations
 
-from faults.fault import Act
+import asyncio
+
+from deploy.topology import BROKERS, BrokerName
+from faults.fault import Act, Fault
 from faults.scene import PATIENCE_S, Scene
 from shared import failpoints
 
@@ -22,6 +25,10 @@ _PASSES = {
 
 _PATIENCE_S = 2 * PATIENCE_S
 """It starts, and on Kafka waits for its partitions, before it does anything."""
+
+_STOPPED_S = 35.0
+"""Longer than a claim's heartbeat (4 s), Kafka's session (6 s), RabbitMQ's heartbeats (30 s) and what PostgreSQL
+allows a transaction that does nothing."""
 
 
 def dies_at_each(process: str, *places: str) -> Act:
@@ -47,3 +54,25 @@ def restores(process: str) -> Act:
         await scene.restored(process)
 
     return restore
+
+
+def zombie(name: str, title: str, process: str, passes: int, brokers: tuple[BrokerName, ...] = BROKERS) -> Fault:
+    """A process stops itself in the middle of its transaction, a second one takes over, and the first wakes up."""
+
+    async def prepare(scene: Scene) -> None:
+        await scene.stand_in(process, {"TANDEM_FAILPOINTS": f"{failpoints.AFTER_EFFECT}=stop@{passes}"})
+        await scene.call(scene.runtime.processes.start_extra, scene.process(process), "second")
+
+    async def act(scene: Scene) -> None:
+        stopped = f"{scene.process(process)}-stand-in"
+        await scene.await_stop(stopped)
+        scene.begin()
+        await asyncio.sleep(_STOPPED_S)
+        await scene.wake(stopped)
+        scene.end()
+
+    async def restore(scene: Scene) -> None:
+        await scene.wake(f"{scene.process(process)}-stand-in")
+        await scene.restored(process)
+
+    return Fault(name, f"{title} SIGSTOP for {_STOPPED_S:g} s", act, 44, prepare, restore, brokers=brokers)

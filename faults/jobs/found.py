@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import orjson
 
+from faults.beside import plain_uuid
 from faults.jobs.checker import Found, JobFound, StepFound, by_step
 from faults.jobs.played import SCHEDULE, expected
 
@@ -35,7 +35,7 @@ async def read(query: Query, moment: datetime, expected_of: Callable[[int], int 
     """What was submitted, and what was due, until `moment`; `expected_of` says a graph's result by its number."""
     jobs = [
         JobFound(
-            id=_uuid(id_),
+            id=plain_uuid(id_),
             state=state,
             result=result,
             expected=_json(due_at.isoformat() if is_firing else expected_of(number)),
@@ -44,17 +44,12 @@ async def read(query: Query, moment: datetime, expected_of: Callable[[int], int 
         for id_, state, due_at, is_firing, number, result in await query(_JOBS, moment)
     ]
     steps = [
-        StepFound(_uuid(id_), _uuid(job_id), handler, state, result)
+        StepFound(plain_uuid(id_), plain_uuid(job_id), handler, state, result)
         for id_, job_id, handler, state, result in await query(_STEPS, moment)
     ]
-    effects = [(_uuid(step_id), value) for step_id, value in await query(_EFFECTS)]
+    effects = [(plain_uuid(step_id), value) for step_id, value in await query(_EFFECTS)]
     next_due = [min(row[0], moment) for row in await query(_NEXT_DUE, SCHEDULE)]
     return Found(jobs, steps, by_step(effects), next_due[0] if next_due else None)
-
-
-def _uuid(value: Any) -> UUID:
-    """The standard one of asyncpg's own, which is not equal to it in every way."""
-    return UUID(bytes=value.bytes)
 
 
 def _json(value: str | int | None) -> str | None:

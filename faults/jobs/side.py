@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
@@ -16,7 +13,7 @@ import orjson
 
 from experiment.clock import until
 from experiment.side import Side
-from faults.beside import PATIENCE
+from faults.beside import connected, patience_s
 from faults.jobs.checker import Found, JobFindings, check
 from faults.jobs.found import read
 from faults.jobs.played import CREATE_EFFECTS, FIRES_EVERY, SCHEDULE
@@ -24,7 +21,6 @@ from faults.jobs.played import CREATE_EFFECTS, FIRES_EVERY, SCHEDULE
 _PER_S = 1.5
 """Graphs a second: each has 9 steps or 10."""
 _REQUEST_TIMEOUT_S = 5.0
-_QUERY_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 
 _OPEN = """
@@ -44,25 +40,10 @@ class JobSide:
     """What the last check found."""
     _number: int = 0
 
-    @property
-    def dsn(self) -> str:
-        """Of the database, past the proxy."""
-        runtime = self.side.runtime
-        return runtime.dsn(runtime.sets[self.side.broker].database("jobs"))
-
     async def query(self, statement: str, *parameters: object) -> list[asyncpg.Record]:
         """Rows."""
-        async with self._connected() as connection:
+        async with connected(self.side, "jobs") as connection:
             return list(await connection.fetch(statement, *parameters))
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """A connection of its own: the last one may have been cut."""
-        connection = await asyncpg.connect(self.dsn, timeout=_QUERY_TIMEOUT_S, command_timeout=_QUERY_TIMEOUT_S)
-        try:
-            yield connection
-        finally:
-            await connection.close()
 
     async def prepare(self) -> None:
         """Make the table of effects."""
@@ -108,7 +89,7 @@ class JobSide:
         One more graph must be acknowledged: a service that takes nothing any more would have nothing to lose.
         """
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)) as session:
-            is_served = await until(lambda: self._submit(session), self._patience_s, _POLL_S)
+            is_served = await until(lambda: self._submit(session), patience_s(self.side), _POLL_S)
         [row] = await self.query("select clock_timestamp() as now")
         moment: datetime = row["now"]
 
@@ -116,7 +97,7 @@ class JobSide:
             [row] = await self.query(_OPEN, moment, SCHEDULE)
             return row[0] == 0 and bool(row[1])
 
-        await until(ended, self._patience_s, _POLL_S)
+        await until(ended, patience_s(self.side), _POLL_S)
         whole = check(self.acknowledged, await self._found(moment), FIRES_EVERY)
         whole.unserved = [*self.verdict.unserved, *([] if is_served else [moment.isoformat()])]
         before, self.verdict = self.verdict, whole
@@ -124,9 +105,5 @@ class JobSide:
 
     async def _found(self, moment: datetime) -> Found:
         """All of one moment: steps that still run may record effects between two queries."""
-        async with self._connected() as connection, connection.transaction(isolation="repeatable_read"):
+        async with connected(self.side, "jobs") as connection, connection.transaction(isolation="repeatable_read"):
             return await read(connection.fetch, moment)
-
-    @property
-    def _patience_s(self) -> float:
-        return PATIENCE * self.side.workload.settle_timeout_s

@@ -15,7 +15,7 @@ import asyncpg
 from deploy.paths import REPOSITORY
 from experiment.clock import until
 from experiment.side import Side, StalledError
-from faults.beside import PATIENCE
+from faults.beside import connected, patience_s, plain_uuid
 from faults.transfers.checker import Asked, Told, TransferFindings, TransferFound, check, places_of
 from faults.transfers.client import ACCEPTED, REFUSED, WalletClient
 
@@ -36,7 +36,6 @@ _TAKEN_BACK = 7
 """Every so many-th is taken back at once: it may have been done by then."""
 _ATTEMPTS = 2
 _AUDIT_TIMEOUT_S = 60.0
-_QUERY_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 
 _OPEN = "select count(*) from transfer where status = 'pending' and requested_at <= clock_timestamp()"
@@ -158,15 +157,15 @@ class TransferSide:
         One more transfer must be answered: a wallet that takes none any more would have none to lose.
         """
         async with WalletClient(self.url) as client:
-            is_served = await until(lambda: self._transfer(client), self._patience_s, _POLL_S)
+            is_served = await until(lambda: self._transfer(client), patience_s(self.side), _POLL_S)
 
         async def ended() -> bool:
             [row] = await self._query("wallet", _OPEN)
             return bool(row[0] == 0)
 
-        await until(ended, self._patience_s, _POLL_S)
+        await until(ended, patience_s(self.side), _POLL_S)
         rows = [
-            TransferFound(_uuid(id_), Asked(_uuid(sender_id), _uuid(receiver_id), amount), status)
+            TransferFound(plain_uuid(id_), Asked(plain_uuid(sender_id), plain_uuid(receiver_id), amount), status)
             for id_, sender_id, receiver_id, amount, status in await self._query("wallet", _FOUND)
         ]
         completed = sum(one.status == "completed" for one in rows)
@@ -177,7 +176,7 @@ class TransferSide:
             [(notices, told_twice)] = await self._query("notification", _TOLD)
             return bool(notices >= completed)
 
-        await until(all_told, self._patience_s, _POLL_S)
+        await until(all_told, patience_s(self.side), _POLL_S)
         whole = check(self.told, rows, await self._audit())
         whole.told_twice = sorted(told_twice or [])
         whole.untold = [*self.verdict.untold, *_fewer(notices, completed, len(self.verdict.untold))]
@@ -206,23 +205,9 @@ class TransferSide:
         return places
 
     async def _query(self, service: str, statement: str) -> list[asyncpg.Record]:
-        """Rows of a service's database, by a connection of its own: the last one may have been cut."""
-        runtime = self.side.runtime
-        dsn = runtime.dsn(runtime.sets[self.side.broker].database(service))
-        connection = await asyncpg.connect(dsn, timeout=_QUERY_TIMEOUT_S, command_timeout=_QUERY_TIMEOUT_S)
-        try:
+        """Rows of a service's database."""
+        async with connected(self.side, service) as connection:
             return list(await connection.fetch(statement))
-        finally:
-            await connection.close()
-
-    @property
-    def _patience_s(self) -> float:
-        return PATIENCE * self.side.workload.settle_timeout_s
-
-
-def _uuid(value: Any) -> UUID:
-    """The standard one of asyncpg's own, which is not equal to it in every way."""
-    return UUID(bytes=value.bytes)
 
 
 def _fewer(notices: int, completed: int, known: int) -> list[str]:
