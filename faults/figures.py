@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from experiment.ledger import Entry, Identity, Outcome
 
+_FAILED = (Outcome.REFUSED, Outcome.INDETERMINATE)
 LATE_S = 1.0
 """An effect that is committed this long after its event was acknowledged came late."""
 
@@ -61,23 +62,32 @@ def recovered_s(entries: Sequence[Entry], committed_s: Mapping[Identity, float],
     missing, or when a service acknowledged nothing after the last request to it that failed.
     """
     last_s = ended_s
-    served_s: dict[str, float] = {}
-    failed_s: dict[str, float] = {}
     for entry in entries:
-        sent_s = entry.sent_s or entry.intended_s
-        if entry.outcome in (Outcome.REFUSED, Outcome.INDETERMINATE):
-            last_s = max(last_s, sent_s)
-            failed_s[_service(entry)] = max(sent_s, failed_s.get(_service(entry), 0.0))
+        if entry.outcome in _FAILED:
+            last_s = max(last_s, _sent_s(entry))
         elif entry.outcome is Outcome.ACKNOWLEDGED and entry.acknowledged_s is not None:
-            served_s[_service(entry)] = max(sent_s, served_s.get(_service(entry), 0.0))
             committed = committed_s.get(entry.identity) if entry.identity else None
             if committed is None:
                 return None
             if committed - entry.acknowledged_s > LATE_S:
                 last_s = max(last_s, committed)
-    if any(at_s > served_s.get(service, 0.0) for service, at_s in failed_s.items()):
-        return None
-    return last_s - ended_s
+    return None if unserved(entries) else last_s - ended_s
+
+
+def unserved(entries: Sequence[Entry]) -> set[str]:
+    """The services that acknowledged nothing after the last request to them that failed."""
+    served_s: dict[str, float] = {}
+    failed_s: dict[str, float] = {}
+    for entry in entries:
+        if entry.outcome in _FAILED:
+            failed_s[_service(entry)] = max(_sent_s(entry), failed_s.get(_service(entry), 0.0))
+        elif entry.outcome is Outcome.ACKNOWLEDGED and entry.acknowledged_s is not None:
+            served_s[_service(entry)] = max(_sent_s(entry), served_s.get(_service(entry), 0.0))
+    return {service for service, at_s in failed_s.items() if at_s > served_s.get(service, 0.0)}
+
+
+def _sent_s(entry: Entry) -> float:
+    return entry.sent_s or entry.intended_s
 
 
 def _service(entry: Entry) -> str:

@@ -16,7 +16,7 @@ from experiment.side import Side
 from faults.beside import Companies, Findings, processes_of
 from faults.deliveries import DuplicateCount
 from faults.fault import Fault
-from faults.figures import gap_s, recovered_s, watched_until_s
+from faults.figures import gap_s, recovered_s, unserved, watched_until_s
 from faults.proxy import Proxies
 from faults.scene import PATIENCE_S, Scene
 
@@ -105,8 +105,9 @@ async def play(fault: Fault, side: Side, proxies: Proxies, companies: Companies 
             await scene.call(side.runtime.processes.wait_ready, row.name)
     await side.databases.connect()
     await side.settle()
+    more = await _until_served(side, fault.name, entries)
     await duplicates.look()
-    verdict = await verify(side, entries)
+    verdict = await verify(side, [*entries, *more])
     beside = {kind.name: await company.verify() for kind, company in (companies or {}).items()}
     began_s, ended_s = scene.began_s or 0.0, scene.ended_s or 0.0
     committed_s = side.committed_s()
@@ -116,7 +117,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies, companies: Companies 
         verdict=verdict,
         duplicate_deliveries=duplicates.total,
         gap_s=gap_s(times, began_s, watched_until_s(entries, committed_s, times)),
-        recovered_s=recovered_s(entries, committed_s, ended_s),
+        recovered_s=recovered_s([*entries, *more], committed_s, ended_s),
         operations=len(entries),
         errors=errors,
         error_responses_allowed=not fault.unnoticed,
@@ -161,6 +162,23 @@ async def _load_with(fault: Fault, scene: Scene, companies: Companies) -> tuple[
             task.cancel()
         await asyncio.gather(loading, *others, return_exceptions=True)
     return entries, report.errors
+
+
+async def _until_served(side: Side, phase: str, entries: Sequence[Entry]) -> list[Entry]:
+    """Ask on, a second at a time and for a minute at most, where the last that a service was asked for failed.
+
+    Returns the entries of that: none as a rule. A request may fail at the end of the load for want of CPU.
+    """
+    more: list[Entry] = []
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + PATIENCE_S
+    while unserved([*entries, *more]) and clock() < deadline:
+        operations = side.schedule(f"{phase}-{len(more)}-more", 1.0)
+        found, _ = await side.send(operations, phase)
+        more += found
+    if more:
+        await side.settle()
+    return more
 
 
 async def _restored(fault: Fault, scene: Scene) -> None:

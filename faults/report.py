@@ -43,7 +43,7 @@ DEFINITIONS = {
     "gap_s": "longest time without a committed effect around the fault, beyond the longest before it",
     "recovered_s": "from the end of the fault (a kill: at once) to the last request that failed, or the last "
     "effect that came more than 1 s after its acknowledgement; null, and not sound, when a service acknowledged "
-    "nothing any more",
+    "nothing any more, though it was asked for a minute more",
     **{kind.name: kind.definition for kind in KINDS},
 }
 

@@ -7,7 +7,7 @@ import pytest
 from experiment.checker import Effect, check, since
 from experiment.ledger import Entry, Outcome
 from faults.deliveries import DuplicateCount, duplicates_on, started_at
-from faults.figures import gap_s, recovered_s, watched_until_s
+from faults.figures import gap_s, recovered_s, unserved, watched_until_s
 
 
 def acknowledged(key: str, at_s: float, phase: str = "p") -> Entry:
@@ -108,3 +108,11 @@ def test_a_process_that_begins_anew_counts_from_nothing() -> None:
     for began, seen in (("1", 2.0), ("1", 5.0), ("2", 5.0), ("2", 5.0)):  # restarted before the third look
         count._enter(("consumer", began), seen)
     assert count.total == 10
+
+
+def test_a_service_is_unserved_until_it_acknowledges_after_its_last_failure() -> None:
+    entries = [failed(12.0), failed(12.5, "user.profile_updated"), acknowledged("a", 12.4)]
+    assert unserved([]) == set()
+    assert unserved(entries) == {"user"}
+    assert unserved([*entries, failed(13.0)]) == {"order", "user"}
+    assert unserved([*entries, failed(13.0), acknowledged("b", 13.5)]) == {"user"}
