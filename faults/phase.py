@@ -173,8 +173,8 @@ async def _until_served(side: Side, phase: str, entries: Sequence[Entry]) -> lis
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENCE_S
     while unserved([*entries, *more]) and clock() < deadline:
-        operations = side.schedule(f"{phase}-{len(more)}-more", 1.0)
-        found, _ = await side.send(operations, phase)
+        again = f"{phase}-more-{len(more)}"  # a name of its own: idempotency keys are made of it
+        found, _ = await side.send(side.schedule(again, 1.0), again)
         more += found
     if more:
         await side.settle()
