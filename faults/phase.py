@@ -24,6 +24,8 @@ LEAD_S = 2.0
 """The fault comes so long after the load has begun."""
 TAIL_S = 5.0
 """The load goes on for so long after the fault, at least."""
+MORE = "-more-"
+"""Between the name of a fault and a number: what was sent because a service was still silent."""
 
 
 @dataclass(slots=True)
@@ -173,7 +175,7 @@ async def _until_served(side: Side, phase: str, entries: Sequence[Entry]) -> lis
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENCE_S
     while unserved([*entries, *more]) and clock() < deadline:
-        again = f"{phase}-more-{len(more)}"  # a name of its own: idempotency keys are made of it
+        again = f"{phase}{MORE}{len(more)}"  # a name of its own: idempotency keys are made of it
         found, _ = await side.send(side.schedule(again, 1.0), again)
         more += found
     if more:

@@ -27,7 +27,7 @@ from experiment.workload import Workload, load_workload
 from faults.beside import Companies, Company, Findings, Kind, processes_of
 from faults.fault import Fault
 from faults.kinds import KINDS
-from faults.phase import PhaseResult, play, verify
+from faults.phase import MORE, PhaseResult, play, verify
 from faults.proxy import Proxies
 
 NAME = "faults"
@@ -204,5 +204,7 @@ async def _drive(
 async def _play(fault: Fault, side: Side, companies: Companies, proxies: Proxies, result: RunResult) -> None:
     phase = await play(fault, side, proxies, companies)
     result.phases.setdefault(side.broker, []).append(phase)
-    result.entries.setdefault(side.broker, []).extend(e for e in side.entries if e.phase == fault.name)
+    result.entries.setdefault(side.broker, []).extend(
+        entry for entry in side.entries if entry.phase.partition(MORE)[0] == fault.name
+    )
     result.committed_s.setdefault(side.broker, {}).update(side.committed_s())
