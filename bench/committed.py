@@ -22,8 +22,8 @@ async def rate_per_s(connection: asyncpg.Connection[Any], table: str) -> float:
 
     Raises `BenchError` when all were committed at once.
     """
-    row = await connection.fetchrow(_MEASURE.format(table=table))
-    return rate_of(table, 0 if row is None else row["count"], None if row is None else row["duration_s"])
+    [row] = await connection.fetch(_MEASURE.format(table=table))
+    return rate_of(table, row["count"], row["duration_s"])
 
 
 def rate_of(what: str, count: int, duration_s: float | None) -> float:

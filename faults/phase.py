@@ -24,8 +24,6 @@ LEAD_S = 2.0
 """The fault comes so long after the load has begun."""
 TAIL_S = 5.0
 """The load goes on for so long after the fault, at least."""
-MORE = "-more-"
-"""Between the name of a fault and a number: what was sent because a service was still silent."""
 
 
 @dataclass(slots=True)
@@ -40,6 +38,8 @@ class PhaseResult:
     operations: int
     errors: dict[str, int] = field(default_factory=dict)
     """By HTTP status, or by what became of the connection."""
+    entries: Sequence[Entry] = ()
+    """Of all that was asked: the load, and what was asked after it because a service was silent."""
     error_responses_allowed: bool = True
     beside: dict[str, Findings] = field(default_factory=dict)
     """Of what ran beside the orders, by the name of its kind."""
@@ -107,9 +107,9 @@ async def play(fault: Fault, side: Side, proxies: Proxies, companies: Companies 
             await scene.call(side.runtime.processes.wait_ready, row.name)
     await side.databases.connect()
     await side.settle()
-    more = await _until_served(side, fault.name, entries)
+    asked = [*entries, *await until_served(side, fault.name, entries)]
     await duplicates.look()
-    verdict = await verify(side, [*entries, *more])
+    verdict = await verify(side, asked)
     beside = {kind.name: await company.verify() for kind, company in (companies or {}).items()}
     began_s, ended_s = scene.began_s or 0.0, scene.ended_s or 0.0
     committed_s = side.committed_s()
@@ -119,9 +119,10 @@ async def play(fault: Fault, side: Side, proxies: Proxies, companies: Companies 
         verdict=verdict,
         duplicate_deliveries=duplicates.total,
         gap_s=gap_s(times, began_s, watched_until_s(entries, committed_s, times)),
-        recovered_s=recovered_s([*entries, *more], committed_s, ended_s),
+        recovered_s=recovered_s(asked, committed_s, ended_s),
         operations=len(entries),
         errors=errors,
+        entries=asked,
         error_responses_allowed=not fault.unnoticed,
         beside=beside,
     )
@@ -166,7 +167,7 @@ async def _load_with(fault: Fault, scene: Scene, companies: Companies) -> tuple[
     return entries, report.errors
 
 
-async def _until_served(side: Side, phase: str, entries: Sequence[Entry]) -> list[Entry]:
+async def until_served(side: Side, phase: str, entries: Sequence[Entry]) -> list[Entry]:
     """Ask on, a second at a time and for a minute at most, where the last that a service was asked for failed.
 
     Returns the entries of that: none as a rule. A request may fail at the end of the load for want of CPU.
@@ -175,7 +176,7 @@ async def _until_served(side: Side, phase: str, entries: Sequence[Entry]) -> lis
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENCE_S
     while unserved([*entries, *more]) and clock() < deadline:
-        again = f"{phase}{MORE}{len(more)}"  # a name of its own: idempotency keys are made of it
+        again = f"{phase}-more-{len(more)}"  # a name of its own: idempotency keys are made of it
         found, _ = await side.send(side.schedule(again, 1.0), again)
         more += found
     if more:

@@ -27,7 +27,7 @@ from experiment.workload import Workload, load_workload
 from faults.beside import Companies, Company, Findings, Kind, processes_of
 from faults.fault import Fault
 from faults.kinds import KINDS
-from faults.phase import MORE, PhaseResult, play, verify
+from faults.phase import PhaseResult, play, verify
 from faults.proxy import Proxies
 
 NAME = "faults"
@@ -60,12 +60,19 @@ class RunResult:
     phases: dict[BrokerName, list[PhaseResult]] = field(default_factory=dict)
     afterwards: list[tuple[BrokerName, Verdict]] = field(default_factory=list)
     beside_afterwards: list[tuple[BrokerName, Kind, Findings]] = field(default_factory=list)
-    entries: dict[str, list[Entry]] = field(default_factory=dict)
     committed_s: dict[str, dict[Identity, float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     took_s: float = 0.0
     broken: str | None = None
+
+    @property
+    def entries(self) -> dict[str, list[Entry]]:
+        """All that was asked while faults were played, by broker."""
+        return {
+            broker: [entry for phase in phases for entry in phase.entries]
+            for broker, phases in self.phases.items()
+        }
 
     @property
     def sound(self) -> bool:
@@ -202,9 +209,5 @@ async def _drive(
 
 
 async def _play(fault: Fault, side: Side, companies: Companies, proxies: Proxies, result: RunResult) -> None:
-    phase = await play(fault, side, proxies, companies)
-    result.phases.setdefault(side.broker, []).append(phase)
-    result.entries.setdefault(side.broker, []).extend(
-        entry for entry in side.entries if entry.phase.partition(MORE)[0] == fault.name
-    )
+    result.phases.setdefault(side.broker, []).append(await play(fault, side, proxies, companies))
     result.committed_s.setdefault(side.broker, {}).update(side.committed_s())
