@@ -16,10 +16,14 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from services.dead_letter import domain, store
+from services.dead_letter import domain
 from services.dead_letter.domain import Letter, LetterNotFoundError, Policy, Redrive, RedriveNotFoundError, State
 from services.dead_letter.events import Received, sent_from_json
-from services.dead_letter.store import Filter, Listed, Stored
+from services.dead_letter.store import alerts, listing, rows
+from services.dead_letter.store import letters as letter_rows
+from services.dead_letter.store import redrives as redrive_rows
+from services.dead_letter.store.listing import Filter
+from services.dead_letter.store.rows import Listed, Stored
 from shared.broker import Broker, Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.errors import UnavailableError, UnroutableError
@@ -32,7 +36,7 @@ _log = structlog.get_logger(__name__)
 LETTERS_PER_REDRIVE_MAX = 50_000
 GROUPS_MAX = 500
 PORTION_MAX = 100
-"""Letters that are given back in one transaction, unless they are large: see `store.PORTION_BYTES_MAX`."""
+"""Letters that are given back in one transaction, unless they are large: see `store.letters.PORTION_BYTES_MAX`."""
 _FORGOTTEN_MAX = 1_000
 _PACE_S = 0.25
 """A redrive's letters go out in portions of what is due in so long."""
@@ -75,14 +79,14 @@ async def receive(
 
     There is one alert for each cause that had been quiet. A message that is repeated has no second effect.
     """
-    now = await store.read_clock(uow.connection)
+    now = await letter_rows.read_clock(uow.connection)
     first: dict[UUID, Received] = {}
     for one in received:
         if one.cause is not None:
             first.setdefault(one.letter_id, one)
-    rows = [store.new_row(one, _new(one, now, policy)) for one in first.values()]
-    new = await store.insert_new(uow.connection, rows)
-    letters = await store.lock_letters(uow.connection, [one.letter_id for one in received])
+    fresh = [rows.new_row(one, _new(one, now, policy)) for one in first.values()]
+    new = await letter_rows.insert_new(uow.connection, fresh)
+    letters = await letter_rows.lock_letters(uow.connection, [one.letter_id for one in received])
     alarms: dict[str, Alarm] = {}
     changed: dict[UUID, Letter] = {}
     for one in received:
@@ -97,7 +101,7 @@ async def receive(
         if _is_alarming(letter) and (made_it or letter.state is not before.state):
             alarms[letter.cause.fingerprint] = _alarm(letter, one.subscription.queue)
     for letter_id in sorted(changed):
-        uow.tell(store.CHANGE_LETTER, store.changed(changed[letter_id]))
+        uow.tell(letter_rows.CHANGE_LETTER, rows.changed(changed[letter_id]))
     return await _raised(uow, alarms, now, alert_interval_s)
 
 
@@ -117,7 +121,7 @@ async def _raised(
 ) -> list[Alarm]:
     """The alarms, by fingerprint, of those causes that had been quiet for so long."""
     quiet_since = now - timedelta(seconds=alert_interval_s)
-    raised = await store.raise_alerts(uow.connection, list(alarms), now, quiet_since)
+    raised = await alerts.raise_alerts(uow.connection, list(alarms), now, quiet_since)
     return [alarms[fingerprint] for fingerprint in sorted(raised)]
 
 
@@ -168,8 +172,8 @@ async def give_back_due(
 
     `delayed_only`: delayed events and overdue answers, not the failed ones, whose turn comes more rarely.
     """
-    now = await store.read_clock(uow.connection)
-    due = await store.take_due(uow.connection, now, delayed_only=delayed_only, batch_max=PORTION_MAX)
+    now = await letter_rows.read_clock(uow.connection)
+    due = await letter_rows.take_due(uow.connection, now, delayed_only=delayed_only, batch_max=PORTION_MAX)
     _, alarms = await _give_back(uow, publish, due, now, policy)
     return Portion(bool(due), await _raised(uow, alarms, now, alert_interval_s))
 
@@ -179,12 +183,12 @@ async def give_back_asked(uow: UnitOfWork, publish: Publish, policy: Policy, ale
 
     The pace is kept in the database, so that it holds for all replicas together.
     """
-    now = await store.read_clock(uow.connection)
-    asked_for = await store.take_redrive(uow.connection, now)
+    now = await letter_rows.read_clock(uow.connection)
+    asked_for = await redrive_rows.take_redrive(uow.connection, now)
     if asked_for is None or asked_for.next_at is None:
         return Portion(more=False, alarms=[])
     portion = max(1, min(PORTION_MAX, math.ceil(asked_for.rate_per_s * _PACE_S)))
-    taken = await store.take_asked(uow.connection, asked_for.id, portion)
+    taken = await redrive_rows.take_asked(uow.connection, asked_for.id, portion)
     letters, alarms = await _give_back(uow, publish, taken, now, policy)
     await uow.flush()
     then = max(asked_for.next_at, now - timedelta(seconds=_LAG_MAX_S))
@@ -192,9 +196,9 @@ async def give_back_asked(uow: UnitOfWork, publish: Publish, policy: Policy, ale
     if any(letter.asked for letter in letters):  # the broker did not take them
         then_at = now + timedelta(seconds=_AWAY_S)
     elif len(taken) < portion:
-        waiting, _ = await store.progress_of(uow.connection, asked_for.id)
+        waiting, _ = await redrive_rows.progress_of(uow.connection, asked_for.id)
         then_at = then_at if waiting else None
-    uow.tell(store.NEXT_OF_REDRIVE, {"of_redrive": asked_for.id, "then_at": then_at})
+    uow.tell(redrive_rows.NEXT_OF_REDRIVE, {"of_redrive": asked_for.id, "then_at": then_at})
     return Portion(more=True, alarms=await _raised(uow, alarms, now, alert_interval_s))
 
 
@@ -208,7 +212,7 @@ async def _give_back(
     letters = await asyncio.gather(*(_offered(publish, stored, now, policy) for stored in taken))
     alarms: dict[str, Alarm] = {}
     for stored, letter in zip(taken, letters, strict=True):
-        uow.tell(store.CHANGE_LETTER, store.changed(letter))
+        uow.tell(letter_rows.CHANGE_LETTER, rows.changed(letter))
         if letter.state is State.PARKED:
             alarm = alarms[letter.cause.fingerprint] = _alarm(letter, f"{stored.subscriber}.{stored.channel}")
             _log.warning("dead_letter.parked", **alarm)
@@ -253,9 +257,9 @@ async def redrive_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
     """Have one letter given back now. Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
     stored = await _found(uow, letter_id, lock=True)
     domain.ask(stored.letter)
-    asked_for = _redrive(rate_per_s=1.0, requested=1, now=await store.read_clock(uow.connection))
-    uow.tell(store.INSERT_REDRIVE, asked_for)
-    uow.tell(store.MARK_ASKED, {"letter_id": letter_id, "for_redrive": asked_for["id"]})
+    asked_for = _redrive(rate_per_s=1.0, requested=1, now=await letter_rows.read_clock(uow.connection))
+    uow.tell(redrive_rows.INSERT_REDRIVE, asked_for)
+    uow.tell(redrive_rows.MARK_ASKED, {"letter_id": letter_id, "for_redrive": asked_for["id"]})
     await uow.flush()
     return await _found(uow, letter_id)
 
@@ -268,13 +272,13 @@ async def redrive_letters(
     Returns the redrive's id (None where there is none: a dry run, or nothing was found), how many letters, and how
     many of which state and fingerprint.
     """
-    asked_for = _redrive(rate_per_s=rate_per_s, requested=0, now=await store.read_clock(uow.connection))
+    asked_for = _redrive(rate_per_s=rate_per_s, requested=0, now=await letter_rows.read_clock(uow.connection))
     redrive_id: UUID = asked_for["id"]
-    counts = await store.ask(uow.connection, wanted, redrive_id, LETTERS_PER_REDRIVE_MAX, dry_run=dry_run)
+    counts = await redrive_rows.ask(uow.connection, wanted, redrive_id, LETTERS_PER_REDRIVE_MAX, dry_run=dry_run)
     matched = sum(counts["states"].values())
     if dry_run or not matched:
         return None, matched, counts
-    uow.tell(store.INSERT_REDRIVE, {**asked_for, "requested": matched})
+    uow.tell(redrive_rows.INSERT_REDRIVE, {**asked_for, "requested": matched})
     return redrive_id, matched, counts
 
 
@@ -291,8 +295,8 @@ def _redrive(*, rate_per_s: float, requested: int, now: datetime) -> dict[str, A
 async def discard_letter(uow: UnitOfWork, letter_id: UUID, reason: str) -> Stored:
     """Say that a letter need not take effect. Raises `LetterNotFoundError` and `IllegalStateChangeError`."""
     stored = await _found(uow, letter_id, lock=True)
-    now = await store.read_clock(uow.connection)
-    uow.tell(store.CHANGE_LETTER, store.changed(domain.discard(stored.letter, reason, now)))
+    now = await letter_rows.read_clock(uow.connection)
+    uow.tell(letter_rows.CHANGE_LETTER, rows.changed(domain.discard(stored.letter, reason, now)))
     await uow.flush()
     return await _found(uow, letter_id)
 
@@ -304,26 +308,26 @@ async def get_letter(uow: UnitOfWork, letter_id: UUID) -> Stored:
 
 async def list_letters(uow: UnitOfWork, wanted: Filter, before: int | None, page_size: int) -> list[Listed]:
     """The letters that the filter finds, newest first."""
-    return await store.list_letters(uow.connection, wanted, before, page_size)
+    return await listing.list_letters(uow.connection, wanted, before, page_size)
 
 
 async def list_groups(uow: UnitOfWork, wanted: Filter) -> list[dict[str, Any]]:
     """The letters that the filter finds, by fingerprint, the largest group first, at most `GROUPS_MAX`."""
-    return await store.list_groups(uow.connection, wanted, GROUPS_MAX)
+    return await listing.list_groups(uow.connection, wanted, GROUPS_MAX)
 
 
 async def get_redrive(uow: UnitOfWork, redrive_id: UUID) -> tuple[Redrive, int, dict[str, int]]:
     """The redrive, how many letters still wait for it, and the states of those that it came to. Raises
     `RedriveNotFoundError`."""
-    found = await store.find_redrive(uow.connection, redrive_id)
+    found = await redrive_rows.find_redrive(uow.connection, redrive_id)
     if found is None:
         raise RedriveNotFoundError(f"redrive {redrive_id} does not exist")
-    waiting, states = await store.progress_of(uow.connection, redrive_id)
+    waiting, states = await redrive_rows.progress_of(uow.connection, redrive_id)
     return found, waiting, states
 
 
 async def _found(uow: UnitOfWork, letter_id: UUID, *, lock: bool = False) -> Stored:
-    stored = await store.find_letter(uow.connection, letter_id, lock=lock)
+    stored = await letter_rows.find_letter(uow.connection, letter_id, lock=lock)
     if stored is None:
         raise LetterNotFoundError(f"dead letter {letter_id} does not exist")
     return stored
@@ -334,7 +338,7 @@ async def _found(uow: UnitOfWork, letter_id: UUID, *, lock: bool = False) -> Sto
 
 async def count_letters(uow: UnitOfWork) -> list[Sample]:
     """How many letters there are of each state and kind; 0 is said, too."""
-    counts = await store.count_letters(uow.connection)
+    counts = await listing.count_letters(uow.connection)
     return [
         Sample("tandem.dead_letters", counts.get((state, kind), 0), {"tandem.state": state, "tandem.kind": kind})
         for state, kind in product((s.value for s in State), (k.value for k in domain.LetterKind))
@@ -343,5 +347,5 @@ async def count_letters(uow: UnitOfWork) -> list[Sample]:
 
 async def forget_old(uow: UnitOfWork, retention_s: float) -> int:
     """Forget a portion of what was resolved or discarded for so long; returns how many."""
-    now = await store.read_clock(uow.connection)
-    return await store.prune(uow.connection, now - timedelta(seconds=retention_s), _FORGOTTEN_MAX)
+    now = await letter_rows.read_clock(uow.connection)
+    return await letter_rows.prune(uow.connection, now - timedelta(seconds=retention_s), _FORGOTTEN_MAX)

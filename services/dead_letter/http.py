@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from services.dead_letter import domain, handlers
 from services.dead_letter.domain import LetterKind, State
-from services.dead_letter.store import Filter, Listed, Stored
+from services.dead_letter.store.listing import Filter
+from services.dead_letter.store.rows import Listed, Stored
 from shared.http import pages
 from shared.http.application import IdempotencyKey, service_app
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once

@@ -48,7 +48,7 @@ PLANTED = [
     ("services", "services.order.store", "services.user.events"),
     ("services", "services.notification.events", "services.dead_letter.domain"),
     ("service-files", "services.order.domain", "services.order.store"),
-    ("service-files", "services.dead_letter.store", "services.dead_letter.handlers"),
+    ("service-files", "services.dead_letter.store.planted", "services.dead_letter.handlers"),
     ("service-files", "services.user.events", "services.user.app"),
     ("service-http", "services.order.app", "services.order.http"),
     ("service-http", "shared.process.planted", "services.user.http"),

@@ -8,8 +8,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import event
 
-from services.dead_letter import handlers, store
+from services.dead_letter import handlers
 from services.dead_letter.events import read
+from services.dead_letter.store import letters as letter_rows
+from services.dead_letter.store import listing
 from shared.broker.base import Delivery, Subscription
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import Kind
@@ -34,7 +36,7 @@ async def test_no_message_is_loaded_to_list_letters_or_to_note_what_became_of_th
         async with database.transaction() as connection:
             uow = UnitOfWork(connection, "dead_letter", rabbit_world.telemetry.spans)
             await handlers.receive(uow, [received], policy, alert_interval_s=60)
-            [letter] = await handlers.list_letters(uow, store.Filter(), None, 10)
+            [letter] = await handlers.list_letters(uow, listing.Filter(), None, 10)
             await uow.flush()
     assert (letter.letter.id, letter.type) == (received.letter_id, "thing.happened")
     assert len([statement for statement in asked if "FROM dead_letter" in statement]) == 4
@@ -47,7 +49,7 @@ async def test_large_letters_are_few_in_memory_at_once_and_one_that_is_larger_go
     """A hundred of them, as many as are given back at once, would take more than a gigabyte."""
     database = await rabbit_world.opened_database(postgres_dsn=await emptied(rabbit_world))
     policy = handlers.policy_of(rabbit_world.settings())
-    monkeypatch.setattr(store, "PORTION_BYTES_MAX", 10_000)
+    monkeypatch.setattr(letter_rows, "PORTION_BYTES_MAX", 10_000)
     sizes = [4_000, 4_000, 4_000, 30_000, 10, 9_000]
     letters = []
     for number, size in enumerate(sizes):

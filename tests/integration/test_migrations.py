@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from deploy.native import Runtime
-from services.dead_letter.store import metadata as dead_letter_metadata
+from services.dead_letter.store.tables import metadata as dead_letter_metadata
 from services.fraud.store import metadata as fraud_metadata
 from services.notification.store import metadata as notification_metadata
 from services.order.store import metadata as order_metadata
