@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         faults = [fault for fault in faults if fault not in kind.faults]
     planned = stages(brokers, faults, tuple(kind for kind in KINDS if kind.name not in chosen.without))
-    if not any(broker in fault.brokers for stage in planned for fault in stage.faults for broker in brokers):
+    if not planned:
         print("faults: none of these faults is for this broker", file=sys.stderr)
         return 2
     out: Path = chosen.out

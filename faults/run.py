@@ -6,7 +6,6 @@ import asyncio
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from experiment.progress_bar import Phase, ProgressBar
 from experiment.side import Side, StalledError
 from experiment.signals import run_until_signal
 from experiment.workload import Workload, load_workload
-from faults.beside import Companies, Company, Findings, Kind, processes_of
+from faults.beside import Companies, Findings, Kind, processes_of
 from faults.fault import Fault
 from faults.kinds import KINDS
 from faults.phase import PhaseResult, play, verify
@@ -86,9 +85,9 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What runs on one instance: these brokers, each of so many nodes, and these faults."""
+    """What runs on one instance: services on this broker, of so many nodes, and these faults."""
 
-    brokers: tuple[BrokerName, ...]
+    broker: BrokerName
     nodes: int
     faults: tuple[Fault, ...]
     kinds: tuple[Kind, ...] = KINDS
@@ -96,26 +95,31 @@ class Stage:
 
     @property
     def servers(self) -> tuple[ServerName, ...]:
-        return ("postgres", "redis", *self.brokers)
+        return ("postgres", "redis", self.broker)
 
     def phases(self) -> list[Phase]:
         """The parts of the stage for the progress bar; estimates are of a machine with two cores."""
-        phases = [Phase(_STARTING, 12 + 9 * len(self.brokers))]
-        phases += [Phase(_USERS, 3, broker) for broker in self.brokers]
-        phases += [
-            Phase(fault.title, fault.load_s + 8, broker)
-            for fault in self.faults
-            for broker in self.brokers
-            if broker in fault.brokers
+        return [
+            Phase(_STARTING, 21),
+            Phase(_USERS, 3, self.broker),
+            *(Phase(fault.title, fault.load_s + 8, self.broker) for fault in self.faults),
+            Phase(_QUIET, _QUIET_S + 2),
         ]
-        return [*phases, Phase(_QUIET, _QUIET_S + 2)]
 
 
 def stages(brokers: Sequence[BrokerName], faults: Sequence[Fault], kinds: tuple[Kind, ...] = KINDS) -> list[Stage]:
-    """What is played together: all brokers with one node each; a cluster alone, since three nodes take memory."""
-    chosen = tuple(broker for broker in BROKERS if broker in brokers)
-    made = [Stage(chosen, 1, tuple(fault for fault in faults if fault.nodes == 1), kinds)]
-    made += [Stage((broker,), 3, tuple(fault for fault in faults if fault.nodes == 3), kinds) for broker in chosen]
+    """One broker at a time, since an idle set on the other takes processors too; those of one node first."""
+    made = [
+        Stage(
+            broker,
+            nodes,
+            tuple(fault for fault in faults if fault.nodes == nodes and broker in fault.brokers),
+            kinds,
+        )
+        for nodes in (1, 3)
+        for broker in BROKERS
+        if broker in brokers
+    ]
     return [stage for stage in made if stage.faults]
 
 
@@ -150,8 +154,8 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
         try:
             with progress.phase(stage.phases()[0]):
                 runtime.start_servers()
-                start_services(runtime, stage.brokers, stage.kinds)
-            result.versions = facts.versions(runtime)
+                start_services(runtime, [stage.broker], stage.kinds)
+            result.versions |= facts.versions(runtime)
             run_until_signal(_drive(stage, result, runtime, proxies, progress))
         except Exception:
             keep_logs(runtime, run_root, NAME, progress)
@@ -182,30 +186,25 @@ async def _drive(
     stage: Stage, result: RunResult, runtime: Runtime, proxies: Proxies, progress: ProgressBar
 ) -> None:
     clock = Clock()
-    sides: dict[BrokerName, Side] = {}
-    companies: dict[BrokerName, dict[Kind, Company]] = {}
+    broker = stage.broker
     left = iter(stage.phases()[1:])
-    async with AsyncExitStack() as stack:
-        for broker in stage.brokers:
-            databases = await stack.enter_async_context(databases_of(runtime, broker))
-            sides[broker] = Side(broker, runtime, result.workload, clock, progress, databases)
-            with progress.phase(next(left)):
-                await databases.drop_unique_constraint()
-                await sides[broker].register_users()
-                companies[broker] = {kind: kind.make(sides[broker]) for kind in stage.kinds}
-                for company in companies[broker].values():
-                    await company.prepare()
+    async with databases_of(runtime, broker) as databases:
+        side = Side(broker, runtime, result.workload, clock, progress, databases)
+        with progress.phase(next(left)):
+            await databases.drop_unique_constraint()
+            await side.register_users()
+            companies = {kind: kind.make(side) for kind in stage.kinds}
+            for company in companies.values():
+                await company.prepare()
         for fault in stage.faults:
-            for broker in (broker for broker in stage.brokers if broker in fault.brokers):
-                with progress.phase(next(left)):
-                    await _play(fault, sides[broker], companies[broker], proxies, result)
+            with progress.phase(next(left)):
+                await _play(fault, side, companies, proxies, result)
         with progress.phase(next(left)):
             await asyncio.sleep(_QUIET_S)
-            for broker, side in sides.items():
-                await side.databases.connect()
-                result.afterwards.append((broker, await verify(side, [])))
-                for kind, company in companies[broker].items():
-                    result.beside_afterwards.append((broker, kind, await company.verify()))
+            await databases.connect()
+            result.afterwards.append((broker, await verify(side, [])))
+            for kind, company in companies.items():
+                result.beside_afterwards.append((broker, kind, await company.verify()))
 
 
 async def _play(fault: Fault, side: Side, companies: Companies, proxies: Proxies, result: RunResult) -> None:

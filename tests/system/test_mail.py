@@ -87,12 +87,10 @@ async def test_an_order_leads_to_a_mail_that_tells_of_its_event(system: RunningS
     assert "Ada &lt;Lovelace&gt;" in html.get_content()
 
 
-async def degraded(system: RunningSystem) -> dict[str, str]:
+async def ready_though_degraded(system: RunningSystem) -> bool:
     url = system.runtime.addresses.process_urls(system.broker_name)[system.process("notification-consumer")]
     answer = await system.http.get(f"{url}/health/ready")
-    assert answer.status_code == 200, answer.text
-    named: dict[str, str] = answer.json()["degraded"]
-    return named
+    return answer.status_code == 200 and "smtp" in answer.json()["degraded"]
 
 
 @pytest.mark.timeout(400)
@@ -105,10 +103,11 @@ async def test_while_the_mail_server_is_away_mails_wait_and_all_arrive_when_it_i
     try:
         orders = [await system.order(user) for _ in range(ORDERS)]
 
-        async def open_breaker() -> bool:
-            return "smtp" in await degraded(system)
+        async def degraded() -> bool:
+            return await ready_though_degraded(system)
 
-        await eventually(open_breaker, "the breaker is open")
+        # Not at the first look: on a loaded machine a broker may be late with its answer once.
+        await eventually(degraded, "the breaker is open, and the process is ready all the same")
         assert len(await system.notifications_of(orders)) <= ORDERS, "notifications go on"
     finally:
         await asyncio.to_thread(system.runtime.processes.start, "mail")
