@@ -26,6 +26,7 @@ WORKLOAD ?= $(if $(filter 1,$(FULL)),compare/workloads/full.yml)
 ROUNDS ?=
 BASE ?=
 PREFER ?=
+PROFILE ?=
 # More arguments for the tool behind a target: make test ARGS="-k relay", make compare ARGS=--help
 ARGS ?=
 
@@ -68,9 +69,9 @@ job: $(STAMP) ## a job with its steps and how far they are, until it has ended (
 audit: $(STAMP) ## prove the wallet's ledger on what is up: exit 1 with what is broken
 	$(PYTHON) -m deploy audit
 
-compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10, BASE=reports/x, PREFER=file)
+compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10, PROFILE=name, BASE=reports/x, PREFER=file)
 	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
-	  $(if $(BASE),--base '$(BASE)') $(if $(PREFER),--prefer '$(PREFER)') $(ARGS)
+	  $(if $(PROFILE),--profile '$(PROFILE)') $(if $(BASE),--base '$(BASE)') $(if $(PREFER),--prefer '$(PREFER)') $(ARGS)
 
 faults: $(STAMP) ## break the running system in every way and check that nothing is lost or doubled
 	$(PYTHON) -m faults $(ARGS)

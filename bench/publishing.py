@@ -18,6 +18,7 @@ from bench.errors import BenchError
 from bench.events import OrderPlaced, WireEvent
 from experiment.clock import until
 from shared.broker import create_broker, destination_name
+from shared.broker.kafka import producer_options
 from shared.envelope import CONTENT_TYPE
 from shared.publishing import Relay
 from shared.settings import Settings
@@ -86,7 +87,7 @@ async def _to_kafka(settings: Settings, topic: str, windows: Sequence[Sequence[W
         acks="all",
         enable_idempotence=True,
         linger_ms=5,
-        compression_type="lz4",
+        compression_type=producer_options(settings.kafka_compression)["compression_type"],
         max_batch_size=256 * 1024,
     )
     headers = [("content-type", CONTENT_TYPE.encode()), ("type", OrderPlaced.event_type.encode())]

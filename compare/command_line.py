@@ -27,6 +27,7 @@ from compare.summary import summarise
 from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
 from experiment.atomic_directory import NotAReportError, require_report_or_nothing
+from experiment.profiles import PROFILES
 from experiment.side import StalledError
 from experiment.signals import Interrupted
 from experiment.workload import WorkloadError, load_workload
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parser().parse_args(arguments)
     out: Path = chosen.out
     try:
-        workload = load_workload(chosen.workload, chosen.rounds)
+        workload = load_workload(chosen.workload, chosen.rounds, chosen.profile)
         require_report_or_nothing(out)
         asked = _Asked.read(chosen)
         outcome = run(workload, _RUN_ROOT)
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workload", type=Path, default=DEFAULT_WORKLOAD, help="YAML file that says what load")
     parser.add_argument("--rounds", type=_rounds, help="how often each phase runs on each broker")
+    parser.add_argument("--profile", choices=sorted(PROFILES), help="what both brokers promise by confirming")
     _add_questions(parser)
     parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
     return parser
@@ -156,7 +158,8 @@ def _command(chosen: argparse.Namespace) -> str:
         words.append(f"WORKLOAD={chosen.workload}")
     if chosen.rounds is not None:
         words.append(f"ROUNDS={chosen.rounds}")
-    words += [f"{name.upper()}={value}" for name in ("base", "prefer") if (value := getattr(chosen, name))]
+    asked = {name: getattr(chosen, name) for name in ("profile", "base", "prefer")}
+    words += [f"{name.upper()}={value}" for name, value in asked.items() if value]
     if chosen.out != _DEFAULT_OUT:
         words.append(f"ARGS=--out={chosen.out}")
     return shlex.join(words)

@@ -13,6 +13,7 @@ from compare.measured import BacklogResult, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from compare.statistics import Claim, Estimate, compare_pairs, judge, pairs_needed
 from deploy.native import BrokerName
+from experiment.profiles import PROFILES
 from experiment.usage import GENERATOR, OTHERS
 from experiment.workload import FigureName
 
@@ -151,6 +152,8 @@ def _pairs(first: Iterable[float | None], second: Iterable[float | None]) -> lis
 
 def _reason_against(name: FigureName, outcome: RunResult) -> str | None:
     """Why nothing is said about a figure, whatever its values are."""
+    if not PROFILES[outcome.workload.profile].equal:
+        return "unequal promises"
     if outcome.workload.rounds < needed(outcome):
         return f"{outcome.workload.rounds} of {needed(outcome)} rounds"
     if not calm(outcome):

@@ -9,7 +9,6 @@ from compare.controls import Control
 from compare.limiter import BROKER, limiters
 from compare.measured import MeasuredSide, SteadyResult
 from compare.run import RunResult
-from experiment import facts
 from experiment.usage import GENERATOR, OTHERS
 from experiment.workload import FigureName
 
@@ -40,7 +39,7 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
     for broker, measured in outcome.sides.items():
         found += [f"{broker}: {note}" for note in _side_notes(measured)]
     found.append(f"the load generator used {judgement.share(outcome, GENERATOR):.0%} of the CPU time meanwhile.")
-    found.append(f"profile {facts.PROFILE}.")
+    found.append(f"profile {outcome.settings['profile']}.")
     rounds, needed = outcome.workload.rounds, judgement.needed(outcome)
     if rounds < needed:
         found.append(

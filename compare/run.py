@@ -18,6 +18,7 @@ from experiment import facts
 from experiment.broker_state import topology
 from experiment.clock import Clock
 from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
+from experiment.profiles import PROFILES, Profile
 from experiment.progress_bar import Phase, ProgressBar
 from experiment.schedule import turns
 from experiment.side import Side
@@ -96,16 +97,19 @@ def run(workload: Workload, run_root: Path) -> RunResult:
     outcome = RunResult(workload, datetime.now(UTC))
     began = time.monotonic()
     outcome.hardware = facts.hardware(facts.busy_percent())
-    phases = plan(workload)
-    with ProgressBar(phases) as progress, instance(run_root, _NAME, progress) as runtime:
+    phases, profile = plan(workload), PROFILES[workload.profile]
+    with (
+        ProgressBar(phases) as progress,
+        instance(run_root, _NAME, progress, durability=profile.durability) as runtime,
+    ):
         servers, services, *rest = phases
         with progress.phase(servers):
             runtime.start_servers()
         before = facts.fsync_ms(runtime.root)
         with progress.phase(services):
-            start_both_sets(runtime)
+            start_both_sets(runtime, profile)
         outcome.versions = facts.versions(runtime)
-        outcome.settings = facts.settings(runtime)
+        outcome.settings = facts.settings(runtime, profile)
         run_until_signal(_drive(outcome, runtime, progress, rest))
         outcome.hardware["fsync_ms"] = {"before": before, "after": facts.fsync_ms(runtime.root)}
         if not outcome.sound:
@@ -114,12 +118,12 @@ def run(workload: Workload, run_root: Path) -> RunResult:
     return outcome
 
 
-def start_both_sets(runtime: Runtime) -> None:
+def start_both_sets(runtime: Runtime, profile: Profile) -> None:
     """Start a set of services on each broker, named after it, and wait until all processes are ready."""
     measured = [row.name for row in facts.MEASURED]
     for broker in BROKERS:
         told = {
-            **facts.services_environment(),
+            **facts.services_environment(profile),
             **stamps_environment(stamps_directory(runtime.root, broker)),
         }
         runtime.start_services(broker, measured, instance=broker, env_overrides=told, modules=STAMPED, wait=False)

@@ -20,7 +20,8 @@ from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES
 from experiment.backlog import settings_from
 from experiment.effects import CONSUMER
-from shared.broker.kafka import PRODUCER_OPTIONS, consumer_options
+from experiment.profiles import Profile
+from shared.broker.kafka import consumer_options, producer_options
 from shared.broker.rabbit import client_options
 from shared.settings import Settings
 
@@ -35,7 +36,6 @@ which no event of an order reaches, and the report and fraud services, whose row
 PLAYED = frozenset(row.name for row in PROCESSES if row.service not in _BESIDE)
 """The processes that run while faults are played, besides those of what runs beside the orders (`faults.kinds`).
 Reports and verdicts do not, since nothing of them is checked there."""
-PROFILE = "single-node: one node each, publisher confirms or acks=all, acknowledged by hand after the effect"
 _PACKAGES = (
     "faststream",
     "aio-pika",
@@ -52,9 +52,9 @@ _SECRET = "***"  # noqa: S105 - what is shown instead of one
 _PLACES = ("url", "dsn", "bootstrap", "port", "dir", "host")
 
 
-def services_environment() -> dict[str, str]:
+def services_environment(profile: Profile) -> dict[str, str]:
     """What the comparison sets for both sets of services, besides which broker they use."""
-    return {"TANDEM_TRACE_RATIO": str(TRACE_RATIO)}
+    return {"TANDEM_TRACE_RATIO": str(TRACE_RATIO), **profile.services}
 
 
 def versions(runtime: Runtime) -> dict[str, str]:
@@ -99,7 +99,7 @@ def busy_percent(seconds: float = 1.0) -> float:
     return float(psutil.cpu_percent())
 
 
-def settings(runtime: Runtime) -> dict[str, Any]:
+def settings(runtime: Runtime, profile: Profile) -> dict[str, Any]:
     """Every setting that the run made of its own: the servers' configuration files and the services' settings; and
     in what the two sides are unequal.
 
@@ -112,35 +112,36 @@ def settings(runtime: Runtime) -> dict[str, Any]:
         "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
     }
     made = {name: path.read_text() for name, path in files.items()} | {"redis": REDIS_SETTINGS}
+    made["rabbit"] += f"advanced.config = {files['rabbit'].with_name('advanced.config').read_text()}"
     shared = settings_from(runtime.service_env(CONSUMER, "kafka", "kafka"))
     return {
-        "profile": PROFILE,
-        "unequal": unequal(shared),
+        "profile": str(profile),
+        "unequal": unequal(shared, profile),
         "processes": {row.name: row.roles for row in MEASURED},
         "services": _service_settings(runtime),
-        "services_environment": services_environment(),
+        "services_environment": services_environment(profile),
         "clients": {
             "rabbit": client_options(shared),
-            "kafka_producer": dict(PRODUCER_OPTIONS),
+            "kafka_producer": producer_options(shared.kafka_compression),
             "kafka_consumer": consumer_options(shared),
         },
         "servers": {name: _read_settings(text, runtime) for name, text in made.items()},
     }
 
 
-def unequal(shared: Settings) -> list[str]:
+def unequal(shared: Settings, profile: Profile) -> list[str]:
     """Everything in which the two sides differ besides their broker, from the options that are in use; `shared`
     are settings of the services."""
-    rabbit, producer, consumer = client_options(shared), PRODUCER_OPTIONS, consumer_options(shared)
+    rabbit, consumer = client_options(shared), consumer_options(shared)
+    producer = producer_options(shared.kafka_compression)
     batch_kib, fetch_mib = producer["max_batch_size"] // 2**10, consumer["fetch_max_bytes"] // 2**20
     session_s = consumer["session_timeout_ms"] / 1_000
-    durable = "RabbitMQ's quorum queue confirms what is synced to disk, Kafka what is in the page cache"
     sent = f"RabbitMQ's producer sends each event by itself, {rabbit['publishes_in_flight_max']} under way"
     noticed = f"RabbitMQ notices a consumer's end by a heartbeat of {rabbit['heartbeat_s']} s"
     in_order = "RabbitMQ's producer sends an event once the one before it of its key is confirmed"
-    return [
-        f"{durable} (its durability is replication), so a power cut could cost Kafka the last moments",
-        f"Kafka's producer compresses ({producer['compression_type']}), RabbitMQ's does not",
+    packed = producer["compression_type"]
+    found = [profile.unequal, f"Kafka's producer compresses ({packed}), RabbitMQ's does not" if packed else None]
+    return [difference for difference in found if difference] + [
         f"Kafka's producer waits {producer['linger_ms']} ms to fill a batch of {batch_kib} KiB, {sent}",
         f"{in_order}, Kafka's idempotent producer keeps the order by itself",
         f"a channel is one queue on RabbitMQ, a topic of {shared.kafka_partitions} partitions on Kafka",

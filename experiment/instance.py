@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from deploy.native import Ports, Runtime
-from deploy.native.site import read_state
+from deploy.native.site import Durability, read_state
 from deploy.progress import Steps
 from deploy.topology import BROKERS, SERVICES, BrokerName, ServerName
 from experiment.effects import Databases
@@ -49,13 +49,14 @@ def instance(
     *,
     ports: Ports | None = None,
     servers: Collection[ServerName] = ("postgres", "redis", *BROKERS),  # no mail is sent while we measure
+    durability: Durability = "usual",
 ) -> Iterator[Runtime]:
     """An instance for the tool `name` that is stopped, and its data removed, on the way out.
 
     Should this process be killed outright, the instance's own watch ends its processes.
     """
     root = run_root / f"{name}-{os.getpid()}"
-    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=steps)
+    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=steps, durability=durability)
     try:
         yield runtime
     finally:

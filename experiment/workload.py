@@ -15,6 +15,10 @@ FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
 """What a comparison may decide."""
 
 
+ProfileName = Literal["single-fsync", "single-pagecache", "as-usual"]
+"""What both brokers promise when they confirm an event (`experiment.profiles`)."""
+
+
 class WorkloadError(Exception):
     """The workload file cannot be used; the message is one sentence that names the file and the field."""
 
@@ -95,7 +99,8 @@ class Workload(_Part):
     """A whole workload file.
 
     `primary` are the figures about which the run decides, named before it, at most four: each more makes all of
-    them harder to prove. A difference within `margin` (0.1: 10 %) does not matter.
+    them harder to prove. A difference within `margin` (0.1: 10 %) does not matter. `profile` is what both brokers
+    promise when they confirm an event: without equal promises nothing is decided.
     `settle_timeout_s` is how long an acknowledged event may take before it counts as not arrived.
     """
 
@@ -104,6 +109,7 @@ class Workload(_Part):
     rounds: Annotated[int, Field(ge=1, le=100)] = 6
     primary: Annotated[tuple[FigureName, ...], Field(min_length=1, max_length=4)] = ("p50_ms",)
     margin: Annotated[float, Field(gt=0, le=1)] = 0.1
+    profile: ProfileName = "single-fsync"
     users: Annotated[int, Field(ge=1, le=10_000)]
     warm_up: WarmUp = WarmUp()
     steady: Steady
@@ -122,8 +128,8 @@ class Workload(_Part):
         return self.backlog.rounds is None or round_number > self.rounds - self.backlog.rounds
 
 
-def load_workload(path: Path, rounds: int | None = None) -> Workload:
-    """Read and check a workload file; `rounds` replaces its own number. Raises `WorkloadError`."""
+def load_workload(path: Path, rounds: int | None = None, profile: str | None = None) -> Workload:
+    """Read and check a workload file; `rounds` and `profile` replace its own. Raises `WorkloadError`."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -136,8 +142,8 @@ def load_workload(path: Path, rounds: int | None = None) -> Workload:
         raise WorkloadError(
             f"workload {path} must be a mapping with the fields name, seed, users, steady, backlog"
         )
-    if rounds is not None:
-        document = {**document, "rounds": rounds}
+    told = {"rounds": rounds, "profile": profile}
+    document |= {name: value for name, value in told.items() if value is not None}
     try:
         return Workload.model_validate(document)
     except ValidationError as error:

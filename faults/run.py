@@ -19,6 +19,7 @@ from experiment.checker import Verdict
 from experiment.clock import Clock
 from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
 from experiment.ledger import Entry, Identity
+from experiment.profiles import PROFILES
 from experiment.progress_bar import Phase, ProgressBar
 from experiment.side import Side, StalledError
 from experiment.signals import run_until_signal
@@ -167,7 +168,7 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
 def start_services(runtime: Runtime, brokers: Sequence[BrokerName], kinds: Sequence[Kind] = ()) -> None:
     """A set of services on each broker, named after it; with what these need beside the orders."""
     chosen = facts.PLAYED | processes_of(kinds)
-    settings = {**facts.services_environment(), **_SERVICE_SETTINGS}
+    settings = {**facts.services_environment(PROFILES["as-usual"]), **_SERVICE_SETTINGS}
     modules: dict[str, Sequence[str]] = {}
     for kind in kinds:
         settings |= kind.environment

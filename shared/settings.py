@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """How many of Kafka's brokers hold a copy of each topic that is created."""
     kafka_min_insync_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     """How many of those copies must have an event before it counts as published."""
+    kafka_compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "lz4"
+    """How events are packed on their way to Kafka, and there; RabbitMQ keeps them as they are."""
 
     connect_timeout_s: Seconds = 20.0
     """Seconds that connecting to the broker, declaring, or subscribing may take before it is tried again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -10,23 +10,27 @@ from compare.decision.preferences import Must
 from compare.document import BrokerFigures, Summary
 from deploy.topology import BrokerName
 from experiment.facts import TITLES
+from experiment.profiles import PROFILES
 from shared.broker.kafka import KafkaAdapter
 from shared.broker.rabbit import RabbitAdapter
 
 SAMPLES_MIN: Final = 1_000
 """Latencies in each round, without which a 99th percentile is not known."""
-CAPABILITIES: Final[dict[BrokerName, dict[str, object]]] = {
-    # A quorum queue confirms what is synced; one Kafka node confirms what is in its page cache.
-    "rabbit": {**asdict(RabbitAdapter.capabilities), "confirmed_is_on_disk": True},
-    "kafka": {**asdict(KafkaAdapter.capabilities), "confirmed_is_on_disk": False},
+_CAPABILITIES: Final[dict[BrokerName, dict[str, object]]] = {
+    "rabbit": asdict(RabbitAdapter.capabilities),
+    "kafka": asdict(KafkaAdapter.capabilities),
 }
-"""What the adapters state, each proved by the conformance suite, and the durability of the profile
-`single-node`."""
+"""What the adapters state, each proved by the conformance suite."""
+_BEFORE_PROFILES: Final = "as-usual"
 
 
 def lacking(summary: Summary, must: Must) -> dict[BrokerName, list[str]]:
     """Of each broker that is out, why."""
-    found = {broker: list(_lacks(broker, one, must)) for broker, one in summary.brokers.items()}
+    profile = PROFILES[summary.workload.get("profile", _BEFORE_PROFILES)]
+    found: dict[BrokerName, list[str]] = {}
+    for broker, one in summary.brokers.items():
+        able = {**_CAPABILITIES[broker], "confirmed_is_on_disk": broker in profile.on_disk}
+        found[broker] = list(_lacks(broker, one, must, able))
     return {broker: reasons for broker, reasons in found.items() if reasons}
 
 
@@ -45,9 +49,9 @@ def open_questions(summary: Summary, must: Must) -> dict[BrokerName, str]:
     return found
 
 
-def _lacks(broker: BrokerName, one: BrokerFigures, must: Must) -> Iterator[str]:
+def _lacks(broker: BrokerName, one: BrokerFigures, must: Must, able: Mapping[str, object]) -> Iterator[str]:
     for name in must.capabilities:
-        if not CAPABILITIES[broker][name]:
+        if not able[name]:
             yield f"{TITLES[broker]} is out: it lacks {name}"
     rounds = _p99(one)
     if must.p99_ms_max is not None and rounds and min(rounds) > must.p99_ms_max:

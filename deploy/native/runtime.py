@@ -18,7 +18,7 @@ from deploy.native.ports import Ports, require_free
 from deploy.native.processes import Processes, run_async
 from deploy.native.servers import postgres, rabbit, table
 from deploy.native.service_set import ServiceSet
-from deploy.native.site import Site
+from deploy.native.site import Durability, Site
 from deploy.native.supervision import Supervisor
 from deploy.progress import Steps
 from deploy.topology import BROKERS, PROCESSES, SERVERS, BrokerName, ServerName
@@ -36,9 +36,9 @@ class Runtime:
 
     Every method blocks; in async code call them through `asyncio.to_thread`. What a method starts has answered
     a real request when the method returns. With `watch_parent` (the default) the instance ends soon after this
-    Python process has ended; `make up-*` turns that off. What it starts has an environment of its own making; for
-    its own connections libpq's variables are taken out of this process. All errors are DeployError with a sentence
-    for a person.
+    Python process has ended; `make up-*` turns that off. `durability` is when its brokers confirm. What
+    it starts has an environment of its own making; for its own connections libpq's variables are taken out of this
+    process. All errors are DeployError with a sentence for a person.
     """
 
     def __init__(
@@ -49,9 +49,10 @@ class Runtime:
         servers: Collection[ServerName] = SERVERS,
         watch_parent: bool = True,
         steps: Steps | None = None,
+        durability: Durability = "usual",
     ) -> None:
         forget_libpq()
-        self.site = Site.open(root, ports)
+        self.site = Site.open(root, ports, durability)
         self._inventory = Inventory(self.site, servers)
         self.servers = self._inventory.servers
         self.sets = self._inventory.sets

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deploy.errors import DeployError
 from deploy.native.install.system import is_root
@@ -20,23 +20,28 @@ from deploy.paths import make_directory
 _SOCKET_PATH_MAX = 90
 _SECRET = 0o700
 
+Durability = Literal["usual", "fsync", "pagecache"]
+"""When a broker confirms: as each does by itself, once the event is on the disk, or once the kernel has it."""
+
 
 @dataclass(frozen=True)
 class Site:
-    """Where an instance lives, on which ports, and its password (the same for all its servers)."""
+    """Where an instance lives, on which ports, its password (the same for all its servers), and when its brokers
+    confirm."""
 
     root: Path
     ports: Ports
     password: str = field(repr=False)
+    durability: Durability = "usual"
 
     @classmethod
-    def open(cls, root: Path, ports: Ports) -> "Site":
+    def open(cls, root: Path, ports: Ports, durability: Durability = "usual") -> "Site":
         """Make the root, or come back to it: an existing instance keeps its password, since its data has it."""
         root = root.resolve()
         if not root.exists() or read_state(root):
             make_directory(root)
         kept = read_state(root)
-        return cls(root, ports, str(kept.get("password") or secrets.token_hex(16)))
+        return cls(root, ports, str(kept.get("password") or secrets.token_hex(16)), durability)
 
     @property
     def logs(self) -> Path:

@@ -27,6 +27,7 @@ from experiment.facts import unequal
 from experiment.figures import Latencies, RateFigure
 from experiment.ledger import Entry
 from experiment.load import LoadReport
+from experiment.profiles import PROFILES, Profile
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.usage import OTHERS
@@ -71,7 +72,7 @@ def backlog(phase: str, per_s: float, cpu_s: dict[str, float]) -> BacklogResult:
 def run_result(tmp_path: Path, rates: dict[BrokerName, tuple[float, ...]], broker_s: float = BUSY_S) -> RunResult:
     runtime = Runtime(tmp_path, Ports(25_000))
     result = RunResult(WORKLOAD, datetime(2026, 1, 1, tzinfo=UTC), hardware={"cores": 2})
-    result.settings = {"unequal": ["one thing", "another"]}
+    result.settings = {"unequal": ["one thing", "another"], "profile": str(PROFILES[WORKLOAD.profile])}
     for broker, per_round in rates.items():
         side = Side(broker, runtime, WORKLOAD, Clock(), ProgressBar([]), Databases({}))
         side.verdict = Verdict(acknowledged=10, effects=10)
@@ -184,13 +185,29 @@ def test_all_that_is_unequal_is_said_first(tmp_path: Path) -> None:
     assert notes[0].endswith("unequal besides: (1) one thing; (2) another.")
 
 
-def test_what_is_unequal_is_read_from_the_options_in_use() -> None:
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=str)
+def test_what_is_unequal_is_read_from_the_options_in_use(profile: Profile) -> None:
+    told = {name.removeprefix("TANDEM_").lower(): value for name, value in profile.services.items()}
     settings = Settings(
-        broker="kafka", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", kafka_bootstrap="-:1"
+        broker="kafka",
+        http_port=1,
+        postgres_dsn="postgresql://-",
+        redis_url="redis://-",
+        kafka_bootstrap="-:1",
+        **told,
     )
-    said = "\n".join(unequal(settings))
-    for expected in ("synced to disk", "lz4", "5 ms", "256 KiB", "12 partitions", "1,000 messages", "16 MiB"):
+    said = "\n".join(unequal(settings, profile))
+    for expected in ("5 ms", "256 KiB", "12 partitions", "1,000 messages", "16 MiB"):
         assert expected in said
+    for difference in ("synced to disk", "compresses (lz4)"):
+        assert (difference in said) == (not profile.equal)
+
+
+def test_where_brokers_promise_different_things_nothing_is_decided(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    result.workload = result.workload.model_copy(update={"profile": "as-usual"})
+    said = summarise(result, "make compare PROFILE=as-usual")["differences"]
+    assert set(said.values()) == {"no verdict: unequal promises"}
 
 
 def test_a_busy_machine_gives_no_verdict_and_says_so_first(tmp_path: Path) -> None:

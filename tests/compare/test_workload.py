@@ -43,6 +43,7 @@ def test_every_workload_of_the_repository_can_be_loaded(file: Path) -> None:
         ("primary", []),
         ("primary.0", "p42_ms"),
         ("margin", 0),
+        ("profile", "single-node"),
         ("name", ""),
     ],
 )

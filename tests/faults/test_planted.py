@@ -28,6 +28,7 @@ from experiment.clock import Clock, until
 from experiment.effects import CONSUMER
 from experiment.instance import databases_of
 from experiment.ledger import Identity
+from experiment.profiles import PROFILES
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
 from experiment.stamps import Passage
@@ -61,7 +62,7 @@ WORKLOAD = Workload.model_validate(
 def runtime(servers_for: ServersFor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with servers_for(*BROKERS) as servers:
         with start_in_turn(tmp_path_factory):
-            start_both_sets(servers)
+            start_both_sets(servers, PROFILES["as-usual"])
         yield servers
 
 

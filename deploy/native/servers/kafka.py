@@ -63,6 +63,9 @@ share.coordinator.state.topic.replication.factor=3
 share.coordinator.state.topic.min.isr=2
 """
 
+# A record is confirmed when it is on the disk, and so is a consumer's position.
+_SYNCED = "log.flush.interval.messages=1\n"
+
 # Kafka tells its clients where to come back to. One that came through a proxy must be told the proxy's address.
 _BEHIND_PROXY = """\
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{behind}
@@ -153,6 +156,8 @@ def _settings(site: Site, node: int) -> str:
     nodes = range(1, site.ports.nodes + 1)
     port, controller = site.ports.kafka_node(node)
     text = _SETTINGS.format(port=port, controller=controller)
+    if site.durability == "fsync":
+        text += _SYNCED
     if len(nodes) > 1:
         voters = ",".join(f"{other}@127.0.0.1:{site.ports.kafka_node(other)[1]}" for other in nodes)
         text += _CLUSTER.format(node=node, voters=voters)

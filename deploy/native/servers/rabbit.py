@@ -60,6 +60,9 @@ cluster_formation.classic_config.nodes.3 = {third}
 consumer_disconnected_timeout = 5000
 """
 
+# A message is confirmed when the kernel has it. By itself the log of quorum queues is synced before that.
+_UNSYNCED = "[{ra, [{wal_sync_method, none}]}].\n"
+
 
 class RabbitMQ(BrokerServer):
     """One node, or three that form a cluster."""
@@ -186,6 +189,7 @@ def _environment(site: Site, place: Path, node: int) -> dict[str, str]:
         "RABBITMQ_NODENAME": _node_name(site, node),
         "RABBITMQ_DIST_PORT": str(site.ports.rabbit_node(node)[1]),
         "RABBITMQ_CONFIG_FILE": str(place / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(place / "advanced.config"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(place / "enabled_plugins"),
         "RABBITMQ_MNESIA_BASE": str(place / "mnesia"),
         "RABBITMQ_LOG_BASE": str(place / "log"),
@@ -205,6 +209,7 @@ def _write_settings(site: Site, place: Path, node: int, install: RabbitInstall) 
         text += _CLUSTER.format(first=first, second=second, third=third)
         _write_cookie(site, place)
     write_secret(settings, text)
+    (place / "advanced.config").write_text(_UNSYNCED if site.durability == "pagecache" else "[].\n")
     (place / "enabled_plugins").write_text("[rabbitmq_management].\n")
     for directory in ("mnesia", "log"):
         (place / directory).mkdir(exist_ok=True)

@@ -55,7 +55,9 @@ class KafkaAdapter:
         self._shutdown_grace_s = settings.shutdown_grace_s
         servers = [server.strip() for server in (settings.kafka_bootstrap or "").split(",")]
         self._clients = KafkaClients(servers, client_name, settings.connect_timeout_s)
-        self._producer = KafkaProducer(servers, client_name, settings.publish_timeout_s)
+        self._producer = KafkaProducer(
+            servers, client_name, settings.publish_timeout_s, settings.kafka_compression
+        )
         self._declarations = KafkaDeclarations(self._clients, self._producer, settings)
         self._subscriptions = KafkaSubscriptions(
             servers, client_name, self._clients, self._declarations, settings, producer=self._producer

@@ -30,14 +30,13 @@ from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
 
-PRODUCER_OPTIONS: Mapping[str, Any] = {
+_OPTIONS: Mapping[str, Any] = {
     "request_timeout_ms": REQUEST_TIMEOUT_MS,
     "retry_backoff_ms": RETRY_BACKOFF_MS,
     "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     "acks": "all",
     "enable_idempotence": True,
     "linger_ms": 5,
-    "compression_type": "lz4",
     "max_batch_size": 256 * 1024,
     "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
 }
@@ -60,12 +59,20 @@ _Sent = asyncio.Future[Any] | Exception
 """The confirmation to come, or why the message was not even sent."""
 
 
+def producer_options(compression: str) -> dict[str, Any]:
+    """What aiokafka's producer is told besides servers and a name; `compression` is `none` or a codec's name."""
+    return {**_OPTIONS, "compression_type": None if compression == "none" else compression}
+
+
 class KafkaProducer:
     """Confirmed publishing, in order per key, at most `publish_timeout_s` long."""
 
-    def __init__(self, servers: Sequence[str], client_name: str, publish_timeout_s: float) -> None:
+    def __init__(
+        self, servers: Sequence[str], client_name: str, publish_timeout_s: float, compression: str = "lz4"
+    ) -> None:
         self._servers = list(servers)
         self._client_name = client_name
+        self._options = producer_options(compression)
         self._publish_timeout_s = publish_timeout_s
         self.channels: set[str] = set()
         """What may be published to: for a topic that is not there, aiokafka would make all behind it wait."""
@@ -75,9 +82,7 @@ class KafkaProducer:
 
     async def start(self) -> None:
         """Connect and get a producer id. Raises one of `LOST`; the caller bounds the time."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers, client_id=self._client_name, **PRODUCER_OPTIONS
-        )
+        producer = AIOKafkaProducer(bootstrap_servers=self._servers, client_id=self._client_name, **self._options)
         self._producer = producer
         await producer.start()
         self._lost = False
