@@ -1,7 +1,7 @@
 """What each part costs: idle cores, and CPU for each event beyond them.
 
 CPU = idle · seconds + per event · events. What a part burns idle is measured while the other side works, and not
-extrapolated: the load has one rate, through which no line can be fitted.
+extrapolated: the rounds have one rate, through which no line can be fitted. The ladder fits one over its rungs.
 """
 
 from __future__ import annotations

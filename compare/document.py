@@ -75,6 +75,37 @@ class BacklogRound(_Part):
     events_per_batch: dict[str, float] = {}
 
 
+class Try(_Part):
+    """A rate in the search for the capacity, and why it was not carried."""
+
+    orders_per_s: float
+    carried: bool
+    why: str | None
+
+
+class Rung(_Part):
+    """The steady load at a share of the lower capacity; percentiles only where there are samples enough."""
+
+    share: float
+    orders_per_s: float
+    carried: bool
+    samples: Count
+    p50_ms: float | None
+    p99_ms: float | None
+    p999_ms: float | None
+    limiter: str
+    cores: dict[str, float]
+
+
+class LadderFigures(_Part):
+    """What a side carries, and how it does below that. `fitted` is by part: idle cores, and CPU µs per event."""
+
+    capacity_orders_per_s: float | None
+    tries: list[Try]
+    rungs: list[Rung]
+    fitted: dict[str, dict[str, float]]
+
+
 class BrokerFigures(_Part):
     """What one side showed: figures (null where events were lost, doubled or reordered), and what became of
     events."""
@@ -107,6 +138,7 @@ class BrokerFigures(_Part):
     steady_rounds: list[SteadyRound]
     backlog_rounds: list[BacklogRound]
     control_rounds: dict[str, list[Any]] = {}
+    ladder: LadderFigures | None = None
     examples: dict[str, list[str]]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from compare.measured import MeasuredSide
+from compare.measured import MeasuredSide, SteadyResult
 from deploy.topology import BrokerName
 from experiment.effects import CONSUMER
 from experiment.facts import TITLES
@@ -35,9 +35,7 @@ class Limiter:
 def limiters(measured: MeasuredSide, machine_cores: float) -> dict[FigureName, Limiter | None]:
     """What limited each figure of a side; None where it was not taken."""
     broker = measured.side.broker
-    steady = _limiter(
-        broker, ((r.cpu_s, r.seconds, r.details) for r in measured.steady), _every_client, machine_cores
-    )
+    steady = limiter_of(broker, measured.steady, machine_cores)
     drain = ((r.cpu_s, r.seconds, r.details) for r in measured.backlogs)
     relay = ((r.relay_cpu_s, r.relay_seconds, r.relay_details) for r in measured.backlogs)
     return {
@@ -46,6 +44,11 @@ def limiters(measured: MeasuredSide, machine_cores: float) -> dict[FigureName, L
         "p50_ms": steady,
         "p99_ms": steady,
     }
+
+
+def limiter_of(broker: BrokerName, steady: Iterable[SteadyResult], machine_cores: float) -> Limiter | None:
+    """What limited phases of steady load; None without any."""
+    return _limiter(broker, ((r.cpu_s, r.seconds, r.details) for r in steady), _every_client, machine_cores)
 
 
 def said(found: Mapping[BrokerName, Limiter | None]) -> str | None:

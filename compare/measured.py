@@ -17,6 +17,9 @@ from experiment.side import Side
 from experiment.stamps import Passage, Stages, StampReader, Times, passage_of, times_of
 from experiment.usage import Details
 
+GROWTH = (0.4, 1.0)
+"""From when until when, in parts of its time, a load's backlog must not grow: till then it fills what it flows
+through."""
 _STAMPS_TIMEOUT_S = 30.0
 _STAMPS_POLL_S = 0.05
 
@@ -25,7 +28,8 @@ _STAMPS_POLL_S = 0.05
 class SteadyResult:
     """What one phase of steady load showed.
 
-    `cpu_s` is by group, `seconds` long: from the first request until every effect is there.
+    `cpu_s` is by group, `seconds` long: from the first request until every effect is there. `behind` is how many
+    events were due and had no effect, at the two times of `GROWTH`.
     """
 
     phase: str
@@ -36,6 +40,7 @@ class SteadyResult:
     clock_drift_s: float
     stages: Stages = field(default_factory=Stages)
     details: Details = field(default_factory=Details)
+    behind: tuple[int, ...] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,28 @@ class ControlPhases:
     wire: dict[str, int] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """The steady load at one rate. `growing` says why it is more than the side carries; None: it is not."""
+
+    orders_per_s: float
+    result: SteadyResult
+    growing: str | None
+
+
+@dataclass(slots=True)
+class Climb:
+    """What a ladder of rates showed: `tries` in the search for the capacity, `rungs` by share of the lower one."""
+
+    tries: list[Rate] = field(default_factory=list)
+    rungs: dict[float, Rate] = field(default_factory=dict)
+
+    @property
+    def capacity(self) -> float | None:
+        """The most orders a second that were tried and carried; None: none was."""
+        return max((rate.orders_per_s for rate in self.tries if rate.growing is None), default=None)
+
+
 @dataclass(slots=True)
 class MeasuredSide:
     """A side and what was measured on it, in the order of the rounds."""
@@ -93,6 +120,7 @@ class MeasuredSide:
     steady: list[SteadyResult] = field(default_factory=list)
     backlogs: list[BacklogResult] = field(default_factory=list)
     controls: ControlPhases = field(default_factory=ControlPhases)
+    climb: Climb = field(default_factory=Climb)
     passage: Passage = field(default_factory=Passage)
     """What the stamps of all phases say."""
     stamps: StampReader = field(init=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from compare.measured import BacklogResult, MeasuredSide, SteadyResult
+from compare.measured import GROWTH, BacklogResult, MeasuredSide, SteadyResult
 from experiment import broker_state
 from experiment.clock import until
 from experiment.effects import CONSUMER
@@ -14,6 +14,7 @@ from experiment.ledger import Entry, Outcome
 from experiment.side import Side
 from experiment.stamps import Stages
 from experiment.usage import Details, Usage, forget_peak
+from experiment.workload import Steady
 
 _RELAY_POLL_S = 0.05
 _DRAIN_POLL_S = 0.25
@@ -32,11 +33,14 @@ async def warm_up(measured: MeasuredSide) -> None:
     await measured.read_stamps(side.entries)
 
 
-async def run_steady(measured: MeasuredSide, phase: str) -> SteadyResult:
-    """Run the steady load, until its last effect is recorded."""
+async def run_steady(
+    measured: MeasuredSide, phase: str, steady: Steady | None = None, duration_s: float | None = None
+) -> SteadyResult:
+    """Run the workload's steady load, or another one, until its last effect is recorded."""
     side = measured.side
+    duration_s = duration_s or side.workload.steady.duration_s
     before, drift_s = await side.usage(), side.clock.drift_s()
-    entries, report = await side.send(side.schedule(phase, side.workload.steady.duration_s), phase)
+    entries, report = await side.send(side.schedule(phase, duration_s, steady), phase)
     await side.settle()
     after = await side.usage()
     await side.databases.resolve(entries)  # what became of a request that was not answered
@@ -62,6 +66,14 @@ async def run_steady(measured: MeasuredSide, phase: str) -> SteadyResult:
         clock_drift_s=side.clock.drift_s() - drift_s,
         stages=stages,
         details=after.details_since(before),
+        behind=tuple(_behind(entries, report.started_s + share * duration_s) for share in GROWTH),
+    )
+
+
+def _behind(entries: Iterable[Entry], at_s: float) -> int:
+    """How many events were due at a time, and had no durable effect yet."""
+    return sum(
+        entry.intended_s <= at_s and (entry.durable_s is None or entry.durable_s > at_s) for entry in entries
     )
 
 

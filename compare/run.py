@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compare.controls import run_wire
+from compare.ladder import lower_capacity, run_rung, search_capacity
 from compare.measured import MeasuredSide, stamps_directory
 from compare.phases import run_backlog, run_steady, warm_up
 from deploy.native import Runtime
@@ -37,6 +38,8 @@ REPEATED = "repeated steady load"
 DELAYED = "delayed steady load"
 SLOWED = "slowed backlog"
 PLANTED = "planted faults"
+CAPACITY = "searching the capacity"
+RUNG = "rung"
 
 _NAME = "compare"
 
@@ -80,8 +83,20 @@ def plan(workload: Workload) -> list[Phase]:
             if backlog:
                 backlog = _beside(number, backlog, [Phase(SLOWED, backlog_s * 1.1, order[0], number)])
         phases += [*steady, *backlog]
+    phases += _ladder(workload)
     phases += [Phase(CHECK, 2, broker) for broker in BROKERS]
     return phases + [Phase(PLANTED, 7, broker) for broker in BROKERS if workload.controls.wire]
+
+
+def _ladder(workload: Workload) -> list[Phase]:
+    asked = workload.ladder
+    if asked is None:
+        return []
+    phases = [Phase(CAPACITY, asked.tries * (asked.search_s + 4), broker) for broker in BROKERS]
+    for number in range(1, len(asked.shares) + 1):
+        order = turns(workload.seed, number)
+        phases += [Phase(RUNG, asked.duration_s + 2, broker, number) for broker in order]
+    return phases
 
 
 def _beside(number: int, phases: list[Phase], more: list[Phase]) -> list[Phase]:
@@ -142,7 +157,10 @@ async def _drive(outcome: RunResult, runtime: Runtime, progress: ProgressBar, ph
         for phase in phases:
             assert phase.broker is not None
             with progress.phase(phase):
-                await _run_phase(phase, outcome.sides[phase.broker])
+                if phase.kind == RUNG:
+                    await _run_rung(phase, outcome)
+                else:
+                    await _run_phase(phase, outcome.sides[phase.broker])
         outcome.settings["topology"] = {broker: await topology(broker, runtime) for broker in BROKERS}
 
 
@@ -158,10 +176,21 @@ async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
         measured.steady.append(await run_steady(measured, name))
     elif phase.kind == BACKLOG:
         measured.backlogs.append(await run_backlog(measured, name))
+    elif phase.kind == CAPACITY and side.workload.ladder:
+        await search_capacity(measured, side.workload.ladder)
     elif phase.kind == CHECK:
         await side.verify()
     else:
         await _run_control(phase.kind, number, name, measured)
+
+
+async def _run_rung(phase: Phase, outcome: RunResult) -> None:
+    asked, capacity = outcome.workload.ladder, lower_capacity(outcome.sides)
+    assert asked is not None
+    assert phase.broker is not None
+    if capacity is not None:  # otherwise there is nothing to take a share of
+        share = asked.shares[(phase.round_number or 1) - 1]
+        await run_rung(outcome.sides[phase.broker], share, capacity, asked)
 
 
 async def _run_control(kind: str, number: int, name: str, measured: MeasuredSide) -> None:

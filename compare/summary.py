@@ -8,7 +8,7 @@ from datetime import UTC
 from statistics import median
 from typing import Any
 
-from compare import judgement
+from compare import judgement, ladder
 from compare.controls import judge_controls
 from compare.cost import costs
 from compare.document import FORMAT
@@ -34,6 +34,9 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     for broker, found in costs(outcome.sides).items():
         sound = outcome.sides[broker].sound
         brokers[broker]["cost"] |= found if sound else dict.fromkeys(found)
+    machine_cores = float(outcome.hardware["cores"] or 1)
+    for broker, measured in outcome.sides.items():
+        brokers[broker]["ladder"] = ladder.figures(measured, machine_cores)
     controls = judge_controls(outcome.sides, outcome.workload)
     figures_compared = judgement.comparison(outcome, brokers, controls)
     return {
@@ -67,6 +70,7 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest "
             "process of the services), or the most on a machine that was 90 % busy (foreign load: where half of "
             "that was other programs'); else disk, where some process waited for one half of the time; else none",
+            "ladder": ladder.DEFINITION,
             "corrupted": "a digest of the bytes that the relay handed to the broker's client is not that of the "
             "bytes that the consumer was given",
             "lost": "acknowledged to the client, no effect, and nowhere on the way",

@@ -17,7 +17,7 @@ from experiment.load import LoadGenerator, LoadReport
 from experiment.progress_bar import ProgressBar
 from experiment.schedule import Operation, plan_registrations, plan_steady
 from experiment.usage import Usage, take_usage
-from experiment.workload import Backlog, Workload
+from experiment.workload import Backlog, Steady, Workload
 from shared.settings import Settings
 
 _SETTLE_POLL_S = 0.1
@@ -77,10 +77,11 @@ class Side:
             raise StalledError(f"the order service on {self.broker} does not hear of the users")
         await self.settle()
 
-    def schedule(self, phase: str, duration_s: float) -> list[Operation]:
-        """The steady load of a phase."""
+    def schedule(self, phase: str, duration_s: float, steady: Steady | None = None) -> list[Operation]:
+        """The steady load of a phase: the workload's, or another."""
         # The same seed on both sides: both get the same load, request by request.
-        return plan_steady(self.workload.steady, self.workload.users, duration_s, f"{self.workload.seed}-{phase}")
+        load = steady or self.workload.steady
+        return plan_steady(load, self.workload.users, duration_s, f"{self.workload.seed}-{phase}")
 
     async def send(
         self, operations: list[Operation], phase: str, enough: asyncio.Event | None = None

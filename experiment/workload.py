@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=5_000)]
+Part = Annotated[float, Field(gt=0, lt=1)]
 Lines = Annotated[int, Field(ge=1, le=100)]
 FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
 """What a comparison may decide."""
@@ -66,6 +67,11 @@ class Steady(_Part):
         """How many events a second this load causes."""
         return self.orders_per_s * (1 + self.pay_share + self.cancel_share) + self.profile_updates_per_s
 
+    def at(self, orders_per_s: float) -> Steady:
+        """The same mix at another rate."""
+        updates_per_s = self.profile_updates_per_s * orders_per_s / self.orders_per_s
+        return self.model_copy(update={"orders_per_s": orders_per_s, "profile_updates_per_s": updates_per_s})
+
 
 class Backlog(_Part):
     """Events that wait in the broker while the consumer is down, and are then drained.
@@ -95,6 +101,21 @@ class Controls(_Part):
     slowdown: Annotated[float, Field(gt=0, le=0.9)] = 0.2
 
 
+class Ladder(_Part):
+    """The steady load at several rates, after the rounds.
+
+    First the capacity of each side is searched for, in at most `tries` of `search_s` each: the most orders a second
+    of which no backlog grows, up to `orders_per_s_max`. Then both sides get the same rates, `shares` of the lower
+    capacity, for `duration_s` each.
+    """
+
+    shares: Annotated[tuple[Part, ...], Field(min_length=1, max_length=10)] = (0.1, 0.25, 0.5, 0.7, 0.85)
+    duration_s: Annotated[float, Field(gt=0, le=600)] = 15.0
+    search_s: Annotated[float, Field(ge=2, le=600)] = 8.0
+    tries: Annotated[int, Field(ge=1, le=20)] = 7
+    orders_per_s_max: Rate = 1_000.0
+
+
 class Workload(_Part):
     """A whole workload file.
 
@@ -115,6 +136,7 @@ class Workload(_Part):
     steady: Steady
     backlog: Backlog
     controls: Controls = Controls()
+    ladder: Ladder | None = None
     settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
 
     @model_validator(mode="after")

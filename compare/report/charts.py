@@ -39,6 +39,11 @@ def charts(summary: Summary) -> Iterator[Chart]:
         rounds = max(len(values) for values in series.values())
         if rounds > 1:
             yield lines(f"{row.title}, by round", [str(each + 1) for each in range(rounds)], series)
+    climbs = {broker: one.ladder.rungs for broker, one in summary.brokers.items() if one.ladder}
+    if climbs and all(climbs.values()):
+        places = [f"{rung.share:.0%}" for rung in next(iter(climbs.values()))]
+        medians = {broker: [rung.p50_ms for rung in rungs] for broker, rungs in climbs.items()}
+        yield lines("p50 ms at shares of the lower capacity", places, medians)
     stages = {
         broker: [one.stages[name].mean_ms if name in one.stages else None for name in words.STAGES]
         for broker, one in summary.brokers.items()

@@ -41,6 +41,7 @@ def render_markdown(summary: Summary) -> str:
             *_table(["events", *brokers], counts),
             "",
             *([*_table(words.CONTROL_HEADS, words.controls(summary)), ""] if summary.controls else []),
+            *_ladder(summary),
             "<details><summary>What to know before believing this</summary>",
             "",
             *(f"- {_plain(note)}" for note in summary.notes),
@@ -51,6 +52,11 @@ def render_markdown(summary: Summary) -> str:
             "",
         ]
     )
+
+
+def _ladder(summary: Summary) -> list[str]:
+    said, rows = words.capacities(summary), words.ladder(summary)
+    return [*said, "", *([*_table(words.ladder_heads(summary), rows), ""] if rows else [])] if said else []
 
 
 def _recommendation(summary: Summary) -> list[str]:

@@ -31,6 +31,13 @@ def print_report(summary: dict[str, Any], out: Path, console: Console | None = N
     about, rows = words.changed(document)
     for line in [about, *(f"  {title}: {said}" for title, _, _, said in rows)] if about else []:
         console.print(line, markup=False)
+    for sentence in words.capacities(document):
+        console.print(sentence, markup=False)
+    heads = words.ladder_heads(document)
+    for row in words.ladder(document):
+        console.print(
+            "  " + ", ".join(f"{head} {cell}" for head, cell in zip(heads, row, strict=True)), markup=False
+        )
     for name, _, found, said in words.controls(document):
         console.print(f"control {name} {said}: {found}", markup=False)
     for note in summary["notes"]:

@@ -160,6 +160,43 @@ def stage_heads(summary: Summary) -> list[str]:
     return ["ms", *(f"{TITLES[broker]} {figure}" for broker in summary.brokers for figure in figures)]
 
 
+def ladder_heads(summary: Summary) -> list[str]:
+    """The heads of the ladder's table."""
+    figures = ("p50 ms", "p99 ms", "limiter")
+    return ["orders/s", *(f"{TITLES[broker]} {figure}" for broker in summary.brokers for figure in figures)]
+
+
+def ladder(summary: Summary) -> list[list[str]]:
+    """A row for each rung; empty where there are none."""
+    sides = [one.ladder for one in summary.brokers.values() if one.ladder]
+    if len(sides) < len(summary.brokers):
+        return []
+    rows = []
+    for rungs in zip(*(side.rungs for side in sides), strict=False):
+        cells: list[str] = []
+        for rung in rungs:
+            times = ["none" if each is None else number(each) for each in (rung.p50_ms, rung.p99_ms)]
+            cells += [*(times if rung.carried else ["not carried"] * 2), rung.limiter]
+        rows.append([f"{rungs[0].orders_per_s:,.1f} ({rungs[0].share:.0%})", *cells])
+    return rows
+
+
+def capacities(summary: Summary) -> list[str]:
+    """A sentence for each side that has a ladder."""
+    found = []
+    for broker, one in summary.brokers.items():
+        if one.ladder is None:
+            continue
+        capacity = one.ladder.capacity_orders_per_s
+        carried = "none of the rates tried" if capacity is None else f"{capacity:,.0f} orders/s"
+        fit = "; ".join(
+            f"{name} {number(line['idle_cores'])} cores and {number(line['cpu_us_per_event'])} µs per event"
+            for name, line in one.ladder.fitted.items()
+        )
+        found.append(f"{TITLES[broker]} carried {carried}{f'. CPU by rate: {fit}' if fit else ''}.")
+    return found
+
+
 def recommendation(summary: Summary) -> list[tuple[str, list[str]]]:
     """The recommendation in titled lists of sentences, the answer first; empty where nobody asked for one."""
     found = summary.recommendation
