@@ -137,6 +137,7 @@ class BrokerFigures(_Part):
     cost: dict[str, float | None]
     steady_rounds: list[SteadyRound]
     backlog_rounds: list[BacklogRound]
+    void_rounds: list[str] = []
     control_rounds: dict[str, list[Any]] = {}
     ladder: LadderFigures | None = None
     examples: dict[str, list[str]]

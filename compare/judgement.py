@@ -9,19 +9,24 @@ from typing import Any, Literal
 
 from compare.controls import Control, resolution
 from compare.limiter import BROKER, Limiter, limiters, said
-from compare.measured import BacklogResult, MeasuredSide, SteadyResult
+from compare.measured import (
+    FOREIGN_SHARE_MAX,
+    BacklogResult,
+    MeasuredSide,
+    SteadyResult,
+    foreign_share,
+)
 from compare.run import RunResult
 from compare.statistics import Claim, Estimate, compare_pairs, judge, pairs_needed
 from deploy.native import BrokerName
 from experiment.profiles import PROFILES
-from experiment.usage import GENERATOR, OTHERS
+from experiment.usage import GENERATOR
 from experiment.workload import FigureName
 
 LATE_SHARE_MAX = 0.01
 SAMPLES_MIN = 1_000
 """Latencies in a round, without which its 99th percentile hangs on a handful of them."""
 _FAILED_SHARE_MAX = 0.001
-_OTHERS_SHARE_MAX = 0.1
 _LATENCIES = frozenset({"p50_ms", "p99_ms"})
 
 
@@ -95,14 +100,23 @@ def needed(outcome: RunResult) -> int:
 
 
 def calm(outcome: RunResult) -> bool:
-    return share(outcome, OTHERS) <= _OTHERS_SHARE_MAX
+    """Whether other programs left every phase that counts alone."""
+    return foreign_share_max(outcome) <= FOREIGN_SHARE_MAX
+
+
+def foreign_share_max(outcome: RunResult) -> float:
+    """The largest part of the machine's CPU time that other programs used in a phase that counts."""
+    cores = float(outcome.hardware["cores"] or 1)
+    return max((foreign_share(result, cores) for result in _results(outcome)), default=0.0)
+
+
+def _results(outcome: RunResult) -> list[SteadyResult | BacklogResult]:
+    return [result for measured in outcome.sides.values() for result in (*measured.steady, *measured.backlogs)]
 
 
 def share(outcome: RunResult, group: str = GENERATOR) -> float:
     """The part of the machine's CPU time that a group used while figures were taken."""
-    results: list[SteadyResult | BacklogResult] = []
-    for measured in outcome.sides.values():
-        results += [*measured.steady, *measured.backlogs]
+    results = _results(outcome)
     available_s = sum(result.seconds for result in results) * float(outcome.hardware["cores"] or 1)
     return sum(result.cpu_s.get(group, 0.0) for result in results) / available_s if available_s else 0.0
 

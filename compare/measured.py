@@ -15,7 +15,7 @@ from experiment.ledger import Entry, Identity
 from experiment.load import LoadReport
 from experiment.side import Side
 from experiment.stamps import Passage, Stages, StampReader, Times, passage_of, times_of
-from experiment.usage import Details
+from experiment.usage import OTHERS, Details
 
 GROWTH = (0.4, 1.0)
 """From when until when, in parts of its time, a load's backlog must not grow: till then it fills what it flows
@@ -74,6 +74,15 @@ class BacklogResult:
     events_per_batch: Mapping[str, float] = field(default_factory=dict)
 
 
+FOREIGN_SHARE_MAX = 0.1
+
+
+def foreign_share(result: SteadyResult | BacklogResult, machine_cores: float) -> float:
+    """The part of the machine's CPU time that programs used which do not belong to the run."""
+    available_s = result.seconds * machine_cores
+    return result.cpu_s.get(OTHERS, 0.0) / available_s if available_s else 0.0
+
+
 @dataclass(slots=True)
 class ControlPhases:
     """What the phases of the controls showed on a side, by the number of their round.
@@ -114,11 +123,12 @@ class Climb:
 
 @dataclass(slots=True)
 class MeasuredSide:
-    """A side and what was measured on it, in the order of the rounds."""
+    """A side and what was measured on it, in the order of the rounds; `void` was measured, and does not count."""
 
     side: Side
     steady: list[SteadyResult] = field(default_factory=list)
     backlogs: list[BacklogResult] = field(default_factory=list)
+    void: list[SteadyResult | BacklogResult] = field(default_factory=list)
     controls: ControlPhases = field(default_factory=ControlPhases)
     climb: Climb = field(default_factory=Climb)
     passage: Passage = field(default_factory=Passage)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from compare import judgement
 from compare.controls import Control
 from compare.limiter import BROKER, limiters
-from compare.measured import MeasuredSide, SteadyResult
+from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, SteadyResult
 from compare.run import RunResult
-from experiment.usage import GENERATOR, OTHERS
+from experiment.usage import GENERATOR
 from experiment.workload import FigureName
 
 _DRIFT_MAX_S = 0.001
@@ -32,9 +32,16 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
     ]
     if not judgement.calm(outcome):
         found.append(
-            "the machine was not calm: programs that do not belong to the run used "
-            f"{judgement.share(outcome, OTHERS):.0%} of its CPU time while figures were taken."
+            "the machine was not calm: programs that do not belong to the run used up to "
+            f"{judgement.foreign_share_max(outcome):.0%} of its CPU time while a figure was taken, and again when "
+            "it was taken once more."
         )
+    for broker, measured in outcome.sides.items():
+        found += [
+            f"{broker}: {result.phase} is void and was run again: in it, or beside it on the other broker, other "
+            f"programs used over {FOREIGN_SHARE_MAX:.0%} of the CPU time."
+            for result in measured.void
+        ]
     found += _client_limited(outcome)
     for broker, measured in outcome.sides.items():
         found += [f"{broker}: {note}" for note in _side_notes(measured)]

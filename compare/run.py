@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from compare.controls import run_wire
 from compare.ladder import lower_capacity, run_rung, search_capacity
-from compare.measured import MeasuredSide, stamps_directory
+from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, foreign_share, stamps_directory
 from compare.phases import run_backlog, run_steady, warm_up
 from deploy.native import Runtime
 from deploy.topology import BROKERS, BrokerName
@@ -34,6 +36,7 @@ WARM_UP = "warm-up"
 STEADY = "steady load"
 BACKLOG = "backlog"
 CHECK = "checking every event"
+SECOND_LOOK = "quiet, and a second look"
 REPEATED = "repeated steady load"
 DELAYED = "delayed steady load"
 SLOWED = "slowed backlog"
@@ -85,6 +88,7 @@ def plan(workload: Workload) -> list[Phase]:
         phases += [*steady, *backlog]
     phases += _ladder(workload)
     phases += [Phase(CHECK, 2, broker) for broker in BROKERS]
+    phases += [Phase(SECOND_LOOK, workload.quiet_s + 1, broker) for broker in BROKERS if workload.quiet_s]
     return phases + [Phase(PLANTED, 7, broker) for broker in BROKERS if workload.controls.wire]
 
 
@@ -154,19 +158,43 @@ async def _drive(outcome: RunResult, runtime: Runtime, progress: ProgressBar, ph
             databases = await stack.enter_async_context(databases_of(runtime, broker))
             side = Side(broker, runtime, outcome.workload, clock, progress, databases)
             outcome.sides[broker] = MeasuredSide(side)
-        for phase in phases:
-            assert phase.broker is not None
-            with progress.phase(phase):
-                if phase.kind == RUNG:
-                    await _run_rung(phase, outcome)
-                else:
-                    await _run_phase(phase, outcome.sides[phase.broker])
+        for kind, group in groupby(phases, key=lambda phase: (phase.kind, phase.round_number)):
+            together = list(group)
+            await _run_phases(together, outcome, progress)
+            if kind[0] in (STEADY, BACKLOG) and put_aside_if_disturbed(kind[0], outcome):
+                again = [replace(phase, again=True) for phase in together]
+                for phase in again:
+                    progress.add(phase)
+                await _run_phases(again, outcome, progress)
         outcome.settings["topology"] = {broker: await topology(broker, runtime) for broker in BROKERS}
+
+
+async def _run_phases(phases: list[Phase], outcome: RunResult, progress: ProgressBar) -> None:
+    for phase in phases:
+        assert phase.broker is not None
+        with progress.phase(phase):
+            if phase.kind == RUNG:
+                await _run_rung(phase, outcome)
+            else:
+                await _run_phase(phase, outcome.sides[phase.broker])
+
+
+def put_aside_if_disturbed(kind: str, outcome: RunResult) -> bool:
+    """Whether other programs disturbed a phase of the last pair: then neither of the pair counts."""
+    cores = float(outcome.hardware["cores"] or 1)
+    pair: list[tuple[MeasuredSide, list[Any]]] = [
+        (measured, measured.steady if kind == STEADY else measured.backlogs) for measured in outcome.sides.values()
+    ]
+    if all(foreign_share(results[-1], cores) <= FOREIGN_SHARE_MAX for _, results in pair):
+        return False
+    for measured, results in pair:
+        measured.void.append(results.pop())
+    return True
 
 
 async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
     side, number = measured.side, phase.round_number or 0
-    name = f"{phase.kind.split()[0]}-{number}"
+    name = f"{phase.kind.split()[0]}-{number}" + ("-again" if phase.again else "")
     if phase.kind == USERS:
         await side.databases.drop_unique_constraint()
         await side.register_users()
@@ -179,6 +207,9 @@ async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
     elif phase.kind == CAPACITY and side.workload.ladder:
         await search_capacity(measured, side.workload.ladder)
     elif phase.kind == CHECK:
+        await side.verify()
+    elif phase.kind == SECOND_LOOK:
+        await asyncio.sleep(side.workload.quiet_s)
         await side.verify()
     else:
         await _run_control(phase.kind, number, name, measured)

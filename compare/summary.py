@@ -118,6 +118,7 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
         "cost": _cost(measured.side.broker, measured.backlogs if measured.sound else []),
         "steady_rounds": [_steady(result) for result in measured.steady],
         "backlog_rounds": [_backlog(result) for result in measured.backlogs],
+        "void_rounds": [result.phase for result in measured.void],
         "control_rounds": _controls(measured.controls),
         "examples": _examples(verdict),
     }

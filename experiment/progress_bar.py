@@ -23,18 +23,20 @@ _ALMOST = 0.97
 class Phase:
     """A part of a run, such as the steady load on Kafka in round 2.
 
-    `kind` says what is done in words for a person, `estimate_s` about how long it takes.
+    `kind` says what is done in words for a person, `estimate_s` about how long it takes; `again`: it was void.
     """
 
     kind: str
     estimate_s: float
     broker: BrokerName | None = None
     round_number: int | None = None
+    again: bool = False
 
     @property
     def title(self) -> str:
         where = f"round {self.round_number}" if self.round_number else ""
-        return " · ".join(part for part in (where, self.broker or "", self.kind) if part)
+        parts = (where, self.broker or "", self.kind, "again" if self.again else "")
+        return " · ".join(part for part in parts if part)
 
 
 class ProgressBar(Steps):
@@ -65,6 +67,11 @@ class ProgressBar(Steps):
 
     def __exit__(self, *exc_info: object) -> None:
         self._bar.stop()
+
+    def add(self, phase: Phase) -> None:
+        """One more than was planned."""
+        self._left.append(phase)
+        self._total_s += phase.estimate_s
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:

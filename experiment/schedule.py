@@ -19,6 +19,8 @@ EVENT_TYPES: dict[Kind, str] = {
     "update": "user.profile_updated",
 }
 _REGISTRATIONS_PER_S = 50.0
+_BURST_SHARE = 0.1
+"""The part of each second into which a burst brings its requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,16 @@ def plan_steady(steady: Steady, users: int, duration_s: float, seed: str) -> lis
 def _arrivals(steady: Steady, per_s: float, duration_s: float, seed: str, offset: float = 0.0) -> list[float]:
     """When requests come: of a Poisson process, given their number, the times are independent and uniform."""
     count = round(per_s * duration_s)
-    if steady.arrivals == "even":
-        return [(number + offset) / per_s for number in range(count)]
+    if steady.arrivals != "poisson":
+        even = [(number + offset) / per_s for number in range(count)]
+        return [_in_a_burst(at_s) for at_s in even] if steady.arrivals == "bursts" else even
     draw = random.Random(seed)  # noqa: S311
     return sorted(draw.uniform(0, duration_s) for _ in range(count))
+
+
+def _in_a_burst(at_s: float) -> float:
+    second = int(at_s)
+    return second + (at_s - second) * _BURST_SHARE
 
 
 def _zipf(count: int, exponent: float) -> list[float]:

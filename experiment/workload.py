@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=5_000)]
-Part = Annotated[float, Field(gt=0, lt=1)]
+_Rungs = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=10)]
 Lines = Annotated[int, Field(ge=1, le=100)]
 FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
 """What a comparison may decide."""
@@ -40,13 +40,14 @@ class Steady(_Part):
 
     An order is paid or cancelled (or neither) `follow_up_after_s` after its intended time: two events in a row
     of one key. Profile updates go to users drawn by a Zipf law with exponent `key_skew` (0: all alike), so that
-    hot keys have many events in a row. `arrivals`: `even`, like a metronome, or `poisson`, as independent people
-    come; equally many either way. At most `in_flight_max` requests are under way at once.
+    hot keys have many events in a row. `arrivals`: `even`, like a metronome, `poisson`, as independent people
+    come, or `bursts`: those of a second in its first tenth; equally many each way. At most `in_flight_max` requests
+    are under way at once.
     """
 
     duration_s: Annotated[float, Field(gt=0, le=3_600)]
     orders_per_s: Rate
-    arrivals: Literal["even", "poisson"] = "even"
+    arrivals: Literal["even", "poisson", "bursts"] = "even"
     pay_share: Share = 0.35
     cancel_share: Share = 0.15
     follow_up_after_s: Annotated[float, Field(ge=0, le=60)] = 1.0
@@ -104,12 +105,12 @@ class Controls(_Part):
 class Ladder(_Part):
     """The steady load at several rates, after the rounds.
 
-    First the capacity of each side is searched for, in at most `tries` of `search_s` each: the most orders a second
-    of which no backlog grows, up to `orders_per_s_max`. Then both sides get the same rates, `shares` of the lower
-    capacity, for `duration_s` each.
+    First the capacity of each side is searched for, in at most `tries` of `search_s` each: the most orders a
+    second of which no backlog grows, up to `orders_per_s_max`. Then both sides get the same rates, `shares` of the
+    lower capacity, for `duration_s` each.
     """
 
-    shares: Annotated[tuple[Part, ...], Field(min_length=1, max_length=10)] = (0.1, 0.25, 0.5, 0.7, 0.85)
+    shares: _Rungs = (0.1, 0.25, 0.5, 0.7, 0.85)
     duration_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     search_s: Annotated[float, Field(ge=2, le=600)] = 8.0
     tries: Annotated[int, Field(ge=1, le=20)] = 7
@@ -122,6 +123,7 @@ class Workload(_Part):
     `primary` are the figures about which the run decides, named before it, at most four: each more makes all of
     them harder to prove. A difference within `margin` (0.1: 10 %) does not matter. `profile` is what both brokers
     promise when they confirm an event: without equal promises nothing is decided.
+    After the check both sides are left alone for `quiet_s`, and checked again.
     `settle_timeout_s` is how long an acknowledged event may take before it counts as not arrived.
     """
 
@@ -137,6 +139,7 @@ class Workload(_Part):
     backlog: Backlog
     controls: Controls = Controls()
     ladder: Ladder | None = None
+    quiet_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
 
     @model_validator(mode="after")

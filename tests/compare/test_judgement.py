@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from compare import run
 from compare.command_line import DEFAULT_WORKLOAD
 from compare.controls.gates import FOUND_ON_THE_WIRE
 from compare.document import read_summary
@@ -201,6 +202,26 @@ def test_what_is_unequal_is_read_from_the_options_in_use(profile: Profile) -> No
         assert expected in said
     for difference in ("synced to disk", "compresses (lz4)"):
         assert (difference in said) == (not profile.equal)
+
+
+def test_one_disturbed_phase_among_calm_ones_leaves_no_verdict(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    result.sides["kafka"].steady[3].cpu_s[OTHERS] = 2.1  # of 10 s on 2 cores
+    summary = summarise(result, "make compare")
+    assert set(summary["differences"].values()) == {"no verdict: busy machine"}
+
+
+def test_a_pair_of_phases_that_was_disturbed_does_not_count_and_is_listed(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    assert not run.put_aside_if_disturbed(run.STEADY, result)
+    result.sides["kafka"].steady[-1].cpu_s[OTHERS] = 2.1
+    assert run.put_aside_if_disturbed(run.STEADY, result)
+    for measured in result.sides.values():
+        assert [void.phase for void in measured.void] == ["steady-8"]
+        assert measured.steady[-1].phase == "steady-7"
+    summary = summarise(result, "make compare")
+    assert summary["brokers"]["rabbit"]["void_rounds"] == ["steady-8"]
+    assert sum("is void and was run again" in note for note in summary["notes"]) == len(result.sides)
 
 
 def test_where_brokers_promise_different_things_nothing_is_decided(tmp_path: Path) -> None:
