@@ -41,8 +41,8 @@ class Steady(_Part):
     An order is paid or cancelled (or neither) `follow_up_after_s` after its intended time: two events in a row
     of one key. Profile updates go to users drawn by a Zipf law with exponent `key_skew` (0: all alike), so that
     hot keys have many events in a row. `arrivals`: `even`, like a metronome, `poisson`, as independent people
-    come, or `bursts`: those of a second in its first tenth; equally many each way. At most `in_flight_max` requests
-    are under way at once.
+    come, or `bursts`: those of a second in its first tenth; equally many each way. At most `in_flight_max`
+    requests are under way at once.
     """
 
     duration_s: Annotated[float, Field(gt=0, le=3_600)]

@@ -142,17 +142,18 @@ def test_the_schedule_has_the_rate_that_the_workload_asks_for(workload: Workload
     assert len(operations) == pytest.approx(100 * workload.steady.events_per_s, rel=0.05)
 
 
-def test_people_come_independently_of_one_another_or_like_a_metronome(workload: Workload) -> None:
-    """The gaps of a Poisson process vary as much as they are long; as many come either way."""
+def test_people_come_independently_of_one_another_like_a_metronome_or_in_bursts(workload: Workload) -> None:
+    """The gaps of a Poisson process vary as much as they are long; as many come each way."""
     spread: dict[str, float] = {}
     counts = set()
-    for arrivals in ("poisson", "even"):
+    for arrivals in ("poisson", "even", "bursts"):
         steady = workload.steady.model_copy(update={"arrivals": arrivals})
         times = [each.at_s for each in plan_steady(steady, workload.users, 100, "seed") if each.kind == "place"]
         gaps = [later - earlier for earlier, later in pairwise(times)]
         spread[arrivals] = stdev(gaps) / mean(gaps)
         counts.add(len(times))
         assert 0 <= times[0] <= times[-1] <= 100
+        assert arrivals != "bursts" or all(at_s % 1 < 0.1 for at_s in times)
     assert spread["poisson"] == pytest.approx(1, abs=0.1)
     assert spread["even"] == pytest.approx(0, abs=1e-6)
     assert counts == {100 * workload.steady.orders_per_s}
