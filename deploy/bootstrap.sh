@@ -15,6 +15,14 @@ fail() {
 }
 
 find_python() {
+    # The distribution's own, where it can make an environment as it is: it is compiled with all optimisations, and a
+    # version manager's, which comes first in many a PATH, is not as a rule and takes a fifth more CPU for everything.
+    own=/usr/bin/python3
+    if [ -z "${PYTHON:-}" ] &&
+        "$own" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        echo "$own"
+        return
+    fi
     for candidate in "${PYTHON:-python3}" python3.11 python3.12 python3.13 python3.14 python3; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$candidate"
