@@ -31,6 +31,8 @@ def changes(base: Summary, now: Summary, where: str) -> Changes:
 
 
 def _refused(base: Summary, now: Summary) -> str | None:
+    if base.cut_short or now.cut_short:
+        return "a run was cut short"
     other = [key for key in {**base.workload, **now.workload} if base.workload.get(key) != now.workload.get(key)]
     load = sorted(set(other) - _MAY_DIFFER)
     if load:

@@ -4,7 +4,7 @@
 `summary.json` looks like.
 
 Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, a control failed, or the run did;
-2 a bad option or workload; 130 interrupted.
+2 a bad option or workload; 130 interrupted. A run that was cut short leaves what it measured in `…-partial`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from compare.changes import changes
 from compare.decision import Preferences, PreferencesError, load_preferences, recommend
 from compare.document import DocumentError, Summary, read_summary, schema
 from compare.report import print_report, render_again, write_report
-from compare.run import run
+from compare.run import RunResult, run
 from compare.summary import summarise
 from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     out: Path = chosen.out
     try:
         workload = load_workload(chosen.workload, chosen.rounds, chosen.profile)
-        require_report_or_nothing(out)
+        for place in (out, _partial(out)):
+            require_report_or_nothing(place)
         asked = _Asked.read(chosen)
         outcome = run(workload, _RUN_ROOT)
     except (WorkloadError, NotAReportError, DocumentError, PreferencesError) as error:
@@ -61,11 +62,28 @@ def main(arguments: Sequence[str]) -> int:
     except Interrupted as signal_name:
         print(f"compare: interrupted by {signal_name}; everything that it had started is stopped", file=sys.stderr)
         return 130
-    summary = summarise(outcome, _command(chosen))
+    return _report(outcome, asked, _command(chosen), out)
+
+
+def _report(outcome: RunResult, asked: _Asked, command: str, out: Path) -> int:
+    """Write and print what a run found, and return its exit code."""
+    summary = summarise(outcome, command)
     summary |= asked.answers(Summary.model_validate(summary))
-    write_report(out, outcome, summary)
+    if outcome.cut_short:
+        out = _partial(out)
+        print(f"compare: cut short: {outcome.cut_short}; what was measured is in {out}", file=sys.stderr)
+    try:
+        write_report(out, outcome, summary)
+    except OSError as error:
+        print(f"compare: the report cannot be written: {error}", file=sys.stderr)
+        return 1
     print_report(summary, out)
-    return exit_code(sound=outcome.sound, controls=summary["controls"])
+    return 130 if outcome.interrupted else exit_code(sound=outcome.sound, controls=summary["controls"])
+
+
+def _partial(out: Path) -> Path:
+    """Where the report of a run that was cut short goes: an earlier whole one stays."""
+    return out.with_name(f"{out.name}-partial")
 
 
 def exit_code(*, sound: bool, controls: Sequence[Mapping[str, Any]]) -> int:

@@ -221,7 +221,10 @@ class Recommendation(_Part):
 
 
 class Summary(_Part):
-    """A whole run. `workload` is the file that it followed; `settings`, every setting that is not a default."""
+    """A whole run. `workload` is the file that it followed; `settings`, every setting that is no default.
+
+    `cut_short` says what ended it before its events were checked: their counts then say nothing.
+    """
 
     format: Literal[2]
     brokers: Annotated[dict[BrokerName, BrokerFigures], Field(min_length=2, max_length=2)]
@@ -238,13 +241,16 @@ class Summary(_Part):
     command: str
     started_at: str
     took_s: Annotated[float, Field(ge=0)]
+    cut_short: str | None = None
     changes: Changes | None = None
     recommendation: Recommendation | None = None
 
     @property
     def sound(self) -> bool:
         """Whether no side lost, doubled or reordered anything, or left it behind."""
-        return not any(getattr(row, name) for row in self.brokers.values() for name in UNSOUND)
+        return not self.cut_short and not any(
+            getattr(row, name) for row in self.brokers.values() for name in UNSOUND
+        )
 
 
 UNSOUND = (

@@ -166,6 +166,8 @@ def _pairs(first: Iterable[float | None], second: Iterable[float | None]) -> lis
 
 def _reason_against(name: FigureName, outcome: RunResult) -> str | None:
     """Why nothing is said about a figure, whatever its values are."""
+    if outcome.cut_short:
+        return "cut short"
     if not PROFILES[outcome.workload.profile].equal:
         return "unequal promises"
     if outcome.workload.rounds < needed(outcome):

@@ -23,7 +23,8 @@ _TITLES: dict[FigureName, str] = {
 def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
     """What a reader must know, in sentences, the gravest first."""
     unequal = "; ".join(f"({number}) {what}" for number, what in enumerate(outcome.settings["unequal"], start=1))
-    found = [f"this compares Tandem on two brokers, which are unequal besides: {unequal}."]
+    found = [_cut_short(outcome)] if outcome.cut_short else []
+    found += [f"this compares Tandem on two brokers, which are unequal besides: {unequal}."]
     found += [
         f"the control {control.name} failed{f' on {control.broker}' if control.broker else ''}: planted was "
         f"{control.planted}, found {control.found}. So nothing that this run says can be believed."
@@ -55,6 +56,14 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
             "each of which is a pair."
         )
     return found
+
+
+def _cut_short(outcome: RunResult) -> str:
+    rounds = min(len(measured.steady) for measured in outcome.sides.values())
+    return (
+        f"this run was cut short: {outcome.cut_short}. What is here was measured before, in {rounds} whole pairs "
+        f"of {outcome.workload.rounds}; its events were not checked, and nothing is decided."
+    )
 
 
 def _client_limited(outcome: RunResult) -> Iterator[str]:

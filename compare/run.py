@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,19 +16,21 @@ from compare.controls import run_wire
 from compare.ladder import lower_capacity, run_rung, search_capacity
 from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, foreign_share, stamps_directory
 from compare.phases import run_backlog, run_steady, warm_up
+from deploy.errors import DeployError
 from deploy.native import Runtime
 from deploy.topology import BROKERS, BrokerName
 from experiment import facts
 from experiment.broker_state import topology
-from experiment.clock import Clock
+from experiment.clock import Clock, until
 from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
 from experiment.profiles import PROFILES, Profile
 from experiment.progress_bar import Phase, ProgressBar
 from experiment.schedule import turns
-from experiment.side import Side
-from experiment.signals import run_until_signal
+from experiment.side import Side, StalledError
+from experiment.signals import Interrupted, run_until_signal
 from experiment.stamping import STAMPED, Planted, planted, stamps_environment
 from experiment.workload import Workload
+from shared.errors import TandemError
 
 SERVERS = "starting the servers"
 SERVICES = "starting the services"
@@ -45,15 +48,21 @@ CAPACITY = "searching the capacity"
 RUNG = "rung"
 
 _NAME = "compare"
+_SILENT_MAX_S = 30.0
 
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run found on each side, and what that depends on."""
+    """What a run found on each side, and what that depends on.
+
+    `cut_short` says what ended it before its end: then its events were not checked. `interrupted`: a signal did.
+    """
 
     workload: Workload
     started_at: datetime
     sides: dict[BrokerName, MeasuredSide] = field(default_factory=dict)
+    cut_short: str | None = None
+    interrupted: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +71,7 @@ class RunResult:
     @property
     def sound(self) -> bool:
         """Whether no side lost, doubled or reordered anything, or left it behind."""
-        return all(measured.sound for measured in self.sides.values())
+        return not self.cut_short and all(measured.sound for measured in self.sides.values())
 
 
 def plan(workload: Workload) -> list[Phase]:
@@ -110,7 +119,8 @@ def _beside(number: int, phases: list[Phase], more: list[Phase]) -> list[Phase]:
 def run(workload: Workload, run_root: Path) -> RunResult:
     """Run the whole comparison below `run_root`, and leave nothing running and no data behind, however it ends.
 
-    Raises `DeployError` when servers or services do not come up, `StalledError` when the system does not work.
+    What ends it before anything was measured is raised: `DeployError` when servers or services do not come up,
+    `StalledError` when the system does not work, `Interrupted`. Later, `cut_short` says it.
     """
     remove_leftovers(run_root, _NAME)
     outcome = RunResult(workload, datetime.now(UTC))
@@ -129,12 +139,27 @@ def run(workload: Workload, run_root: Path) -> RunResult:
             start_both_sets(runtime, profile)
         outcome.versions = facts.versions(runtime)
         outcome.settings = facts.settings(runtime, profile)
-        run_until_signal(_drive(outcome, runtime, progress, rest))
+        try:
+            run_until_signal(_drive(outcome, runtime, progress, rest))
+        except Interrupted as signal_name:
+            outcome.interrupted = True
+            _cut_short(outcome, f"interrupted by {signal_name}")
+        except Exception as error:  # noqa: BLE001  whatever it is: what was measured until then must be told
+            if not isinstance(error, DeployError | StalledError | TandemError):  # those say what is wrong
+                progress.say(traceback.format_exc())
+            _cut_short(outcome, str(error) or type(error).__name__)
         outcome.hardware["fsync_ms"] = {"before": before, "after": facts.fsync_ms(runtime.root)}
         if not outcome.sound:
             keep_logs(runtime, run_root, _NAME, progress)
     outcome.took_s = time.monotonic() - began
     return outcome
+
+
+def _cut_short(outcome: RunResult, reason: str) -> None:
+    """Note why the run ends here; raises what is being handled, where there is nothing to tell."""
+    if not any(measured.steady or measured.backlogs for measured in outcome.sides.values()):
+        raise  # noqa: PLE0704  its callers handle it
+    outcome.cut_short = reason
 
 
 def start_both_sets(runtime: Runtime, profile: Profile) -> None:
@@ -173,10 +198,21 @@ async def _run_phases(phases: list[Phase], outcome: RunResult, progress: Progres
     for phase in phases:
         assert phase.broker is not None
         with progress.phase(phase):
+            await _require(phase.broker, outcome.sides[phase.broker].side.runtime)
             if phase.kind == RUNG:
                 await _run_rung(phase, outcome)
             else:
                 await _run_phase(phase, outcome.sides[phase.broker])
+
+
+async def _require(broker: BrokerName, runtime: Runtime) -> None:
+    """Raises `StalledError` when the broker does no real work: whatever followed would wait for it in vain."""
+
+    async def works() -> bool:
+        return await asyncio.to_thread(runtime.processes.is_healthy, broker)
+
+    if not await until(works, _SILENT_MAX_S, 1.0):
+        raise StalledError(f"{facts.TITLES[broker]} has not answered for {_SILENT_MAX_S:g} s")
 
 
 def put_aside_if_disturbed(kind: str, outcome: RunResult) -> bool:

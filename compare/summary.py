@@ -37,10 +37,11 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     machine_cores = float(outcome.hardware["cores"] or 1)
     for broker, measured in outcome.sides.items():
         brokers[broker]["ladder"] = ladder.figures(measured, machine_cores)
-    controls = judge_controls(outcome.sides, outcome.workload)
+    controls = [] if outcome.cut_short else judge_controls(outcome.sides, outcome.workload)
     figures_compared = judgement.comparison(outcome, brokers, controls)
     return {
         "format": FORMAT,
+        "cut_short": outcome.cut_short,
         "brokers": brokers,
         "comparison": figures_compared,
         "differences": {name: row["sentence"] for name, row in figures_compared.items()},

@@ -136,6 +136,8 @@ def _reason_for_none(
 
 def _void(summary: Summary) -> str | None:
     """Why no figure of the run counts."""
+    if summary.cut_short:
+        return "the run was cut short"
     if not summary.sound:
         return "events were lost, doubled, reordered or left behind"
     failed = [control.name for control in summary.controls if not control.passed]

@@ -67,7 +67,9 @@ def _table(summary: dict[str, Any]) -> Table:
         cells = [_with_range(row, name, show) for row in rows]
         table.add_row(title, *cells, summary["differences"][name])
     table.add_section()
-    for name, title in words.COUNTS.items():
+    if summary["cut_short"]:
+        table.add_row("all events", *["not checked"] * len(rows))
+    for name, title in () if summary["cut_short"] else words.COUNTS.items():
         counts = [row[name] for row in rows]
         if name not in words.SHOWN_WHERE_ANY or any(counts):
             table.add_row(title, *(_count(count, bad=name not in _NOT_BAD) for count in counts))

@@ -62,6 +62,8 @@ def title(summary: Summary) -> str:
 
 def verdict(summary: Summary) -> str:
     """The sentence that a reader takes away: what the figures named beforehand say."""
+    if summary.cut_short:
+        return f"No verdict: the run was cut short: {summary.cut_short}."
     if not summary.sound:
         return "No verdict: events were lost, doubled, reordered or left behind."
     primary = [row for row in summary.comparison.values() if row.primary] or list(summary.comparison.values())
@@ -74,6 +76,8 @@ def verdict(summary: Summary) -> str:
 
 def soundness(summary: Summary) -> str:
     """What became of the events."""
+    if summary.cut_short:
+        return "What became of the events was not checked."
     found = [
         f"{TITLES[broker]}: {getattr(row, name):,} {COUNTS[name]}"
         for broker, row in summary.brokers.items()
@@ -116,6 +120,8 @@ def broker_cells(summary: Summary, name: str) -> list[str]:
 
 def counts(summary: Summary) -> list[tuple[str, list[str]]]:
     """Rows of what became of the events, a cell for each broker."""
+    if summary.cut_short:
+        return [("all events", ["not checked"] * len(summary.brokers))]
     rows = {name: [getattr(one, name) for one in summary.brokers.values()] for name in COUNTS}
     return [
         (COUNTS[name], [f"{each:,}" for each in found])

@@ -12,11 +12,14 @@ import pytest
 from rich.console import Console
 
 from compare import run
+from compare.changes import changes
 from compare.command_line import DEFAULT_WORKLOAD
 from compare.controls.gates import FOUND_ON_THE_WIRE
-from compare.document import read_summary
+from compare.document import Summary, read_summary
 from compare.measured import BacklogResult, ControlPhases, MeasuredSide, SteadyResult
-from compare.report import print_report, write_report
+from compare.report import print_report, words, write_report
+from compare.report.page import render_page
+from compare.report.pull_request import render_markdown
 from compare.run import RunResult
 from compare.summary import summarise
 from deploy.native import BrokerName, Ports, Runtime
@@ -202,6 +205,25 @@ def test_what_is_unequal_is_read_from_the_options_in_use(profile: Profile) -> No
         assert expected in said
     for difference in ("synced to disk", "compresses (lz4)"):
         assert (difference in said) == (not profile.equal)
+
+
+def test_a_run_that_was_cut_short_shows_what_it_measured_and_says_so_everywhere(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    result.cut_short = "RabbitMQ has not answered for 30 s"
+    assert not result.sound
+    document = summarise(result, "make compare")
+    assert set(document["differences"].values()) == {"no verdict: cut short"}
+    assert document["controls"] == []
+    summary = Summary.model_validate(document)
+    assert not summary.sound
+    assert words.counts(summary) == [("all events", ["not checked", "not checked"])]
+    printed = io.StringIO()
+    print_report(document, tmp_path, Console(file=printed, width=120))
+    for text in (render_page(summary), render_markdown(summary), printed.getvalue()):
+        assert "cut short: RabbitMQ has not answered for 30 s" in text
+        assert "not checked" in text
+    whole = Summary.model_validate(summarise(run_result(tmp_path, APART), "make compare"))
+    assert changes(summary, whole, "reports/x").refused == "a run was cut short"
 
 
 def test_one_disturbed_phase_among_calm_ones_leaves_no_verdict(tmp_path: Path) -> None:
