@@ -111,7 +111,10 @@ def foreign_share_max(outcome: RunResult) -> float:
 
 
 def _results(outcome: RunResult) -> list[SteadyResult | BacklogResult]:
-    return [result for measured in outcome.sides.values() for result in (*measured.steady, *measured.backlogs)]
+    results: list[SteadyResult | BacklogResult] = []
+    for measured in outcome.sides.values():
+        results += [*measured.steady, *measured.backlogs]
+    return results
 
 
 def share(outcome: RunResult, group: str = GENERATOR) -> float:

@@ -7,6 +7,7 @@ import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -85,7 +86,7 @@ def run_result(tmp_path: Path, rates: dict[BrokerName, tuple[float, ...]], broke
             side,
             [steady(f"steady-{number}", 10 / rate, cpu_s) for number, rate in enumerate(per_round, start=1)],
             [backlog(f"backlog-{number}", rate, cpu_s) for number, rate in enumerate(per_round, start=1)],
-            ControlPhases(wire=dict(FOUND_ON_THE_WIRE)),
+            controls=ControlPhases(wire=dict(FOUND_ON_THE_WIRE)),
         )
     return result
 
@@ -191,7 +192,9 @@ def test_all_that_is_unequal_is_said_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=str)
 def test_what_is_unequal_is_read_from_the_options_in_use(profile: Profile) -> None:
-    told = {name.removeprefix("TANDEM_").lower(): value for name, value in profile.services.items()}
+    told: dict[str, Any] = {
+        name.removeprefix("TANDEM_").lower(): value for name, value in profile.services.items()
+    }
     settings = Settings(
         broker="kafka",
         http_port=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -59,7 +60,7 @@ def test_a_rate_that_fails_below_one_that_is_carried_is_noise() -> None:
     assert next_rate([rate(30, "a hiccup"), rate(15), rate(60)], 1_000) == 120
 
 
-def load(**changes: object) -> SteadyResult:
+def load(**changes: Any) -> SteadyResult:
     result = steady("rung", 0.02, {})
     for name in ("errors", "overruns", "late"):
         if name in changes:
