@@ -11,6 +11,7 @@ __all__ = [
     "instance",
     "ledger",
     "load",
+    "profiles",
     "progress_bar",
     "schedule",
     "side",
