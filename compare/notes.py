@@ -37,12 +37,12 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
             f"{judgement.foreign_share_max(outcome):.0%} of its CPU time while a figure was taken, and again when "
             "it was taken once more."
         )
-    for broker, measured in outcome.sides.items():
-        found += [
-            f"{broker}: {result.phase} is void and was run again: in it, or beside it on the other broker, other "
-            f"programs used over {FOREIGN_SHARE_MAX:.0%} of the CPU time."
-            for result in measured.void
-        ]
+    # A pair is void together, so that both sides name the same rounds.
+    if void := sorted({result.phase for measured in outcome.sides.values() for result in measured.void}):
+        found.append(
+            f"void, and run again on both brokers: {', '.join(void)}; on one of them other programs used over "
+            f"{FOREIGN_SHARE_MAX:.0%} of the CPU time."
+        )
     found += _client_limited(outcome)
     for broker, measured in outcome.sides.items():
         found += [f"{broker}: {note}" for note in _side_notes(measured)]
