@@ -4,6 +4,7 @@ Importing this package, or any module of it, starts nothing and reads no setting
 """
 
 __all__ = [
+    "birth",
     "errors",
     "native",
     "paths",

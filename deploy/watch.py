@@ -1,6 +1,6 @@
 """Ends an instance when the process that wanted it has gone: a crashed test run leaves no servers behind.
 
-python -m deploy.watch PARENT_PID PARENT_CREATE_TIME SUPERVISORD_PID
+python -m deploy.watch PARENT_PID PARENT_START_TICKS SUPERVISORD_PID
 """
 
 import signal
@@ -9,13 +9,15 @@ import time
 
 import psutil
 
+from deploy.birth import start_ticks
+
 _POLL_S = 0.5
 
 
 def main(arguments: list[str]) -> int:
     """Wait for the parent's end, then ask supervisord to shut down. Exit code 0."""
-    parent, born, supervisord = int(arguments[0]), float(arguments[1]), int(arguments[2])
-    while _lives(parent, born):
+    parent, born, supervisord = map(int, arguments)
+    while start_ticks(parent) == born:
         time.sleep(_POLL_S)
     try:
         psutil.Process(supervisord).send_signal(signal.SIGTERM)
@@ -23,15 +25,6 @@ def main(arguments: list[str]) -> int:
         return 0
     time.sleep(60)  # supervisord ends this process with the others; leaving earlier would get it restarted
     return 0
-
-
-def _lives(pid: int, born: float) -> bool:
-    # The start time tells the parent from a later process that got its number.
-    try:
-        process = psutil.Process(pid)
-        return process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":

@@ -8,16 +8,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
+from deploy.birth import start_ticks
 from deploy.native import Ports, Runtime
 from deploy.native.site import Durability, read_state
 from deploy.progress import Steps
 from deploy.topology import BROKERS, SERVICES, BrokerName, ServerName
 from experiment.effects import Databases
 
-_CLOCK_SLACK_S = 5.0
-"""The start of a process is known to the second, and the clock may have been set since."""
+_OWNER = "owner"
+"""The file in which an instance says when the process that made it had started."""
 
 
 def databases_of(runtime: Runtime, broker: BrokerName) -> Databases:
@@ -35,10 +34,11 @@ def remove_leftovers(run_root: Path, name: str) -> None:
 
 def belongs_to(pid: int, place: Path) -> bool:
     """Whether the process that runs under this number made `place`: numbers are given again."""
-    try:
-        return pid != os.getpid() and psutil.Process(pid).create_time() <= place.stat().st_mtime + _CLOCK_SLACK_S
-    except psutil.NoSuchProcess:
+    born = start_ticks(pid)
+    if born is None or pid == os.getpid():
         return False
+    owner = place / _OWNER
+    return not owner.exists() or owner.read_text() == str(born)
 
 
 @contextmanager
@@ -57,6 +57,7 @@ def instance(
     """
     root = run_root / f"{name}-{os.getpid()}"
     runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=steps, durability=durability)
+    (root / _OWNER).write_text(str(start_ticks(os.getpid())))
     try:
         yield runtime
     finally:

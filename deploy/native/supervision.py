@@ -17,6 +17,7 @@ from typing import Any, cast
 import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
+from deploy.birth import start_ticks
 from deploy.errors import StartError
 from deploy.native.environment import UMASK, of_children
 from deploy.native.program import Program, group_config, main_config, script, script_name, shutdown_timeout_s
@@ -179,7 +180,7 @@ class Supervisor:
 
     def _watch(self, parent: int) -> None:
         pid = self.pid()
-        born = psutil.Process(parent).create_time()
+        born = start_ticks(parent)
         command = [sys.executable, "-m", "deploy.watch", str(parent), str(born), str(pid)]
         # The watch must outlive every group, so it has the lowest number.
         self.add_group("watch", [Program("watch", command)], priority=0)

@@ -7,15 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deploy.birth import start_ticks
 from experiment.instance import belongs_to
 
 
-def test_data_of_a_process_that_runs_and_was_there_first_is_its_own(tmp_path: Path) -> None:
+def test_data_of_a_process_that_runs_is_its_own_whatever_the_clock_says(tmp_path: Path) -> None:
+    (tmp_path / "owner").write_text(str(start_ticks(os.getppid())))
+    os.utime(tmp_path, (1_000_000_000, 1_000_000_000))
     assert belongs_to(os.getppid(), tmp_path)
 
 
-def test_data_that_is_older_than_the_process_of_that_id_is_left_over(tmp_path: Path) -> None:
-    os.utime(tmp_path, (1_000_000_000, 1_000_000_000))
+def test_data_that_names_no_owner_yet_is_that_of_the_process_of_its_id(tmp_path: Path) -> None:
+    assert belongs_to(os.getppid(), tmp_path)
+
+
+def test_data_of_an_earlier_process_of_the_same_id_is_left_over(tmp_path: Path) -> None:
+    (tmp_path / "owner").write_text("1")
     assert not belongs_to(os.getppid(), tmp_path)
 
 
