@@ -50,7 +50,7 @@ SUMMARY = Path("reports/bench/latest/summary.json")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0 when every floor holds, 1 when one is missed or the run is void, 130 when interrupted."""
+    """Exit code 0 when every limit holds, 1 when one is missed or the run is void, 130 when interrupted."""
     # Clients log every attempt that they repeat; what matters becomes an error of ours.
     logging.getLogger().addHandler(logging.NullHandler())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the relay's, too

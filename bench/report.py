@@ -1,4 +1,4 @@
-"""Compares the contenders' rates as ratios, and writes the table and `summary.json`."""
+"""Compares the contenders' figures as ratios, and writes the table and `summary.json`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.rows import ROWS, Contender
+from bench.rows import PER_S, ROWS, UNITS, Contender
 from bench.running import CELERY_WORKERS
 
 Rates = Sequence[dict[Contender, float]]
-"""Of each contender, round by round: effects per second, or events published."""
+"""Of each contender, round by round: effects or events published per second, or what `UNITS` says."""
 
 _FEW = 10
 """Of fewer a second hundredths are shown: a chord is a thousand jobs."""
@@ -29,18 +29,22 @@ _DISCLAIMER = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison. The ratios pair rates of the same round."""
+    """One comparison. The ratios pair figures of the same round.
+
+    `limit` is the least that their median must be; where `lower_is_better`, the most.
+    """
 
     name: str
     broker: str
     ratio_median: float
     ratio_min: float
     ratio_max: float
-    floor: float
+    limit: float
+    lower_is_better: bool
 
     @property
     def holds(self) -> bool:
-        return self.ratio_median >= self.floor
+        return self.ratio_median <= self.limit if self.lower_is_better else self.ratio_median >= self.limit
 
 
 def compare(rates: Rates) -> list[Row]:
@@ -54,29 +58,32 @@ def compare(rates: Rates) -> list[Row]:
         ]
         if ratios:
             low, middle, high = (round(value, 3) for value in (min(ratios), median(ratios), max(ratios)))
-            rows.append(Row(f"{row.ours.name} / {row.theirs.name}", row.broker, middle, low, high, row.floor))
+            name = f"{row.ours.name} / {row.theirs.name}"
+            rows.append(Row(name, row.broker, middle, low, high, row.limit, row.lower_is_better))
     return rows
 
 
 def print_table(rows: Sequence[Row], rates: Rates) -> None:
-    """The ratios, then the rates behind them, on standard output."""
+    """The ratios, then the figures behind them, on standard output."""
     console = Console(highlight=False)
     table = Table(
         "compared",
         "broker",
-        title="effects, transfers, jobs, chords or events published per second, as ratios",
+        title="ours divided by theirs: rates, where the ratio must be at least (≥) so much, or times, at most (≤)",
         title_justify="left",
     )
-    for heading in ("median", "min", "max", "floor", ""):
+    for heading in ("median", "min", "max", "must be", ""):
         table.add_column(heading, justify="right")
     for row in rows:
         numbers = (row.ratio_median, row.ratio_min, row.ratio_max)
         verdict = "[green]holds[/]" if row.holds else "[red]MISSED[/]"
-        table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), f"{row.floor:g}", verdict)
+        bound = f"{'≤' if row.lower_is_better else '≥'} {row.limit:g}"
+        table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), bound, verdict)
     console.print(table)
-    plain = Table("contender", "broker", box=None, title="median per second", title_justify="left")
+    plain = Table("contender", "broker", "median", "", box=None, title_justify="left")
     for contender, rate in median_rates(rates).items():
-        plain.add_row(contender.name, contender.broker, f"{rate:,.2f}" if rate < _FEW else f"{rate:,.0f}")
+        figure = f"{rate:,.2f}" if rate < _FEW else f"{rate:,.0f}"
+        plain.add_row(contender.name, contender.broker, figure, UNITS.get(contender.name, PER_S))
     console.print(plain)
     console.print(_DISCLAIMER, soft_wrap=True)
 
@@ -89,9 +96,13 @@ def median_rates(rates: Rates) -> dict[Contender, float]:
 
 def write_summary(path: Path, rows: Sequence[Row], rates: Rates, about: dict[str, Any]) -> None:
     """`rows` as every reader expects them, and beside them what they were made from."""
+    figures: dict[str, dict[str, float]] = {}
+    for contender, figure in median_rates(rates).items():
+        figures.setdefault(UNITS.get(contender.name, PER_S), {})[str(contender)] = round(figure, 2)
     document = {
         "rows": [asdict(row) for row in rows],
-        "effects_per_s": {str(contender): round(rate, 2) for contender, rate in median_rates(rates).items()},
+        "effects_per_s": figures.pop(PER_S, {}),
+        "other_figures": figures,
         **about,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 TANDEM = "tandem"
 BY_HAND = "hand-written"
@@ -34,6 +35,9 @@ _ELSEWHERE = {
     **dict.fromkeys((TRANSFER_TASKS, TRANSFER_TASKS_HOT), "redis"),
 }
 """The broker of what runs on one alone."""
+PER_S = "per second"
+UNITS: Mapping[str, str] = {}
+"""What the figures of contenders are in, where it is not events, transfers, jobs or chords per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,16 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """A row: `ours` divided by `theirs`, on one broker; `name` is what `--row` calls it."""
+    """A row: `ours` divided by `theirs`, on one broker; `name` is what `--row` calls it.
+
+    The ratio must not be under `limit`; where lower is better (both are times, or costs), not over it.
+    """
 
     name: str
     ours: Contender
     theirs: Contender
-    floor: float
+    limit: float
+    lower_is_better: bool = False
 
     @property
     def broker(self) -> str:
@@ -63,6 +71,11 @@ class Division:
 
 def _row(name: str, ours: str, theirs: str, broker: str, floor: float) -> Division:
     return Division(name, Contender(ours, broker), Contender(theirs, _ELSEWHERE.get(theirs, broker)), floor)
+
+
+def _low(name: str, ours: str, theirs: str, broker: str, ceiling: float) -> Division:
+    """A row in which lower is better."""
+    return replace(_row(name, ours, theirs, broker, ceiling), lower_is_better=True)
 
 
 ROWS = (

@@ -1,4 +1,4 @@
-"""The benchmark, tiny, so that it cannot rot. Nothing here looks at a time: floors are its own matter."""
+"""The benchmark, tiny, so that it cannot rot. Nothing here looks at a time: limits are its own matter."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_every_contender_does_everything_once(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    # A void run (an effect lost or doubled, a message not settled) writes no summary; a missed floor does.
+    # A void run (an effect lost or doubled, a message not settled) writes no summary; a missed limit does.
     assert done.returncode in {0, 1}, done.stderr
     assert summary.exists(), done.stderr
     rows = json.loads(summary.read_text())["rows"]
-    assert {(row["name"], row["broker"], row["floor"]) for row in rows} == {
-        (f"{row.ours.name} / {row.theirs.name}", row.broker, row.floor) for row in ROWS if row.name in RUN
+    assert {(row["name"], row["broker"], row["limit"]) for row in rows} == {
+        (f"{row.ours.name} / {row.theirs.name}", row.broker, row.limit) for row in ROWS if row.name in RUN
     }
     assert all(0 < row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"] for row in rows)
     assert "make bench" in done.stdout

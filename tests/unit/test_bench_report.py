@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.report import compare
+from bench.report import Row, compare
 from bench.rows import BY_HAND, CELERY, TANDEM, Contender
 
 
@@ -18,7 +18,7 @@ def _round(tandem: float, by_hand: float, celery: float) -> dict[Contender, floa
 
 def test_ratios_pair_rates_of_the_same_round() -> None:
     rows = compare([_round(8, 10, 1), _round(400, 800, 50), _round(30, 40, 2)])
-    by_hand, celery = sorted(rows, key=lambda row: row.floor)
+    by_hand, celery = sorted(rows, key=lambda row: row.limit)
     assert (by_hand.ratio_min, by_hand.ratio_median, by_hand.ratio_max) == (0.5, 0.75, 0.8)
     assert (celery.ratio_min, celery.ratio_median, celery.ratio_max) == (8, 8, 15)
 
@@ -26,8 +26,14 @@ def test_ratios_pair_rates_of_the_same_round() -> None:
 @pytest.mark.parametrize(("tandem", "holds"), [(49, False), (50, True)])
 def test_a_median_under_its_floor_does_not_hold(tandem: float, holds: bool) -> None:
     by_hand = compare([_round(tandem, 100, 1)])[0]
-    assert by_hand.floor == 0.5
+    assert by_hand.limit == 0.5
     assert by_hand.holds is holds
+
+
+@pytest.mark.parametrize(("median", "holds"), [(0.49, True), (0.5, True), (0.51, False)])
+def test_where_lower_is_better_a_median_over_its_limit_does_not_hold(median: float, holds: bool) -> None:
+    row = Row("times", "kafka", median, 0.1, 2.0, 0.5, lower_is_better=True)
+    assert row.holds is holds
 
 
 def test_a_broker_that_was_not_run_has_no_row() -> None:
