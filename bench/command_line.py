@@ -17,11 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench import report
+from bench.answers import Answers
 from bench.effects import Effects
 from bench.errors import BenchError
 from bench.jobs import JobRuns, JobTables
 from bench.ledger import Ledger
 from bench.money import Money
+from bench.people import People
 from bench.publishing import Publishing
 from bench.rounds import Bench, Plan
 from bench.rows import LONG_ONES, NAMES
@@ -154,6 +156,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
     async with (
         Effects(runtime.dsn(_DATABASE), urls["redis"]) as effects,
         Ledger(runtime.dsn(_LEDGER)) as ledger,
+        People(runtime.dsn(_LEDGER)) as people,
         JobTables(of_jobs, telemetry) as tables,
     ):
         await effects.create()
@@ -165,6 +168,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
                 effects=effects,
                 publishing=Publishing(runtime.dsn(_DATABASE), telemetry),
                 money=Money(runner, ledger, runtime.dsn(_LEDGER)),
+                answers=Answers(runner, ledger, people, runtime.dsn(_LEDGER)),
                 jobs=JobRuns(runner, tables),
                 say=lambda text: progress.update(bar, description=text),
                 advance=lambda count: progress.advance(bar, count),

@@ -20,7 +20,7 @@ from shared.event import EventData
 from shared.migrate import bring_up_to_date
 
 ACCOUNTS = 10
-_BALANCE = 10**9
+BALANCE = 10**9
 _AMOUNT_MAX = 1_000
 _HOLD = "hold:{sender_id}"
 """In Redis, for the design that keeps what is waiting there."""
@@ -115,7 +115,7 @@ class Ledger:
             await self._postgres.execute("set local session_replication_role = replica")
             await self._postgres.execute(_CLEAR)
             await self._postgres.execute(_MEMBERS, users)
-            await self._postgres.execute(_ACCOUNTS, accounts, users, [_BALANCE] * ACCOUNTS, list(held.values()))
+            await self._postgres.execute(_ACCOUNTS, accounts, users, [BALANCE] * ACCOUNTS, list(held.values()))
             await self._postgres.execute(_TRANSFERS, *(list(column) for column in zip(*rows, strict=True)))
         await self._postgres.execute("vacuum analyze account, transfer")
         await self._postgres.execute("checkpoint")
@@ -136,7 +136,7 @@ class Ledger:
         """What is wrong; empty when each transfer was done once and every balance is right."""
         found = []
         for what, query in _PROBLEMS.items():
-            count = await self._postgres.fetchval(query, *([_BALANCE] if "$1" in query else []))
+            count = await self._postgres.fetchval(query, *([BALANCE] if "$1" in query else []))
             found += [f"{count} {what}"] if count else []
         return found
 

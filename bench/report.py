@@ -31,7 +31,8 @@ _DISCLAIMER = (
 class Row:
     """One comparison. The ratios pair figures of the same round.
 
-    `limit` is the least that their median must be; where `lower_is_better`, the most.
+    `limit` is the least that their median must be; where `lower_is_better`, the most. The median of our own figure
+    must not be over `ours_max`, where that is said.
     """
 
     name: str
@@ -41,9 +42,13 @@ class Row:
     ratio_max: float
     limit: float
     lower_is_better: bool
+    ours_median: float
+    ours_max: float | None
 
     @property
     def holds(self) -> bool:
+        if self.ours_max is not None and self.ours_median > self.ours_max:
+            return False
         return self.ratio_median <= self.limit if self.lower_is_better else self.ratio_median >= self.limit
 
 
@@ -59,7 +64,9 @@ def compare(rates: Rates) -> list[Row]:
         if ratios:
             low, middle, high = (round(value, 3) for value in (min(ratios), median(ratios), max(ratios)))
             name = f"{row.ours.name} / {row.theirs.name}"
-            rows.append(Row(name, row.broker, middle, low, high, row.limit, row.lower_is_better))
+            ours = median(of_round[row.ours] for of_round in rates if row.ours in of_round)
+            limits = (row.limit, row.lower_is_better, round(ours, 3), row.ours_max)
+            rows.append(Row(name, row.broker, middle, low, high, *limits))
     return rows
 
 
@@ -78,6 +85,8 @@ def print_table(rows: Sequence[Row], rates: Rates) -> None:
         numbers = (row.ratio_median, row.ratio_min, row.ratio_max)
         verdict = "[green]holds[/]" if row.holds else "[red]MISSED[/]"
         bound = f"{'≤' if row.lower_is_better else '≥'} {row.limit:g}"
+        if row.ours_max is not None:
+            bound += f", ours ≤ {row.ours_max:g}"
         table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), bound, verdict)
     console.print(table)
     plain = Table("contender", "broker", "median", "", box=None, title_justify="left")

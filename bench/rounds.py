@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench import backlog
+from bench.answers import Answers
 from bench.backlog import Advance
 from bench.effects import Effects
 from bench.events import WireEvent, make_events
@@ -19,6 +20,7 @@ from bench.rows import (
     CELERY,
     INBOX_ALONE,
     LONG,
+    OF_ANSWERS,
     OF_EVENTS,
     OF_JOBS,
     OF_MONEY,
@@ -29,13 +31,17 @@ from bench.rows import (
 )
 from bench.running import Runner, short
 
+_ASKED_MAX = 1_000
+"""Requests in a round: as many as a distribution has shares. At fifty a second that is twenty seconds."""
+_EVENTS_PER_REQUEST = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is run: the rows of these names on these brokers.
 
     In each round a contender drains, or publishes, `events`; Celery, which is slow, `celery_events`, and the one
-    with the long backlog `long_events`.
+    with the long backlog `long_events`. What answers requests is asked less often.
     """
 
     rounds: int
@@ -54,6 +60,8 @@ class Plan:
 
     def events_of(self, contender: Contender) -> int:
         """How many it gets in a round."""
+        if contender.name in OF_ANSWERS:
+            return min(_ASKED_MAX, self.events // _EVENTS_PER_REQUEST)
         if contender.name in BY_CELERY:
             return self.celery_events
         return {LONG: self.long_events}.get(contender.name, self.events)
@@ -73,12 +81,13 @@ class Bench:
     effects: Effects
     publishing: Publishing
     money: Money
+    answers: Answers
     jobs: JobRuns
     say: Callable[[str], None]
     advance: Advance
 
     async def run(self) -> list[dict[Contender, float]]:
-        """One dict for each round: effects, transfers, jobs or chords per second, or events published.
+        """One dict for each round: effects, transfers, jobs or chords per second, events published, or `UNITS`.
 
         Raises `BenchError` when a contender does not do everything exactly once.
         """
@@ -97,6 +106,9 @@ class Bench:
             if contender.name in OF_MONEY:
                 seed = f"{self.plan.seed}/{number}"
                 rates[contender] = await self.money.measure(contender, channel, count, seed, self.advance)
+            elif contender.name in OF_ANSWERS:
+                seed = f"{self.plan.seed}/{number}"
+                rates[contender] = await self.answers.measure(contender, channel, count, seed, self.advance)
             elif contender.name in OF_JOBS:
                 rates[contender] = await self.jobs.measure(contender, channel, count, self.advance)
             else:

@@ -14,12 +14,16 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.profiling import profiled
 from bench.rows import (
+    ACCEPTANCE,
+    ACCEPTANCE_TASKS,
     BY_HAND,
     CELERY,
     CHORD,
     INBOX_ALONE,
     JOBS,
     LONG,
+    RECEIVE,
+    RECEIVE_TASKS,
     TANDEM,
     TASK_CHORD,
     TASKS,
@@ -29,6 +33,7 @@ from bench.rows import (
     TRANSFER_TASKS_HOT,
     WALLET,
     WALLET_HOT,
+    WEB,
     Contender,
 )
 from deploy.paths import REPOSITORY
@@ -50,10 +55,13 @@ _COMMANDS = {
     BY_HAND: "-m bench.contenders.by_hand_{broker} {channel} {name}",
     INBOX_ALONE: "-m bench.contenders.by_hand_{broker} {channel} {name} --inbox-alone",
     CELERY: _CELERY.format("celery_app", "prefork", CELERY_WORKERS),
-    **dict.fromkeys((WALLET, WALLET_HOT), "-m services.wallet.app"),
+    **dict.fromkeys((WALLET, WALLET_HOT, RECEIVE, ACCEPTANCE), "-m services.wallet.app"),
     **dict.fromkeys(
-        (TRANSFER_TASKS, TRANSFER_TASKS_HOT), _CELERY.format("celery_transfers", "prefork", TRANSFER_WORKERS)
+        (TRANSFER_TASKS, TRANSFER_TASKS_HOT, ACCEPTANCE_TASKS),
+        _CELERY.format("celery_transfers", "prefork", TRANSFER_WORKERS),
     ),
+    RECEIVE_TASKS: _CELERY.format("celery_receive", "prefork", TRANSFER_WORKERS),
+    WEB: "-m uvicorn bench.contenders.celery_web:app --port {port} --log-level warning --no-access-log",
     **dict.fromkeys((JOBS, CHORD), "-m bench.contenders.tandem_jobs"),
     **dict.fromkeys((TASKS, TASK_CHORD), _CELERY.format("celery_jobs", "prefork", CELERY_WORKERS)),
     TASKS_IN_THREADS: _CELERY.format("celery_jobs", "threads", CELERY_WORKERS),
@@ -106,9 +114,9 @@ class Runner:
         self, contender: Contender, channel: str, own: Mapping[str, str] | None = None
     ) -> AsyncIterator[Running]:
         """The contender's process; told to stop on leaving, and gone, with its children, afterwards."""
-        fields = {"channel": channel, "name": short(contender.name), "broker": contender.broker}
-        command = _COMMANDS[contender.name].format(**fields).split()
         settings = self.settings.get(contender.broker, self.settings["rabbit"])
+        fields = {"channel": channel, "name": short(contender.name), "broker": contender.broker}
+        command = _COMMANDS[contender.name].format(**fields, port=settings.http_port).split()
         given = {name: getattr(settings, name) for name in settings.model_fields_set}
         environment = {
             **os.environ,
@@ -119,7 +127,7 @@ class Runner:
             "BENCH_SUBSCRIBER": CELERY,
             **(own or {}),
         }
-        log = self.logs / f"{channel}-{contender.broker}.log"
+        log = self.logs / f"{channel}-{contender.broker}-{short(contender.name)}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, *command, stdin=asyncio.subprocess.DEVNULL, stdout=output,

@@ -1,6 +1,7 @@
 """Transfers as a guide to Celery has them: a task each, rows locked by `select for update`, a hold in Redis.
 
-The worker is `celery -A bench.contenders.celery_transfers worker`; `BENCH_QUEUE` names its queue. Redis is broker,
+The worker is `celery -A bench.contenders.celery_transfers worker`; `BENCH_QUEUE` names its queue. It sleeps before
+each for as long as `TANDEM_TRANSFER_DELAY_S` says. Redis is broker,
 result backend and the memory in which holds are kept. Late acknowledgement, as for anything that must not be lost;
 rows are locked in the order of their ids, since two transfers in opposite directions would wait for each other.
 """
@@ -8,6 +9,7 @@ rows are locked in the order of their ids, since two transfers in opposite direc
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 from uuid import UUID
 
@@ -50,10 +52,12 @@ class _Servers:
 
     postgres: psycopg.Connection
     redis: Redis
+    delay_s: float
 
 
 def execute(transfer_id: str) -> str:
     """Move the money, in one transaction; returns the transfer's end."""
+    time.sleep(_Servers.delay_s)
     cursor = _Servers.postgres.cursor()
     with _Servers.postgres.transaction():
         row = cursor.execute(_LOCK_TRANSFER, (transfer_id,)).fetchone()
@@ -84,6 +88,7 @@ def create_worker() -> Any:
     def connect(**_: object) -> None:
         _Servers.postgres = psycopg.connect(settings.postgres_dsn, autocommit=True)
         _Servers.redis = Redis.from_url(settings.redis_url)
+        _Servers.delay_s = settings.transfer_delay_s
 
     app.task(name=TASK)(execute)
     return app

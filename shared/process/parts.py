@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -38,6 +38,9 @@ class Parts:
     settings: Settings
     telemetry: Telemetry
     database: Database
+    http_database: Database
+    """For what HTTP does; where the process does anything else, with connections of its own. Whoever answers a
+    request must not wait for a connection behind all those who are waiting for the answer."""
     units: UnitsOfWork
     claims: Claims
     broker: Broker
@@ -50,11 +53,16 @@ class Parts:
     relays: list[Relay] = field(default_factory=list)
     """Those that run in this process; none before the role has begun."""
 
+    def for_http(self) -> Parts:
+        """The parts that HTTP is built from."""
+        return replace(self, database=self.http_database, units=self.units.on(self.http_database))
+
     async def close(self) -> None:
         """Let go of Redis and PostgreSQL, and write what telemetry still holds."""
         async with AsyncExitStack() as stack:
             stack.callback(self.telemetry.shutdown)
             stack.push_async_callback(self.database.close)
+            stack.push_async_callback(self.http_database.close)
             stack.push_async_callback(self.claims.close)
 
 
@@ -63,6 +71,7 @@ def build_parts(service_name: str, settings: Settings) -> Parts:
     process_name = settings.process or "-".join([service_name, *sorted(settings.roles)])
     telemetry = Telemetry(settings, service_name, process_name)
     database = Database(settings, process_name)
+    beside = "api" in settings.roles and not settings.roles.isdisjoint({"consumer", "worker"})
     broker = create_broker(settings, process_name)
     telemetry.metrics.settlement_failures_from(lambda: broker.settlement_failures)
     telemetry.metrics.troubles_from(lambda: broker.troubles)
@@ -71,6 +80,7 @@ def build_parts(service_name: str, settings: Settings) -> Parts:
         settings=settings,
         telemetry=telemetry,
         database=database,
+        http_database=Database(settings, process_name) if beside else database,
         units=UnitsOfWork(database, service_name, telemetry.spans),
         claims=Claims(settings),
         broker=broker,

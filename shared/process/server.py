@@ -65,7 +65,7 @@ def application_of(process: Process) -> Starlette:
     if where is None or "api" not in process.parts.settings.roles:
         app = Starlette()
     else:
-        app = resolve_name(where)(process.parts)
+        app = resolve_name(where)(process.parts.for_http())
     app.router.routes.extend(process.probes.routes())
     app.router.lifespan_context = process.lifespan
     return app

@@ -257,3 +257,16 @@ class UnitsOfWork:
             yield uow
             await uow.flush()
         uow.committed()
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for a statement that is a transaction by itself; for several, each is one. Nothing is
+        published by it. Raises as `begin`."""
+        async with self._database.statement() as connection:
+            yield connection
+
+    def on(self, database: Database) -> UnitsOfWork:
+        """The same on other connections to the service's database."""
+        units = UnitsOfWork(database, self._service, self._spans)
+        units.submitter = self.submitter
+        return units

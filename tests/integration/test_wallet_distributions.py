@@ -23,14 +23,14 @@ from services.wallet.domain.distributions import (
     Split,
 )
 from services.wallet.domain.quotes import LimitExceededError
-from services.wallet.domain.receipts import ReceiptKeyReusedError, ReceiptStatus, Refusal
+from services.wallet.domain.receipts import Outcome, ReceiptKeyReusedError, ReceiptStatus, Refusal, Wanted
 from services.wallet.handlers.accounts import freeze, list_entries
 from services.wallet.handlers.closing import close_over, tidy_receipts
 from services.wallet.handlers.distributions import get_distribution
-from services.wallet.handlers.receiving import Wanted, settle
+from services.wallet.handlers.receiving import settle
 from services.wallet.http.receiving import Answered, NoOutcomeError, Receiving
-from services.wallet.store.distributions import Taken, insert_distribution, take_shares
-from services.wallet.store.receipts import end_receipts
+from services.wallet.store.distributions import insert_distribution
+from services.wallet.store.taking import write_outcomes
 from services.wallet.store.transfers import LostLockError
 from shared.errors import UnavailableError
 from shared.event import EventData
@@ -254,13 +254,12 @@ async def test_a_lost_lock_is_found_before_anything_is_committed(wallet: Wallet)
     first, second = [await wallet.wish(given, await wallet.owner(await wallet.account())) for _ in range(2)]
     await wallet.take([first])
     taken = next(share for share in (await shown(wallet, given)).shares if share.receiver_id)
-    async with wallet.units.begin() as uow:
-        with pytest.raises(LostLockError):
-            await take_shares(
-                uow.connection, [Taken(given.id, second.id, replace(taken, receiver_id=second.user_id))]
-            )
-        with pytest.raises(LostLockError):
-            await end_receipts(uow.connection, [await wallet.receipt(first)])
+    had_meanwhile = Outcome(second, given, replace(taken, receiver_id=second.user_id))
+    ended_meanwhile = Outcome(await wallet.receipt(first), given)
+    for lost in (had_meanwhile, ended_meanwhile):
+        async with wallet.units.begin() as uow:
+            with pytest.raises(LostLockError):
+                await write_outcomes(uow.connection, [lost], [])
     with pytest.raises(IntegrityError, match="uq_distribution_share_receiver_id"):
         await wallet.change(
             "update distribution_share s set receiver_id = t.receiver_id, taken_at = now(),"

@@ -17,14 +17,14 @@ from services.wallet.domain.accounts import Account
 from services.wallet.domain.distributions import Distribution, Split
 from services.wallet.domain.fees import FREE, FeeRules, fee_rules
 from services.wallet.domain.limits import AccountType, Limits
-from services.wallet.domain.receipts import Receipt
+from services.wallet.domain.receipts import Receipt, Wanted
 from services.wallet.domain.transfers import Labels, Transfer
 from services.wallet.events import ShareAsked, TransferRequested
 from services.wallet.handlers.accounts import adjust, get_account, open_account, record_account_type
 from services.wallet.handlers.distributions import Gift, open_distribution
 from services.wallet.handlers.execution import lock_batch, on_transfer_requested
 from services.wallet.handlers.passwords import hash_password
-from services.wallet.handlers.receiving import Wanted, begin, get_receipt
+from services.wallet.handlers.receiving import begin, get_receipt
 from services.wallet.handlers.taking import lock_asked, on_share_asked
 from services.wallet.handlers.transfers import Wish, cancel_transfer, get_transfer, request_transfer
 from services.wallet.store import accounts as account_rows

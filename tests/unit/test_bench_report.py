@@ -32,7 +32,13 @@ def test_a_median_under_its_floor_does_not_hold(tandem: float, holds: bool) -> N
 
 @pytest.mark.parametrize(("median", "holds"), [(0.49, True), (0.5, True), (0.51, False)])
 def test_where_lower_is_better_a_median_over_its_limit_does_not_hold(median: float, holds: bool) -> None:
-    row = Row("times", "kafka", median, 0.1, 2.0, 0.5, lower_is_better=True)
+    row = Row("times", "kafka", median, 0.1, 2.0, 0.5, lower_is_better=True, ours_median=7.0, ours_max=None)
+    assert row.holds is holds
+
+
+@pytest.mark.parametrize(("ours", "holds"), [(100.0, True), (100.1, False)])
+def test_where_our_own_figure_has_a_limit_it_must_keep_that_too(ours: float, holds: bool) -> None:
+    row = Row("times", "kafka", 0.3, 0.1, 2.0, 0.5, lower_is_better=True, ours_median=ours, ours_max=100.0)
     assert row.holds is holds
 
 

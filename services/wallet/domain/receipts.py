@@ -66,6 +66,17 @@ REFUSALS: Final[Mapping[type[BusinessError], Refusal]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A share that the user wants; without `account_id`, into the oldest account of its currency."""
+
+    user_id: UUID
+    room_id: str
+    token: str
+    account_id: UUID | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """`amount`, in the minor unit of `currency`, is 0 until it is received. `account_id` is where it goes.
 

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
-from services.wallet.domain.accounts import Account, AccountFrozenError, AccountNotFoundError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.wallet.domain.accounts import AccountFrozenError, AccountNotFoundError
 from services.wallet.domain.distributions import DistributionNotFoundError, receive
 from services.wallet.domain.quotes import MemberInactiveError
 from services.wallet.domain.receipts import (
-    BEGIN_WITHIN,
     Receipt,
     ReceiptKeyReusedError,
     ReceiptNotFoundError,
     ReceiptStatus,
+    Wanted,
 )
-from services.wallet.handlers.accounts import member_account
-from services.wallet.store import accounts as account_rows
-from services.wallet.store import distributions as distribution_rows
+from services.wallet.store import asking
 from services.wallet.store import receipts as rows
+from services.wallet.store.asking import Asked, Seen
+from shared.errors import BusinessError, UnavailableError
 from shared.publishing import UnitOfWork
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A share that the user wants; without `account_id`, into the oldest account of its currency."""
-
-    user_id: UUID
-    room_id: str
-    token: str
-    account_id: UUID | None = None
-    key: str | None = None
+_LOOKS_MAX: Final = 5
 
 
 async def begin(uow: UnitOfWork, wanted: Wanted, receipt_id: UUID) -> Receipt:
@@ -41,47 +34,91 @@ async def begin(uow: UnitOfWork, wanted: Wanted, receipt_id: UUID) -> Receipt:
     `NotForGiverError`, `AlreadyReceivedError`, `NothingLeftError`, `DistributionClosedError`,
     `AccountNotFoundError`, `AccountFrozenError`, `MemberInactiveError`, `ReceiptKeyReusedError`.
     """
-    if (known := await _of_key(uow, wanted)) is not None:
-        return known
-    found = await distribution_rows.find_for(uow.connection, wanted.room_id, wanted.token, wanted.user_id)
-    if found is None:
+    [outcome] = await begin_all(uow.connection, [Asked(receipt_id, wanted)])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+async def begin_all(connection: AsyncConnection, asked: Sequence[Asked]) -> list[Receipt | Exception]:
+    """The same for many, by one statement where none has a key that was used before: for each its receipt, or
+    what `begin` would raise. Nothing has to be one transaction with anything else."""
+    outcomes: dict[UUID, Receipt | Exception] = {}
+    left = list(asked)
+    for _ in range(_LOOKS_MAX):
+        seen = dict(zip((one.receipt_id for one in left), await asking.ask(connection, left), strict=True))
+        known = [found.known_id for found in seen.values() if found.known_id is not None]
+        of_keys = await rows.find_receipts(connection, known) if known else {}
+        for one in left:
+            outcome = await _outcome(connection, one.wanted, seen[one.receipt_id], of_keys)
+            if outcome is not None:
+                outcomes[one.receipt_id] = outcome
+        left = [one for one in left if one.receipt_id not in outcomes]
+        if not left:
+            break
+    busy = UnavailableError("others use the same Idempotency-Key at this moment")
+    return [outcomes.get(one.receipt_id, busy) for one in asked]
+
+
+async def _outcome(
+    connection: AsyncConnection, wanted: Wanted, seen: Seen, of_keys: dict[UUID, Receipt]
+) -> Receipt | Exception | None:
+    """The receipt, or why there is none; None where it is to be looked again, since its key was used meanwhile."""
+    try:
+        if seen.known_id is not None:
+            return await _of_key(connection, wanted, seen, of_keys[seen.known_id])
+        _require_share(wanted, seen)
+    except BusinessError as error:
+        assert seen.receipt is None, "what is written down is what the rules allow"
+        return error
+    return seen.receipt
+
+
+def _require_share(wanted: Wanted, seen: Seen) -> None:
+    """Raises what `begin` raises where there is no share for the user, as far as one can see."""
+    if seen.distribution is None:
         raise DistributionNotFoundError("there is no such distribution in this room")
-    now = await distribution_rows.read_clock(uow.connection)
-    receive(found, wanted.user_id, wanted.room_id, now)
-    member = await account_rows.find_member(uow.connection, wanted.user_id)
-    if member is None or not member.active:
+    receive(seen.distribution, wanted.user_id, wanted.room_id, seen.now)
+    if not seen.is_active:
         raise MemberInactiveError(f"user {wanted.user_id} is deactivated, or not known here, or not yet")
-    account = await _account_of(uow, wanted, found.currency)
-    if account.frozen:
-        raise AccountFrozenError(f"account {account.id} is frozen")
-    new = Receipt(
-        id=receipt_id,
-        user_id=wanted.user_id,
-        room_id=wanted.room_id,
-        token=wanted.token,
-        distribution_id=found.id,
-        account_id=account.id,
-        currency=found.currency,
-        key=wanted.key,
-        asked_at=now,
-        begin_by=now + BEGIN_WITHIN,
-    )
-    if not await rows.insert_receipt(uow.connection, new):
-        known = await _of_key(uow, wanted)
-        assert known is not None, "a key that is taken has a receipt"
-        return known
-    return new
+    if seen.account_id is None:
+        which = "no account" if wanted.account_id is None else f"no account {wanted.account_id}"
+        raise AccountNotFoundError(f"user {wanted.user_id} has {which} in {seen.distribution.currency}")
+    if seen.is_frozen:
+        raise AccountFrozenError(f"account {seen.account_id} is frozen")
+
+
+async def _of_key(connection: AsyncConnection, wanted: Wanted, seen: Seen, found: Receipt) -> Receipt | None:
+    """The receipt of this key that is asked or received; None where it came to nothing, now or meanwhile.
+
+    Raises `ReceiptKeyReusedError`.
+    """
+    if (found.room_id, found.token) != (wanted.room_id, wanted.token) or wanted.account_id not in {
+        None,
+        found.account_id,
+    }:
+        raise ReceiptKeyReusedError("this Idempotency-Key was used for another request")
+    if found.status is ReceiptStatus.ASKED and seen.now > found.begin_by:
+        return None if await rows.give_up(connection, [found.id]) else found
+    return found if found.status in {ReceiptStatus.ASKED, ReceiptStatus.RECEIVED} else None
 
 
 async def settle(uow: UnitOfWork, receipt_id: UUID) -> Receipt:
     """What came of a receipt: one that is asked, and that nobody has begun, is never begun from here on."""
-    found = await rows.find_receipt(uow.connection, receipt_id)
-    if found is not None and found.status is ReceiptStatus.ASKED:
-        await rows.give_up(uow.connection, receipt_id)
-        found = await rows.find_receipt(uow.connection, receipt_id)
-    if found is None:
-        raise ReceiptNotFoundError(f"receipt {receipt_id} does not exist")
-    return found
+    [settled] = await settle_all(uow.connection, [receipt_id])
+    if isinstance(settled, Exception):
+        raise settled
+    return settled
+
+
+async def settle_all(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Receipt | Exception]:
+    """The same for many, by one statement where all have ended: for each its receipt, or that there is none."""
+    found = await rows.find_receipts(connection, ids)
+    asked = [one.id for one in found.values() if one.status is ReceiptStatus.ASKED]
+    if asked:
+        await rows.give_up(connection, asked)
+        found |= await rows.find_receipts(connection, asked)
+    return [found.get(one) or ReceiptNotFoundError(f"receipt {one} does not exist") for one in ids]
 
 
 async def get_receipt(uow: UnitOfWork, receipt_id: UUID, user_id: UUID) -> Receipt:
@@ -90,34 +127,3 @@ async def get_receipt(uow: UnitOfWork, receipt_id: UUID, user_id: UUID) -> Recei
     if found is None or found.user_id != user_id:
         raise ReceiptNotFoundError(f"receipt {receipt_id} does not exist")
     return found
-
-
-async def _of_key(uow: UnitOfWork, wanted: Wanted) -> Receipt | None:
-    """The receipt of this key that is asked or received; one that nobody began in time is given up."""
-    if wanted.key is None:
-        return None
-    found = await rows.find_by_key(uow.connection, wanted.user_id, wanted.key)
-    if found is None:
-        return None
-    if (found.room_id, found.token) != (wanted.room_id, wanted.token) or wanted.account_id not in {
-        None,
-        found.account_id,
-    }:
-        raise ReceiptKeyReusedError("this Idempotency-Key was used for another request")
-    over = await distribution_rows.read_clock(uow.connection) > found.begin_by
-    if found.status is ReceiptStatus.ASKED and over and await rows.give_up(uow.connection, found.id):
-        return None
-    return found
-
-
-async def _account_of(uow: UnitOfWork, wanted: Wanted, currency: str) -> Account:
-    """Raises `AccountNotFoundError`, also for one in another currency."""
-    owned: Sequence[Account] = await account_rows.list_accounts(uow.connection, wanted.user_id)
-    if wanted.account_id is not None:
-        member_account({one.id: one for one in owned}, wanted.account_id, wanted.user_id)
-        owned = [one for one in owned if one.id == wanted.account_id]
-    for one in owned:
-        if one.currency == currency:
-            return one
-    which = "has no account" if wanted.account_id is None else f"has account {wanted.account_id} not"
-    raise AccountNotFoundError(f"user {wanted.user_id} {which} in {currency}")

@@ -6,6 +6,8 @@ import hashlib
 import secrets
 from datetime import UTC, datetime
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from services.wallet.domain.sign_in import (
     FIRST_ADMINISTRATOR,
     SESSION_FOR,
@@ -52,9 +54,9 @@ async def begin_session(uow: UnitOfWork, who: Who) -> Session:
     return session
 
 
-async def who_is(uow: UnitOfWork, token: str) -> Who:
-    """Whose session this is. Raises `NotSignedInError`."""
-    found = await rows.find_who(uow.connection, _sha256(token))
+async def who_is(connection: AsyncConnection, token: str) -> Who:
+    """Whose session this is, by one statement. Raises `NotSignedInError`."""
+    found = await rows.find_who(connection, _sha256(token))
     if found is None:
         raise NotSignedInError("sign in first, or again")
     return found

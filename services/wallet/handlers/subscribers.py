@@ -24,7 +24,7 @@ NAME: Final = "wallet"
 _NOT_TO_DO: Final = frozenset(
     {"transfer.completed", "transfer.received", "transfer.failed", "transfer.cancelled", "distribution.closed"}
 )
-_WAITING_AT_ONCE: Final = 5  # each holds a connection to the database while it waits; half are left for HTTP
+_WAITING_AT_ONCE: Final = 5  # each holds a connection to the database while it waits; half are left for others
 
 
 async def on_user_event(event: Event[UserEvent], uow: UnitOfWork) -> None:

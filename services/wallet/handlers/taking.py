@@ -14,8 +14,7 @@ from services.wallet.events import DistributionClosed, ShareAnswered, ShareAsked
 from services.wallet.store import accounts as account_rows
 from services.wallet.store import distributions as rows
 from services.wallet.store import receipts as receipt_rows
-from services.wallet.store import transfers as transfer_rows
-from services.wallet.store.distributions import Taken
+from services.wallet.store.taking import write_outcomes
 from shared.event import Event
 from shared.publishing import UnitOfWork
 
@@ -31,7 +30,7 @@ class Taking:
     distributions: dict[UUID, Distribution] = field(default_factory=dict)
     accounts: dict[UUID, Account] = field(default_factory=dict)
     now: datetime | None = None
-    """The database's clock when all was locked: what counts as begun."""
+    """The database's clock when receipts and distributions were locked: what counts as begun."""
     _before: dict[UUID, Account] = field(default_factory=dict)
     _outcomes: list[Outcome] = field(default_factory=list)
 
@@ -50,9 +49,9 @@ class Taking:
         if askers:
             self.distributions |= await rows.lock_for(uow.connection, askers)
             wanted = {one.account_id for one in self.asked()} | self.distributions.keys()
-            self.accounts |= await account_rows.lock_accounts(uow.connection, wanted)
+            locked, self.now = await account_rows.lock_accounts_now(uow.connection, wanted)
+            self.accounts |= locked
             self._before = dict(self.accounts)
-        self.now = await rows.read_clock(uow.connection)
 
     def asked(self) -> list[Receipt]:
         """Those of the receipts that have not ended."""
@@ -66,27 +65,16 @@ class Taking:
         self._outcomes.append(outcome)
 
     async def flush(self, uow: UnitOfWork) -> None:
-        """Write down what was decided since the last flush, and tell its postings."""
+        """Write down what was decided since the last flush."""
         decided, self._outcomes = self._outcomes, []
         if not decided:
             return
-        await receipt_rows.end_receipts(uow.connection, [one.receipt for one in decided])
-        taken = [(one, one.share) for one in decided if one.share is not None]
-        if not taken:
-            return
-        await rows.take_shares(
-            uow.connection,
-            [Taken(one.distribution.id, one.receipt.id, share) for one, share in taken],
-        )
         changed = [(self._before[key], account) for key, account in self.accounts.items()]
-        await transfer_rows.change_accounts(
-            uow.connection, [(before, after) for before, after in changed if before != after]
-        )
+        changes = [(before, after) for before, after in changed if before != after]
+        await write_outcomes(uow.connection, decided, changes)
         self._before = dict(self.accounts)
-        for one, _ in taken:
-            for posting in one.postings:
-                uow.tell(transfer_rows.INSERT_POSTING, transfer_rows.posted(one.receipt.id, posting))
-            if one.distribution.closed_at is not None:
+        for one in decided:
+            if one.share is not None and one.distribution.closed_at is not None:
                 uow.tell(rows.CLOSE, rows.closed(one.distribution, None))
 
 

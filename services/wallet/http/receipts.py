@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.wallet.domain.distributions import TOKEN_PATTERN
-from services.wallet.domain.receipts import ReceiptStatus, Refusal
-from services.wallet.handlers.receiving import Wanted, get_receipt
+from services.wallet.domain.receipts import ReceiptStatus, Refusal, Wanted
+from services.wallet.handlers.receiving import get_receipt
 from services.wallet.http.distributions import EXAMPLE
 from services.wallet.http.participants import InRoom, User
 from services.wallet.http.problems import (

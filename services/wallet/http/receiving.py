@@ -6,6 +6,7 @@ Replies are hints: whatever is answered, or is not, the receipt's row says what 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -13,9 +14,11 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from services.wallet.domain.receipts import ANSWER_WITHIN, Receipt, ReceiptStatus
+from services.wallet.domain.receipts import ANSWER_WITHIN, Receipt, ReceiptStatus, Wanted
 from services.wallet.events import ShareAsked
-from services.wallet.handlers.receiving import Wanted, begin, settle
+from services.wallet.handlers.receiving import begin_all, settle_all
+from services.wallet.http.gathering import Gathering
+from services.wallet.store.asking import Asked
 from shared.errors import PermanentError, TransientError
 from shared.publishing import UnitsOfWork
 from shared.reply import NoAnswerError, Requests
@@ -51,11 +54,17 @@ class Answered:
 
 
 class Receiving:
-    """Asks the worker for shares, on behalf of one process's clients."""
+    """Asks the worker for shares, on behalf of one process's clients.
+
+    What it asks of the database it asks for all clients of a moment at once; while they wait for the worker, they
+    hold no connection.
+    """
 
     def __init__(self, units: UnitsOfWork, requests: Requests) -> None:
         self._units = units
         self._requests = requests
+        self._begun = Gathering(self._begin)
+        self._ended = Gathering(self._settle)
 
     async def receive(self, wanted: Wanted) -> Answered:
         """A receipt that is received or refused, within `ANSWER_WITHIN`.
@@ -66,8 +75,7 @@ class Receiving:
         receipt_id = uuid7()
         try:
             async with asyncio.timeout_at(deadline):
-                async with self._units.begin() as uow:
-                    receipt = await begin(uow, wanted, receipt_id)
+                receipt = await self._begun.ask(Asked(receipt_id, wanted))
                 if receipt.status is ReceiptStatus.RECEIVED:
                     return Answered(receipt, replayed=True)
                 receipt_id, replayed = receipt.id, receipt.id != receipt_id
@@ -81,10 +89,17 @@ class Receiving:
 
     async def _settled(self, receipt: Receipt, *, late: bool) -> Receipt:
         try:
-            async with self._units.begin() as uow:
-                return await settle(uow, receipt.id)
+            return await self._ended.ask(receipt.id)
         except TransientError as error:
             raise NoOutcomeError(_UNKNOWN, receipt_id=receipt.id, late=late) from error
+
+    async def _begin(self, asked: Sequence[Asked]) -> Sequence[Receipt | Exception]:
+        async with self._units.statement() as connection:
+            return await begin_all(connection, asked)
+
+    async def _settle(self, ids: Sequence[UUID]) -> Sequence[Receipt | Exception]:
+        async with self._units.statement() as connection:
+            return await settle_all(connection, ids)
 
     async def _ask(self, receipt: Receipt) -> bool:
         """Put the question and wait; True when nobody answered in time. What is answered says nothing."""

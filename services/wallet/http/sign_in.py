@@ -75,8 +75,8 @@ class SignIn:
         """Whose session this is. Raises `NotSignedInError`."""
         if token is None:
             raise NotSignedInError("sign in first, or again")
-        async with self._units.begin() as uow:
-            return await sign_in.who_is(uow, token)
+        async with self._units.statement() as connection:
+            return await sign_in.who_is(connection, token)
 
     async def end(self, token: str) -> None:
         """End the session, if there is one."""

@@ -8,9 +8,11 @@ its account.
 __all__ = [
     "accounts",
     "administration",
+    "asking",
     "audit",
     "distributions",
     "receipts",
     "sign_in",
+    "taking",
     "transfers",
 ]

@@ -86,6 +86,7 @@ _FIND_ACCOUNTS = _ACCOUNTS.where(account.c.id == func.any(bindparam("wanted", ty
 _LIST_ACCOUNTS = _ACCOUNTS.where(account.c.user_id == bindparam("of_user")).order_by(account.c.id).limit(1_000)
 # Not `for update`: nobody changes an account's id, and readers of the id need not wait.
 _LOCK_ACCOUNTS = _FIND_ACCOUNTS.order_by(account.c.id).with_for_update(key_share=True, of=account)
+_LOCK_ACCOUNTS_NOW = _LOCK_ACCOUNTS.add_columns(func.clock_timestamp().label("now"))
 _FIND_MEMBER = select(member.c.user_id, member.c.active, member.c.limit_total, member.c.free_transfers).where(
     member.c.user_id == bindparam("wanted")
 )
@@ -116,6 +117,15 @@ async def list_accounts(connection: AsyncConnection, user_id: UUID) -> list[Acco
 async def lock_accounts(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Account]:
     """Those of the accounts that there are; nobody else changes them until the transaction ends."""
     return await _read_accounts(connection, _LOCK_ACCOUNTS, ids)
+
+
+async def lock_accounts_now(
+    connection: AsyncConnection, ids: Iterable[UUID]
+) -> tuple[dict[UUID, Account], datetime | None]:
+    """The same, and the database's clock after whatever was locked before; None where there is no account."""
+    result = await connection.execute(_LOCK_ACCOUNTS_NOW, {"wanted": sorted(set(ids))})
+    rows = result.mappings().all()
+    return {row["id"]: _account(row) for row in rows}, rows[0]["now"] if rows else None
 
 
 async def find_member(connection: AsyncConnection, user_id: UUID, *, lock: bool = False) -> Member | None:

@@ -1,9 +1,9 @@
-"""Distributions and their shares: opening, looking up for who asks, taking, closing."""
+"""Distributions and their shares: opening, looking up for who gives, locking for who asks, closing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.wallet.domain.distributions import Distribution, Share, Split
 from services.wallet.store.tables import distribution, distribution_share
-from services.wallet.store.transfers import LostLockError
 
 INSERT_SHARE = insert(distribution_share)
 CLOSE = (
@@ -29,23 +28,24 @@ CLOSE = (
 # Returns no row where an open one in this room has this token.
 _INSERT = postgresql.insert(distribution).on_conflict_do_nothing().returning(distribution.c.id)
 _NOW = select(func.clock_timestamp())
-_KNOWN = tuple(distribution.c[name] for name in Distribution.__dataclass_fields__ if name in distribution.c)
+KNOWN = tuple(distribution.c[name] for name in Distribution.__dataclass_fields__ if name in distribution.c)
+"""The columns of which a distribution is made."""
 # The open one, or else the newest: of closed ones several may have had this token.
 _FIND = (
-    select(*_KNOWN)
+    select(*KNOWN)
     .where(distribution.c.room_id == bindparam("in_room"), distribution.c.token == bindparam("with_token"))
     .order_by(distribution.c.closed_at.is_(None).desc(), distribution.c.opened_at.desc())
     .limit(1)
 )
 _FIND_OF_GIVER = _FIND.where(distribution.c.giver_id == bindparam("of_giver"))
 _LOCK = (
-    select(*_KNOWN)
+    select(*KNOWN)
     .where(distribution.c.id == func.any(bindparam("wanted", type_=postgresql.ARRAY(Uuid))))
     .order_by(distribution.c.id)
     .with_for_update(key_share=True)
 )
 _LOCK_OVER = (
-    select(*_KNOWN)
+    select(*KNOWN)
     .where(distribution.c.closed_at.is_(None), distribution.c.closes_at <= func.clock_timestamp())
     .order_by(distribution.c.id)
     .limit(bindparam("most"))
@@ -72,26 +72,6 @@ _FREE_SHARES = _SHARES.where(
     distribution_share.c.distribution_id == func.any(bindparam("of_all", type_=postgresql.ARRAY(Uuid))),
     distribution_share.c.receiver_id.is_(None),
 )
-# Only what is free: a share is taken once, whatever was read before.
-_TAKE = text(
-    """
-    update distribution_share s set receiver_id = told.receiver_id, receipt_id = told.receipt_id,
-                                    taken_at = told.taken_at
-      from unnest(cast(:ids as uuid[]), cast(:numbers as integer[]), cast(:receivers as uuid[]),
-                  cast(:receipts as uuid[]), cast(:times as timestamptz[]))
-           as told(id, number, receiver_id, receipt_id, taken_at)
-     where s.distribution_id = told.id and s.number = told.number and s.receiver_id is null
-    """
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """That a share of this distribution is taken, by this receipt."""
-
-    distribution_id: UUID
-    receipt_id: UUID
-    share: Share
 
 
 async def read_clock(connection: AsyncConnection) -> datetime:
@@ -102,7 +82,7 @@ async def read_clock(connection: AsyncConnection) -> datetime:
 
 async def insert_distribution(connection: AsyncConnection, new: Distribution) -> bool:
     """Write down a new one, without its shares; False where an open one in this room has its token."""
-    row = {column.name: getattr(new, column.name) for column in _KNOWN}
+    row = {column.name: getattr(new, column.name) for column in KNOWN}
     row |= {"split": new.split.value, "closes_at": new.closes_at}
     return (await connection.execute(_INSERT, row)).first() is not None
 
@@ -122,14 +102,6 @@ def closed(ended: Distribution, given_back_id: UUID | None) -> dict[str, Any]:
     }
 
 
-async def find_for(connection: AsyncConnection, room_id: str, token: str, user_id: UUID) -> Distribution | None:
-    """The distribution, with the share that the user has and one that is free."""
-    row = (await connection.execute(_FIND, {"in_room": room_id, "with_token": token})).mappings().first()
-    if row is None:
-        return None
-    return (await _with_shares_for(connection, [_distribution(row)], {row["id"]: [user_id]}))[row["id"]]
-
-
 async def find_of_giver(
     connection: AsyncConnection, room_id: str, token: str, giver_id: UUID
 ) -> Distribution | None:
@@ -139,7 +111,7 @@ async def find_of_giver(
     if row is None:
         return None
     rows = (await connection.execute(_ALL_SHARES, {"of": row["id"]})).mappings()
-    return replace(_distribution(row), shares=tuple(_share(share) for share in rows))
+    return replace(distribution_of(row), shares=tuple(_share(share) for share in rows))
 
 
 async def lock_for(connection: AsyncConnection, askers: Mapping[UUID, Sequence[UUID]]) -> dict[UUID, Distribution]:
@@ -148,7 +120,7 @@ async def lock_for(connection: AsyncConnection, askers: Mapping[UUID, Sequence[U
     Nobody else takes from them, or closes them, until the transaction ends.
     """
     rows = (await connection.execute(_LOCK, {"wanted": sorted(askers)})).mappings()
-    return await _with_shares_for(connection, [_distribution(row) for row in rows], askers)
+    return await _with_shares_for(connection, [distribution_of(row) for row in rows], askers)
 
 
 async def lock_over(connection: AsyncConnection, most: int) -> list[Distribution]:
@@ -157,27 +129,11 @@ async def lock_over(connection: AsyncConnection, most: int) -> list[Distribution
     Those that somebody else closes at this moment are left to him.
     """
     rows = (await connection.execute(_LOCK_OVER, {"most": most})).mappings()
-    over = [_distribution(row) for row in rows]
+    over = [distribution_of(row) for row in rows]
     free: dict[UUID, list[Share]] = {one.id: [] for one in over}
     for row in (await connection.execute(_FREE_SHARES, {"of_all": list(free)})).mappings() if free else ():
         free[row["distribution_id"]].append(_share(row))
     return [replace(one, shares=tuple(free[one.id])) for one in over]
-
-
-async def take_shares(connection: AsyncConnection, taken: Sequence[Taken]) -> None:
-    """Write down who took which. Raises `LostLockError` when one was not free."""
-    result = await connection.execute(
-        _TAKE,
-        {
-            "ids": [one.distribution_id for one in taken],
-            "numbers": [one.share.number for one in taken],
-            "receivers": [one.share.receiver_id for one in taken],
-            "receipts": [one.receipt_id for one in taken],
-            "times": [one.share.taken_at for one in taken],
-        },
-    )
-    if result.rowcount != len(taken):
-        raise LostLockError(f"{len(taken)} shares are taken, {result.rowcount} were free")
 
 
 async def _with_shares_for(
@@ -199,5 +155,6 @@ def _share(row: Mapping[Any, Any]) -> Share:
     return Share(row["amount"], row["receiver_id"], row["number"], row["taken_at"])
 
 
-def _distribution(row: Mapping[Any, Any]) -> Distribution:
+def distribution_of(row: Mapping[Any, Any]) -> Distribution:
+    """The distribution of a row of `KNOWN`, without shares."""
     return Distribution(**{**row, "split": Split(row["split"])})
