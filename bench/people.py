@@ -26,8 +26,8 @@ _LIMIT = 10**12
 _COOKIE = "tandem_session"
 
 _CLEAR = """
-truncate account, member, transfer, usage_day, adjustment, posting, outbox, inbox, distribution, distribution_share,
-         receipt, session, sign_in, idempotency_key
+truncate account, member, transfer, usage_day, adjustment, posting, outbox, inbox, distribution,
+         distribution_share, receipt, session, sign_in, idempotency_key
 """
 _MEMBERS = "insert into member (user_id, active, version) select id, true, 1 from unnest($1::uuid[]) as m (id)"
 _ACCOUNTS = """
@@ -37,8 +37,8 @@ select id, 'member', 'KRW', user_id, 'bench', $3, held, $4, $4
 """
 _POT = "insert into account (id, kind, currency, balance) values ($1, 'distribution', 'KRW', $2)"
 _DISTRIBUTION = """
-insert into distribution (id, token, room_id, giver_id, account_id, currency, amount, people, split, day, opened_at,
-                          closes_at)
+insert into distribution (id, token, room_id, giver_id, account_id, currency, amount, people, split, day,
+                          opened_at, closes_at)
 values ($1, $2, $3, $4, $5, 'KRW', $6, $7, 'even', current_date, clock_timestamp(),
         clock_timestamp() + interval '10 minutes')
 """
@@ -57,13 +57,14 @@ select token_sha256, user_id::text, clock_timestamp() + interval '1 hour'
 """
 _PROBLEMS = {
     "shares nobody has": "select count(*) from distribution_share where receiver_id is null",
-    "accounts without one share": f"""
+    "accounts without one share": """
         select count(*) from account a join distribution d on d.giver_id <> a.user_id
-         where a.balance <> {SHARE} or {SHARE} <> (select coalesce(sum(p.amount), 0) from posting p
-                                                    where p.account_id = a.id)
+         where a.balance <> d.amount / d.people
+            or a.balance <> (select coalesce(sum(p.amount), 0) from posting p where p.account_id = a.id)
     """,
     "movements that do not sum to zero": """
-        select count(*) from (select from posting group by movement_id having count(*) <> 2 or sum(amount) <> 0) as p
+        select count(*)
+          from (select from posting group by movement_id having count(*) <> 2 or sum(amount) <> 0) as wrong
     """,
 }
 
@@ -118,9 +119,10 @@ class People:
         draw = random.Random(seed)  # noqa: S311
         members = _members(draw, ACCOUNTS)
         tokens = {one.user_id: f"{draw.getrandbits(128):032x}" for one in members}
-        sent = [(*draw.sample(members, 2), draw.randint(1, _AMOUNT_MAX)) for _ in range(count)]
+        pairs = [draw.sample(members, 2) for _ in range(count)]
+        amounts = [draw.randint(1, _AMOUNT_MAX) for _ in range(count)]
         holds = dict.fromkeys(members, 0)
-        for sender, _, amount in sent:
+        for (sender, _), amount in zip(pairs, amounts, strict=True):
             holds[sender] += amount if held else 0
         async with self._postgres.transaction():
             await self._open(members, BALANCE, list(holds.values()))
@@ -138,7 +140,7 @@ class People:
                     "amount": amount,
                 },
             )
-            for number, (sender, receiver, amount) in enumerate(sent)
+            for number, ((sender, receiver), amount) in enumerate(zip(pairs, amounts, strict=True))
         ]
 
     async def problems_of_receiving(self) -> list[str]:

@@ -63,8 +63,8 @@ class Contender:
 class Division:
     """A row: `ours` divided by `theirs`, on one broker; `name` is what `--row` calls it.
 
-    The ratio must not be under `limit`; where lower is better (both are times, or costs), not over it. Nor must the
-    figure of `ours` be over `ours_max`, where that is said.
+    The ratio must not be under `limit`; where lower is better (both are times, or costs), not over it. Nor must
+    the figure of `ours` be over `ours_max`, where that is said.
     """
 
     name: str
@@ -83,7 +83,7 @@ def _row(name: str, ours: str, theirs: str, broker: str, floor: float) -> Divisi
     return Division(name, Contender(ours, broker), Contender(theirs, _ELSEWHERE.get(theirs, broker)), floor)
 
 
-def _low(
+def _low(  # noqa: PLR0917 - as `_row`, and one more
     name: str, ours: str, theirs: str, broker: str, ceiling: float, ours_max: float | None = None
 ) -> Division:
     """A row in which lower is better."""

@@ -1,7 +1,8 @@
 """Receiving a share as a guide to Celery has it: a task in which rows are locked by `select for update`.
 
 The worker is `celery -A bench.contenders.celery_receive worker`; `BENCH_QUEUE` names its queue. Whoever asks waits
-for the result, in Redis, with `task.get(timeout=10)`: `celery_web`. Late acknowledgement, and so once for each user.
+for the result, in Redis, with `task.get(timeout=10)`: `celery_web`. Late acknowledgement; a share once for each
+user.
 """
 
 from __future__ import annotations

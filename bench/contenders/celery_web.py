@@ -1,7 +1,8 @@
-"""FastAPI in front of tasks of Celery on Redis, as a guide has it, at its best: `uvicorn bench.contenders.celery_web:app`.
+"""FastAPI in front of tasks of Celery on Redis, as a guide has it, at its best.
 
-What would keep the event loop waiting (Celery's client) runs in threads; what is asked of PostgreSQL before is one
-statement. A transfer is accepted by what waits in Redis for its sender, and a row; a share is waited for.
+It is served by `uvicorn bench.contenders.celery_web:app`; `BENCH_QUEUE` names the workers' queue. What would keep the
+event loop waiting (Celery's client) runs in threads; what is asked of PostgreSQL before is one statement. A transfer is
+accepted by what waits in Redis for its sender, and a row; a share is waited for.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ _POOL_MAX = 10
 
 _VALIDATE = """
 select d.giver_id,
-       exists (select from distribution_share s where s.distribution_id = d.id and s.receiver_id = $3) as has_one,
-       exists (select from distribution_share s where s.distribution_id = d.id and s.receiver_id is null) as has_more
-  from distribution d where d.token = $1 and d.room_id = $2 and d.closed_at is null and d.closes_at > clock_timestamp()
+       exists (select from distribution_share where distribution_id = d.id and receiver_id = $3) as has_one,
+       exists (select from distribution_share where distribution_id = d.id and receiver_id is null) as has_more
+  from distribution d
+ where d.token = $1 and d.room_id = $2 and d.closed_at is null and d.closes_at > clock_timestamp()
 """
 _SENDER = "select user_id, currency, balance from account where id = $1 and not frozen"
 _TRANSFER = """
-insert into transfer (id, sender_id, receiver_id, user_id, currency, amount, fee, free, sender_label, receiver_label,
-                      day, status, requested_at)
+insert into transfer (id, sender_id, receiver_id, user_id, currency, amount, fee, free, sender_label,
+                      receiver_label, day, status, requested_at)
 values ($1, $2, $3, $4, $5, $6, 0, false, '', '', current_date, 'pending', clock_timestamp())
 """
 
