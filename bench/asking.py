@@ -1,7 +1,7 @@
 """Asks a server so many times a second, whatever becomes of it: `python -m bench.asking PLAN`.
 
-A process of its own, so that it holds nobody up and nobody it. The plan is a file, JSON as `Plan` has it. On standard
-output comes JSON as `Told` has it.
+A process of its own, so that it holds nobody up and nobody it. The plan is a file, JSON as `Plan` has it. On
+standard output comes JSON as `Told` has it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """FastAPI in front of tasks of Celery on Redis, as a guide has it, at its best.
 
-It is served by `uvicorn bench.contenders.celery_web:app`; `BENCH_QUEUE` names the workers' queue. What would keep the
-event loop waiting (Celery's client) runs in threads; what is asked of PostgreSQL before is one statement. A transfer is
-accepted by what waits in Redis for its sender, and a row; a share is waited for.
+It is served by `uvicorn bench.contenders.celery_web:app`; `BENCH_QUEUE` names the workers' queue. What would keep
+the event loop waiting (Celery's client) runs in threads; what is asked of PostgreSQL before is one statement. A
+transfer is accepted by what waits in Redis for its sender, and a row; a share is waited for.
 """
 
 from __future__ import annotations
