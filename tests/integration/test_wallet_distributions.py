@@ -9,6 +9,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from deploy.native import Runtime
@@ -245,6 +246,48 @@ async def test_a_reply_is_a_hint_and_the_row_the_truth(wallet: Wallet) -> None:
     assert (lost.receipt.amount, lost.replayed) == (20, False), "a reply that is lost loses nothing"
     again = await outcome(Worker(error=AssertionError("asked again")))
     assert again == replace(lost, replayed=True)
+    assert await wallet.broken_rules() == []
+
+
+async def test_who_waits_for_the_worker_holds_no_connection_and_many_are_written_down_by_few_statements(
+    wallet: Wallet,
+) -> None:
+    """Thirty at once, of whom one is the giver and one asks again with the same key."""
+    given = await wallet.give(await wallet.account(1_000), 100, 30, Split.EVEN)
+    users = [await wallet.owner(await wallet.account()) for _ in range(28)]
+    probe = await wallet.wish(given, await wallet.owner(await wallet.account()))
+    asked: list[UUID] = []
+    all_asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def wait(receipt_id: UUID) -> None:
+        asked.append(receipt_id)
+        if len(asked) == 29:
+            all_asked.set()
+        await answered.wait()
+
+    receiving = Receiving(wallet.units, Worker(wait))  # type: ignore[arg-type]
+    statements: list[str] = []
+    event.listen(
+        wallet.database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_: statements.append(statement),
+    )
+    wishes = [
+        Wanted(user_id=user, room_id=ROOM, token=given.token, key="k")
+        for user in (*users, given.giver_id, users[0])
+    ]
+    waiting = [asyncio.ensure_future(receiving.receive(one)) for one in wishes]
+    await all_asked.wait()
+    assert wallet.database.engine.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert len(statements) <= 6, "one for all, and some for the key that came twice"
+    assert len(set(asked)) == 28
+    await wallet.take([replace(probe, id=one) for one in dict.fromkeys(asked)])
+    answered.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in outcomes if not isinstance(one, Answered)] == [NotForGiverError]
+    received = [one.receipt for one in outcomes if isinstance(one, Answered)]
+    assert {one.status for one in received} == {RECEIVED}
+    assert (len(received), len({one.id for one in received})) == (29, 28)
     assert await wallet.broken_rules() == []
 
 

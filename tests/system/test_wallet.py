@@ -10,6 +10,27 @@ import httpx
 from tests.system.house import House
 from tests.system.running_system import RunningSystem, eventually
 
+NEW_MEMBERS = """
+with new as (insert into member (user_id, active, version)
+             select gen_random_uuid(), true, 1 from generate_series(1, $1) returning user_id)
+insert into account (id, kind, currency, user_id, type)
+select gen_random_uuid(), 'member', 'KRW', user_id, 'plain' from new returning user_id
+"""
+
+
+async def received(house: House, user_id: str, wanted: dict[str, str]) -> httpx.Response:
+    """On a loaded machine there may be no answer in time: then the same is asked again, with the same key."""
+
+    async def answered() -> httpx.Response | None:
+        try:
+            answer = await house.in_room(user_id, "POST", "/receive", wanted, "k")
+        except httpx.TransportError:
+            return None
+        return answer if answer.status_code < 500 else None
+
+    answer: httpx.Response = await eventually(answered, f"{user_id} has an answer")
+    return answer
+
 
 async def test_of_twenty_transfers_the_ten_that_can_be_paid_are_done_and_ten_refused_at_once(
     system: RunningSystem, house: House
@@ -51,21 +72,7 @@ async def test_a_distribution_of_ten_that_twenty_ask_for_at_once_is_ten_shares_a
     opened = await house.in_room(giver, "POST", "/distributions", {"amount": 1_000, "people": 10})
     assert opened.status_code == 201, opened.text
     wanted = {"token": opened.json()["token"]}
-
-    async def received(user_id: str) -> httpx.Response:
-        """On a loaded machine there may be no answer in time: then the same is asked again, with the same key."""
-
-        async def answered() -> httpx.Response | None:
-            try:
-                answer = await house.in_room(user_id, "POST", "/receive", wanted, "k")
-            except httpx.TransportError:
-                return None
-            return answer if answer.status_code < 500 else None
-
-        answer: httpx.Response = await eventually(answered, f"{user_id} has an answer")
-        return answer
-
-    answers = await asyncio.gather(*(received(user_id) for user_id in others))
+    answers = await asyncio.gather(*(received(house, user_id, wanted) for user_id in others))
     assert sorted(answer.status_code for answer in answers) == [200] * 10 + [409] * 10
     taken = {
         user_id: answer.json()["amount"]
@@ -86,3 +93,27 @@ async def test_a_distribution_of_ten_that_twenty_ask_for_at_once_is_ten_shares_a
     assert await house.audit() == 0
     told = Counter(await system.until_told(2, user_id=giver))
     assert told == {"user.registered": 1, "distribution.closed": 1}
+
+
+async def test_two_hundred_shares_that_three_hundred_ask_for_at_once_are_each_received_once(
+    system: RunningSystem, house: House
+) -> None:
+    """Those who ask are put into the wallet as its worker would: registering them is another test."""
+    giver = await system.register("Giver")
+    await house.account(giver, 2_000)
+    rows = await system.rows("wallet", NEW_MEMBERS, 300)
+    users = [str(row["user_id"]) for row in rows]
+    opened = await house.in_room(giver, "POST", "/distributions", {"amount": 2_000, "people": 200})
+    wanted = {"token": opened.json()["token"]}
+    answers = await asyncio.gather(*(received(house, user_id, wanted) for user_id in users))
+    assert Counter(answer.status_code for answer in answers) == {200: 200, 409: 100}
+    assert all(one.json()["type"].endswith("nothing-left") for one in answers if one.status_code == 409)
+    taken = {
+        user_id: answer.json()["amount"]
+        for user_id, answer in zip(users, answers, strict=True)
+        if answer.status_code == 200
+    }
+    assert (sum(taken.values()), min(taken.values()) >= 1) == (2_000, True)
+    shown = (await house.in_room(giver, "GET", opened.headers["location"])).json()
+    assert {share["user_id"]: share["amount"] for share in shown["shares"]} == taken
+    assert await house.audit() == 0

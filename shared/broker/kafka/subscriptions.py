@@ -59,6 +59,13 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def request_options() -> dict[str, Any]:
+    """What a consumer of requests gets besides. While a batch takes longer than a tenth of a second, the client
+    asks for all partitions but that batch's, and until that is answered nothing new is read from there: with
+    somebody waiting, half a second for each batch is too long."""
+    return {"fetch_max_wait_ms": 50}
+
+
 def dead_letter_group(group: str, subscription: Subscription) -> str:
     """One for each place: members that read different topics would rebalance for each other's sake."""
     return f"{group}.{subscription.queue}"
@@ -133,7 +140,7 @@ class KafkaSubscriptions:
             ack_policy=AckPolicy.MANUAL,
             listener=handover,
             persistent=False,
-            **consumer_options(self._settings),
+            **(consumer_options(self._settings) | ({} if clock is None else request_options())),
         )
         consumer = KafkaConsumer(subscription, subscriber, handover, handler)
         consumer.clock = clock
