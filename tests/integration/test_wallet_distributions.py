@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import event
@@ -24,12 +24,13 @@ from services.wallet.domain.distributions import (
     Split,
 )
 from services.wallet.domain.quotes import LimitExceededError
-from services.wallet.domain.receipts import Outcome, ReceiptKeyReusedError, ReceiptStatus, Refusal, Wanted
+from services.wallet.domain.receipts import Outcome, Receipt, ReceiptKeyReusedError, ReceiptStatus, Refusal, Wanted
 from services.wallet.handlers.accounts import freeze, list_entries
 from services.wallet.handlers.closing import close_over, tidy_receipts
 from services.wallet.handlers.distributions import get_distribution
-from services.wallet.handlers.receiving import settle
+from services.wallet.handlers.receiving import begin_all, settle
 from services.wallet.http.receiving import Answered, NoOutcomeError, Receiving
+from services.wallet.store.asking import Asked
 from services.wallet.store.distributions import insert_distribution
 from services.wallet.store.taking import write_outcomes
 from services.wallet.store.transfers import LostLockError
@@ -289,6 +290,27 @@ async def test_who_waits_for_the_worker_holds_no_connection_and_many_are_written
     assert {one.status for one in received} == {RECEIVED}
     assert (len(received), len({one.id for one in received})) == (29, 28)
     assert await wallet.broken_rules() == []
+
+
+async def test_many_who_ask_with_the_same_keys_in_opposite_orders_never_wait_for_each_other(
+    wallet: Wallet,
+) -> None:
+    """PostgreSQL would end one of two such statements as a deadlock."""
+    given = await wallet.give(await wallet.account(1_000), 100, 50)
+    users = [await wallet.owner(await wallet.account()) for _ in range(50)]
+
+    async def asked(number: int, order: int) -> set[UUID]:
+        wishes = [
+            Wanted(user_id=user, room_id=ROOM, token=given.token, key=str(number)) for user in users[::order]
+        ]
+        async with wallet.units.statement() as connection:
+            outcomes = await begin_all(connection, [Asked(uuid4(), one) for one in wishes])
+        return {one.id for one in outcomes if isinstance(one, Receipt)}
+
+    for number in range(5):
+        forth, back = await asyncio.gather(asked(number, 1), asked(number, -1))
+        assert forth == back
+        assert len(forth) == 50
 
 
 async def test_a_lost_lock_is_found_before_anything_is_committed(wallet: Wallet) -> None:

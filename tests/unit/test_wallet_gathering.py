@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import pytest
 
@@ -87,3 +88,30 @@ async def test_more_than_may_wait_are_turned_away_at_once(monkeypatch: pytest.Mo
     assert [type(one.exception()) for one in done] == [UnavailableError]
     calls.go.set()
     assert await asyncio.gather(*waiting[:2]) == ["answer 0", "answer 1"]
+
+
+async def test_who_asks_again_in_the_turn_in_which_every_call_ends_is_answered() -> None:
+    """Calls have ended then, and their tasks are not yet forgotten."""
+
+    async def at_once(questions: Sequence[int]) -> list[str | Exception]:
+        return [f"answer {one}" for one in questions]
+
+    gathered: Gathering[int, str] = Gathering(at_once)
+
+    async def ask_thrice() -> list[str]:
+        return [await gathered.ask(number) for number in range(3)]
+
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(ask_thrice() for _ in range(CALLS_MAX)))
+    assert answers == [["answer 0", "answer 1", "answer 2"]] * CALLS_MAX
+
+
+async def test_a_call_runs_in_no_asker_s_context() -> None:
+    whose = ContextVar("whose", default="nobody's")
+
+    async def tell(questions: Sequence[int]) -> list[str | Exception]:
+        return [whose.get() for _ in questions]
+
+    gathered: Gathering[int, str] = Gathering(tell)
+    whose.set("the first asker's")
+    assert await gathered.ask(1) == "nobody's"

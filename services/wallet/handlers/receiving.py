@@ -66,7 +66,7 @@ async def _outcome(
     """The receipt, or why there is none; None where it is to be looked again, since its key was used meanwhile."""
     try:
         if seen.known_id is not None:
-            return await _of_key(connection, wanted, seen, of_keys[seen.known_id])
+            return await _of_key(connection, wanted, seen, of_keys.get(seen.known_id))
         _require_share(wanted, seen)
     except BusinessError as error:
         assert seen.receipt is None, "what is written down is what the rules allow"
@@ -88,11 +88,15 @@ def _require_share(wanted: Wanted, seen: Seen) -> None:
         raise AccountFrozenError(f"account {seen.account_id} is frozen")
 
 
-async def _of_key(connection: AsyncConnection, wanted: Wanted, seen: Seen, found: Receipt) -> Receipt | None:
+async def _of_key(
+    connection: AsyncConnection, wanted: Wanted, seen: Seen, found: Receipt | None
+) -> Receipt | None:
     """The receipt of this key that is asked or received; None where it came to nothing, now or meanwhile.
 
     Raises `ReceiptKeyReusedError`.
     """
+    if found is None:
+        return None
     if (found.room_id, found.token) != (wanted.room_id, wanted.token) or wanted.account_id not in {
         None,
         found.account_id,

@@ -20,7 +20,8 @@ from services.wallet.store.distributions import KNOWN, distribution_of
 
 # What is written down must be what the rules allow (`handlers.receiving`): whoever changes one changes the other,
 # and a difference is an error there. It waits while another transaction inserts a receipt with the same key, and
-# then writes nothing. Laterals, so that each is looked up by an index however old the statistics are.
+# then writes nothing; in the order of the keys, so that no two statements wait for each other. Laterals, so that
+# each is looked up by an index however old the statistics are.
 _ASK = """
     with asked as materialized (
       select told.*, clock_timestamp() as now
@@ -62,6 +63,7 @@ _ASK = """
        where known_id is null and d_giver_id <> user_id and mine_number is null and free_number is not null
          and d_closed_at is null and now < d_closes_at
          and is_active and account_id is not null and not is_frozen
+       order by user_id, key
       on conflict do nothing
       returning id
     )

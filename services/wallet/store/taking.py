@@ -35,12 +35,14 @@ _WRITE = text(
       update account a set balance = a.balance + told.balance
         from unnest(cast(:changed_ids as uuid[]), cast(:balances as bigint[])) as told(id, balance)
        where a.id = told.id
+      returning a.id
     ), posted as (
       insert into posting (movement_id, account_id, currency, amount)
       select told.* from unnest(cast(:movements as uuid[]), cast(:accounts as uuid[]), cast(:currencies as text[]),
                                 cast(:moved as bigint[])) as told(movement_id, account_id, currency, amount)
     )
-    select (select count(*) from ended) as ended, (select count(*) from taken) as taken
+    select (select count(*) from ended) as ended, (select count(*) from taken) as taken,
+           (select count(*) from changed) as changed
     """
 )
 
@@ -51,7 +53,7 @@ async def write_outcomes(
     """Write down how these receipts ended, with their shares and postings; all that changes is locked.
 
     `changes` are the accounts as they were and as they are to be. Raises `LostLockError` when a receipt had ended,
-    or a share was not free: then the transaction must not be committed.
+    a share was not free, or an account is gone: then the transaction must not be committed.
     """
     ended = [one.receipt for one in outcomes]
     taken = [(one, one.share) for one in outcomes if one.share is not None]
@@ -76,8 +78,9 @@ async def write_outcomes(
         "moved": [posting.amount for _, posting in moved],
     }
     written = (await connection.execute(_WRITE, parameters)).one()
-    if tuple(written) != (len(ended), len(taken)):
+    if tuple(written) != (len(ended), len(taken), len(changed)):
         raise LostLockError(
             f"{len(ended)} receipts end, {written.ended} were asked for; "
-            f"{len(taken)} shares are taken, {written.taken} were free"
+            f"{len(taken)} shares are taken, {written.taken} were free; "
+            f"{len(changed)} accounts change, {written.changed} are there"
         )
