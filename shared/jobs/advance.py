@@ -1,6 +1,7 @@
 """Advancing: attempts end, and what waited for them goes on; once, and a whole batch with one statement a kind.
 
 1. The fence: each attempt ends only if it is the one that ran; else the transaction rolls back, effects and all.
+   Where it succeeded and was its job's only step, its job ends in the same statement, and that is all.
 2. Steps behind one that failed for good are skipped, so that every graph ends.
 3. Children have fewer parents to wait for; those that wait for none are announced.
 4. Jobs have fewer open steps; one that has none has ended, with the state that its outputs give it.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row
@@ -32,7 +33,7 @@ class FenceLostError(TransientError):
 class Ended:
     """One attempt's outcome. `result` is JSON text; a `scheduled` one is tried again after `wait_s`.
 
-    `worker` is who leased the step, None for an inline one.
+    `worker` is who leased the step, None for an inline one. `is_solo`: its job has no other step.
     """
 
     step_id: UUID
@@ -43,6 +44,15 @@ class Ended:
     error: Mapping[str, Any] | None = None
     wait_s: float | None = None
     worker: UUID | None = None
+    is_solo: bool = False
+
+
+class EndedJob(NamedTuple):
+    """A job that has ended: its kind, its state, and seconds from when it was due."""
+
+    kind: str
+    state: str
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +72,37 @@ def cause_in_job(row: Row[Any]) -> Cause:
     return Cause(None, row.traceparent, row.correlation)
 
 
-async def advance(
-    connection: AsyncConnection, ended: Sequence[Ended]
-) -> tuple[list[Announced], Sequence[Row[Any]]]:
+async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> tuple[list[Announced], list[EndedJob]]:
     """End these attempts, each of another step; return what is ready now, and the jobs that have ended.
 
     Raises `FenceLostError` when one of them was not running any more.
     """
+    solos = [one for one in ended if one.is_solo and one.state == "succeeded"]
+    if not solos:
+        return await _advance(connection, ended)
+    if len(solos) == len(ended):
+        return [], await _end_solos(connection, solos)
+    await store.lock_steps(connection, [one.step_id for one in ended])  # two statements end them, in no one order
+    others = [one for one in ended if not (one.is_solo and one.state == "succeeded")]
+    announced, jobs = await _advance(connection, others)
+    return announced, jobs + await _end_solos(connection, solos)
+
+
+async def _end_solos(connection: AsyncConnection, solos: Sequence[Ended]) -> list[EndedJob]:
+    told: store.Columns = {
+        "id": [one.step_id for one in solos],
+        "attempt": [one.attempt for one in solos],
+        "result": [one.result for one in solos],
+        "worker": [one.worker for one in solos],
+    }
+    jobs = await store.end_solos(connection, told)
+    _require_all(len(jobs), solos)
+    return [EndedJob(kind, "succeeded", duration_s) for kind, duration_s in jobs]
+
+
+async def _advance(connection: AsyncConnection, ended: Sequence[Ended]) -> tuple[list[Announced], list[EndedJob]]:
     rows = await store.end_steps(connection, _ended_columns(ended))
-    if len(rows) < len(ended):
-        raise FenceLostError(f"{len(ended) - len(rows)} of {len(ended)} attempts were not running any more")
+    _require_all(len(rows), ended)
     errors = {one.step_id: json.dumps(one.error) for one in ended if one.error is not None}
     if errors:
         await store.insert_attempts(connection, _attempt_columns(ended, errors))
@@ -87,7 +118,13 @@ async def advance(
         for row in children
         if row.state == "ready"
     ]
-    return announced, await store.advance_jobs(connection, _counted(rows, skipped, errors))
+    jobs = await store.advance_jobs(connection, _counted(rows, skipped, errors))
+    return announced, [EndedJob(job.kind, job.state, job.duration_s) for job in jobs]
+
+
+def _require_all(count: int, ended: Sequence[Ended]) -> None:
+    if count < len(ended):
+        raise FenceLostError(f"{len(ended) - count} of {len(ended)} attempts were not running any more")
 
 
 def _ended_columns(ended: Sequence[Ended]) -> store.Columns:

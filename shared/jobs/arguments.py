@@ -43,6 +43,11 @@ class Arguments:
         if parameter.default is parameter.empty:
             self._required.add(parameter.name)
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether the handler asks for the context."""
+        return self._context is not None
+
     def takes(self, name: str) -> bool:
         """Whether that is one of the handler's parameters."""
         return name in self._adapters
@@ -108,6 +113,8 @@ class Arguments:
         return encoded.decode()
 
     def _require_names(self, given: Mapping[str, Any], *, without: set[str]) -> None:
+        if not without and given.keys() == self._adapters.keys():  # nearly always
+            return
         if unknown := given.keys() - self._adapters.keys() | (given.keys() & without):
             raise BadArgumentsError(f"{self._name} takes no {sorted(unknown)[0]} here")
         if missing := self._required - given.keys() - without:

@@ -66,6 +66,8 @@ class Lease:
     inputs: Sequence[Any]
     cursor: Any
     cause: Cause
+    is_solo: bool
+    """Its job has no other step."""
 
     @property
     def key(self) -> LeaseKey:
@@ -283,5 +285,6 @@ def _ended(lease: Lease, state: Literal["succeeded", "failed", "scheduled", "can
         state=state,
         cause=lease.cause,
         worker=lease.worker,
+        is_solo=lease.is_solo,
         **more,
     )

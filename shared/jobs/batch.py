@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row
 from uuid_utils.compat import uuid7
 
-from shared.jobs.advance import Announced, Ended, advance
+from shared.jobs.advance import Announced, Ended, EndedJob, advance
 from shared.jobs.events import StepReady
 from shared.jobs.flatten import Flat
 from shared.jobs.leases import notify_step
@@ -83,7 +83,7 @@ class JobBatch:
         data = self.ready(job_id=step.job_id, step_id=step.step_id, attempt=step.attempt, handler=step.handler)
         uow.publish(data, subject=str(step.job_id), key=str(step.step_id), cause=step.cause)
 
-    def _count(self, jobs: Sequence[Row[Any]]) -> None:
+    def _count(self, jobs: Sequence[EndedJob]) -> None:
         if self.on_ended is not None:
             for job in jobs:
                 self.on_ended(job.kind, job.state, job.duration_s)

@@ -51,10 +51,12 @@ async def run_step(
     handler = handlers.get(row.handler)
     if handler is None:
         raise UnknownHandlerError(f"no handler is called {row.handler!r}")
-    context = JobContext(row.job_id, row.id, row.attempt, row.due_at, uow)
-    values = handler.arguments.with_context(handler.arguments.to_values(row.args, *inputs(row)), context)
+    values = handler.arguments.to_values(row.args, *inputs(row))
+    if handler.arguments.takes_context:
+        context = JobContext(row.job_id, row.id, row.attempt, row.due_at, uow)
+        values = handler.arguments.with_context(values, context)
     try:
-        if batch.is_alone:
+        if batch.is_alone and handler.arguments.takes_context:  # no other can have sent anything
             async with uow.connection.begin_nested():
                 result = await _called(handler, values)
                 await uow.flush()
@@ -71,7 +73,14 @@ async def run_step(
         batch.end(failed_attempt(row, handler.retries, error, cause_of(event)))
     else:
         batch.end(
-            Ended(step_id=row.id, attempt=row.attempt, state="succeeded", cause=cause_of(event), result=result)
+            Ended(
+                step_id=row.id,
+                attempt=row.attempt,
+                state="succeeded",
+                cause=cause_of(event),
+                result=result,
+                is_solo=row.is_solo,
+            )
         )
 
 

@@ -72,6 +72,7 @@ class Keeping:
             inputs=inputs(taken),
             cursor=row.cursor,
             cause=cause_in_job(row),
+            is_solo=taken.is_solo,
         )
 
     def on_progress(self, lease: Lease, progress: Progress) -> None:

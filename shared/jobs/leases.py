@@ -33,26 +33,24 @@ TAKE_FREE = """
 """
 """How a statement that takes begins, and ends once `free` has the ids of the steps to take."""
 
+# Asked of a row that was found, so that a look at an empty queue locks nothing, and has nothing to write to disk.
 _TAKE = text(
     f"""{ALIVE},
     free as (
       select id from job_step
        where state = 'ready' and leased and queue = :queue and handler = any(cast(:handlers as text[]))
-         and exists (select from me)
+         and case when id is not null then exists (select from me) end
        order by priority desc, fair_at, id limit :free for no key update skip locked){TAKE_FREE}"""  # noqa: S608
 )
-_START_ATTEMPTS = text(
+_START = text(
     """
-    insert into job_attempt (step_id, attempt, worker, started_at)
-    select step_id, attempt, :worker, now()
-      from unnest(cast(:step_id as uuid[]), cast(:attempt as integer[])) as told(step_id, attempt)
-    on conflict (step_id, attempt) do update
-       set worker = excluded.worker, started_at = excluded.started_at, ended_at = null, outcome = null
-    """
-)
-_START_JOBS = text(
-    """
-    with locked as (
+    with attempts as (
+      insert into job_attempt (step_id, attempt, worker, started_at)
+      select step_id, attempt, :worker, now()
+        from unnest(cast(:step_id as uuid[]), cast(:attempt as integer[])) as told(step_id, attempt)
+      on conflict (step_id, attempt) do update
+         set worker = excluded.worker, started_at = excluded.started_at, ended_at = null, outcome = null),
+    locked as (
       select id from job where id = any(cast(:ids as uuid[])) and state in ('waiting', 'scheduled')
        order by id for no key update)
     update job j set state = 'running' from locked
@@ -157,9 +155,13 @@ def place(row: Row[Any]) -> tuple[Any, ...]:
 
 async def start(connection: AsyncConnection, worker: UUID, rows: Sequence[Row[Any]]) -> None:
     """Write down that these attempts begin, before they do: what ends its worker has used one up."""
-    attempts = {"step_id": [row.id for row in rows], "attempt": [row.attempt for row in rows]}
-    await connection.execute(_START_ATTEMPTS, {"worker": str(worker), **attempts})
-    await connection.execute(_START_JOBS, {"ids": sorted({row.job_id for row in rows})})
+    told = {
+        "worker": str(worker),
+        "step_id": [row.id for row in rows],
+        "attempt": [row.attempt for row in rows],
+        "ids": sorted({row.job_id for row in rows}),
+    }
+    await connection.execute(_START, told)
 
 
 async def end_attempts(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:

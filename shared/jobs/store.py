@@ -74,7 +74,7 @@ _HOLDER_OF_KEY = text("select job_id from job_unique where key = :key")
 _TAKE_STEPS = text(
     """
     select s.id, s.job_id, s.state, s.attempt, s.first_attempt, s.handler, s.leased, s.args, s.takes,
-           s.output is not null as is_output, j.due_at, given.inputs
+           s.output is not null as is_output, j.step_count = 1 as is_solo, j.due_at, given.inputs
       from job_step s
       join job j on j.id = s.job_id
       left join lateral (
@@ -82,12 +82,14 @@ _TAKE_STEPS = text(
                              when e.on_failure = 'pass' then json_build_object('error', p.error) end
                         order by e.position) as inputs
           from job_edge e join job_step p on p.id = e.parent
-         where e.child = s.id) given on s.takes <> 'nothing'
+         where s.takes <> 'nothing' and e.child = s.id) given on true
      where s.id = any(cast(:ids as uuid[]))
      order by s.id
        for no key update of s
     """
 )
+
+_LOCK_STEPS = text("select from job_step where id = any(cast(:ids as uuid[])) order by id for no key update")
 
 # The fence: only the attempt that was taken ends, once. Another attempt is one number higher.
 _END_STEPS = text(
@@ -114,6 +116,35 @@ _END_STEPS = text(
                 else s.state = 'running' and s.leased_by = told.worker end
     returning s.id, s.job_id, s.state, s.output is not null as is_output,
               exists (select from job_edge where parent = s.id) as has_children
+    """
+)
+
+# The same, and the ends of their jobs, for steps that succeeded and were alone in theirs: nothing waits for them.
+# The jobs are in no order: who locks such a job has its step already, or holds nothing else (a cancel of it while
+# the step runs). The answer is one row of arrays.
+_END_SOLOS = text(
+    """
+    with told as (
+      select * from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:result as text[]),
+                           cast(:worker as uuid[])) as told(id, attempt, result, worker)),
+    locked as (
+      select s.id from job_step s join told using (id) order by s.id for no key update of s),
+    ended as (
+      update job_step s
+         set state = 'succeeded', result = cast(told.result as json), error = null, leased_by = null,
+             finished_at = now()
+        from told join locked using (id)
+       where s.id = told.id and s.attempt = told.attempt
+         and case when told.worker is null then s.state = 'ready'
+                  else s.state = 'running' and s.leased_by = told.worker end
+      returning s.job_id),
+    finished as (
+      update job j
+         set open_steps = j.open_steps - 1, state = 'succeeded', finished_at = now(),
+             expires_at = now() + make_interval(secs => j.result_ttl_s)
+        from ended where j.id = ended.job_id
+      returning j.kind, extract(epoch from now() - greatest(j.submitted_at, j.due_at))::float8 as duration_s)
+    select array_agg(kind) as kinds, array_agg(duration_s) as durations_s from finished
     """
 )
 _INSERT_ATTEMPTS = text(
@@ -244,9 +275,20 @@ async def take_steps(connection: AsyncConnection, ids: Collection[UUID]) -> dict
     return {row.id: row for row in await _rows(connection, _TAKE_STEPS, {"ids": list(ids)})}
 
 
+async def lock_steps(connection: AsyncConnection, ids: Collection[UUID]) -> None:
+    """Lock these steps, in their order, until the transaction ends."""
+    await connection.execute(_LOCK_STEPS, {"ids": list(ids)})
+
+
 async def end_steps(connection: AsyncConnection, steps: Columns) -> Sequence[Row[Any]]:
     """End attempts; a row for each that was still the one that ran."""
     return await _rows(connection, _END_STEPS, steps)
+
+
+async def end_solos(connection: AsyncConnection, steps: Columns) -> Sequence[tuple[str, float]]:
+    """End attempts that succeeded, and the jobs whose only steps they are; kind and seconds of each job."""
+    ended = (await connection.execute(_END_SOLOS, steps)).one()
+    return list(zip(ended.kinds or (), ended.durations_s or (), strict=True))
 
 
 async def insert_attempts(connection: AsyncConnection, attempts: Columns) -> None:

@@ -11,6 +11,7 @@ from deploy.native import Runtime
 from deploy.paths import REPOSITORY
 from examples import baskets
 from shared.jobs.control import JobNotFoundError, JobStateError, cancel, retry
+from shared.jobs.jobs import RESULT_TTL_S
 from shared.jobs.reading import Outcome
 from shared.jobs.signatures import chain, chord, group, map_over
 from tests.integration.databases import migrated_database
@@ -74,6 +75,25 @@ async def test_a_batch_of_steps_is_one_transaction(on_rabbit: JobsWorld) -> None
     submitted = await on_rabbit.submit(map_over(add.s(1), range(100), then=total.s()))
     assert await on_rabbit.run_to_the_end(await on_rabbit.pipeline()) == 2
     assert (await on_rabbit.result(submitted.job_id)).value == sum(range(100)) + 100
+
+
+async def test_solo_jobs_and_steps_of_graphs_end_in_one_batch(on_rabbit: JobsWorld) -> None:
+    solos = [await on_rabbit.submit(tag.si(n, name=f"solo {n}", failures=n % 2)) for n in range(4)]
+    refused = await on_rabbit.submit(reject.s())
+    graph = await on_rabbit.submit(group(add.s(1, 2), reject.s(), add.s(3, 4)))
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    results = [(await on_rabbit.result(one.job_id)).value for one in solos]
+    assert results == [[f"solo {n}", n] for n in range(4)]
+    assert [await on_rabbit.state(one.job_id) for one in (refused, graph)] == ["failed", "failed"]
+    assert await on_rabbit.states(graph.job_id) == [
+        ("add", "succeeded"),
+        ("reject", "failed"),
+        ("add", "succeeded"),
+    ]
+    ended = await on_rabbit.rows(
+        "select open_steps, finished_at, expires_at - finished_at as kept from job where state = 'succeeded'"
+    )
+    assert {(row.open_steps, row.kept.total_seconds()) for row in ended} == {(0, RESULT_TTL_S)}
 
 
 async def test_a_group_has_the_results_of_its_members_in_their_order(on_rabbit: JobsWorld) -> None:

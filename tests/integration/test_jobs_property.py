@@ -93,6 +93,12 @@ def graphs() -> st.SearchStrategy[Signature]:
     return st.builds(lambda graph: chain(tag.si("start"), graph), started)
 
 
+SOLOS: list[Signature] = [
+    one for n in range(6) for one in (tag.si(n, name="solo", failures=n % 3), leased_tag.si(n, name="solo"))
+]
+"""Jobs of one step, which end in another way."""
+
+
 def some_graphs(count: int) -> list[Signature]:
     """So many graphs, the same ones every time."""
     drawn: list[Signature] = []
@@ -229,7 +235,7 @@ async def test_every_graph_ends_as_a_plain_evaluation_says_whatever_is_killed(wo
     jobs = JobsWorld(world, dsn, leased_tag)
     await jobs.open()
     draws = random.Random(DRAWS)
-    graphs_ = some_graphs(GRAPHS)
+    graphs_ = [*some_graphs(GRAPHS), *SOLOS]
     places = KILLED_AT[world.broker_name]
     submitted: list[UUID] = []
     for number, place in enumerate(places):  # a share of the graphs for each, so that there is work left

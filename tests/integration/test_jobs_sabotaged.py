@@ -91,6 +91,9 @@ GRAPH = chain(
     then=total.s(),
 )
 
+SOLO = begin.s(RESULT)
+"""Its end is another statement's, with a fence of its own."""
+
 
 @pytest.fixture
 async def played(rabbit_world: World, dsn: str) -> Played:
@@ -111,6 +114,11 @@ def sabotage(patch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) ->
 def no_fence(patch: pytest.MonkeyPatch) -> None:
     sabotage(patch, "_TAKE_STEPS", ("s.state, s.attempt,", "'ready' as state, 1 as attempt,"))
     sabotage(patch, "_END_STEPS", ("and s.attempt = told.attempt", ""), ("then s.state = 'ready'", "then true"))
+
+
+def no_fence_of_solos(patch: pytest.MonkeyPatch) -> None:
+    sabotage(patch, "_TAKE_STEPS", ("s.state, s.attempt,", "'ready' as state, 1 as attempt,"))
+    sabotage(patch, "_END_SOLOS", ("and s.attempt = told.attempt", ""), ("then s.state = 'ready'", "then true"))
 
 
 def join_that_does_not_wait(patch: pytest.MonkeyPatch) -> None:
@@ -157,24 +165,30 @@ async def _none_is_open(jobs: JobsWorld) -> bool:
 
 
 async def test_an_engine_that_is_whole_is_found_sound_though_everything_comes_twice(played: Played) -> None:
-    verdict = await played.run(GRAPH, again=True)
-    assert verdict.sound, verdict
-    assert (verdict.jobs, verdict.steps) == (1, 6)
+    for jobs, steps, graph in ((1, 6, GRAPH), (2, 7, SOLO)):
+        verdict = await played.run(graph, again=True)
+        assert verdict.sound, verdict
+        assert (verdict.jobs, verdict.steps) == (jobs, steps)
 
 
 @pytest.mark.parametrize(
-    ("sabotaged", "kind"),
+    ("sabotaged", "graph", "kind"),
     [
-        (no_fence, "doubled"),
-        (join_that_does_not_wait, "wrong"),
-        (join_that_counts_a_parent_for_each_batch, "unended"),
+        (no_fence, GRAPH, "doubled"),
+        (no_fence_of_solos, SOLO, "doubled"),
+        (join_that_does_not_wait, GRAPH, "wrong"),
+        (join_that_counts_a_parent_for_each_batch, GRAPH, "unended"),
     ],
 )
 async def test_a_broken_engine_is_found_out(
-    played: Played, monkeypatch: pytest.MonkeyPatch, sabotaged: Callable[[pytest.MonkeyPatch], None], kind: str
+    played: Played,
+    monkeypatch: pytest.MonkeyPatch,
+    sabotaged: Callable[[pytest.MonkeyPatch], None],
+    graph: Signature,
+    kind: str,
 ) -> None:
     sabotaged(monkeypatch)
-    assert (await played.run(GRAPH, again=True)).damage()[kind]
+    assert (await played.run(graph, again=True)).damage()[kind]
 
 
 async def test_an_engine_that_skips_nothing_behind_a_failed_step_is_found_out(
