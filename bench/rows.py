@@ -109,8 +109,6 @@ ROWS = (
     _row("hot-account", WALLET_HOT, TRANSFER_TASKS_HOT, "kafka", 1.0),
     _low("receive", RECEIVE, RECEIVE_TASKS, "rabbit", 0.5),
     _low("receive", RECEIVE, RECEIVE_TASKS, "kafka", 0.5),
-    _low("acceptance", ACCEPTANCE, ACCEPTANCE_TASKS, "rabbit", 10.0, ours_max=100.0),
-    _low("acceptance", ACCEPTANCE, ACCEPTANCE_TASKS, "kafka", 10.0, ours_max=100.0),
     _row("jobs", JOBS, TASKS, "rabbit", 1.0),
     _row("jobs", JOBS, TASKS, "kafka", 1.0),
     _row("jobs-threads", JOBS, TASKS_IN_THREADS, "rabbit", 1.0),

@@ -16,7 +16,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 ALIKE = {"hot-account", "jobs-threads"}
 """Rows that differ from another in the accounts that are drawn, or in the pool of Celery's, and cost a minute."""
-TIMED = {"receive", "acceptance"}
+TIMED = {"receive"}
 """Rows in which one late answer makes a run void: a loaded machine is late, and nobody's fault is found."""
 RUN = [name for name in NAMES if name not in ALIKE | TIMED]
 
