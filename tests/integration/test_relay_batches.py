@@ -47,8 +47,11 @@ async def test_a_backlog_that_was_never_counted_is_read_in_the_order_of_its_inde
     """By the statistics that it has then, PostgreSQL would read and sort all of it for every batch."""
 
     class Takes(Counting):
+        batches = 0
+
         async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
             self.published += len(messages)
+            self.batches += 1
             return []
 
     scans = text("select seq_scan, coalesce(idx_scan, 0) from pg_stat_user_tables where relname = 'outbox'")
@@ -74,4 +77,6 @@ async def test_a_backlog_that_was_never_counted_is_read_in_the_order_of_its_inde
         return (await counted())[1] > by_index
 
     await eventually(told, "the relay's session has told its statistics")
-    assert (await counted())[0] == before
+    # Sessions of before may tell of a look of theirs only now; reading it all for every batch would be more.
+    assert (await counted())[0] - before < takes.batches / 2
+    assert takes.batches >= 8
