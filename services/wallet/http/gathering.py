@@ -59,9 +59,8 @@ class Gathering(Generic[Question, Answer]):
                 if portion:
                     await self._call(portion)
         finally:
-            self._running -= (
-                1  # in the turn in which nothing was waiting: whoever comes next finds room for a call
-            )
+            # In the turn in which nothing was waiting: whoever comes next finds room for a call.
+            self._running -= 1
 
     async def _call(self, portion: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
         told: Sequence[Answer | Exception]
