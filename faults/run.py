@@ -155,7 +155,7 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
         try:
             with progress.phase(stage.phases()[0]):
                 runtime.start_servers()
-                start_services(runtime, [stage.broker], stage.kinds)
+                start_services(runtime, stage.broker, stage.kinds)
             result.versions |= facts.versions(runtime)
             run_until_signal(_drive(stage, result, runtime, proxies, progress))
         except Exception:
@@ -165,22 +165,18 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
             keep_logs(runtime, run_root, NAME, progress)
 
 
-def start_services(runtime: Runtime, brokers: Sequence[BrokerName], kinds: Sequence[Kind] = ()) -> None:
-    """A set of services on each broker, named after it; with what these need beside the orders."""
+def start_services(runtime: Runtime, broker: BrokerName, kinds: Sequence[Kind] = ()) -> None:
+    """A set of services on a broker, named after it; with what these need beside the orders."""
     chosen = facts.PLAYED | processes_of(kinds)
     settings = {**facts.services_environment(PROFILES["as-usual"]), **_SERVICE_SETTINGS}
     modules: dict[str, Sequence[str]] = {}
     for kind in kinds:
         settings |= kind.environment
         modules |= {name: module for name, module in kind.modules.items() if module}
-    for broker in brokers:
-        runtime.start_services(
-            broker, chosen, instance=broker, env_overrides=settings, modules=modules, wait=False
-        )
-    for broker in brokers:
-        for row in runtime.sets[broker].processes:
-            if row.process in chosen:
-                runtime.processes.wait_ready(row.name)
+    runtime.start_services(broker, chosen, instance=broker, env_overrides=settings, modules=modules, wait=False)
+    for row in runtime.sets[broker].processes:
+        if row.process in chosen:
+            runtime.processes.wait_ready(row.name)
 
 
 async def _drive(
