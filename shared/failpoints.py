@@ -4,10 +4,12 @@ For `make faults` and for whoever wants to see what happens. Told by `TANDEM_FAI
 
     pipeline.after_effect=kill@20; handler:order.placed=raise*3
 
-Entries `name=action[*times][@after]`, separated by `;`. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to the
+Entries `name=action[*times][@after]`, separated by `;`. A place of the pipeline may be meant for the subscriptions
+of one channel alone: `pipeline.after_effect:share`. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to the
 process itself), `raise` (`PermanentError`) and `raise-transient` (`TransientError`). `@N`: from the Nth pass on,
 the first unless said. `*N`: at most N times; without it a kill or a stop happens once, a raise every time.
-Passes are counted by each subscription, relay, worker and scheduler for itself, from the start of the process.
+Passes are counted by each subscription, relay, worker, scheduler, requester and responder for itself, from the
+start of the process.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ SCHEDULER_BEFORE_COMMIT = "scheduler.before_commit"
 """A firing's job is written; the transaction is not committed."""
 SCHEDULER_AFTER_COMMIT = "scheduler.after_commit"
 """Committed; the next look is still to come."""
+REQUEST_SENT = "requester.sent"
+"""The broker has the request; nobody has answered."""
+BEFORE_REPLY = "responder.before_reply"
+"""What was asked for is committed; the reply is not sent. Raised here, it never is."""
 HANDLER = "handler:"
 """And an event type: before the handler sees an event of it."""
 
@@ -54,7 +60,10 @@ PLACES = (
     WORKER_AFTER_COMMIT,
     SCHEDULER_BEFORE_COMMIT,
     SCHEDULER_AFTER_COMMIT,
+    REQUEST_SENT,
+    BEFORE_REPLY,
 )
+_PIPELINE = "pipeline."
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _ERRORS: dict[str, type[PermanentError | TransientError]] = {
@@ -62,19 +71,23 @@ _ERRORS: dict[str, type[PermanentError | TransientError]] = {
     "raise-transient": TransientError,
 }
 _ENTRY = re.compile(
-    r"(?P<place>[a-z_]+\.[a-z_]+|handler:[a-z0-9_.]+)=(?P<action>kill|stop|raise|raise-transient)"
+    r"(?P<place>[a-z_]+\.[a-z_]+|handler:[a-z0-9_.]+)(?::(?P<channel>[a-z0-9_-]+))?=(?P<action>kill|stop|raise|raise-transient)"
     r"(?:\*(?P<times>[1-9]\d{0,8}))?(?:@(?P<after>[1-9]\d{0,8}))?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FailPoint:
-    """What happens at one place: `action`, from pass `after` on, at most `times` times (None: no limit)."""
+    """What happens at one place: `action`, from pass `after` on, at most `times` times (None: no limit).
+
+    `channel` is that of the subscriptions that it is meant for, empty for all.
+    """
 
     place: str
     action: str
     times: int | None
     after: int
+    channel: str = ""
 
 
 def parse(text: str) -> tuple[FailPoint, ...]:
@@ -86,15 +99,18 @@ def _entry(text: str) -> FailPoint:
     match = _ENTRY.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no fail point: name=kill|stop|raise|raise-transient[*times][@after]")
-    place, action = match["place"], match["action"]
+    place, action, channel = match["place"], match["action"], match["channel"] or ""
     if place not in PLACES and not place.startswith(HANDLER):
         raise ValueError(f"there is no place called {place!r}; there are {', '.join(PLACES)} and {HANDLER}<type>")
+    if channel and not place.startswith(_PIPELINE):
+        raise ValueError(f"{place!r} is no place of a subscription, which {channel!r} would say")
     once = 1 if action in _SIGNALS else None
-    return FailPoint(place, action, int(match["times"]) if match["times"] else once, int(match["after"] or 1))
+    times = int(match["times"]) if match["times"] else once
+    return FailPoint(place, action, times, int(match["after"] or 1), channel)
 
 
 class FailPoints:
-    """The places of one subscription, relay, worker or scheduler, with their counts."""
+    """The places of one subscription, relay, worker, scheduler, requester or responder, with their counts."""
 
     def __init__(self, points: tuple[FailPoint, ...]) -> None:
         self._points = points
@@ -102,9 +118,12 @@ class FailPoints:
         self._done: Counter[FailPoint] = Counter()
 
     @classmethod
-    def told(cls, text: str) -> FailPoints | None:
-        """None where nothing is asked for, so that every place costs one comparison and no call."""
-        points = parse(text)
+    def told(cls, text: str, channel: str = "") -> FailPoints | None:
+        """None where nothing is asked for, so that every place costs one comparison and no call.
+
+        `channel` is the subscription's, for who has one.
+        """
+        points = tuple(point for point in parse(text) if point.channel in {"", channel})
         return cls(points) if points else None
 
     def reach(self, place: str) -> None:

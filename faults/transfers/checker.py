@@ -98,20 +98,3 @@ def _is_right(one: TransferFound, told: Told) -> bool:
     else:
         allowed = {_COMPLETED}
     return asked == one.asked and one.status in allowed
-
-
-def places_of(audit: str) -> list[str]:
-    """The broken rules in what the audit printed, each with the places below it.
-
-    For example `["nothing is negative: 0192…: balance -1, held 0"]`; none where all hold.
-    """
-    found, rule, places = [], "", 0
-    for line in [*audit.splitlines(), "holds  the end"]:
-        if line.startswith(" "):
-            found.append(f"{rule}: {line.strip()}")
-            places += 1
-            continue
-        if rule and not places:
-            found.append(rule)
-        rule, places = (line.partition("BROKEN")[2].strip() if line.startswith("BROKEN") else ""), 0
-    return found

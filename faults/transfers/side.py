@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -12,12 +11,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from deploy.paths import REPOSITORY
 from experiment.clock import until
 from experiment.side import Side, StalledError
 from faults.beside import connected, patience_s, plain_uuid
-from faults.transfers.checker import Asked, Told, TransferFindings, TransferFound, check, places_of
+from faults.transfers.checker import Asked, Told, TransferFindings, TransferFound, check
 from faults.transfers.client import ACCEPTED, REFUSED, WalletClient
+from faults.wallet.audit import broken_rules
 
 ADMIN_PASSWORD = "the first of all"  # noqa: S105  for the length of a run, on this machine
 _PASSWORD = "open, sesame"  # noqa: S105
@@ -35,7 +34,6 @@ _ASKED_AGAIN = 5
 _TAKEN_BACK = 7
 """Every so many-th is taken back at once: it may have been done by then."""
 _ATTEMPTS = 2
-_AUDIT_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 
 _OPEN = "select count(*) from transfer where status = 'pending' and requested_at <= clock_timestamp()"
@@ -177,32 +175,12 @@ class TransferSide:
             return bool(notices >= completed)
 
         await until(all_told, patience_s(self.side), _POLL_S)
-        whole = check(self.told, rows, await self._audit())
+        whole = check(self.told, rows, await broken_rules(self.side))
         whole.told_twice = sorted(told_twice or [])
         whole.untold = [*self.verdict.untold, *_fewer(notices, completed, len(self.verdict.untold))]
         whole.unserved = [*self.verdict.unserved, *([] if is_served else [f"transfer {self._number}"])]
         before, self.verdict = self.verdict, whole
         return whole.since(before)
-
-    async def _audit(self) -> list[str]:
-        """What `make audit` says is broken. Raises `StalledError` when the ledger cannot be asked."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.wallet.app", "audit"),
-            cwd=REPOSITORY,
-            env=self.side.runtime.service_env("wallet", self.side.broker, self.side.broker),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            output, error = await asyncio.wait_for(process.communicate(), _AUDIT_TIMEOUT_S)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        places = places_of(output.decode())
-        if process.returncode not in (0, 1) or (process.returncode == 1) != bool(places):
-            raise StalledError(f"the wallet's audit ended with {process.returncode}: {error.decode().strip()}")
-        return places
 
     async def _query(self, service: str, statement: str) -> list[asyncpg.Record]:
         """Rows of a service's database."""

@@ -47,7 +47,7 @@ class Pipeline:
     ) -> None:
         self._intake = Intake(subscriber, settings)
         self.subscription = subscription = self._intake.subscription
-        fail_points = FailPoints.told(settings.failpoints)
+        fail_points = FailPoints.told(settings.failpoints, subscription.channel)
         patience = Patience(settings, subscription)
         transaction = Transaction(
             settings, subscription, units, telemetry.spans, fail_points, prepare=subscriber.prepare

@@ -14,6 +14,7 @@ from shared.broker import Broker, create_broker
 from shared.consuming import Claims
 from shared.database import Database
 from shared.errors import UnavailableError
+from shared.failpoints import FailPoints
 from shared.http.backpressure import OutboxGate
 from shared.outside.circuit_breaker import CircuitBreakers
 from shared.publishing import Relay, UnitsOfWork
@@ -84,8 +85,8 @@ def build_parts(service_name: str, settings: Settings) -> Parts:
         units=UnitsOfWork(database, service_name, telemetry.spans),
         claims=Claims(settings),
         broker=broker,
-        requests=Requests(broker, service_name, telemetry.spans),
-        responder=Responder(broker, service_name, telemetry.spans),
+        requests=Requests(broker, service_name, telemetry.spans, FailPoints.told(settings.failpoints)),
+        responder=Responder(broker, service_name, telemetry.spans, FailPoints.told(settings.failpoints)),
         circuit_breakers=CircuitBreakers(telemetry.metrics.breaker, settings.breaker_open_s),
         outbox_gate=OutboxGate(database, settings.outbox_rows_max),
     )

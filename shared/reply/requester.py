@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import structlog
 
+from shared import failpoints
 from shared.broker import Broker, Message, Reply
 from shared.envelope import Envelope
 from shared.errors import UnavailableError, UndecodableError
 from shared.event import EventData
+from shared.failpoints import FailPoints
 from shared.reply.answers import ANSWERED, REFUSED
 from shared.reply.errors import NoAnswerError, RefusedError, TooManyRequestsError
 from shared.telemetry import Spans
@@ -31,10 +33,11 @@ begun after the broker took it, that is all: what nobody answered in time is not
 class Requests:
     """One process's requests that wait for an answer."""
 
-    def __init__(self, broker: Broker, service: str, spans: Spans) -> None:
+    def __init__(self, broker: Broker, service: str, spans: Spans, fail_points: FailPoints | None = None) -> None:
         self._broker = broker
         self._service = service
         self._spans = spans
+        self._fail_points = fail_points
         self._waiting: dict[str, asyncio.Future[Envelope]] = {}
         self._channels: set[str] = set()
         self._receives = False
@@ -89,6 +92,8 @@ class Requests:
             try:
                 async with limit:
                     await self._send(message, request.id, timeout_s)
+                    if self._fail_points is not None:
+                        self._fail_points.reach(failpoints.REQUEST_SENT)
                     reply = await answer
             except TimeoutError as error:
                 if not limit.expired():

@@ -15,9 +15,11 @@ from typing import Any, Final
 import structlog
 from pydantic import BaseModel
 
+from shared import failpoints
 from shared.broker import Broker
 from shared.errors import PermanentError, SchemaViolationError, TandemError
 from shared.event import Asked, Event
+from shared.failpoints import FailPoints
 from shared.publishing import UnitOfWork
 from shared.reply.answers import answered, refused
 from shared.telemetry import Spans
@@ -35,10 +37,11 @@ _REPLIES_AT_ONCE: Final = 200
 class Responder:
     """One process's answers."""
 
-    def __init__(self, broker: Broker, service: str, spans: Spans) -> None:
+    def __init__(self, broker: Broker, service: str, spans: Spans, fail_points: FailPoints | None = None) -> None:
         self._broker = broker
         self._service = service
         self._spans = spans
+        self._fail_points = fail_points
         self._replies: deque[tuple[Asked, bytes]] = deque()
         self._sending: asyncio.Task[None] | None = None
 
@@ -92,6 +95,8 @@ class Responder:
 
     async def _send_one(self, asked: Asked, reply: bytes) -> None:
         try:
+            if self._fail_points is not None:
+                self._fail_points.reach(failpoints.BEFORE_REPLY)
             await self._broker.publish_reply(asked, reply)
         except TandemError as error:
             _log.warning("reply.not_sent", correlation_id=asked.correlation_id, error=str(error))

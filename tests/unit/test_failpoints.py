@@ -53,6 +53,9 @@ def test_a_list_of_points_is_read() -> None:
         "pipeline.after_effect=kill@0",
         "pipeline.after_effect=kill@2*1",
         "handler:=raise",
+        "pipeline.after_effect:=kill",
+        "relay.after_publish:order=kill",
+        "handler:order.placed:order=kill",
         "handler:order.placed=raise,relay.after_publish=kill",
     ],
 )
@@ -64,6 +67,18 @@ def test_what_is_not_understood_is_refused(text: str) -> None:
 def test_a_raise_happens_every_time_unless_it_is_bounded() -> None:
     assert acts(told("handler:order.placed=raise"), "handler:order.placed", 3) == [1, 2, 3]
     assert acts(told("handler:order.placed=raise*2@3"), "handler:order.placed", 6) == [3, 4]
+
+
+def test_a_place_may_be_meant_for_the_subscriptions_of_one_channel() -> None:
+    text = "pipeline.after_effect:share=raise; relay.after_publish=raise"
+    share, user = (FailPoints.told(text, channel) for channel in ("share", "user"))
+    assert share is not None
+    assert user is not None
+    assert acts(share, "pipeline.after_effect", 2) == [1, 2]
+    assert acts(user, "pipeline.after_effect", 2) == []
+    assert acts(user, "relay.after_publish", 2) == [1, 2]
+    assert FailPoints.told("pipeline.after_effect:share=kill", "user") is None
+    assert FailPoints.told("pipeline.after_effect:share=kill") is None
 
 
 def test_other_places_are_not_touched() -> None:

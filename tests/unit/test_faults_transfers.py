@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from faults.transfers.checker import Asked, Told, TransferFound, check, places_of
+from faults.transfers.checker import Asked, Told, TransferFound, check
+from faults.wallet.audit import places_of
 from services.wallet.store.audit import RULES, Finding, report
 
 ADA, BOB = UUID(int=1), UUID(int=2)
