@@ -82,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=_at_least(1), default=5)
     parser.add_argument("--events", type=_at_least(_EVENTS_MIN), default=20_000, help="in each round")
-    parser.add_argument("--long", type=_at_least(_EVENTS_MIN), default=300_000, help="of the long backlog")
+    parser.add_argument(
+        "--long",
+        type=_at_least(_EVENTS_MIN),
+        default=300_000,
+        help="of the long backlog; a third as many jobs wait",
+    )
     parser.add_argument("--only", choices=BROKERS, help="one broker (Celery is on RabbitMQ in any case)")
     parser.add_argument(
         "--row", action="append", choices=NAMES, help="one row, or several; if not said, all but the long ones"
@@ -150,7 +155,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    telemetry = Telemetry(settings["rabbit"], _NAME)
+    telemetry = Telemetry(settings["rabbit"].model_copy(update={"trace_ratio": 0.0}), _NAME)  # traces nothing
     runner = Runner(settings, {"TANDEM_INSTANCE_ROOT": str(runtime.root)}, logs, profiles)
     of_jobs = settings["rabbit"].model_copy(update={"postgres_dsn": runtime.dsn(_JOBS)})
     async with (
@@ -169,7 +174,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
                 publishing=Publishing(runtime.dsn(_DATABASE), telemetry),
                 money=Money(runner, ledger, runtime.dsn(_LEDGER)),
                 answers=Answers(runner, ledger, people, runtime.dsn(_LEDGER)),
-                jobs=JobRuns(runner, tables),
+                jobs=JobRuns(runner, tables, plan.waiting_jobs),
                 say=lambda text: progress.update(bar, description=text),
                 advance=lambda count: progress.advance(bar, count),
             )

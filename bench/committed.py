@@ -9,7 +9,7 @@ import asyncpg
 from bench.errors import BenchError
 
 _MEASURE = """
-with committed as (select pg_xact_commit_timestamp(xmin) as at from {table}),
+with committed as (select pg_xact_commit_timestamp(xmin) as at from {rows}),
      ends as (select min(at) as first, max(at) as last from committed)
 select extract(epoch from ends.last - ends.first)::float8 as duration_s,
        (select count(*) from committed where at > ends.first) as count
@@ -17,13 +17,14 @@ select extract(epoch from ends.last - ends.first)::float8 as duration_s,
 """
 
 
-async def rate_per_s(connection: asyncpg.Connection[Any], table: str) -> float:
-    """Rows of a table per second from the first commit to the last; those of the first commit are not counted.
+async def rate_per_s(connection: asyncpg.Connection[Any], rows: str) -> float:
+    """Rows per second from the first commit to the last; those of the first commit are not counted.
 
-    Raises `BenchError` when all were committed at once.
+    `rows` is what SQL selects them from: a table, with a condition or without. Raises `BenchError` when all were
+    committed at once.
     """
-    [row] = await connection.fetch(_MEASURE.format(table=table))
-    return rate_of(table, row["count"], row["duration_s"])
+    [row] = await connection.fetch(_MEASURE.format(rows=rows))
+    return rate_of(rows, row["count"], row["duration_s"])
 
 
 def rate_of(what: str, count: int, duration_s: float | None) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import aio_pika
 import asyncpg
@@ -17,7 +18,7 @@ from bench.backlog import subscription
 from bench.errors import BenchError
 from bench.events import OrderPlaced, WireEvent
 from experiment.clock import until
-from shared.broker import create_broker, destination_name
+from shared.broker import Subscription, create_broker, destination_name
 from shared.broker.kafka import producer_options
 from shared.envelope import CONTENT_TYPE
 from shared.publishing import Relay
@@ -52,21 +53,9 @@ class Publishing:
             keys, ids, bodies = ([getattr(event, name) for event in events] for name in ("key", "id", "body"))
             await connection.execute(_INSERT, 0, channel, OrderPlaced.event_type, keys, ids, bodies)
 
-            async def is_empty() -> bool:
-                return not await connection.fetchval("select exists (select from outbox)")
-
-            async with create_broker(settings, "bench-relay") as broker:
-                await broker.declare([channel], [subscription(channel, "nobody")])
-                started_s = time.perf_counter()
-                relay = asyncio.create_task(Relay(settings, broker, self._telemetry).run())
-                try:
-                    emptied = await until(is_empty, _STALLED_S, _POLL_S)
-                    duration_s = time.perf_counter() - started_s
-                finally:
-                    relay.cancel()
-                    await asyncio.wait([relay])
-            if not emptied:
-                raise BenchError(f"the relay on {settings.broker} left events in the outbox for {_STALLED_S:g} s")
+            duration_s = await until_relayed(
+                settings, self._telemetry, connection, subscription(channel, "nobody")
+            )
         finally:
             await connection.close()
         return len(events) / duration_s
@@ -78,6 +67,32 @@ class Publishing:
         windows = [events[start : start + _WINDOW] for start in range(0, len(events), _WINDOW)]
         publish = _to_kafka if settings.broker == "kafka" else _to_rabbitmq
         return len(events) / await publish(settings, destination_name(settings.broker, channel), windows)
+
+
+async def until_relayed(
+    settings: Settings, telemetry: Telemetry, connection: asyncpg.Connection[Any], wanted: Subscription
+) -> float:
+    """Seconds in which the relay publishes what the outbox holds, to whoever `wanted` it.
+
+    `connection` looks at the outbox of the settings. Raises `BenchError` when it does not become empty.
+    """
+
+    async def is_empty() -> bool:
+        return not await connection.fetchval("select exists (select from outbox)")
+
+    async with create_broker(settings, "bench-relay") as broker:
+        await broker.declare([wanted.channel], [wanted])
+        started_s = time.perf_counter()
+        relay = asyncio.create_task(Relay(settings, broker, telemetry).run())
+        try:
+            emptied = await until(is_empty, _STALLED_S, _POLL_S)
+            duration_s = time.perf_counter() - started_s
+        finally:
+            relay.cancel()
+            await asyncio.wait([relay])
+    if not emptied:
+        raise BenchError(f"the relay on {settings.broker} left events in the outbox for {_STALLED_S:g} s")
+    return duration_s
 
 
 async def _to_kafka(settings: Settings, topic: str, windows: Sequence[Sequence[WireEvent]]) -> float:

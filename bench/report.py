@@ -21,6 +21,7 @@ Rates = Sequence[dict[Contender, float]]
 _FEW = 10
 """Of fewer a second hundredths are shown: a chord is a thousand jobs."""
 _DISCLAIMER = (
+    "More is better everywhere: an idle start per second is one over its median latency in seconds.\n"
     "Everything ran on this one machine, servers included: the ratios say how the code compares, the rates say\n"
     f"little about yours. One process each, Celery {CELERY_WORKERS} workers; Celery always on RabbitMQ.\n"
     "Again: make bench"

@@ -16,7 +16,6 @@ from bench.jobs import JobRuns
 from bench.money import Money
 from bench.publishing import Publishing
 from bench.rows import (
-    BY_CELERY,
     CELERY,
     INBOX_ALONE,
     LONG,
@@ -26,6 +25,7 @@ from bench.rows import (
     OF_MONEY,
     RELAY,
     ROWS,
+    SLOW,
     TRACED,
     Contender,
 )
@@ -40,8 +40,8 @@ _EVENTS_PER_REQUEST = 20
 class Plan:
     """What is run: the rows of these names on these brokers.
 
-    In each round a contender drains, or publishes, `events`; Celery, which is slow, `celery_events`, and the one
-    with the long backlog `long_events`. What answers requests is asked less often.
+    In each round a contender drains, or publishes, `events`; Celery and others that are slow, `celery_events`, and
+    the one with the long backlog `long_events`. What answers requests is asked less often.
     """
 
     rounds: int
@@ -62,9 +62,14 @@ class Plan:
         """How many it gets in a round."""
         if contender.name in OF_ANSWERS:
             return min(_ASKED_MAX, self.events // _EVENTS_PER_REQUEST)
-        if contender.name in BY_CELERY:
+        if contender.name in SLOW:
             return self.celery_events
         return {LONG: self.long_events}.get(contender.name, self.events)
+
+    @property
+    def waiting_jobs(self) -> int:
+        """How many jobs wait beside those that run, in the row that is about it."""
+        return self.long_events // 3
 
     @property
     def work(self) -> int:
@@ -87,7 +92,7 @@ class Bench:
     advance: Advance
 
     async def run(self) -> list[dict[Contender, float]]:
-        """One dict for each round: effects, transfers, jobs or chords per second, events published, or `UNITS`.
+        """One dict for each round: effects, transfers, jobs, chords, idle starts or events per second, or `UNITS`.
 
         Raises `BenchError` when a contender does not do everything exactly once.
         """

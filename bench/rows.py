@@ -16,6 +16,13 @@ WALLET_HOT = "wallet, one hot account"
 TRANSFER_TASKS = "celery transfers"
 TRANSFER_TASKS_HOT = "celery transfers, one hot account"
 JOBS = "jobs"
+JOBS_RELAYED = "jobs, relayed"
+JOBS_WAITING = "jobs beside waiting ones"
+LEASED = "leased jobs"
+LEASED_WAITING = "leased jobs beside waiting ones"
+START = "idle start"
+LEASED_START = "idle start, leased"
+TASK_START = "celery idle start"
 TASKS = "celery jobs"
 TASKS_IN_THREADS = "celery jobs, threads"
 CHORD = "chord"
@@ -35,9 +42,14 @@ OF_MONEY = (WALLET, WALLET_HOT, TRANSFER_TASKS, TRANSFER_TASKS_HOT)
 """They execute transfers, by the wallet or by tasks of Celery on Redis."""
 OF_ANSWERS = (RECEIVE, RECEIVE_TASKS, ACCEPTANCE, ACCEPTANCE_TASKS)
 """They answer requests over HTTP that come so many a second: the wallet, or FastAPI and Celery on Redis."""
-OF_JOBS = (JOBS, TASKS, TASKS_IN_THREADS, CHORD, TASK_CHORD)
+OF_JOBS = (
+    *(JOBS, JOBS_RELAYED, JOBS_WAITING, LEASED, LEASED_WAITING, TASKS, TASKS_IN_THREADS),
+    *(CHORD, TASK_CHORD, START, LEASED_START, TASK_START),
+)
 """They run jobs and store their results. All that are not named here drain a backlog of events."""
-BY_CELERY = (CELERY, TRANSFER_TASKS, TRANSFER_TASKS_HOT, TASKS, TASKS_IN_THREADS, TASK_CHORD)
+BY_CELERY = (CELERY, TRANSFER_TASKS, TRANSFER_TASKS_HOT, TASKS, TASKS_IN_THREADS, TASK_CHORD, TASK_START)
+SLOW = (*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START)
+"""They get a share of the events alone."""
 _ELSEWHERE = {
     **dict.fromkeys(BY_CELERY, "rabbit"),
     **dict.fromkeys((TRANSFER_TASKS, TRANSFER_TASKS_HOT, RECEIVE_TASKS, ACCEPTANCE_TASKS), "redis"),
@@ -111,11 +123,20 @@ ROWS = (
     _low("receive", RECEIVE, RECEIVE_TASKS, "kafka", 0.5),
     _row("jobs", JOBS, TASKS, "rabbit", 1.0),
     _row("jobs", JOBS, TASKS, "kafka", 1.0),
+    _row("jobs-relayed", JOBS_RELAYED, TASKS, "rabbit", 0.5),
+    _row("jobs-relayed", JOBS_RELAYED, TASKS, "kafka", 0.5),
     _row("jobs-threads", JOBS, TASKS_IN_THREADS, "rabbit", 1.0),
     _row("jobs-threads", JOBS, TASKS_IN_THREADS, "kafka", 1.0),
     _row("chord", CHORD, TASK_CHORD, "rabbit", 0.5),
     _row("chord", CHORD, TASK_CHORD, "kafka", 0.5),
+    _row("leased", LEASED, TASKS, "rabbit", 0.3),  # a worker does not know the broker
+    _row("jobs-idle", START, TASK_START, "rabbit", 0.1),
+    _row("jobs-idle", START, TASK_START, "kafka", 0.1),
+    _row("jobs-idle", LEASED_START, TASK_START, "rabbit", 0.1),
+    _row("jobs-waiting", JOBS_WAITING, JOBS, "rabbit", 0.5),
+    _row("jobs-waiting", JOBS_WAITING, JOBS, "kafka", 0.5),
+    _row("jobs-waiting", LEASED_WAITING, LEASED, "rabbit", 0.5),
 )
 NAMES = tuple(dict.fromkeys(row.name for row in ROWS))
-LONG_ONES = ("backlog",)
+LONG_ONES = ("backlog", "jobs-waiting")
 """Run only where they are asked for: they take as long as all others together."""

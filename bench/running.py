@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -21,11 +22,18 @@ from bench.rows import (
     CHORD,
     INBOX_ALONE,
     JOBS,
+    JOBS_RELAYED,
+    JOBS_WAITING,
+    LEASED,
+    LEASED_START,
+    LEASED_WAITING,
     LONG,
     RECEIVE,
     RECEIVE_TASKS,
+    START,
     TANDEM,
     TASK_CHORD,
+    TASK_START,
     TASKS,
     TASKS_IN_THREADS,
     TRACED,
@@ -62,8 +70,11 @@ _COMMANDS = {
     ),
     RECEIVE_TASKS: _CELERY.format("celery_receive", "prefork", TRANSFER_WORKERS),
     WEB: "-m uvicorn bench.contenders.celery_web:app --port {port} --log-level warning --no-access-log",
-    **dict.fromkeys((JOBS, CHORD), "-m bench.contenders.tandem_jobs"),
-    **dict.fromkeys((TASKS, TASK_CHORD), _CELERY.format("celery_jobs", "prefork", CELERY_WORKERS)),
+    **dict.fromkeys(
+        (JOBS, JOBS_RELAYED, JOBS_WAITING, LEASED, LEASED_WAITING, CHORD, START, LEASED_START),
+        "-m bench.contenders.tandem_jobs",
+    ),
+    **dict.fromkeys((TASKS, TASK_CHORD, TASK_START), _CELERY.format("celery_jobs", "prefork", CELERY_WORKERS)),
     TASKS_IN_THREADS: _CELERY.format("celery_jobs", "threads", CELERY_WORKERS),
 }
 
@@ -92,6 +103,11 @@ class Running:
                 moved_at = clock()
             elif clock() - moved_at > _STALLED_S:
                 raise self.failed(f"stood still at {count} of {wanted} {what}")
+
+    def peak_mib(self) -> float:
+        """The most memory that it has had, its children not counted."""
+        [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(line) / 1_024
 
     def failed(self, why: str) -> BenchError:
         """What went wrong, with the end of its log."""
@@ -123,6 +139,7 @@ class Runner:
             **self.environment,
             **{f"TANDEM_{name.upper()}": str(value) for name, value in given.items() if value is not None},
             "TANDEM_ROLES": "consumer",
+            "TANDEM_TRACE_RATIO": "0",  # where an event does not say that it is traced, it is not
             "BENCH_QUEUE": f"{CELERY}.{channel}",
             "BENCH_SUBSCRIBER": CELERY,
             **(own or {}),

@@ -4,5 +4,5 @@ __all__ = [
     "celery_app",
     "celery_jobs",
     "celery_transfers",
-    "tandem_jobs",
+    "tandem_steps",
 ]

@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from shared.jobs import Jobs, Signature, StepReady, job, map_over
+from bench.contenders.tandem_steps import JOBS, SUBSCRIBER, BenchStepReady
 from shared.process import Service, run
 
-
-class BenchStepReady(StepReady):
-    """On a channel of its own."""
-
-    channel = "benchjob"
-    event_type = "benchjob.step_ready"
-
-
-@job
-def add(a: int, b: int) -> int:
-    """The sum."""
-    return a + b
-
-
-@job
-def total(numbers: list[int]) -> int:
-    """The sum of all."""
-    return sum(numbers)
-
-
-def chord(size: int) -> Signature:
-    """So many sums, and the sum of them."""
-    return map_over(add.s(1), range(size), then=total.s())
-
-
-JOBS = Jobs(BenchStepReady, add, total)
 SERVICE = Service(
-    name="benchjobs",
+    name=SUBSCRIBER,
     publishes=(BenchStepReady,),
-    subscribers=(JOBS.subscriber("benchjobs"),),
+    subscribers=(JOBS.subscriber(SUBSCRIBER),),
     background_tasks=(JOBS.keep_due,),
+    workers=(JOBS.work,),
     jobs=JOBS,
 )
 
