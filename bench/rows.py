@@ -130,9 +130,9 @@ ROWS = (
     _row("chord", CHORD, TASK_CHORD, "rabbit", 0.5),
     _row("chord", CHORD, TASK_CHORD, "kafka", 0.5),
     _row("leased", LEASED, TASKS, "rabbit", 0.3),  # a worker does not know the broker
-    _row("jobs-idle", START, TASK_START, "rabbit", 0.1),
-    _row("jobs-idle", START, TASK_START, "kafka", 0.1),
-    _row("jobs-idle", LEASED_START, TASK_START, "rabbit", 0.1),
+    _row("jobs-idle", START, TASK_START, "rabbit", 0.02),
+    _row("jobs-idle", START, TASK_START, "kafka", 0.02),
+    _row("jobs-idle", LEASED_START, TASK_START, "rabbit", 0.02),
     _row("jobs-waiting", JOBS_WAITING, JOBS, "rabbit", 0.5),
     _row("jobs-waiting", JOBS_WAITING, JOBS, "kafka", 0.5),
     _row("jobs-waiting", LEASED_WAITING, LEASED, "rabbit", 0.5),

@@ -14,8 +14,9 @@ from tests.commands import PYTHON
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-ALIKE = {"hot-account", "jobs-threads"}
-"""Rows that differ from another in the accounts that are drawn, or in the pool of Celery's, and cost a minute."""
+ALIKE = {"hot-account", "jobs-threads", "jobs-relayed", "jobs-waiting"}
+"""Rows that differ from another in the accounts that are drawn, in the pool of Celery's, in a relay (which chords
+have, too), or in what lies beside, and cost a minute."""
 TIMED = {"receive"}
 """Rows in which one late answer makes a run void: a loaded machine is late, and nobody's fault is found."""
 RUN = [name for name in NAMES if name not in ALIKE | TIMED]
