@@ -69,6 +69,10 @@ job: $(STAMP) ## a job with its steps and how far they are, until it has ended (
 audit: $(STAMP) ## prove the wallet's ledger on what is up: exit 1 with what is broken
 	$(PYTHON) -m deploy audit
 
+.PHONY: archive
+archive: $(STAMP) ## a service's archived objects (S=notification); with ID=<key> the lines of one (ARGS=--restore puts them back)
+	$(PYTHON) -m deploy archive $(if $(ID),'$(ID)') $(if $(S),--service '$(S)') $(ARGS)
+
 compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10, PROFILE=name, BASE=reports/x, PREFER=file)
 	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
 	  $(if $(PROFILE),--profile '$(PROFILE)') $(if $(BASE),--base '$(BASE)') $(if $(PREFER),--prefer '$(PREFER)') $(ARGS)

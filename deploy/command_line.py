@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -30,7 +30,7 @@ from deploy.show.trace_tree import draw
 from deploy.show.traces import find_in_files
 from deploy.stack import choice as stack
 from deploy.stack.stack import is_healthy
-from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES
+from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICES, USUAL_SERVERS
 from shared.errors import ConfigurationError
 
 _REFUSED = 78
@@ -99,21 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument("--limit", type=int, default=100, help="at most so many of each subscriber")
     letters.set_defaults(run=_dead_letters)
 
-    jobs = commands.add_parser("jobs", help="the newest jobs")
-    jobs.add_argument("--state", help="waiting, scheduled, running, succeeded, failed or cancelled")
-    jobs.add_argument("--kind")
-    jobs.add_argument("--queue", help="with a step that workers take from it")
-    jobs.add_argument("--since", help="submitted since this time, such as 2026-11-28T09:00:00+09:00")
-    jobs.add_argument("--limit", type=int, default=30)
-    _add_whose(jobs)
-    jobs.set_defaults(run=_jobs)
-
-    job = commands.add_parser(
-        "job", help="a job with its steps, until it has ended; exit code 1 when it has failed"
-    )
-    job.add_argument("id")
-    _add_whose(job)
-    job.set_defaults(run=_job)
+    _add_jobs(commands.add_parser)
 
     audit = commands.add_parser(
         "audit", help="whether the wallet's ledger is right, a line for each rule; exit code 1 when one is broken"
@@ -125,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
     servers = commands.add_parser("servers", help="start servers for development and print their URLs as JSON")
     servers.add_argument("--root", type=Path, required=True, help="directory of the instance")
-    servers.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
+    servers.add_argument("--only", nargs="+", choices=SERVERS, default=list(USUAL_SERVERS))
     servers.add_argument("--databases", nargs="*", default=list(SERVICES))
     servers.set_defaults(run=_servers)
 
@@ -134,6 +120,29 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--remove", action="store_true", help="delete its data too")
     stop.set_defaults(run=_stop)
     return parser
+
+
+def _add_jobs(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    """What one asks about a service's jobs, and about those that the archive has."""
+    jobs = add_parser("jobs", help="the newest jobs")
+    jobs.add_argument("--state", help="waiting, scheduled, running, succeeded, failed or cancelled")
+    jobs.add_argument("--kind")
+    jobs.add_argument("--queue", help="with a step that workers take from it")
+    jobs.add_argument("--since", help="submitted since this time, such as 2026-11-28T09:00:00+09:00")
+    jobs.add_argument("--limit", type=int, default=30)
+    _add_whose(jobs)
+    jobs.set_defaults(run=_jobs)
+
+    job = add_parser("job", help="a job with its steps, until it has ended; exit code 1 when it has failed")
+    job.add_argument("id")
+    _add_whose(job)
+    job.set_defaults(run=_job)
+
+    archive = add_parser("archive", help="the archived objects of a service, or the lines of one")
+    archive.add_argument("key", nargs="?")
+    archive.add_argument("--restore", action="store_true", help="put the rows of the object back")
+    _add_whose(archive)
+    archive.set_defaults(run=_archive)
 
 
 def _add_whose(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +209,11 @@ def _job(chosen: argparse.Namespace) -> int:
 
 def _audit(_chosen: argparse.Namespace) -> int:
     return stack.require_running().run_module("wallet", "services.wallet.app", "audit")
+
+
+def _archive(chosen: argparse.Namespace) -> int:
+    words = [*([chosen.key] if chosen.key else []), *(["--restore"] if chosen.restore else [])]
+    return stack.require_running().run_module(chosen.service, "shared.jobs.archive", *words)
 
 
 def _render(_chosen: argparse.Namespace) -> int:

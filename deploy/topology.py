@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 BrokerName = Literal["rabbit", "kafka"]
-ServerName = Literal["postgres", "redis", "rabbit", "kafka", "mail"]
+ServerName = Literal["postgres", "redis", "rabbit", "kafka", "mail", "objects"]
 
 BROKERS: tuple[BrokerName, ...] = ("rabbit", "kafka")
-SERVERS: tuple[ServerName, ...] = ("postgres", "redis", "rabbit", "kafka", "mail")
+SERVERS: tuple[ServerName, ...] = ("postgres", "redis", "rabbit", "kafka", "mail", "objects")
+USUAL_SERVERS: tuple[ServerName, ...] = tuple(name for name in SERVERS if name != "objects")
+"""What is started unless it is said: the object storage is a Java of its own, which only the archive needs."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,13 @@ SERVICE_TABLE: tuple[Service, ...] = (
     ),
     Service(
         "notification",
-        roles="api",
+        roles="api,worker",
         http_port=8003,
         consumer_port=8103,
         subscriptions=("notification.user", "notification.order", "notification.transfer"),
         mail_subscriptions=("mail.user", "mail.order", "mail.transfer"),
-        interface="`GET /notifications?user_id=&order_id=` · sends each as a mail",
+        interface="`GET /notifications?user_id=&order_id=` · sends each as a mail · `GET /schedules` · "
+        "`GET /workers` · `GET /jobs`",
     ),
     Service(
         "jobs",
@@ -193,4 +196,4 @@ def process_of(service: str) -> ServiceProcess:
 
 def servers_for(broker: BrokerName) -> frozenset[ServerName]:
     """The servers that the services need when they run on `broker`."""
-    return frozenset({"postgres", "redis", "mail", broker})
+    return frozenset({"postgres", "redis", "mail", "objects", broker})

@@ -212,7 +212,8 @@ class Settings(BaseSettings):
     worker_poll_interval_s: Seconds = 5.0
     """Seconds between two looks of a worker for steps, where no notification wakes it."""
     job_history_s: Annotated[float, Field(gt=0, le=3_660 * 86_400)] = 30 * 86_400.0
-    """Seconds that a job and its steps are kept after its end; then its id is unknown."""
+    """Seconds that a job and its steps are kept after its end, or until they are archived where there is an object
+    storage; then its id is unknown."""
 
     claim_lock_s: MillisecondS = 300.0
     """Seconds after which a claim ends whose owner says nothing."""
@@ -292,6 +293,22 @@ class Settings(BaseSettings):
     """Where the threat-intelligence list is fetched from every hour; unset, from nowhere, and nobody is listed."""
     fraud_threats_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
     """Seconds that fetching it may take, from the look-up of the name to the last byte."""
+
+    object_store_url: str | None = None
+    """The S3-compatible storage, as `http://host:port` or `https://…`, asked with the bucket in the path; unset,
+    nothing is archived."""
+    object_store_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "tandem"
+    """The bucket there, which must exist."""
+    object_store_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,50}$")] = "us-east-1"
+    """The region that requests are signed for; a storage of one's own takes any."""
+    object_store_access_key: SecretStr | None = None
+    """The access key that requests are signed with."""
+    object_store_secret_key: SecretStr | None = None
+    """The secret key that belongs to it."""
+    object_store_timeout_s: Annotated[float, Field(ge=0.1, le=120)] = 30.0
+    """Seconds that an object may take to be stored, or to be read back."""
+    archive_after_s: Annotated[float, Field(ge=60, le=3_660 * 86_400)] = 90 * 86_400.0
+    """Seconds after which notifications, and jobs from their end on, are moved to the object storage."""
 
     transfer_delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
     """Seconds that the wallet's worker waits before each transfer, to try what happens while it is slow; requests
@@ -425,6 +442,12 @@ def relations(settings: Settings) -> dict[str, object]:
         ),
         "TANDEM_SCHEDULES_ELSEWHERE must be name=http://host:port, or several separated by commas": (
             all(_is_http(url) for url in settings.schedules_elsewhere.values())
+        ),
+        "TANDEM_OBJECT_STORE_URL must begin with http:// or https://": _is_http(settings.object_store_url),
+        "TANDEM_OBJECT_STORE_ACCESS_KEY and TANDEM_OBJECT_STORE_SECRET_KEY must be set with "
+        "TANDEM_OBJECT_STORE_URL": (
+            settings.object_store_url is None
+            or (settings.object_store_access_key and settings.object_store_secret_key)
         ),
         "TANDEM_OTLP_ENDPOINT must begin with http:// or https://": _is_http(settings.otlp_endpoint),
         "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (

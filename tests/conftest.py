@@ -22,7 +22,7 @@ from deploy.native.install.install import ensure_installed
 from deploy.native.processes import run_async
 from deploy.native.supervision import SUPERVISORD_VARIABLE
 from deploy.progress import Steps
-from deploy.topology import SERVERS
+from deploy.topology import SERVERS, USUAL_SERVERS
 from shared.garbage import collect_seldom, rest_garbage_collector
 from tests import scheduling
 from tests.browser import ensure_browser
@@ -141,8 +141,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     rest_garbage_collector()  # all that was imported and collected stays
-    if any("servers" in getattr(item, "fixturenames", ()) for item in session.items):
-        ensure_installed(SERVERS, Steps())
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "servers" in wanted:
+        ensure_installed(SERVERS if "object_storage" in wanted else USUAL_SERVERS, Steps())
     if any("browser" in getattr(item, "fixturenames", ()) for item in session.items):
         ensure_browser(Steps())
 

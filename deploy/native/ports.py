@@ -115,6 +115,11 @@ class Ports:
         }
 
     @property
+    def objects(self) -> int:
+        """The S3 of the object storage."""
+        return self.block + 18
+
+    @property
     def mail(self) -> int:
         """SMTP of the development mail server."""
         return self.block + 19

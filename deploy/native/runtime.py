@@ -21,7 +21,7 @@ from deploy.native.service_set import ServiceSet
 from deploy.native.site import Durability, Site
 from deploy.native.supervision import Supervisor
 from deploy.progress import Steps
-from deploy.topology import BROKERS, PROCESSES, SERVERS, BrokerName, ServerName
+from deploy.topology import BROKERS, PROCESSES, USUAL_SERVERS, BrokerName, ServerName
 
 _SERVERS_GROUP = "servers"
 _SERVERS_PRIORITY = 10
@@ -46,7 +46,7 @@ class Runtime:
         root: Path,
         ports: Ports,
         *,
-        servers: Collection[ServerName] = SERVERS,
+        servers: Collection[ServerName] = USUAL_SERVERS,
         watch_parent: bool = True,
         steps: Steps | None = None,
         durability: Durability = "usual",

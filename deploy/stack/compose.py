@@ -200,6 +200,7 @@ def _server_urls() -> dict[str, str]:
         "rabbit": f"amqp://tandem:{password['RABBIT']}@127.0.0.1:{ports.rabbit}/",
         "kafka": f"127.0.0.1:{ports.kafka}",
         "mail": f"smtp://127.0.0.1:{ports.mail}",
+        "objects": f"http://127.0.0.1:{ports.objects}",
         "jaeger": JAEGER_URL,
     }
 
@@ -235,4 +236,11 @@ def _server(rows: Mapping[str, dict[str, Any]], name: str, url: str) -> dict[str
 def _published_ports(broker: BrokerName) -> dict[str, int]:
     ports = Ports.default()
     own = {"RabbitMQ": ports.rabbit} if broker == "rabbit" else {"Kafka": ports.kafka}
-    return {"PostgreSQL": ports.postgres, "Redis": ports.redis, "Jaeger": 16686, "SMTP": ports.mail, **own}
+    return {
+        "PostgreSQL": ports.postgres,
+        "Redis": ports.redis,
+        "Jaeger": 16686,
+        "SMTP": ports.mail,
+        "Objects": ports.objects,
+        **own,
+    }

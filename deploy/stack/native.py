@@ -13,6 +13,7 @@ from deploy.errors import DeployError
 from deploy.native import Ports, Runtime
 from deploy.native.environment import of_children
 from deploy.native.ports import NODES
+from deploy.native.servers.objects import ObjectStorage
 from deploy.native.servers.table import BROKERS_BY_NAME, SERVERS_BY_NAME
 from deploy.native.service_set import RUNTIME_SETTINGS
 from deploy.native.site import read_state
@@ -64,6 +65,7 @@ class NativeStack(Stack):
             runtime.start_servers()
             own = {
                 "TANDEM_SMTP_URL": runtime.server_urls()["mail"],
+                **ObjectStorage().settings(runtime.site),
                 "TANDEM_HEALTH_CHECK_JOB_S": "10",
                 "TANDEM_REPORT_MAIL_TO": "sales@localhost",
                 "TANDEM_FRAUD_THREATS_URL": f"http://127.0.0.1:{runtime.site.ports.http('fraud')}{EXAMPLE_THREATS}",

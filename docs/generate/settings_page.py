@@ -21,6 +21,7 @@ _SECTIONS: Final = {
     "smtp_url": "Mail",
     "report_mail_to": "Reports, schedules and jobs",
     "fraud_amounts": "Verdicts on orders",
+    "object_store_url": "Object storage and the archive",
     "transfer_delay_s": "The wallet",
     "otlp_dir": "Telemetry",
     "failpoints": "Trials",

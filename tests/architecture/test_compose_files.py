@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deploy.native.ports import Ports
-from deploy.native.servers import kafka, postgres, rabbit, redis
+from deploy.native.servers import kafka, objects, postgres, rabbit, redis
 from deploy.native.service_set import RUNTIME_SETTINGS, RunningProcess, program
 from deploy.stack import compose as containers
 from deploy.topology import BROKERS, DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, ServiceProcess
@@ -71,7 +71,7 @@ def native_settings(template: str, separator: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("image", sorted({service["image"] for service in EVERYTHING.values()} | {*from_images()}))
 def test_an_image_is_pinned_to_a_patch_release_of_the_default_registry(image: str) -> None:
-    assert re.fullmatch(r"([a-z]+/)?[a-z-]+:\d+\.\d+(\.\d+)?(-[a-z]+)*", image)
+    assert re.fullmatch(r"([a-z]+/)?[a-z0-9-]+:\d+\.\d+(\.\d+)?(-[a-z]+)*", image)
 
 
 def test_the_servers_are_of_the_native_versions() -> None:
@@ -79,6 +79,8 @@ def test_the_servers_are_of_the_native_versions() -> None:
     assert STACK["kafka"]["image"] == CLUSTER["kafka-1"]["image"]
     assert STACK["rabbitmq"]["image"] == RABBIT_CLUSTER["rabbitmq-1"]["image"]
     assert f"<version>{STACK['kafka']['image'].partition(':')[2]}</version>" in jars
+    jars = (DEPLOY / "native" / "install" / "s3proxy-pom.xml").read_text()
+    assert f"<version>{STACK['objects']['image'].partition(':')[2]}</version>" in jars
 
 
 def test_the_service_image_installs_hashed_wheels_and_runs_without_privileges() -> None:
@@ -161,7 +163,7 @@ def test_what_is_not_a_broker_runs_on_every_broker(name: str) -> None:
 
 
 def test_there_is_a_container_for_each_process_of_the_topology() -> None:
-    servers = {"postgres", "redis", "jaeger", *CONTAINER_BROKERS.values()}
+    servers = {"postgres", "redis", "jaeger", "objects", *CONTAINER_BROKERS.values()}
     assert STACK.keys() == servers | OWN_IMAGE
 
 
@@ -247,6 +249,7 @@ def test_the_servers_are_published_on_the_native_ports() -> None:
     assert host_ports(STACK["kafka"]) == {9092: ports.kafka}
     assert STACK["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith(f"127.0.0.1:{ports.kafka}")
     assert host_ports(STACK["mail"]) == {2525: ports.mail}
+    assert host_ports(STACK["objects"]) == {8080: ports.objects}
     assert host_ports(STACK["jaeger"]) == {4318: 4318, 16686: 16686}
 
 
@@ -288,6 +291,19 @@ def test_rabbitmq_has_the_native_settings() -> None:
     ]:
         del native[key]
     assert given == native
+
+
+def test_the_object_storage_has_the_native_settings_and_the_keys_and_the_bucket_of_the_services() -> None:
+    storage, told = STACK["objects"]["environment"], STACK["notification"]["environment"]
+    native = native_settings(objects.SETTINGS, "=")
+    assert storage["S3PROXY_AUTHORIZATION"] == native["s3proxy.authorization"]
+    assert storage["JCLOUDS_PROVIDER"] == native["jclouds.provider"]
+    assert storage["S3PROXY_JAVA_OPTS"] == f"-Xmx{objects.HEAP}"
+    assert storage["S3PROXY_IDENTITY"] == told["TANDEM_OBJECT_STORE_ACCESS_KEY"]
+    assert storage["S3PROXY_CREDENTIAL"] == told["TANDEM_OBJECT_STORE_SECRET_KEY"]
+    [volume] = STACK["objects"]["volumes"]
+    bucket = interpolated(told["TANDEM_OBJECT_STORE_BUCKET"])
+    assert volume.partition(":")[2] == f"{storage['JCLOUDS_FILESYSTEM_BASEDIR']}/{bucket}"
 
 
 def kafka_properties(container: dict[str, Any]) -> dict[str, str]:

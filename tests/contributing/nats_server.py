@@ -17,7 +17,7 @@ class Nats(BrokerServer):
 
     def port(self, site: Site, _node: int = 1) -> int:
         """The first that the instance has left over."""
-        return site.ports.block + 18
+        return site.ports.block + 17
 
     def url(self, site: Site, node: int = 1) -> str:
         """A nats:// URL."""

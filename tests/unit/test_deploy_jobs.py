@@ -135,4 +135,4 @@ def test_of_many_steps_those_are_drawn_that_have_not_ended() -> None:
 def test_the_jobs_of_every_service_that_has_workers_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["job", JOB, "--service", "order"])
-    assert re.search(r"choose from '?fraud'?, '?jobs'?, '?report'?", capsys.readouterr().err)
+    assert re.search(r"choose from '?fraud'?, '?jobs'?, '?notification'?, '?report'?", capsys.readouterr().err)

@@ -50,8 +50,9 @@ def test_every_subscriber_has_a_process_that_consumes() -> None:
 def test_leased_steps_have_a_process_of_their_own_where_they_may_keep_its_event_loop_busy() -> None:
     workers = [row for row in PROCESSES if "worker" in row.roles.split(",")]
 
-    # A report's steps compute in children; in the loop they read rows and send a mail.
+    # A report's steps compute in children; in the loop they read rows and send a mail. The archive's wait.
     assert {row.name: row.roles for row in workers} == {
+        "notification": "api,worker",
         "jobs-worker": "worker",
         "report": "api,consumer,worker",
         "fraud": "api,relay,consumer,worker",

@@ -127,6 +127,8 @@ def test_nothing_set_names_everything_that_is_missing() -> None:
         ({"fraud_reject_score": 101}, "TANDEM_FRAUD_REJECT_SCORE"),
         ({"fraud_threats_url": "ftp://threats.example.org"}, "TANDEM_FRAUD_THREATS_URL"),
         ({"schedules_elsewhere": "report=127.0.0.1:8006"}, "TANDEM_SCHEDULES_ELSEWHERE"),
+        ({"object_store_url": "http://a"}, "TANDEM_OBJECT_STORE_SECRET_KEY"),
+        ({"object_store_url": "s3://a"}, "TANDEM_OBJECT_STORE_URL"),
         ({"otlp_endpoint": "jaeger:4318"}, "TANDEM_OTLP_ENDPOINT"),
         ({"mail_from": "a@example.org\r\nBcc: b@example.org"}, "TANDEM_MAIL_FROM"),
         ({"rate_limit_per_s": "mail.order=inf"}, "TANDEM_RATE_LIMIT_PER_S"),

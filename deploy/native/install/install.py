@@ -1,4 +1,4 @@
-"""Installs the servers that are missing: system packages through apt, RabbitMQ 4.x and Kafka into the cache.
+"""Installs the servers that are missing: system packages through apt; RabbitMQ 4.x, Kafka, S3Proxy into the cache.
 
 Debian's stable release carries a RabbitMQ of 2022; comparing that with a current Kafka would convince nobody.
 So, unless the system's own package is recent enough, a current RabbitMQ with its own Erlang is laid out in a
@@ -8,7 +8,7 @@ directory of the cache (a minimal Debian testing) and run from there; the system
 import os
 import re
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +33,7 @@ from deploy.progress import Steps
 from deploy.topology import ServerName
 
 KAFKA_VERSION = "4.3.0"
+S3PROXY_VERSION = "2.6.0"
 _JAVA_MAJOR_MIN = 17
 _RABBIT_MIN = (4, 1)
 _MAVEN_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
@@ -60,6 +61,14 @@ class KafkaInstall:
 
 
 @dataclass(frozen=True)
+class ObjectStorageInstall:
+    """S3Proxy: its jars, and the Java that runs it."""
+
+    lib: Path
+    java: Path
+
+
+@dataclass(frozen=True)
 class Installed:
     """Where the servers are. What was not asked for may be None."""
 
@@ -67,6 +76,7 @@ class Installed:
     redis_server: Path | None = None
     rabbit: RabbitInstall | None = None
     kafka: KafkaInstall | None = None
+    objects: ObjectStorageInstall | None = None
 
 
 def require_installed(part: _Part | None, title: str) -> _Part:
@@ -88,14 +98,16 @@ def ensure_installed(servers: Collection[ServerName], steps: Steps) -> Installed
     if packages:
         with steps.step(f"installing {' '.join(packages)}"):
             apt_install(packages)
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=3) as pool:
         rabbit = pool.submit(_ensure_rabbit, steps) if "rabbit" in servers else None
         kafka = pool.submit(_ensure_kafka, steps) if "kafka" in servers else None
+        objects = pool.submit(_ensure_objects, steps) if "objects" in servers else None
         return Installed(
             postgres_bin=_require_postgres() if "postgres" in servers else None,
             redis_server=require_program("redis-server", "redis-server") if "redis" in servers else None,
             rabbit=rabbit.result() if rabbit else None,
             kafka=kafka.result() if kafka else None,
+            objects=objects.result() if objects else None,
         )
 
 
@@ -110,6 +122,8 @@ def versions(installed: Installed) -> dict[str, str]:
         found["rabbit"] = installed.rabbit.version
     if installed.kafka:
         found["kafka"] = KAFKA_VERSION
+    if installed.objects:
+        found["objects"] = S3PROXY_VERSION
     return found
 
 
@@ -125,7 +139,7 @@ def find_postgres_bin() -> Path | None:
 
 
 def find_java() -> Path | None:
-    """A Java that can run Kafka."""
+    """A Java that can run Kafka, and the object storage."""
     candidates = [Path(os.environ["JAVA_HOME"]) / "bin/java"] if os.environ.get("JAVA_HOME") else []
     on_path = find_program("java")
     if on_path:
@@ -140,11 +154,11 @@ def _missing_packages(servers: Collection[ServerName]) -> list[str]:
         packages.append("postgresql")
     if "redis" in servers and find_program("redis-server") is None:
         packages.append("redis-server")
-    if "kafka" in servers:
-        if find_java() is None:
-            packages.append("default-jre-headless")
-        if find_program("mvn") is None and not (cache_root() / _kafka_entry()).is_dir():
-            packages.append("maven")
+    jars = [entry for name, entry in _JARS.items() if name in servers]
+    if jars and find_java() is None:
+        packages.append("default-jre-headless")
+    if find_program("mvn") is None and not all((cache_root() / entry).is_dir() for entry in jars):
+        packages.append("maven")
     if "rabbit" in servers and not _has_rabbit():
         if _is_recent(package_candidate("rabbitmq-server")):  # apt takes half a second to say
             packages.append("rabbitmq-server")
@@ -165,28 +179,39 @@ def _require_postgres() -> Path:
 
 
 def _ensure_kafka(steps: Steps) -> KafkaInstall:
-    java = find_java()
-    if java is None:
-        raise InstallError(f"Kafka needs Java {_JAVA_MAJOR_MIN} or newer, and none was found")
-
-    def build(directory: Path) -> None:
-        pom = Path(__file__).with_name("kafka-pom.xml")
-        command = ["mvn", "-B", "-q", "-C", "-f", str(pom), _MAVEN_GOAL, f"-DoutputDirectory={directory}"]
-        with steps.step(f"downloading Kafka {KAFKA_VERSION} (43 MB, once)"):
-            run(command, what="downloading Kafka with Maven", timeout_s=_DOWNLOAD_TIMEOUT_S)
-        if not (directory / f"kafka_2.13-{KAFKA_VERSION}.jar").exists():
-            raise InstallError(f"Maven finished but did not bring kafka_2.13-{KAFKA_VERSION}.jar")
-
-    lib = cached(_kafka_entry(), build)
-    if ":" in str(lib):
-        raise InstallError(f"Java cannot use jars in {lib}, as there is a colon in it; TANDEM_CACHE says where")
+    java, lib = _ensure_jars("kafka", f"Kafka {KAFKA_VERSION}", f"kafka_2.13-{KAFKA_VERSION}.jar", steps)
     return KafkaInstall(
         lib, java, formatted_storage(java, lib), mapped_classes(java, _java_build(java), lib, steps)
     )
 
 
-def _kafka_entry() -> str:
-    return f"kafka-{KAFKA_VERSION}"
+def _ensure_objects(steps: Steps) -> ObjectStorageInstall:
+    java, lib = _ensure_jars("objects", f"S3Proxy {S3PROXY_VERSION}", f"s3proxy-{S3PROXY_VERSION}.jar", steps)
+    return ObjectStorageInstall(lib, java)
+
+
+_JARS: Mapping[ServerName, str] = {"kafka": f"kafka-{KAFKA_VERSION}", "objects": f"s3proxy-{S3PROXY_VERSION}"}
+"""Servers that Maven brings, and where the cache has their jars."""
+
+
+def _ensure_jars(server: ServerName, title: str, jar: str, steps: Steps) -> tuple[Path, Path]:
+    """The Java that runs a server, and the directory of its jars, `jar` among them."""
+    java = find_java()
+    if java is None:
+        raise InstallError(f"{title} needs Java {_JAVA_MAJOR_MIN} or newer, and none was found")
+
+    def build(directory: Path) -> None:
+        pom = Path(__file__).with_name(f"{_JARS[server].partition('-')[0]}-pom.xml")
+        command = ["mvn", "-B", "-q", "-C", "-f", str(pom), _MAVEN_GOAL, f"-DoutputDirectory={directory}"]
+        with steps.step(f"downloading {title} (43 MB, once)"):
+            run(command, what=f"downloading {title} with Maven", timeout_s=_DOWNLOAD_TIMEOUT_S)
+        if not (directory / jar).exists():
+            raise InstallError(f"Maven finished but did not bring {jar}")
+
+    lib = cached(_JARS[server], build)
+    if ":" in str(lib):
+        raise InstallError(f"Java cannot use jars in {lib}, as there is a colon in it; TANDEM_CACHE says where")
+    return java, lib
 
 
 _RABBIT_ENTRY = "rabbitmq-debian-testing"

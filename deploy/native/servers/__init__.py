@@ -1,7 +1,8 @@
-"""The servers: PostgreSQL, Redis, RabbitMQ, Kafka, mail."""
+"""The servers: PostgreSQL, Redis, RabbitMQ, Kafka, mail, object storage."""
 
 __all__ = [
     "mail",
+    "objects",
     "postgres",
     "rabbit",
     "redis",

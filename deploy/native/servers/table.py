@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from deploy.native.readiness import Probe, after_connect
 from deploy.native.servers.kafka import Kafka
 from deploy.native.servers.mail import MailServer
+from deploy.native.servers.objects import ObjectStorage
 from deploy.native.servers.postgres import PostgreSQL
 from deploy.native.servers.rabbit import RabbitMQ
 from deploy.native.servers.redis import Redis
@@ -19,6 +20,7 @@ SERVERS_BY_NAME: Mapping[ServerName, Server] = {
     "rabbit": BROKERS_BY_NAME["rabbit"],
     "kafka": BROKERS_BY_NAME["kafka"],
     "mail": MailServer(),
+    "objects": ObjectStorage(),
 }
 
 
