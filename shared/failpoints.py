@@ -8,8 +8,8 @@ Entries `name=action[*times][@after]`, separated by `;`. A place of the pipeline
 of one channel alone: `pipeline.after_effect:share`. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to the
 process itself), `raise` (`PermanentError`) and `raise-transient` (`TransientError`). `@N`: from the Nth pass on,
 the first unless said. `*N`: at most N times; without it a kill or a stop happens once, a raise every time.
-Passes are counted by each subscription, relay, worker, scheduler, requester and responder for itself, from the
-start of the process.
+Passes are counted by each subscription, relay, worker, scheduler, archive, requester and responder for itself, from
+the start of the process.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ REQUEST_SENT = "requester.sent"
 """The broker has the request; nobody has answered."""
 BEFORE_REPLY = "responder.before_reply"
 """What was asked for is committed; the reply is not sent. Raised here, it never is."""
+ARCHIVE_STORED = "archive.stored"
+"""An object is stored and verified; what is in it is not deleted."""
 HANDLER = "handler:"
 """And an event type: before the handler sees an event of it."""
 
@@ -62,6 +64,7 @@ PLACES = (
     SCHEDULER_AFTER_COMMIT,
     REQUEST_SENT,
     BEFORE_REPLY,
+    ARCHIVE_STORED,
 )
 _PIPELINE = "pipeline."
 
@@ -110,7 +113,7 @@ def _entry(text: str) -> FailPoint:
 
 
 class FailPoints:
-    """The places of one subscription, relay, worker, scheduler, requester or responder, with their counts."""
+    """The places of one subscription, relay, worker, scheduler, archive, requester or responder, with their counts."""
 
     def __init__(self, points: tuple[FailPoint, ...]) -> None:
         self._points = points

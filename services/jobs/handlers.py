@@ -14,6 +14,7 @@ from sqlalchemy import RowMapping
 from services.jobs import domain
 from services.jobs.events import JobStepReady
 from shared.jobs import JobContext, Jobs, Result, Signature, chain, control, group, job, reading
+from shared.jobs.archive import HISTORY, Archive
 from shared.jobs.schedules import NONE, Every, Schedule, Schedules
 from shared.process import Parts
 from shared.publishing import Submitted, UnitOfWork
@@ -52,18 +53,27 @@ def health_check() -> None:
 
 HEALTH_CHECKS_KEPT_S = 86_400.0
 """One every ten seconds is 8,640 a day; those that failed are kept as long as other jobs."""
+ARCHIVE = Archive("jobs", HISTORY)
 JOBS = Jobs(
-    JobStepReady, add, multiply, sum_and_multiply, health_check, kept_s={"health-check": HEALTH_CHECKS_KEPT_S}
+    JobStepReady,
+    add,
+    multiply,
+    sum_and_multiply,
+    health_check,
+    kept_s={"health-check": HEALTH_CHECKS_KEPT_S},
+    archive=ARCHIVE,
 )
 SUBSCRIBERS = (JOBS.subscriber("jobs"),)
 
 
 def schedules(settings: Settings) -> Schedules:
     """The schedules of the jobs service."""
+    archive = ARCHIVE.schedules(settings)
     if not settings.health_check_job_s:
-        return Schedules()
+        return Schedules(*archive)
     every = Every(settings.health_check_job_s)
-    return Schedules(Schedule("health-check", every, lambda _due: health_check.s(), made_up=NONE, overlap="skip"))
+    check = Schedule("health-check", every, lambda _due: health_check.s(), made_up=NONE, overlap="skip")
+    return Schedules(check, *archive)
 
 
 async def keep_firing(parts: Parts) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.notification import handlers
+from services.notification import background, handlers
 from shared.consuming import Subscriber
 from shared.outside.mail import Mailer
 from shared.process import Parts, Service, run
@@ -19,6 +19,9 @@ SERVICE = Service(
     name="notification",
     subscribers=handlers.SUBSCRIBERS,
     more_subscribers=mail_subscribers,
+    background_tasks=(background.keep_firing, background.keep_jobs),
+    workers=(handlers.JOBS.work,),
+    jobs=handlers.JOBS,
     application="services.notification.http:create_app",
 )
 

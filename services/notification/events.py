@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import Field
 
 from shared.event import EventData
+from shared.jobs import StepReady
 
 Version = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 Amount = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
@@ -107,3 +108,10 @@ class DistributionClosed(EventData):
     amount: Amount
     given_back: Amount
     version: Version
+
+
+class NotificationStepReady(StepReady):
+    """Nobody ever publishes it: all steps are leased, and what is leased is not announced over the broker."""
+
+    channel = "notification"
+    event_type = "notification.step_ready"

@@ -1,4 +1,4 @@
-"""One notification per event, the list of them, and one mail per event where mail is sent."""
+"""One notification per event, the list of them, one mail per event where mail is sent, and the archive."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from services.notification import domain, store
 from services.notification.domain import Text
 from services.notification.events import (
     DistributionClosed,
+    NotificationStepReady,
     OrderCancelled,
     OrderEvent,
     OrderPaid,
@@ -31,8 +32,12 @@ from services.notification.store import Notification, Recipient
 from shared.consuming import EventHandler, Handler, Subscriber
 from shared.errors import TransientError
 from shared.event import Event
+from shared.jobs import Jobs
+from shared.jobs.archive import HISTORY, Archive, Source
+from shared.jobs.schedules import Schedules
 from shared.outside.mail import Mail, Mailer, MailRefusedError, message_id
 from shared.publishing import UnitOfWork
+from shared.settings import Settings
 
 NAME = "notification"
 MAIL = "mail"
@@ -261,3 +266,14 @@ def mail_subscribers(mailer: Mailer) -> tuple[Subscriber, ...]:
         )
         for notification in SUBSCRIBERS
     )
+
+
+# -- the archive
+
+ARCHIVE = Archive(NAME, Source("notifications", store.read_old, store.RECORD_ARCHIVED), HISTORY)
+JOBS = Jobs(NotificationStepReady, archive=ARCHIVE)
+
+
+def schedules(settings: Settings) -> Schedules:
+    """All schedules of this service: each process has its own."""
+    return Schedules(*ARCHIVE.schedules(settings))

@@ -15,11 +15,20 @@ from services.notification import handlers
 from shared.http import pages
 from shared.http.application import service_app
 from shared.http.pages import PAGE_SIZE, Cursor, PageSize, page_of
-from shared.http.problems import InvalidRequestError
+from shared.http.problems import InvalidRequestError, ProblemKind
+from shared.jobs.board import routes as board
+from shared.jobs.schedules import routes as schedule_routes
+from shared.jobs.workers import routes as workers
 from shared.process import Parts
 
 ORDER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_ID = "0198c0de-0000-7000-8000-00000000000a"
+
+PROBLEMS: dict[type[Exception], ProblemKind] = {
+    **board.PROBLEMS,
+    **schedule_routes.PROBLEMS,
+    **workers.PROBLEMS,
+}
 
 # `?user_id=&order_id=…` leaves the user open, and the document says so: a query has no null, but empty values.
 MaybeId = Annotated[
@@ -59,9 +68,12 @@ def create_app(parts: Parts) -> FastAPI:
         title="Tandem notification service",
         description="Tells users what happened to their orders and their account.",
         telemetry=parts.telemetry,
-        takes_bodies=False,
+        errors=PROBLEMS,
     )
     add_routes(app, parts)
+    board.add_board(app, parts)
+    schedule_routes.add_schedules(app, parts, handlers.schedules(parts.settings))
+    workers.add_workers(app, parts)
     return app
 
 

@@ -1,9 +1,13 @@
-"""The tables of notifications and of recipients, and their statements. Nothing here commits."""
+"""The tables of notifications and of recipients, and their statements. Nothing here commits.
+
+Those of jobs, which the archive is, stand beside them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -26,6 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.jobs.archive import Lines, Portion, recording
 
 metadata = MetaData()
 
@@ -118,3 +124,33 @@ async def list_notifications(
 async def find_recipient(connection: AsyncConnection, user_id: UUID) -> Recipient | None:
     row = (await connection.execute(_FIND_RECIPIENT, {"wanted": user_id})).mappings().first()
     return None if row is None else Recipient(**row)
+
+
+# -- the archive
+
+ARCHIVED_AT_ONCE: Final = 5_000
+"""Notifications of one archived object, at most."""
+
+# By the primary key, from its beginning: what has grown old stands there, nearly in order, as sequence numbers are
+# drawn a little before rows are written. A row that is out of order waits for the next time.
+_OLDEST = text(
+    """
+    select sequence, recorded_at, json_build_object('table', 'notification', 'row', row_to_json(n))::text as line
+      from notification n where sequence > :after order by sequence limit :count_max
+    """
+)
+RECORD_ARCHIVED = recording(
+    "gone as (delete from notification where sequence = any(cast(:sequences as bigint[])) returning sequence)"
+)
+
+
+async def read_old(connection: AsyncConnection, before: datetime, after: Any, lines: Lines) -> Portion | None:
+    """As `shared.jobs.archive` asks a source; `after` is the last sequence number."""
+    told = {"after": after or 0, "count_max": ARCHIVED_AT_ONCE}
+    rows = [row for row in (await connection.execute(_OLDEST, told)).all() if row.recorded_at < before]
+    if not rows:
+        return None
+    await lines.add([row.line for row in rows])
+    moments = [row.recorded_at for row in rows]
+    sequences = [row.sequence for row in rows]
+    return Portion(min(moments), max(moments), sequences[-1], {"sequences": sequences})

@@ -1,4 +1,4 @@
-"""What the report service does besides: fire its schedule, and keep what it stores bounded."""
+"""What the report service does besides: fire its schedules, and keep what it stores bounded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from shared.process import Parts, keep_pruning
 
 
 async def keep_firing(parts: Parts) -> None:
-    """Fire the schedule, as long as the process runs."""
-    await schedules().keep_firing(parts)
+    """Fire the schedules, as long as the process runs."""
+    await schedules(parts.settings).keep_firing(parts)
 
 
 async def keep_bounded(parts: Parts) -> None:

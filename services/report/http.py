@@ -143,7 +143,7 @@ def create_app(parts: Parts) -> FastAPI:
     add_reports(app, parts)
     add_commands(app, parts)
     board.add_board(app, parts)
-    schedule_routes.add_schedules(app, parts, schedules())
+    schedule_routes.add_schedules(app, parts, schedules(parts.settings))
     workers.add_workers(app, parts)
     return app
 

@@ -33,6 +33,7 @@ __all__ = [
     "Retry",
     "Signature",
     "StepReady",
+    "archive",
     "board",
     "chain",
     "control",

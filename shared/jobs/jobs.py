@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from shared.consuming import Handler, Subscriber
 from shared.event import Event
 from shared.jobs import inline, store
+from shared.jobs.archive import Archive
 from shared.jobs.batch import JobBatch, OnEnded
 from shared.jobs.due import make_due
 from shared.jobs.events import StepReady
@@ -35,7 +36,8 @@ class Jobs:
                           background_tasks=(JOBS.keep_due,), workers=(JOBS.work,), jobs=JOBS)
 
     Raises `ValueError` for two handlers of one name. Results are kept for `result_ttl_s`, jobs for
-    TANDEM_JOB_HISTORY_S; `kept_s` says of which kinds those that succeeded are kept for fewer seconds.
+    TANDEM_JOB_HISTORY_S; `kept_s` says of which kinds those that succeeded are kept for fewer seconds. With
+    an `archive`, where there is an object storage, they are kept until that has them.
     """
 
     def __init__(
@@ -44,15 +46,17 @@ class Jobs:
         *handlers: Job[..., Any],
         result_ttl_s: int = RESULT_TTL_S,
         kept_s: Mapping[str, float] | None = None,
+        archive: Archive | None = None,
     ) -> None:
         self.ready = ready
         self.handlers: dict[str, Job[..., Any]] = {}
-        for handler in (gather, *handlers):
+        for handler in (gather, *handlers, *(archive.handlers if archive else ())):
             if handler.name in self.handlers:
                 raise ValueError(f"two handlers are called {handler.name}")
             self.handlers[handler.name] = handler
         self._result_ttl_s = result_ttl_s
         self._kept_s = kept_s or {}
+        self._archive = archive
         self._on_ended: OnEnded | None = None  # from when a process of ours runs what ends jobs
 
     async def submit(self, uow: UnitOfWork, graph: Signature, options: Options) -> Submitted:
@@ -99,13 +103,19 @@ class Jobs:
             tasks.create_task(Gauges(parts.settings, metrics.measurements, jobs_of(parts.database)).run())
             tasks.create_task(make_due(parts.units, self.batch))
             tasks.create_task(find_lost(parts, self.batch, self.handlers))
-            for prune, seconds in prunes(parts.settings.job_history_s, self._kept_s):
+            is_archived = self._archive is not None and parts.settings.object_store_url is not None
+            history_s = None if is_archived else parts.settings.job_history_s
+            for prune, seconds in prunes(history_s, self._kept_s):
                 tasks.create_task(keep_pruning(parts.database, prune, seconds))
 
     async def work(self, parts: Parts) -> None:
         """Run leased steps, as long as the process runs."""
         self._on_ended = parts.telemetry.metrics.job_ended
-        await Worker(parts, self.handlers, self.batch).run()
+        handlers = dict(self.handlers)
+        if self._archive is not None and parts.settings.object_store_url is None:
+            for handler in self._archive.handlers:  # their queue need not be looked at
+                del handlers[handler.name]
+        await Worker(parts, handlers, self.batch).run()
 
     async def _prepare(self, events: Sequence[Event[Any]], uow: UnitOfWork) -> None:
         await inline.take_steps(events, uow, self.batch(uow))

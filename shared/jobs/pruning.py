@@ -53,12 +53,22 @@ async def prune_kind(connection: AsyncConnection, older_than_s: float, count_max
     return count
 
 
-def prunes(history_s: float, kept_s: Mapping[str, float]) -> list[tuple[Prune, float]]:
-    """What is pruned, and after how many seconds: kinds that are kept for a shorter time, and everything."""
-    kinds: list[tuple[Prune, float]] = [
-        (partial(prune_kind, kind=kind), min(seconds, history_s)) for kind, seconds in kept_s.items()
-    ]
-    return [*kinds, (prune, history_s)]
+async def prune_keys(connection: AsyncConnection, _older_than_s: float, _count_max: int) -> int:
+    """Delete the keys of uniqueness whose window is over."""
+    await connection.execute(_PRUNE_KEYS)
+    return 0
+
+
+def prunes(history_s: float | None, kept_s: Mapping[str, float]) -> list[tuple[Prune, float]]:
+    """What is pruned, and after how many seconds: kinds that are kept for a shorter time, and everything.
+
+    `history_s` is None where the archive takes what has grown old.
+    """
+    if history_s is None:
+        kinds = [(partial(prune_kind, kind=kind), seconds) for kind, seconds in kept_s.items()]
+        return [*kinds, (prune_keys, 0.0)]
+    shorter = [(partial(prune_kind, kind=kind), min(seconds, history_s)) for kind, seconds in kept_s.items()]
+    return [*shorter, (prune, history_s)]
 
 
 def _before(older_than_s: float) -> UUID:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    func,
 )
 
 metadata = MetaData()
@@ -161,6 +163,20 @@ job_tenant = Table(
     Column("tenant", Text, primary_key=True),
     Column("steps", Integer, nullable=False),
     Column("last_turn", DateTime(timezone=True), nullable=False),
+)
+
+# An object of the archive, and what it has: see `archive`. Its rows are in no table any more.
+archive_object = Table(
+    "archive_object",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("first_at", DateTime(timezone=True), nullable=False),
+    Column("last_at", DateTime(timezone=True), nullable=False),
+    Column("archived_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
 job_unique = Table(

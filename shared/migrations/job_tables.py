@@ -125,6 +125,27 @@ def drop_jobs_3() -> None:
     op.drop_table("job_queue")
 
 
+def create_jobs_4() -> None:
+    """The objects of the archive."""
+    op.create_table(
+        "archive_object",
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("sha256", sa.Text, nullable=False),
+        # Null, and so refused, where not all rows were deleted that the object has.
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        _time("first_at", nullable=False),
+        _time("last_at", nullable=False),
+        sa.Column("archived_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    )
+    op.create_index("ix_archive_object_archived_at", "archive_object", ["archived_at"])
+
+
+def drop_jobs_4() -> None:
+    op.drop_table("archive_object")
+
+
 def _create_schedule() -> None:
     op.create_table(
         "job_schedule",

@@ -31,8 +31,8 @@ CLIENTS = {
 HTTP = {"fastapi", "opentelemetry.instrumentation", "services.notification.http"}
 ASYNCAPI = {"faststream.specification.asyncapi.v2_6_0", "faststream.specification.asyncapi.v3_0_0"}
 """FastStream's generator; its package is imported by every `import faststream`."""
-NEVER_IN_THIS_ONE = {"alembic", "httpx", "jinja2", "pycountry", "pydantic_extra_types", "requests"}
-"""It sends no mail, migrates nothing, checks no currency and exports no spans."""
+NEVER_IN_THIS_ONE = {"alembic", "httpx", "jinja2", "obstore", "pycountry", "pydantic_extra_types", "requests"}
+"""It sends no mail, migrates nothing, checks no currency, archives nothing and exports no spans."""
 
 
 def imported(broker: str, role: str) -> set[str]:

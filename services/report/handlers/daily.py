@@ -1,12 +1,13 @@
-"""The schedule of the report service: the report of the day before, every morning."""
+"""The schedules of the report service: the report of the day before, every morning, and the archive."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from services.report.handlers.steps import sales_report
+from services.report.handlers.steps import ARCHIVE, sales_report
 from shared.jobs import Signature
 from shared.jobs.schedules import Cron, Schedule, Schedules
+from shared.settings import Settings
 
 
 def daily_report(due: datetime) -> Signature:
@@ -15,6 +16,7 @@ def daily_report(due: datetime) -> Signature:
     return sales_report(day, day, None)
 
 
-def schedules() -> Schedules:
+def schedules(settings: Settings) -> Schedules:
     """All schedules of this service: each process has its own."""
-    return Schedules(Schedule("daily-sales-report", Cron("0 9 * * *"), daily_report))
+    daily = Schedule("daily-sales-report", Cron("0 9 * * *"), daily_report)
+    return Schedules(daily, *ARCHIVE.schedules(settings))

@@ -17,6 +17,7 @@ from services.report.domain import Charts, Sales
 from services.report.events import ReportStepReady
 from shared.errors import TransientError
 from shared.jobs import JobContext, Jobs, Reject, Retry, Signature, chain, job
+from shared.jobs.archive import HISTORY, Archive
 from shared.outside.mail import Attachment, Mail, Mailer, message_id_of
 
 QUEUE: Final = "reports"
@@ -162,4 +163,5 @@ def sales_report(start: date, end: date, user_id: UUID | None) -> Signature:
     )
 
 
-JOBS = Jobs(ReportStepReady, fetch, aggregate, charts, pdf, mail)
+ARCHIVE = Archive("report", HISTORY)
+JOBS = Jobs(ReportStepReady, fetch, aggregate, charts, pdf, mail, archive=ARCHIVE)
