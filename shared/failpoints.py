@@ -8,8 +8,8 @@ Entries `name=action[*times][@after]`, separated by `;`. A place of the pipeline
 of one channel alone: `pipeline.after_effect:share`. Actions: `kill` and `stop` (SIGKILL and SIGSTOP to the
 process itself), `raise` (`PermanentError`) and `raise-transient` (`TransientError`). `@N`: from the Nth pass on,
 the first unless said. `*N`: at most N times; without it a kill or a stop happens once, a raise every time.
-Passes are counted by each subscription, relay, worker, scheduler, archive, requester and responder for itself, from
-the start of the process.
+Passes are counted by each subscription, relay, worker, scheduler, archive, requester and responder for itself,
+from the start of the process.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _entry(text: str) -> FailPoint:
 
 
 class FailPoints:
-    """The places of one subscription, relay, worker, scheduler, archive, requester or responder, with their counts."""
+    """The places of one subscription, relay, worker, scheduler, archive, requester or responder, counted."""
 
     def __init__(self, points: tuple[FailPoint, ...]) -> None:
         self._points = points
