@@ -22,7 +22,8 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-OBJECT_BYTES_MAX: Final = 64 * 2**20
+OBJECT_BYTES_MAX: Final = 32 * 2**20
+"""What S3Proxy takes in one signed request."""
 _CONNECT_MAX_S: Final = 5.0
 _SAID_MAX: Final = 300
 
