@@ -296,7 +296,7 @@ class Settings(BaseSettings):
 
     object_store_url: str | None = None
     """The S3-compatible storage, as `http://host:port` or `https://…`, asked with the bucket in the path; unset,
-    nothing is archived."""
+    nothing is archived, and a job's results have at most 64 KiB."""
     object_store_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "tandem"
     """The bucket there, which must exist."""
     object_store_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,50}$")] = "us-east-1"

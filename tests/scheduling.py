@@ -35,6 +35,9 @@ ONE_BY_ONE = (
 SYSTEM = re.compile(r"^tests/system/.*\[(rabbit|kafka)")
 """All services are started once on each broker."""
 
+OBJECTS = ("tests/integration/test_archive.py", "tests/integration/test_large_results.py")
+"""The object storage is started once."""
+
 LONGEST_FIRST = (
     "tests/system/test_mail.py",
     "tests/system",
@@ -62,6 +65,8 @@ def unit_of(nodeid: str) -> str:
     if system:
         return f"tests/system[{system[1]}]"
     module = nodeid.partition("::")[0]
+    if module in OBJECTS:
+        return OBJECTS[0]
     return nodeid if module in ONE_BY_ONE else module
 
 

@@ -27,7 +27,9 @@ from shared.jobs import (
     Outcome,
     Result,
     ResultExpiredError,
+    ResultTooLargeError,
     Signature,
+    reading,
     require_result,
 )
 from shared.jobs.board import routes as board
@@ -48,6 +50,12 @@ CANCELLED = ProblemKind(409, "job-cancelled", "The job was cancelled", example=f
 EXPIRED = ProblemKind(
     410, "result-expired", "The result is no longer kept", example=f"{JOB_ID} is over for too long"
 )
+TOO_LARGE = ProblemKind(
+    409,
+    "results-too-large",
+    "These results are too large to be answered together; each step's can be asked for",
+    example="40,000,000 bytes of results together, over the 33,554,432 allowed",
+)
 FAILED = ProblemKind(500, "job-failed", "The job has failed", example="ValueError: a reason")
 
 
@@ -56,11 +64,12 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     JobFailedError: FAILED,
     JobCancelledError: CANCELLED,
     ResultExpiredError: EXPIRED,
+    ResultTooLargeError: TOO_LARGE,
     **board.PROBLEMS,
     **schedules.PROBLEMS,
     **workers.PROBLEMS,
 }
-RESULT_PROBLEMS = (board.NOT_FOUND, FAILED, CANCELLED, EXPIRED)
+RESULT_PROBLEMS = (board.NOT_FOUND, FAILED, CANCELLED, TOO_LARGE, EXPIRED)
 RESULT_PATHS = (
     ("/jobs/{task_id:uuid}/result", "get_job_result", "The result of a job, or of one of its steps."),
     ("/groups/{task_id:uuid}/result", "get_group_result", "The same, with each member's."),
@@ -148,9 +157,10 @@ def add_results(app: FastAPI, parts: Parts) -> None:
 
 
 async def read_result(parts: Parts, task_id: UUID) -> Result:
-    """How a result stands. Raises `JobNotFoundError`."""
+    """How a result stands. Raises `JobNotFoundError`, and as `reading.loaded`."""
     async with parts.units.begin() as uow:
-        return await handlers.get_result(uow, task_id)
+        result = await handlers.get_result(uow, task_id)
+    return await reading.loaded(result, parts)
 
 
 def result_response(result: Result) -> Response:

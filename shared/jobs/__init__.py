@@ -3,7 +3,7 @@
 from shared.jobs import board, control, reading, schedules, workers
 from shared.jobs.context import Chunk, JobContext
 from shared.jobs.control import JobStateError
-from shared.jobs.errors import Reject
+from shared.jobs.errors import Reject, ResultTooLargeError
 from shared.jobs.events import StepReady
 from shared.jobs.jobs import Jobs
 from shared.jobs.reading import (
@@ -30,6 +30,7 @@ __all__ = [
     "Reject",
     "Result",
     "ResultExpiredError",
+    "ResultTooLargeError",
     "Retry",
     "Signature",
     "StepReady",

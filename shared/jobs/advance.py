@@ -31,7 +31,8 @@ class FenceLostError(TransientError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """One attempt's outcome. `result` is JSON text; a `scheduled` one is tried again after `wait_s`.
+    """One attempt's outcome. `result` is JSON text, or `stored` the object that it is; a `scheduled` one is tried
+    again after `wait_s`.
 
     `worker` is who leased the step, None for an inline one. `is_solo`: its job has no other step.
     """
@@ -41,6 +42,7 @@ class Ended:
     state: Ending
     cause: Cause
     result: str | None = None
+    stored: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     wait_s: float | None = None
     worker: UUID | None = None
@@ -77,15 +79,20 @@ async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> tuple[
 
     Raises `FenceLostError` when one of them was not running any more.
     """
-    solos = [one for one in ended if one.is_solo and one.state == "succeeded"]
+    solos = [one for one in ended if _ends_alone(one)]
     if not solos:
         return await _advance(connection, ended)
     if len(solos) == len(ended):
         return [], await _end_solos(connection, solos)
     await store.lock_steps(connection, [one.step_id for one in ended])  # two statements end them, in no one order
-    others = [one for one in ended if not (one.is_solo and one.state == "succeeded")]
+    others = [one for one in ended if not _ends_alone(one)]
     announced, jobs = await _advance(connection, others)
     return announced, jobs + await _end_solos(connection, solos)
+
+
+def _ends_alone(ended: Ended) -> bool:
+    """Whether its job ends in the same statement."""
+    return ended.is_solo and ended.state == "succeeded" and ended.stored is None
 
 
 async def _end_solos(connection: AsyncConnection, solos: Sequence[Ended]) -> list[EndedJob]:
@@ -133,6 +140,7 @@ def _ended_columns(ended: Sequence[Ended]) -> store.Columns:
         "attempt": [one.attempt for one in ended],
         "state": [one.state for one in ended],
         "result": [one.result for one in ended],
+        "stored": [None if one.stored is None else json.dumps(one.stored) for one in ended],
         "error": [None if one.error is None else json.dumps(one.error) for one in ended],
         "wait_s": [one.wait_s for one in ended],
         "worker": [one.worker for one in ended],

@@ -97,18 +97,18 @@ class Arguments:
         """`values`, and the context where the handler asks for it."""
         return values if self._context is None else {**values, self._context: context}
 
-    def result_to_json(self, result: Any) -> str:
+    def result_to_json(self, result: Any, bytes_max: int = RESULT_BYTES_MAX) -> str:
         """The result as JSON text.
 
-        Raises `ResultTooLargeError` over `RESULT_BYTES_MAX`, and `BadArgumentsError` for what is no JSON.
+        Raises `ResultTooLargeError` over `bytes_max`, and `BadArgumentsError` for what is no JSON.
         """
         try:
             encoded = self._result.dump_json(result, warnings="error")
         except ValueError as error:
             raise BadArgumentsError(f"{self._name} returned what its type does not allow: {error}") from None
-        if len(encoded) > RESULT_BYTES_MAX:
+        if len(encoded) > bytes_max:
             raise ResultTooLargeError(
-                f"{self._name} returned {len(encoded)} bytes of JSON, over the {RESULT_BYTES_MAX} allowed"
+                f"{self._name} returned {len(encoded)} bytes of JSON, over the {bytes_max} allowed"
             )
         return encoded.decode()
 

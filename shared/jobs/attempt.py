@@ -16,8 +16,9 @@ import structlog
 from sqlalchemy import Executable
 
 from shared.children import Call, ChildLost, Children, Failed, Progress, describe
+from shared.errors import PermanentError, TransientError
 from shared.event import EventData
-from shared.jobs import stepping
+from shared.jobs import results, stepping
 from shared.jobs.advance import Ended, cause_in_job
 from shared.jobs.context import JobContext, ReadChunk
 from shared.jobs.effects import Effect, Effects
@@ -51,7 +52,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A step that is this worker's. `args`, `inputs` and `cursor` are JSON values."""
+    """A step that is this worker's. `args`, `inputs` (or what is stored of them) and `cursor` are JSON values."""
 
     worker: UUID
     step_id: UUID
@@ -156,15 +157,42 @@ async def run(
     commit: Checkpoint,
     on_progress: Callable[[Progress], None],
 ) -> Finished:
-    """Run the attempt to its end; whatever the handler raises is its outcome.
+    """Run the attempt to its end; whatever the handler raises is its outcome, and what the object storage does.
 
     Cancelled, it stops the handler first. Raises `ChildStartError` when no child can be started.
     """
-    if is_for_children(lease.handler):
-        if children is None:
+    try:
+        lease = await _with_inputs(parts, lease)
+        if not is_for_children(lease.handler):
+            finished = await _in_loop(lease, Attempt(lease, commit, on_progress, parts))
+        elif children is None:
             raise RuntimeError(f"{lease.handler.name} needs a child")
-        return await _in_child(lease, children, on_progress)
-    return await _in_loop(lease, Attempt(lease, commit, on_progress, parts))
+        else:
+            finished = await _in_child(lease, children, on_progress, results.bytes_max(parts.settings))
+        return await _stored(parts, finished)
+    except (TransientError, PermanentError) as error:
+        return failed(lease, error)
+
+
+# -- what is in the object storage
+
+
+async def _with_inputs(parts: Parts, lease: Lease) -> Lease:
+    wanted = results.stored_in(lease.inputs)
+    if not wanted:
+        return lease
+    loaded = await results.LargeResults(parts.settings, parts.circuit_breakers).load(wanted)
+    return replace(lease, inputs=[results.filled(value, loaded) for value in lease.inputs])
+
+
+async def _stored(parts: Parts, finished: Finished) -> Finished:
+    """What a row cannot hold, stored."""
+    result, lease = finished.ended.result, finished.lease
+    if result is None or not results.is_large(result):
+        return finished
+    large = results.LargeResults(parts.settings, parts.circuit_breakers)
+    stored = await large.store(lease.job_id, lease.step_id, lease.attempt, result)
+    return replace(finished, ended=replace(finished.ended, result=None, stored=stored.document))
 
 
 # -- in the loop
@@ -200,7 +228,7 @@ async def _called(lease: Lease, attempt: Attempt, soft_s: float) -> str:
         if limit.expired():
             raise TimeLimitError(f"{handler.name} was not finished within {soft_s:g} s") from error
         raise
-    return handler.arguments.result_to_json(result)
+    return handler.arguments.result_to_json(result, results.bytes_max(attempt.parts.settings))
 
 
 async def _stopped(task: asyncio.Task[Any]) -> None:
@@ -214,10 +242,12 @@ async def _stopped(task: asyncio.Task[Any]) -> None:
 # -- in a child
 
 
-async def _in_child(lease: Lease, children: Children, on_progress: Callable[[Progress], None]) -> Finished:
+async def _in_child(
+    lease: Lease, children: Children, on_progress: Callable[[Progress], None], bytes_max: int
+) -> Finished:
     handler, (soft_s, hard_s) = lease.handler, limits_s(lease.handler)
     context = JobContext(lease.job_id, lease.step_id, lease.attempt, lease.due_at)
-    payload = stepping.payload(handler, context, [lease.args, *lease.inputs])
+    payload = stepping.payload(handler, context, [lease.args, *lease.inputs], bytes_max)
     call = Call(target=stepping.TARGET, payload=payload, soft_s=soft_s, hard_s=hard_s)
     outcome = await children.run(call, on_progress)
     if isinstance(outcome, ChildLost):

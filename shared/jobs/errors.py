@@ -36,4 +36,4 @@ class CutOffError(PermanentError):
 
 
 class ResultTooLargeError(PermanentError):
-    """A handler's result is over `RESULT_BYTES_MAX` of JSON."""
+    """A handler's result has more bytes of JSON than it may, or several that are wanted together have."""

@@ -22,8 +22,15 @@ from shared.jobs import store
 from shared.jobs.advance import Ended
 from shared.jobs.batch import JobBatch
 from shared.jobs.context import JobContext
-from shared.jobs.errors import CutOffError, TimeLimitError, UnknownHandlerError, UnknownStepError
+from shared.jobs.errors import (
+    BadArgumentsError,
+    CutOffError,
+    TimeLimitError,
+    UnknownHandlerError,
+    UnknownStepError,
+)
 from shared.jobs.events import StepReady
+from shared.jobs.results import stored_in, value_of
 from shared.jobs.retries import Retry, retry_wait_s
 from shared.jobs.signatures import Job
 from shared.publishing import Cause, UnitOfWork
@@ -51,7 +58,10 @@ async def run_step(
     handler = handlers.get(row.handler)
     if handler is None:
         raise UnknownHandlerError(f"no handler is called {row.handler!r}")
-    values = handler.arguments.to_values(row.args, *inputs(row))
+    given = inputs(row)
+    if stored_in(given):
+        raise BadArgumentsError(f"{handler.name} runs inline, and its input is in the object storage: lease it")
+    values = handler.arguments.to_values(row.args, *given)
     if handler.arguments.takes_context:
         context = JobContext(row.job_id, row.id, row.attempt, row.due_at, uow)
         values = handler.arguments.with_context(values, context)
@@ -100,10 +110,12 @@ async def _called(handler: Job[..., Any], values: Mapping[str, Any]) -> str:
 
 
 def inputs(row: Row[Any]) -> Sequence[Any]:
-    """What a taken step gets of its parents: one value, or none."""
+    """What a taken step gets of its parents: one value, or none. What is in the object storage is not loaded."""
     if row.takes == "nothing":
         return ()
     results = row.inputs or []
+    for position, document in row.stored or ():
+        results[position] = value_of(None, document)
     return (results,) if row.takes == "list" else (results[0],)
 
 

@@ -40,6 +40,8 @@ _log = structlog.get_logger(__name__)
 _PROGRESS_INTERVAL_S: Final = 1.0
 _RECLAIM_INTERVAL_S: Final = 2.0
 _AGAIN_S: Final = 1.0
+_CHILD_RESULT_BYTES_MAX: Final = 16 * 2**20
+"""Of what a child sends: a result, and what its step told."""
 _STOPPING_S: Final = 7.0
 """Of the grace period, what is kept for steps that are stopped, and for giving them back."""
 
@@ -280,5 +282,9 @@ def _lanes(handlers: Collection[Job[..., Any]], rates: Mapping[str, float]) -> l
 def _children(handlers: Collection[Job[..., Any]], count: int, settings: Settings) -> Children:
     processed = [handler for handler in handlers if attempt.is_for_children(handler)]
     modules = dict.fromkeys([reference(handler).partition(":")[0] for handler in processed])
-    limits = Limits(steps_max=settings.child_steps_max, rss_bytes_max=settings.child_rss_max_mib * 2**20)
+    limits = Limits(
+        steps_max=settings.child_steps_max,
+        rss_bytes_max=settings.child_rss_max_mib * 2**20,
+        result_bytes_max=_CHILD_RESULT_BYTES_MAX,
+    )
     return Children(count, ["shared.jobs.stepping", *modules], limits=limits)

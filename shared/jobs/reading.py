@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -13,7 +13,10 @@ from sqlalchemy import Row, RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.errors import BusinessError
+from shared.jobs import results
 from shared.jobs.control import JobNotFoundError
+from shared.outside.objects import ObjectNotFoundError
+from shared.process import Parts
 
 
 class Outcome(StrEnum):
@@ -92,11 +95,12 @@ _ATTEMPTS = text(
     "select * from job_attempt where step_id = any(cast(:step_ids as uuid[])) order by step_id, attempt"
 )
 _OUTPUTS = text(
-    "select id, state, result, error from job_step where job_id = :job_id and output is not null order by output"
+    "select id, state, result, result_object, error from job_step"
+    " where job_id = :job_id and output is not null order by output"
 )
 _STEP = text(
     """
-    select s.id, s.state, s.result, s.error,
+    select s.id, s.state, s.result, s.result_object, s.error,
            coalesce(s.finished_at + make_interval(secs => j.result_ttl_s) < now(), false) as is_expired
       from job_step s join job j on j.id = s.job_id where s.id = :step_id
     """
@@ -153,8 +157,30 @@ async def list_jobs(connection: AsyncConnection, wanted: Wanted, count_max: int)
     return (await connection.execute(statement, {**asked, "count_max": count_max})).mappings().all()
 
 
+async def loaded(result: Result, parts: Parts) -> Result:
+    """`result` with the values of what is in the object storage.
+
+    Raises `ResultExpiredError` for what is not there any more, `ResultTooLargeError` for too much together, and
+    `TransientError`.
+    """
+    wanted = results.stored_in([result.value, *(member.value for member in result.members or ())])
+    if not wanted:
+        return result
+    try:
+        found = await results.LargeResults(parts.settings, parts.circuit_breakers).load({*wanted})
+    except ObjectNotFoundError as error:
+        raise ResultExpiredError(f"the result of {result.id} is no longer kept: {error}") from None
+    members = result.members and tuple(
+        replace(member, value=results.filled(member.value, found)) for member in result.members
+    )
+    return replace(result, value=results.filled(result.value, found), members=members)
+
+
 async def result_of(connection: AsyncConnection, task_id: UUID) -> Result:
-    """The result of a job, or of one of its steps. Raises `JobNotFoundError` for the id of neither."""
+    """The result of a job, or of one of its steps; of large ones, what `loaded` loads.
+
+    Raises `JobNotFoundError` for the id of neither.
+    """
     job = (await connection.execute(_STATE, {"id": task_id})).first()
     if job is None:
         row = (await connection.execute(_STEP, {"step_id": task_id})).first()
@@ -187,5 +213,5 @@ def require_result(result: Result) -> None:
 
 def _of_step(row: Row[Any], *, is_expired: bool) -> Result:
     outcome = Outcome.EXPIRED if is_expired else _OUTCOMES.get(row.state, Outcome.PENDING)
-    value = row.result if outcome is Outcome.DONE else None
+    value = results.value_of(row.result, row.result_object) if outcome is Outcome.DONE else None
     return Result(row.id, outcome, value, row.error if outcome is Outcome.FAILED else None)

@@ -82,15 +82,18 @@ def reference(handler: Job[..., Any]) -> str:
     return where
 
 
-def payload(handler: Job[..., Any], context: JobContext, given: Sequence[Any]) -> bytes:
-    """A step for `run`; `given` are its stored arguments and its input, where it has one, as JSON values."""
-    about = [context.job_id, context.step_id, context.attempt, context.due_at]
+def payload(handler: Job[..., Any], context: JobContext, given: Sequence[Any], bytes_max: int) -> bytes:
+    """A step for `run`; `given` are its stored arguments and its input, where it has one, as JSON values.
+
+    Its result has at most `bytes_max` as JSON.
+    """
+    about = [context.job_id, context.step_id, context.attempt, context.due_at, bytes_max]
     return to_json([reference(handler), *about, *given])
 
 
 def run(step: bytes, report: Report) -> bytes:
     """Called in the child: a pickled `Returned` or `Raised`."""
-    where, job_id, step_id, attempt, due_at, args, *inputs = from_json(step)
+    where, job_id, step_id, attempt, due_at, bytes_max, args, *inputs = from_json(step)
     handler: Job[..., Any] = resolve_name(where)
     port = ChildAttempt(report)
     context = JobContext(UUID(job_id), UUID(step_id), attempt, datetime.fromisoformat(due_at), port=port)
@@ -99,7 +102,8 @@ def run(step: bytes, report: Report) -> bytes:
         result = handler.function(**values)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-        return pickle.dumps(Returned(handler.arguments.result_to_json(result), port.effects.take()))
+        encoded = handler.arguments.result_to_json(result, bytes_max)
+        return pickle.dumps(Returned(encoded, port.effects.take()))
     except Exception as error:  # noqa: BLE001  it is the attempt's outcome
         return pickle.dumps(Raised(document(describe(error)), may_pass(handler.retries, error)))
 

@@ -74,13 +74,16 @@ _HOLDER_OF_KEY = text("select job_id from job_unique where key = :key")
 _TAKE_STEPS = text(
     """
     select s.id, s.job_id, s.state, s.attempt, s.first_attempt, s.handler, s.leased, s.args, s.takes,
-           s.output is not null as is_output, j.step_count = 1 as is_solo, j.due_at, given.inputs
+           s.output is not null as is_output, j.step_count = 1 as is_solo, j.due_at, given.inputs,
+           given.stored
       from job_step s
       join job j on j.id = s.job_id
       left join lateral (
         select json_agg(case when p.state = 'succeeded' then p.result
                              when e.on_failure = 'pass' then json_build_object('error', p.error) end
-                        order by e.position) as inputs
+                        order by e.position) as inputs,
+               json_agg(json_build_array(e.position, p.result_object))
+                 filter (where p.result_object is not null and p.state = 'succeeded') as stored
           from job_edge e join job_step p on p.id = e.parent
          where s.takes <> 'nothing' and e.child = s.id) given on true
      where s.id = any(cast(:ids as uuid[]))
@@ -96,14 +99,15 @@ _END_STEPS = text(
     """
     with told as (
       select * from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:state as text[]),
-                           cast(:result as text[]), cast(:error as text[]), cast(:wait_s as float8[]),
-                           cast(:worker as uuid[]))
-        as told(id, attempt, state, result, error, wait_s, worker)),
+                           cast(:result as text[]), cast(:stored as text[]), cast(:error as text[]),
+                           cast(:wait_s as float8[]), cast(:worker as uuid[]))
+        as told(id, attempt, state, result, stored, error, wait_s, worker)),
     locked as (
       select s.id from job_step s join told using (id) order by s.id for no key update of s)
     update job_step s
        set state = told.state,
            result = cast(told.result as json),
+           result_object = cast(told.stored as json),
            error = cast(told.error as json),
            attempt = s.attempt + (told.state = 'scheduled')::integer,
            due_at = case when told.state = 'scheduled' then now() + make_interval(secs => told.wait_s)

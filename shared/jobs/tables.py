@@ -79,6 +79,7 @@ job_step = Table(
     Column("cursor", JSON(none_as_null=True)),
     Column("progress", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
+    Column("result_object", JSON(none_as_null=True)),  # of a large one in the object storage: see `results`
     Column("error", JSON(none_as_null=True)),
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),

@@ -126,7 +126,8 @@ def drop_jobs_3() -> None:
 
 
 def create_jobs_4() -> None:
-    """The objects of the archive."""
+    """The objects of the archive, and of results that are too large for a row."""
+    op.add_column("job_step", sa.Column("result_object", sa.JSON))
     op.create_table(
         "archive_object",
         sa.Column("key", sa.Text, primary_key=True),
@@ -144,6 +145,7 @@ def create_jobs_4() -> None:
 
 def drop_jobs_4() -> None:
     op.drop_table("archive_object")
+    op.drop_column("job_step", "result_object")
 
 
 def _create_schedule() -> None:

@@ -22,6 +22,8 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
+BREAKER: Final = "object-storage"
+"""The circuit breaker of a process for the storage."""
 OBJECT_BYTES_MAX: Final = 32 * 2**20
 """What S3Proxy takes in one signed request."""
 _CONNECT_MAX_S: Final = 5.0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from deploy.native import Runtime
+from deploy.native import Ports, Runtime
+from tests.conftest import start_in_turn
 from tests.integration.world import World
 
 
@@ -16,6 +17,18 @@ async def opened(world: World) -> AsyncIterator[World]:
     async with world.stack:
         await world.open()
         yield world
+
+
+@pytest.fixture(scope="session")
+def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """A server of its own: few tests need one, and those are one unit of the suite."""
+    runtime = Runtime(tmp_path_factory.mktemp("objects"), Ports.free_block(), servers=["objects"])
+    try:
+        with start_in_turn(tmp_path_factory):
+            runtime.start_servers()
+        yield runtime
+    finally:
+        runtime.stop(remove=True)
 
 
 @pytest.fixture(params=["rabbit", "kafka"])

@@ -5,35 +5,22 @@ from __future__ import annotations
 import asyncio
 import gzip
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from hashlib import sha256
 
 import orjson
 import pytest
 
-from deploy.native import Ports, Runtime
+from deploy.native import Runtime
 from services.notification import handlers, store
 from shared.errors import PermanentError, TransientError
 from shared.jobs.archive import history
 from shared.jobs.retries import Retry
 from shared.outside import objects
 from shared.outside.objects import ObjectDamagedError, ObjectNotFoundError, ObjectRefusedError, ObjectStore
-from tests.conftest import start_in_turn
 from tests.forked import fork
 from tests.integration.archived import DEADLINE_S, NEW, OLD, Notifications, bucket_of, file_of, opened, service
-
-
-@pytest.fixture(scope="module")
-def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """A server of its own: no other test needs one."""
-    runtime = Runtime(tmp_path_factory.mktemp("objects"), Ports.free_block(), servers=["objects"])
-    try:
-        with start_in_turn(tmp_path_factory):
-            runtime.start_servers()
-        yield runtime
-    finally:
-        runtime.stop(remove=True)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,13 @@ def test_a_module_is_one_unit_unless_its_tests_are_given_out_one_by_one() -> Non
     assert unit_of(first) != unit_of(second)
 
 
+def test_what_needs_the_object_storage_is_one_unit() -> None:
+    integration = REPOSITORY / "tests" / "integration"
+    needing = {path for path in integration.glob("test_*.py") if "object_storage" in path.read_text()}
+    assert needing == {REPOSITORY / module for module in scheduling.OBJECTS}
+    assert len({unit_of(f"{module}::test_it") for module in scheduling.OBJECTS}) == 1
+
+
 def test_what_takes_longest_is_given_out_first_and_what_takes_no_time_last() -> None:
     ids = ["tests/unit/test_a.py::a", "tests/integration/test_a.py::a", "tests/system/test_a.py::a[rabbit]"]
     assert sorted(ids, key=rank) == ids[::-1]

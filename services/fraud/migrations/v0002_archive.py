@@ -1,4 +1,4 @@
-"""The objects of the archive."""
+"""The objects of the archive, and of large results."""
 
 from shared.migrations.job_tables import create_jobs_4, drop_jobs_4
 

@@ -18,10 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database import Database
 from shared.errors import ConfigurationError, PermanentError, TandemError
 from shared.jobs.archive import store
-from shared.jobs.archive.archive import BREAKER
 from shared.jobs.archive.lines import unpacked
 from shared.outside.circuit_breaker import CircuitBreaker
-from shared.outside.objects import Bucket, ObjectDamagedError, ObjectStore
+from shared.outside.objects import BREAKER, Bucket, ObjectDamagedError, ObjectStore
 from shared.settings import Settings
 
 SHOWN_MAX = 1_000

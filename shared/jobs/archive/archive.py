@@ -21,12 +21,11 @@ from shared.jobs.errors import Reject
 from shared.jobs.retries import Retry
 from shared.jobs.schedules import Cron, Schedule
 from shared.jobs.signatures import Job, Signature, chain, group, job
-from shared.outside.objects import Bucket, ObjectStore
+from shared.outside.objects import BREAKER, Bucket, ObjectStore
 from shared.settings import Settings
 
 ALERT: Final = "archive.alert"
 SCHEDULE: Final = "archive"
-BREAKER: Final = "object-storage"
 SUNDAYS: Final = Cron("0 0 * * 0")
 _QUEUE: Final = "batch"
 _SOFT_S: Final = 3_600.0
