@@ -29,7 +29,7 @@ from tests.integration.databases import migrated_database
 from tests.integration.letters import webhook
 from tests.integration.world import eventually
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 ENDED = {"succeeded", "failed"}
 WITHOUT_EVENTS = replace(
     SERVICE, subscribers=(), more_subscribers=lambda _parts: (), background_tasks=(background.keep_jobs,)

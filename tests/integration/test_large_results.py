@@ -24,7 +24,7 @@ from shared.process.parts import build_parts
 from shared.process.process import Process
 from shared.process.server import application_of
 from shared.settings import Settings
-from tests.integration.archived import file_of
+from tests.integration.archived import DEADLINE_S, file_of
 from tests.integration.databases import migrated_database
 from tests.integration.large_steps import (
     JOBS,
@@ -63,7 +63,7 @@ class Service:
             answer = await self.http.get(f"/jobs/{job_id}/result")
             return None if answer.status_code == 202 else answer
 
-        answer: httpx.Response = await eventually(ended, f"{job_id} ends", 60)
+        answer: httpx.Response = await eventually(ended, f"{job_id} ends", DEADLINE_S)
         return answer
 
     async def steps(self, job_id: str) -> list[Any]:
