@@ -12,6 +12,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.requests import Request
 
 from services.wallet.domain.accounts import (
@@ -46,9 +47,13 @@ PARTS = ["", "/accounts", "/entries", f"/{ID}"]
 POSTS = ["", "/quote", "/confirm", f"/{ID}/cancel"]
 
 
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return create_app(unserved(Service("wallet")))
+
+
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(unserved(Service("wallet")))
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet") as client:
         yield client
 
