@@ -28,11 +28,12 @@ from tests import scheduling
 from tests.browser import ensure_browser
 from tests.conformance.matrix import pytest_runtest_logreport, pytest_terminal_summary
 from tests.preloaded import SUPERVISORD
-from tests.spared import spare_postgresql
+from tests.spared import spare_logs, spare_postgresql
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 collect_seldom()
+spare_logs()
 # Kafka is started some twenty times and lives for minutes: compiled with less effort it needs half the CPU.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 # Services are forked from a supervisord that has imported what they need: a start costs a tenth. What runs in

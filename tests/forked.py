@@ -10,6 +10,7 @@ from multiprocessing.context import ForkServerProcess
 
 from deploy.paths import REPOSITORY
 from tests.preloaded import PRELOADED, Start, become
+from tests.spared import spare_logs
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([*PRELOADED, "tests.integration.world"])
@@ -53,10 +54,15 @@ class Forked:
             await self.wait(grace_s)
 
 
+def _become(start: Start) -> None:
+    spare_logs()
+    become(start, {})
+
+
 async def fork(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Forked:
     """What `python -m MODULE ARGUMENTS` starts, with this process's environment unless another is given."""
     given = dict(os.environ if environment is None else environment)
     start = Start(str(REPOSITORY), given, module, arguments)
-    process = _FORKS.Process(target=become, args=(start, {}), daemon=True)
+    process = _FORKS.Process(target=_become, args=(start,), daemon=True)
     await asyncio.to_thread(process.start)
     return Forked(process)

@@ -1,4 +1,4 @@
-"""What PostgreSQL need not do for tests: it is told to leave out what none of them can see."""
+"""What servers and services need not do for tests: they are told to leave out what none of them can see."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
+import structlog
 
 from deploy.native import Runtime
 
@@ -16,8 +17,21 @@ SETTINGS = {"fsync": "off", "autovacuum_naptime": "600"}
 """Only a machine that fails shows that commits are not on the disk, and tests kill no machine, but servers: what
 half-written pages are mended with stays on. And each of the tests' databases, of which there are dozens, would be
 visited six times a minute."""
+FEW_PARTITIONS = {"TANDEM_KAFKA_PARTITIONS": "3"}
+"""Of a service on Kafka: each costs a consumer that has nothing to do some CPU, twice a second, and the services
+have dozens. Whatever comes to the same servers must say the same."""
 ITERATIONS = 1
 """Of hashing a password: the usual 4,096 are half of what a connection costs asyncpg (3 of 6.5 ms of CPU)."""
+
+
+def spare_logs() -> None:
+    """Have an exception that is logged in a process of tests printed as Python does.
+
+    By default structlog has rich paint it, with every variable of each frame: a quarter of a second of CPU, and
+    handlers of tests raise hundreds. Services say JSON, whatever was configured before.
+    """
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
 
 
 async def spare_postgresql(runtime: Runtime) -> None:
