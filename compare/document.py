@@ -106,6 +106,27 @@ class LadderFigures(_Part):
     fitted: dict[str, dict[str, float]]
 
 
+class LayerFigures(_Part):
+    """A part of the whole by itself: messages per second (median of the rounds), and what used how many cores.
+
+    `layer`: `publish` and `consume` through the client library alone, `pipeline` without broker. `as_tandem`: in
+    the mode of Tandem's own channels, by one consumer.
+    """
+
+    layer: Literal["publish", "consume", "pipeline"]
+    mode: str | None
+    order: Literal["by key", "whole stream", "none"] | None
+    as_tandem: bool
+    consumers: Annotated[int, Field(ge=1)]
+    rounds: Annotated[int, Field(ge=1)]
+    per_s: float | None
+    range: tuple[float | None, float | None]
+    limiter: str
+    client_cores: float | None
+    broker_cores: float | None
+    per_batch: float
+
+
 class BrokerFigures(_Part):
     """What one side showed: figures (null where events were lost, doubled or reordered), and what became of
     events."""
@@ -140,6 +161,7 @@ class BrokerFigures(_Part):
     void_rounds: list[str] = []
     control_rounds: dict[str, list[Any]] = {}
     ladder: LadderFigures | None = None
+    layers: list[LayerFigures] = []
     examples: dict[str, list[str]]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from compare.measured import MeasuredSide, SteadyResult
+from compare.measured import LayerResult, MeasuredSide, SteadyResult
 from deploy.topology import BrokerName
 from experiment.effects import CONSUMER
 from experiment.facts import TITLES
@@ -18,6 +18,9 @@ BUSY_CORES_MIN = 0.7
 and so has a queue of RabbitMQ's."""
 _MACHINE_FULL = 0.9
 _STALLED_MIN = 0.5
+Spent = tuple[Mapping[str, float], float, Details]
+"""CPU seconds by group, seconds, details."""
+Wanted = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,21 @@ def limiter_of(broker: BrokerName, steady: Iterable[SteadyResult], machine_cores
     return _limiter(broker, ((r.cpu_s, r.seconds, r.details) for r in steady), _every_client, machine_cores)
 
 
+def layer_limiter(broker: BrokerName, results: Sequence[LayerResult], machine_cores: float) -> Limiter | None:
+    """What limited runs of one layer, whose processes are the clients; None without any."""
+    return _limiter(broker, (_spent_in_layer(broker, each) for each in results), _layers_own, machine_cores)
+
+
+def _layers_own(name: str) -> bool:
+    return "-layer-" in name
+
+
+def _spent_in_layer(broker: BrokerName, result: LayerResult) -> Spent:
+    own = {f"{broker}-layer-{which}": cpu_s for which, cpu_s in enumerate(result.ran.cpu_s)}
+    cpu_s = {**result.cpu_s, "layer": sum(own.values())}
+    return cpu_s, result.seconds, replace(result.details, process_cpu_s=own)
+
+
 def said(found: Mapping[BrokerName, Limiter | None]) -> str | None:
     """In words: one for both, or one for each."""
     names = {limiter.name for limiter in found.values() if limiter is not None}
@@ -65,11 +83,6 @@ def _consumer(name: str) -> bool:
 
 def _every_client(_name: str) -> bool:
     return True
-
-
-Spent = tuple[Mapping[str, float], float, Details]
-"""CPU seconds by group, seconds, details."""
-Wanted = Callable[[str], bool]
 
 
 def _limiter(broker: BrokerName, spent: Iterable[Spent], clients: Wanted, machine_cores: float) -> Limiter | None:

@@ -11,6 +11,7 @@ from deploy.topology import BrokerName
 from experiment.checker import Effect, Verdict
 from experiment.clock import until
 from experiment.figures import Latencies, RateFigure
+from experiment.layers import Ran
 from experiment.ledger import Entry, Identity
 from experiment.load import LoadReport
 from experiment.side import Side
@@ -121,6 +122,22 @@ class Climb:
         return max((rate.orders_per_s for rate in self.tries if rate.growing is None), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class LayerResult:
+    """One run of a layer: `publish` or `consume` in a mode, by so many `consumers`; or `pipeline`.
+
+    `cpu_s` is by group, over `seconds`, without the layer's own processes, whose is in `ran`.
+    """
+
+    layer: str
+    mode: str | None
+    consumers: int
+    ran: Ran
+    cpu_s: dict[str, float]
+    seconds: float
+    details: Details
+
+
 @dataclass(slots=True)
 class MeasuredSide:
     """A side and what was measured on it, in the order of the rounds; `void` was measured, and does not count."""
@@ -131,6 +148,9 @@ class MeasuredSide:
     void: list[SteadyResult | BacklogResult] = field(default_factory=list)
     controls: ControlPhases = field(default_factory=ControlPhases)
     climb: Climb = field(default_factory=Climb)
+    layers: list[LayerResult] = field(default_factory=list)
+    layer_failure: str | None = None
+    """Why there are no more of them."""
     passage: Passage = field(default_factory=Passage)
     """What the stamps of all phases say."""
     stamps: StampReader = field(init=False)

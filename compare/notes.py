@@ -84,6 +84,8 @@ def _client_limited(outcome: RunResult) -> Iterator[str]:
 def _side_notes(measured: MeasuredSide) -> Iterator[str]:
     if not measured.sound:
         yield "events were lost, doubled, reordered or left behind: no figure is given."
+    if measured.layer_failure:
+        yield f"the layers are not whole: {measured.layer_failure}."
     if measured.passage.unstamped:
         yield f"{measured.passage.unstamped} effects lack a stamp; PostgreSQL's commit time stands in for it."
     for result in measured.steady:

@@ -14,6 +14,7 @@ from typing import Any
 
 from compare.controls import run_wire
 from compare.ladder import lower_capacity, run_rung, search_capacity
+from compare.layers import layers_s, run_layers
 from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, foreign_share, stamps_directory
 from compare.phases import run_backlog, run_steady, warm_up
 from deploy.errors import DeployError
@@ -46,6 +47,7 @@ SLOWED = "slowed backlog"
 PLANTED = "planted faults"
 CAPACITY = "searching the capacity"
 RUNG = "rung"
+LAYERS = "layers"
 
 _NAME = "compare"
 _SILENT_MAX_S = 30.0
@@ -98,7 +100,21 @@ def plan(workload: Workload) -> list[Phase]:
     phases += _ladder(workload)
     phases += [Phase(CHECK, 2, broker) for broker in BROKERS]
     phases += [Phase(SECOND_LOOK, workload.quiet_s + 1, broker) for broker in BROKERS if workload.quiet_s]
-    return phases + [Phase(PLANTED, 7, broker) for broker in BROKERS if workload.controls.wire]
+    phases += [Phase(PLANTED, 7, broker) for broker in BROKERS if workload.controls.wire]
+    return phases + _layers(workload)
+
+
+def _layers(workload: Workload) -> list[Phase]:
+    """Last: what the pipeline alone records, nobody published."""
+    asked = workload.layers
+    if asked is None:
+        return []
+    numbers = range(1, asked.rounds + 1)
+    return [
+        Phase(LAYERS, layers_s(broker, asked), broker, number)
+        for number in numbers
+        for broker in turns(workload.seed, number)
+    ]
 
 
 def _ladder(workload: Workload) -> list[Phase]:
@@ -242,6 +258,8 @@ async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
         measured.backlogs.append(await run_backlog(measured, name))
     elif phase.kind == CAPACITY and side.workload.ladder:
         await search_capacity(measured, side.workload.ladder)
+    elif phase.kind == LAYERS and side.workload.layers:
+        await run_layers(measured, side.workload.layers, number)
     elif phase.kind == CHECK:
         await side.verify()
     elif phase.kind == SECOND_LOOK:

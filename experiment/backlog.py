@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from math import ceil
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from experiment.clock import Clock
@@ -21,6 +24,7 @@ from experiment.workload import Backlog
 from services.order import domain, store
 from services.order.domain import KnownUser, Line, Order
 from services.order.events import OrderPaid, OrderPlaced
+from shared.broker import Message
 from shared.database import Database
 from shared.publishing import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
@@ -28,6 +32,7 @@ from shared.telemetry import Telemetry
 
 _ORDERS_PER_FLUSH = 500
 _NAME = "compare-backlog"
+_NEWEST = text("select channel, type, key, body from outbox order by position desc limit :count")
 # One statement inserts a part of the backlog; on a busy machine that may take longer than a request ever would.
 _POSTGRES_TIMEOUT_S = 120.0
 
@@ -60,6 +65,33 @@ async def write_backlog(
         entry.acknowledged_s = committed_s
         entry.outcome = Outcome.ACKNOWLEDGED
     return writer.entries
+
+
+class _TakenBackError(Exception):
+    """Nothing of a transaction is to be kept."""
+
+
+async def backlog_messages(
+    settings: Settings, users: Sequence[str], backlog: Backlog, *, events: int, seed: str, clock: Clock
+) -> list[Message]:
+    """What the relay would publish of such a backlog, byte by byte: it is written, read, and taken back."""
+    telemetry = Telemetry(settings, "order", _NAME)
+    database = Database(settings, _NAME)
+    writer = _Writer([UUID(user) for user in users], backlog, "layers", random.Random(seed), clock)  # noqa: S311
+    rows: Sequence[Any] = ()
+    try:
+        with suppress(_TakenBackError):
+            async with UnitsOfWork(database, "order", telemetry.spans).begin() as uow:
+                while len(writer.entries) < events:
+                    writer.write_part(uow, events)
+                    await uow.flush()
+                # Whatever else waits there is committed, and has its place before these.
+                rows = (await uow.connection.execute(_NEWEST, {"count": events})).all()
+                raise _TakenBackError
+    finally:
+        await database.close()
+        telemetry.shutdown()
+    return [Message(row.channel, row.type, row.key, bytes(row.body)) for row in reversed(rows)]
 
 
 class _Writer:

@@ -117,6 +117,18 @@ class Ladder(_Part):
     orders_per_s_max: Rate = 1_000.0
 
 
+class Layers(_Part):
+    """Parts of the whole by themselves, after the check, `rounds` times with `events` messages each.
+
+    With the same bytes: published and consumed through the client library alone, without any effect; and through
+    Tandem's pipeline with nothing that it comes from. `modes`: consumed in other modes and by more consumers, too.
+    """
+
+    events: Annotated[int, Field(ge=100, le=1_000_000)] = 30_000
+    rounds: Annotated[int, Field(ge=1, le=100)] = 3
+    modes: bool = True
+
+
 class Workload(_Part):
     """A whole workload file.
 
@@ -139,6 +151,7 @@ class Workload(_Part):
     backlog: Backlog
     controls: Controls = Controls()
     ladder: Ladder | None = None
+    layers: Layers | None = None
     quiet_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
 

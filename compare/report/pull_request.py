@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from compare.document import Summary
-from compare.report import words
+from compare.report import layers, words
 from experiment.facts import TITLES
 
 
@@ -42,6 +42,7 @@ def render_markdown(summary: Summary) -> str:
             "",
             *([*_table(words.CONTROL_HEADS, words.controls(summary)), ""] if summary.controls else []),
             *_ladder(summary),
+            *_layers(summary),
             "<details><summary>What to know before believing this</summary>",
             "",
             *(f"- {_plain(note)}" for note in summary.notes),
@@ -57,6 +58,12 @@ def render_markdown(summary: Summary) -> str:
 def _ladder(summary: Summary) -> list[str]:
     said, rows = words.capacities(summary), words.ladder(summary)
     return [*said, "", *([*_table(words.ladder_heads(summary), rows), ""] if rows else [])] if said else []
+
+
+def _layers(summary: Summary) -> list[str]:
+    rows, modes = layers.rows(summary), layers.mode_rows(summary)
+    found = [*_table(layers.heads(summary), rows), ""] if rows else []
+    return found + ([*_table(layers.MODE_HEADS, modes), ""] if modes else [])
 
 
 def _recommendation(summary: Summary) -> list[str]:

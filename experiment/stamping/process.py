@@ -124,7 +124,11 @@ def _put(owner: object, name: str, wrapped: object) -> None:
 
 def build(service: str, settings: Settings) -> Parts:
     """The parts of a process of `service`, stamped."""
-    parts = build_parts(service, settings)
+    return stamped(build_parts(service, settings), service)
+
+
+def stamped(parts: Parts, service: str) -> Parts:
+    """The same parts, which write stamps into the directory that the environment names."""
     directory = Path(os.environ[DIRECTORY])
     stamps, plants = StampFile(directory / f"{parts.process_name}-{os.getpid()}.stamps"), Plants(directory)
     stamp_broker(parts.broker, stamps, plants)

@@ -29,6 +29,7 @@ TINY = {
     "warm_up": {"steady_s": 1, "backlog_events": 100},
     "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
     "backlog": {"events": 1_000},
+    "layers": {"events": 200, "rounds": 1, "modes": False},
 }
 PROCESSES_WITH_A_SERVER = 4
 """Of an instance: supervisord, the watch that ends it with the command, and a server (PostgreSQL has several)."""
@@ -82,6 +83,9 @@ def test_a_tiny_comparison_reports_both_columns_and_leaves_nothing_behind(
         assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
         assert figures["p50_ms"] <= figures["p99_ms"]
         assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]  # type: ignore[index]
+        assert [row["layer"] for row in figures["layers"]] == ["publish", "consume", "pipeline"]
+        assert all(row["as_tandem"] for row in figures["layers"])
+    assert not any("the layers are not whole" in note for note in summary["notes"])
     assert [(row["name"], row["broker"], row["found"]) for row in summary["controls"] if not row["passed"]] == []
     assert summary["settings"]["servers"]["rabbit"]["default_pass"] == "***"
 

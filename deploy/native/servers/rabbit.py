@@ -210,7 +210,7 @@ def _write_settings(site: Site, place: Path, node: int, install: RabbitInstall) 
         _write_cookie(site, place)
     write_secret(settings, text)
     (place / "advanced.config").write_text(_UNSYNCED if site.durability == "pagecache" else "[].\n")
-    (place / "enabled_plugins").write_text("[rabbitmq_management].\n")
+    (place / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_consistent_hash_exchange].\n")
     for directory in ("mnesia", "log"):
         (place / directory).mkdir(exist_ok=True)
     if install.chroot and is_root():

@@ -1,0 +1,140 @@
+"""Runs parts of the whole by themselves: the client library without effect, the pipeline without broker, modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+from compare.limiter import layer_limiter
+from compare.measured import LayerResult, MeasuredSide, stamps_directory
+from deploy.topology import BrokerName
+from experiment.backlog import backlog_messages
+from experiment.effects import CONSUMER
+from experiment.layers import AS_TANDEM, MODES, LayerError, Mode, run_clients, write_messages
+from experiment.side import Side
+from experiment.stamping import stamps_environment
+from experiment.usage import OTHERS, Usage
+from experiment.workload import Layers
+from shared.errors import TandemError
+
+PUBLISH, CONSUME, PIPELINE = "publish", "consume", "pipeline"
+DEFINITION = (
+    "messages per second between 5 % and 95 %, median of the rounds; publish and consume: by aio-pika or aiokafka "
+    "alone, with the options of Tandem's adapters, confirmed in windows and acknowledged by batches, without any "
+    "effect; pipeline: Tandem's pipeline with its effects in Redis and PostgreSQL, given batches as large as the "
+    "drain's from memory; all of them with the bytes that the relay publishes"
+)
+_STARTING_S = 3.0
+_ABOUT_PER_S = {"publish": 5_000, "consume": 10_000, "pipeline": 3_000}
+
+
+def layers_s(broker: BrokerName, asked: Layers) -> float:
+    """About how long a round takes, in seconds."""
+    took = {layer: asked.events / per_s + _STARTING_S for layer, per_s in _ABOUT_PER_S.items()}
+    runs = sum(len(mode.consumers) for mode in _modes(broker, asked))
+    return took[PIPELINE] + runs * (took[PUBLISH] + took[CONSUME])
+
+
+async def run_layers(measured: MeasuredSide, asked: Layers, number: int) -> None:
+    """Run each layer once. What fails is noted, and no more layers are run on this side."""
+    if measured.layer_failure is not None:
+        return
+    try:
+        await _Round(measured, asked, number).run()
+    except (LayerError, TandemError) as error:
+        measured.layer_failure = str(error)
+
+
+def _modes(broker: BrokerName, asked: Layers) -> list[Mode]:
+    """Tandem's own mode with one consumer is among them always."""
+    own = MODES[AS_TANDEM[broker]]
+    return [mode for mode in MODES.values() if mode.broker == broker] if asked.modes else [own]
+
+
+class _Round:
+    def __init__(self, measured: MeasuredSide, asked: Layers, number: int) -> None:
+        self._measured = measured
+        self._side: Side = measured.side
+        self._asked = asked
+        self._number = number
+        self._file = self._side.runtime.root / f"layers-{self._side.broker}.jsonl"
+        stamps = stamps_directory(self._side.runtime.root, self._side.broker)
+        broker = self._side.broker
+        self._environment = {
+            **self._side.runtime.service_env(CONSUMER, broker, broker),
+            **stamps_environment(stamps),
+        }
+
+    async def run(self) -> None:
+        side = self._side
+        messages = await backlog_messages(
+            side.settings("order"),
+            side.users,
+            side.workload.backlog,
+            events=self._asked.events,
+            seed=f"{side.workload.seed}-layers-{self._number}",
+            clock=side.clock,
+        )
+        write_messages(self._file, messages)
+        for mode in _modes(side.broker, self._asked):
+            for consumers in mode.consumers if self._asked.modes else (1,):
+                await self._run(PUBLISH, mode, 1, [[PUBLISH, mode.name, str(self._file)]])
+                shares = [",".join(map(str, share)) for share in mode.shares(consumers)]
+                await self._run(CONSUME, mode, consumers, [[CONSUME, mode.name, share] for share in shares])
+        await self._run(PIPELINE, None, 1, [[PIPELINE, str(self._file), str(self._batch_max())]])
+
+    def _batch_max(self) -> int:
+        """As many in a batch as the drain had, where there was one."""
+        drained = [result.events_per_batch.get("received", 0.0) for result in self._measured.backlogs]
+        highest = self._side.settings(CONSUMER).batch_max
+        return min(highest, max(1, round(median(drained)))) if any(drained) else highest
+
+    async def _run(self, layer: str, mode: Mode | None, consumers: int, commands: list[list[str]]) -> None:
+        looks: list[Usage] = []
+
+        async def look() -> None:
+            looks.append(await self._side.usage())
+
+        self._side.progress.detail(f"{layer} {mode.name if mode else ''} {consumers if consumers > 1 else ''}")
+        ran = await run_clients(commands, self._environment, self._asked.events, look)
+        first, last = sorted(looks, key=lambda usage: usage.at_s)
+        cpu_s = last.since(first)
+        cpu_s[OTHERS] = max(0.0, cpu_s[OTHERS] - sum(ran.cpu_s))
+        name = mode.name if mode else None
+        self._measured.layers.append(
+            LayerResult(layer, name, consumers, ran, cpu_s, last.at_s - first.at_s, last.details_since(first))
+        )
+
+
+def figures(measured: MeasuredSide, machine_cores: float) -> list[dict[str, Any]]:
+    """What each layer did, over the rounds, as plain data."""
+    kinds = dict.fromkeys((each.layer, each.mode, each.consumers) for each in measured.layers)
+    return [_figure(measured.side.broker, kind, list(_of(measured.layers, kind)), machine_cores) for kind in kinds]
+
+
+def _of(results: Iterable[LayerResult], kind: tuple[str, str | None, int]) -> Iterable[LayerResult]:
+    return (each for each in results if (each.layer, each.mode, each.consumers) == kind)
+
+
+def _figure(
+    broker: BrokerName, kind: tuple[str, str | None, int], results: list[LayerResult], machine_cores: float
+) -> dict[str, Any]:
+    layer, mode_name, consumers = kind
+    rates = [per_s for result in results if (per_s := result.ran.rate.per_s) is not None]
+    seconds = sum(result.seconds for result in results)
+    mode = MODES[mode_name] if mode_name else None
+    return {
+        "layer": layer,
+        "mode": mode.title if mode else None,
+        "order": mode.order if mode else None,
+        "as_tandem": mode_name in (None, AS_TANDEM[broker]) and consumers == 1,
+        "consumers": consumers,
+        "rounds": len(results),
+        "per_s": round(median(rates), 1) if rates else None,
+        "range": [round(min(rates), 1), round(max(rates), 1)] if rates else [None, None],
+        "limiter": str(layer_limiter(broker, results, machine_cores) or "not known"),
+        "client_cores": round(sum(sum(each.ran.cpu_s) for each in results) / seconds, 3) if seconds else None,
+        "broker_cores": round(sum(each.cpu_s[broker] for each in results) / seconds, 3) if seconds else None,
+        "per_batch": round(median(result.ran.per_batch for result in results), 1),
+    }

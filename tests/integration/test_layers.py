@@ -1,0 +1,120 @@
+"""Parts of the whole by themselves: each carries everything, in the order that its mode promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from deploy.native import Runtime
+from experiment.backlog import backlog_messages
+from experiment.clock import Clock
+from experiment.layers import MODES, LayerError, Mode, run_clients, write_messages
+from experiment.layers.messages import read_messages
+from experiment.layers.process import raw_client
+from experiment.workload import Backlog
+from shared.broker import Message
+from shared.settings import Settings
+from tests.integration.databases import migrated_database
+
+EVENTS = 60
+ARRIVE_S = 60
+USERS = ["0198c0de-0000-7000-8000-000000000001"]
+
+
+async def written(servers: Runtime) -> tuple[list[Message], int]:
+    """A backlog's messages, and how many rows they left."""
+    dsn = await migrated_database(servers, "order")
+    settings = settings_on(servers, "kafka", postgres_dsn=dsn)
+    messages = await backlog_messages(
+        settings, USERS, Backlog(events=100), events=EVENTS, seed="layers", clock=Clock()
+    )
+    connection = await asyncpg.connect(dsn)
+    try:
+        left = await connection.fetchval("select (select count(*) from outbox) + (select count(*) from orders)")
+    finally:
+        await connection.close()
+    return messages, int(left)
+
+
+def settings_on(servers: Runtime, broker: str, **more: Any) -> Settings:
+    urls = servers.server_urls()
+    return Settings.from_environment(
+        broker=broker,
+        http_port=1,
+        redis_url=urls["redis"],
+        rabbit_url=urls["rabbit"],
+        kafka_bootstrap=urls["kafka"],
+        **{"postgres_dsn": servers.dsn("postgres"), **more},
+    )
+
+
+async def test_a_layer_is_given_the_bytes_of_the_outbox_and_leaves_nothing_there(
+    servers: Runtime, tmp_path: Path
+) -> None:
+    messages, left = await written(servers)
+    assert left == 0
+    assert len({message.body for message in messages}) == EVENTS
+    assert {message.type for message in messages} == {"order.placed", "order.paid"}
+    write_messages(tmp_path / "messages", messages)
+    assert read_messages(tmp_path / "messages") == messages
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=lambda mode: mode.name)
+async def test_consumers_in_a_mode_get_everything_together(servers: Runtime, mode: Mode) -> None:
+    messages = [Message("order", "order.placed", f"key-{n % 7}", b'{"number": %d}' % n) for n in range(EVENTS)]
+    settings = settings_on(servers, mode.broker)
+    published, consumed, ended = 0, 0, asyncio.Event()
+
+    def confirmed(count: int) -> None:
+        nonlocal published
+        published += count
+
+    def settled(count: int) -> None:
+        nonlocal consumed
+        consumed += count
+        if consumed >= EVENTS:
+            ended.set()
+
+    async def consume(places: Sequence[int]) -> None:
+        async with raw_client(settings, mode) as client:
+            await client.consume(places, settled, ended)
+
+    async with raw_client(settings, mode) as publisher:
+        await publisher.declare()
+        await publisher.publish(messages, confirmed)
+    assert published == EVENTS
+    async with asyncio.timeout(ARRIVE_S):
+        await asyncio.gather(*(consume(places) for places in mode.shares(min(2, mode.consumers[-1]))))
+    assert consumed == EVENTS
+
+
+async def test_a_layer_that_cannot_begin_says_why(tmp_path: Path, servers: Runtime) -> None:
+    async def look() -> None:
+        raise AssertionError("there is nothing to look at")
+
+    environment = {
+        f"TANDEM_{name.upper()}": str(value)
+        for name, value in {
+            "broker": "rabbit",
+            "http_port": 1,
+            "postgres_dsn": servers.dsn("postgres"),
+            "redis_url": servers.server_urls()["redis"],
+            "rabbit_url": "amqp://guest:guest@127.0.0.1:9/",
+        }.items()
+    }
+    (tmp_path / "messages").write_bytes(b"")
+    with pytest.raises(LayerError, match="the layer publish did not start: "):
+        await run_clients([["publish", "single-active", str(tmp_path / "messages")]], environment, 1, look)
+
+
+def test_places_are_shared_out_once() -> None:
+    hashed = MODES["hashed"]
+    for count in hashed.consumers:
+        shares = hashed.shares(count)
+        assert len(shares) == count
+        assert sorted(place for share in shares for place in share) == list(range(hashed.places))
