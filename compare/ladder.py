@@ -126,9 +126,9 @@ def _latency(result: SteadyResult) -> dict[str, float | int | None]:
 def fitted(climb: Climb, broker: BrokerName) -> dict[str, dict[str, float]]:
     """CPU = idle cores + per event x events/s, by least squares over the rungs; empty with fewer than three."""
     rungs = [rate.result for rate in climb.rungs.values() if rate.growing is None and rate.result.seconds]
-    if len(rungs) < _POINTS_MIN:
-        return {}
     events_per_s = [result.latencies.count / result.seconds for result in rungs]
+    if len(set(events_per_s)) < _POINTS_MIN:
+        return {}
     parts = {"broker": broker, "services": f"{broker}_services", "postgres": "postgres", "redis": "redis"}
     found: dict[str, dict[str, float]] = {}
     for name, group in parts.items():

@@ -90,6 +90,8 @@ def test_a_line_through_the_rungs_tells_idle_from_the_cost_of_an_event() -> None
     line = fitted(climb, "kafka")["broker"]
     assert line["cpu_us_per_event"] == pytest.approx(3_500, rel=0.1)  # 0.7 cores for 200 events/s
     assert fitted(Climb(), "kafka") == {}
+    alike = Climb(rungs={share: rate(0, cores=share, broker="kafka") for share in (0.1, 0.5, 0.8)})
+    assert fitted(alike, "kafka") == {}
 
 
 @pytest.fixture
