@@ -2,6 +2,7 @@
 
 __all__ = [
     "atomic_directory",
+    "backlog",
     "broker_state",
     "checker",
     "clock",
@@ -9,6 +10,7 @@ __all__ = [
     "facts",
     "figures",
     "instance",
+    "layers",
     "ledger",
     "load",
     "profiles",

@@ -7,6 +7,7 @@ __all__ = [
     "Planted",
     "event_digest",
     "planted",
+    "process",
     "read_from",
     "stamps_environment",
 ]
