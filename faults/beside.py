@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, Self
@@ -18,6 +18,8 @@ _PATIENCE = 2
 """A graph of jobs has five levels and a transfer waits for another's, where an event has one step: they may take
 longer by this."""
 _QUERY_TIMEOUT_S = 60.0
+_UNDER_WAY_MAX = 100
+"""Far more than are asked for at once: nothing is asked for while so many wait for their end."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,29 @@ def plain_uuid(value: Any) -> UUID:
 def patience_s(side: Side) -> float:
     """How long what runs beside may take to end."""
     return _PATIENCE * side.workload.settle_timeout_s
+
+
+async def ask_steadily(
+    ask: Callable[[], Coroutine[Any, Any, object]], per_s: float, enough: asyncio.Event
+) -> None:
+    """Ask at a fixed rate until `enough`, whether or not it is answered; returns when all has come to an end."""
+    asked: set[asyncio.Task[object]] = set()
+    try:
+        while not enough.is_set():
+            if len(asked) < _UNDER_WAY_MAX:
+                task = asyncio.create_task(ask())
+                asked.add(task)
+                task.add_done_callback(asked.discard)
+            await asyncio.sleep(1 / per_s)
+        await asyncio.gather(*asked)
+    finally:
+        for task in asked:
+            task.cancel()
+
+
+def fewer(there: int, due: int, known: int) -> list[str]:
+    """What says how many more than the `known` ones, of those that are due, are not there."""
+    return [f"{number} of {due}" for number in range(known + 1, due - there + 1)]
 
 
 class Company(Protocol):

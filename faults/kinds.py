@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from faults.beside import Kind
+from faults.distributions.faults import DISTRIBUTION_FAULTS
+from faults.distributions.side import DistributionSide
 from faults.jobs.faults import JOB_FAULTS
 from faults.jobs.side import JobSide
 from faults.transfers.faults import TRANSFER_FAULTS
-from faults.transfers.side import ADMIN_PASSWORD, TransferSide
+from faults.transfers.side import TransferSide
+from faults.wallet.accounts import ADMIN_PASSWORD
+from faults.wallet.client import GATEWAY_TOKEN
 
 JOBS = Kind(
     name="jobs",
@@ -50,4 +54,33 @@ TRANSFERS = Kind(
     "doubled (two for one Idempotency-Key, or more than were asked for), untold and told_twice (notifications of "
     "transfers), broken (places where the audit finds a rule broken), unserved (no more is accepted)",
 )
-KINDS = (JOBS, TRANSFERS)
+DISTRIBUTIONS = Kind(
+    name="distributions",
+    title="Distributions",
+    make=DistributionSide,
+    modules={"wallet": ()},
+    environment={
+        "TANDEM_WALLET_ADMIN_PASSWORD": ADMIN_PASSWORD,
+        "TANDEM_WALLET_GATEWAY_TOKEN": GATEWAY_TOKEN,
+    },
+    faults=DISTRIBUTION_FAULTS,
+    figures=("given", "received", "refused", "not_begun"),
+    columns={
+        "lost": ("lost",),
+        "not\nended": ("unended",),
+        "wrong": ("wrong",),
+        "done\ntwice": ("doubled",),
+        "sums\nwrong": ("unequal",),
+        "notices\nnot 1": ("untold", "told_twice"),
+        "rules\nbroken": ("broken",),
+        "un-\nserved": ("unserved",),
+    },
+    definition="of amounts that were given beside the orders, in three shares for which six users ask at once: "
+    "lost (a distribution, or a share that somebody was told to have, that is not there), unended (receipts), "
+    "wrong (another share than told, one of the giver's or of somebody who was refused, nothing left where "
+    "something is, a link to another outcome), doubled (two distributions or receipts for one key, two shares of "
+    "one user), unequal (shares that are not the amount, or another given back than nobody took), untold and "
+    "told_twice (notifications of closed distributions), broken (places where the audit finds a rule broken), "
+    "unserved (nothing is given or received any more)",
+)
+KINDS = (JOBS, TRANSFERS, DISTRIBUTIONS)

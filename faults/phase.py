@@ -13,7 +13,7 @@ from experiment.checker import Verdict
 from experiment.effects import CONSUMER
 from experiment.ledger import Entry
 from experiment.side import Side
-from faults.beside import Companies, Findings, processes_of
+from faults.beside import Companies, Findings, Kind, processes_of
 from faults.deliveries import DuplicateCount
 from faults.fault import Fault
 from faults.figures import gap_s, recovered_s, unserved, watched_until_s
@@ -110,7 +110,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies, companies: Companies 
     asked = [*entries, *await until_served(side, fault.name, entries)]
     await duplicates.look()
     verdict = await verify(side, asked)
-    beside = {kind.name: await company.verify() for kind, company in (companies or {}).items()}
+    beside = {kind.name: found for kind, found in (await verify_beside(companies or {})).items()}
     began_s, ended_s = scene.began_s or 0.0, scene.ended_s or 0.0
     committed_s = side.committed_s()
     times = [effect.committed_s for effect in side.effects if effect.position > position]
@@ -135,6 +135,17 @@ async def verify(side: Side, entries: Sequence[Entry]) -> Verdict:
     # It is stopped there if something was missing; where it runs, this changes nothing.
     await asyncio.to_thread(side.runtime.processes.start, side.process(CONSUMER))
     return checker.since(whole, before, entries, side.effects)
+
+
+async def verify_beside(companies: Companies) -> dict[Kind, Findings]:
+    """Check all that ran beside the orders, side by side: each waits for its own."""
+    checks = [asyncio.create_task(company.verify()) for company in companies.values()]
+    try:
+        return dict(zip(companies, await asyncio.gather(*checks), strict=True))
+    finally:
+        for task in checks:
+            task.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
 
 
 async def _load_with(fault: Fault, scene: Scene, companies: Companies) -> tuple[list[Entry], dict[str, int]]:

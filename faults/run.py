@@ -27,7 +27,7 @@ from experiment.workload import Workload, load_workload
 from faults.beside import Companies, Findings, Kind, processes_of
 from faults.fault import Fault
 from faults.kinds import KINDS
-from faults.phase import PhaseResult, play, verify
+from faults.phase import PhaseResult, play, verify, verify_beside
 from faults.proxy import Proxies
 
 NAME = "faults"
@@ -200,8 +200,8 @@ async def _drive(
             await asyncio.sleep(_QUIET_S)
             await databases.connect()
             result.afterwards.append((broker, await verify(side, [])))
-            for kind, company in companies.items():
-                result.beside_afterwards.append((broker, kind, await company.verify()))
+            for kind, found in (await verify_beside(companies)).items():
+                result.beside_afterwards.append((broker, kind, found))
 
 
 async def _play(fault: Fault, side: Side, companies: Companies, proxies: Proxies, result: RunResult) -> None:

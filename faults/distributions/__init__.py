@@ -1,3 +1,3 @@
-"""Distributions, by what clients were told of them: how it is checked that nothing was lost or done twice."""
+"""Distributions beside the orders: what is given and received, how it is checked, and the faults of receiving."""
 
-__all__: list[str] = []
+__all__ = ["faults", "side"]

@@ -13,7 +13,7 @@ import orjson
 
 from experiment.clock import until
 from experiment.side import Side
-from faults.beside import connected, patience_s
+from faults.beside import ask_steadily, connected, patience_s
 from faults.jobs.checker import Found, JobFindings, check
 from faults.jobs.found import read
 from faults.jobs.played import CREATE_EFFECTS, FIRES_EVERY, SCHEDULE
@@ -53,18 +53,8 @@ class JobSide:
 
     async def load(self, enough: asyncio.Event) -> None:
         """Submit graph after graph at a fixed rate until `enough`, whether or not they are answered."""
-        asked: set[asyncio.Task[bool]] = set()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)) as session:
-            try:
-                while not enough.is_set():
-                    task = asyncio.create_task(self._submit(session))
-                    asked.add(task)
-                    task.add_done_callback(asked.discard)
-                    await asyncio.sleep(1 / _PER_S)
-                await asyncio.gather(*asked)
-            finally:
-                for task in asked:
-                    task.cancel()
+            await ask_steadily(lambda: self._submit(session), _PER_S, enough)
 
     async def _submit(self, session: aiohttp.ClientSession) -> bool:
         """Whether it was acknowledged."""

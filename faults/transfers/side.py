@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 
 from experiment.clock import until
-from experiment.side import Side, StalledError
-from faults.beside import connected, patience_s, plain_uuid
+from experiment.side import Side
+from faults.beside import ask_steadily, connected, fewer, patience_s, plain_uuid
 from faults.transfers.checker import Asked, Told, TransferFindings, TransferFound, check
-from faults.transfers.client import ACCEPTED, REFUSED, WalletClient
+from faults.transfers.client import ACCEPTED, REFUSED, TransferClient
+from faults.wallet.accounts import Administrator, wallet_url
 from faults.wallet.audit import broken_rules
 
-ADMIN_PASSWORD = "the first of all"  # noqa: S105  for the length of a run, on this machine
-_PASSWORD = "open, sesame"  # noqa: S105
+_PASSWORD = "open, sesame"  # noqa: S105  for the length of a run, on this machine
 _USERS = 3
 _ACCOUNTS_EACH = 3
 _PAID_IN = 2_000
 """Into each account, in minor units: little enough that some transfers are refused."""
 _AMOUNT_MAX = 400
-_ENOUGH = 10**12
-"""A limit that nobody reaches."""
 _PER_S = 3.0
 """Transfers a second; half of them to or from one account."""
 _ASKED_AGAIN = 5
@@ -69,56 +65,24 @@ class TransferSide:
         # Not with the broker: both sides are asked for the same transfers.
         self._random = Random(f"{self.side.workload.seed}-transfers")  # noqa: S311  a load, no secret
 
-    @property
-    def url(self) -> str:
-        return self.side.runtime.addresses.service_urls(self.side.broker)["wallet"]
-
     async def prepare(self) -> None:
         """Open accounts of the first users, and pay something in. Raises `StalledError` when that fails."""
-        async with WalletClient(self.url) as client:
-            admin = await client.sign_in("admin", ADMIN_PASSWORD)
-            limits = {"one_time": _ENOUGH, "daily": _ENOUGH}
-            await client.administer(admin, "PUT", "account-types/played", limits)
+        async with TransferClient(wallet_url(self.side)) as client:
+            admin = await Administrator.of(self.side, client)
             for number, user_id in enumerate(self.side.users[:_USERS]):
-                opened = [await self._opened(client, admin, user_id) for _ in range(_ACCOUNTS_EACH)]
-                sign_in = {"user_id": user_id, "password": _PASSWORD}
-                await client.administer(admin, "PUT", f"sign-ins/played-{number}", sign_in)
+                opened = [await admin.open_account(user_id, _PAID_IN) for _ in range(_ACCOUNTS_EACH)]
+                await admin.do("PUT", f"sign-ins/played-{number}", {"user_id": user_id, "password": _PASSWORD})
                 cookie = await client.sign_in(f"played-{number}", _PASSWORD)
                 self._accounts += [_Account(account_id, cookie) for account_id in opened]
-
-    async def _opened(self, client: WalletClient, admin: str, user_id: str) -> UUID:
-        """A new account, of a user of whom the wallet may hear only now."""
-        wanted = {"user_id": user_id, "type": "played", "currency": "KRW"}
-        account: dict[str, Any] = {}
-
-        async def opened() -> bool:
-            with suppress(StalledError):
-                account.update(await client.administer(admin, "POST", "accounts", wanted))
-            return bool(account)
-
-        if not await until(opened, self.side.workload.settle_timeout_s, _POLL_S):
-            raise StalledError(f"the wallet on {self.side.broker} opens no account for user {user_id}")
-        await client.administer(admin, "POST", f"accounts/{account['id']}/adjustments", {"amount": _PAID_IN})
-        return UUID(account["id"])
 
     # -- load
 
     async def load(self, enough: asyncio.Event) -> None:
         """Ask for transfer after transfer at a fixed rate until `enough`, whether or not they are answered."""
-        asked: set[asyncio.Task[bool]] = set()
-        async with WalletClient(self.url) as client:
-            try:
-                while not enough.is_set():
-                    task = asyncio.create_task(self._transfer(client))
-                    asked.add(task)
-                    task.add_done_callback(asked.discard)
-                    await asyncio.sleep(1 / _PER_S)
-                await asyncio.gather(*asked)
-            finally:
-                for task in asked:
-                    task.cancel()
+        async with TransferClient(wallet_url(self.side)) as client:
+            await ask_steadily(lambda: self._transfer(client), _PER_S, enough)
 
-    async def _transfer(self, client: WalletClient) -> bool:
+    async def _transfer(self, client: TransferClient) -> bool:
         """Ask for one; whether it was accepted, or refused since there was not enough."""
         self._number += 1
         number = self._number
@@ -154,7 +118,7 @@ class TransferSide:
 
         One more transfer must be answered: a wallet that takes none any more would have none to lose.
         """
-        async with WalletClient(self.url) as client:
+        async with TransferClient(wallet_url(self.side)) as client:
             is_served = await until(lambda: self._transfer(client), patience_s(self.side), _POLL_S)
 
         async def ended() -> bool:
@@ -177,7 +141,7 @@ class TransferSide:
         await until(all_told, patience_s(self.side), _POLL_S)
         whole = check(self.told, rows, await broken_rules(self.side))
         whole.told_twice = sorted(told_twice or [])
-        whole.untold = [*self.verdict.untold, *_fewer(notices, completed, len(self.verdict.untold))]
+        whole.untold = [*self.verdict.untold, *fewer(notices, completed, len(self.verdict.untold))]
         whole.unserved = [*self.verdict.unserved, *([] if is_served else [f"transfer {self._number}"])]
         before, self.verdict = self.verdict, whole
         return whole.since(before)
@@ -186,8 +150,3 @@ class TransferSide:
         """Rows of a service's database."""
         async with connected(self.side, service) as connection:
             return list(await connection.fetch(statement))
-
-
-def _fewer(notices: int, completed: int, known: int) -> list[str]:
-    """What says how many more transfers than before, which was told of, nobody was notified of."""
-    return [f"{number} of {completed}" for number in range(known + 1, completed - notices + 1)]

@@ -46,6 +46,9 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
         assert (figures["lost"], figures["duplicate_effects"], figures["stuck"]) == (0, 0, 0)
         assert figures["transfers"]["completed"] > 10
         assert not sum(figures["transfers"][name] for name in ("lost", "unended", "wrong", "doubled", "broken"))
+        assert figures["distributions"]["received"] > 10
+        wrong = ("lost", "unended", "wrong", "doubled", "unequal", "broken")
+        assert not sum(figures["distributions"][name] for name in wrong)
         assert figures["duplicate_deliveries"] > 0, "what is committed and not settled is delivered again"
     assert "kafka · consumer SIGKILL" in progress
     assert "nothing lost, nothing done twice, nothing stuck" in output
@@ -57,7 +60,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--broker", "rabbit"]
     with subprocess.Popen(
-        [*command, "--without", "jobs", "transfers", "--out", str(out)],
+        [*command, "--without", "jobs", "transfers", "distributions", "--out", str(out)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
