@@ -76,7 +76,8 @@ def group_config(group: str, programs: Sequence[Program], priority: int) -> str:
             "process_name = %(program_name)s",
             "autostart = false",
             f"autorestart = {'true' if program.autorestart else 'false'}",
-            "startsecs = 1",
+            # What ends sooner has not started, and is started again: also where nothing is restarted that ends.
+            f"startsecs = {1 if program.autorestart else 0}",
             "startretries = 20",
             f"stopsignal = {program.stop_signal}",
             f"stopwaitsecs = {program.stop_timeout_s}",

@@ -1,4 +1,5 @@
 import ast
+import configparser
 import subprocess
 import sys
 from fnmatch import fnmatchcase
@@ -231,3 +232,11 @@ def test_behind_proxies_the_services_are_told_the_proxies_ports(tmp_path: Path) 
     given = environment_of(site, made, made.processes[0])
     assert given["TANDEM_KAFKA_BOOTSTRAP"].endswith(f":{site.ports.proxies['kafka'][0]}")
     assert f":{site.ports.proxies['postgres'][0]}/" in given["TANDEM_POSTGRES_DSN"]
+
+
+def test_what_is_not_restarted_when_it_ends_is_not_when_it_ends_at_once_either() -> None:
+    """Supervisor starts again what ends within `startsecs`, whatever else it is told, and forgets how it ended."""
+    read = configparser.RawConfigParser()
+    read.read_string(group_config("g", [Program("kept", ["x"]), Program("extra", ["x"], autorestart=False)], 10))
+
+    assert (read["program:kept"]["startsecs"], read["program:extra"]["startsecs"]) == ("1", "0")
