@@ -106,6 +106,20 @@ class LadderFigures(_Part):
     fitted: dict[str, dict[str, float]]
 
 
+class ScenarioFigures(_Part):
+    """The steady load with something that happens meanwhile: latencies of all rounds together, and what else was
+    found, as medians of the rounds."""
+
+    kind: str
+    rounds: Annotated[int, Field(ge=1)]
+    samples: Count
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    found: dict[str, float]
+    worst_ms_by_second: list[float | None]
+
+
 class LayerFigures(_Part):
     """A part of the whole by itself: messages per second (median of the rounds), and what used how many cores.
 
@@ -161,6 +175,7 @@ class BrokerFigures(_Part):
     void_rounds: list[str] = []
     control_rounds: dict[str, list[Any]] = {}
     ladder: LadderFigures | None = None
+    scenarios: list[ScenarioFigures] = []
     layers: list[LayerFigures] = []
     examples: dict[str, list[str]]
 

@@ -123,6 +123,17 @@ class Climb:
 
 
 @dataclass(frozen=True, slots=True)
+class ScenarioResult:
+    """One run of a scenario. `found` is what is to be told besides, by name; `worst_ms` the highest latency of the
+    events that were due in each second."""
+
+    kind: str
+    steady: SteadyResult
+    found: dict[str, float]
+    worst_ms: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerResult:
     """One run of a layer: `publish` or `consume` in a mode, by so many `consumers`; or `pipeline`.
 
@@ -148,6 +159,7 @@ class MeasuredSide:
     void: list[SteadyResult | BacklogResult] = field(default_factory=list)
     controls: ControlPhases = field(default_factory=ControlPhases)
     climb: Climb = field(default_factory=Climb)
+    scenarios: list[ScenarioResult] = field(default_factory=list)
     layers: list[LayerResult] = field(default_factory=list)
     layer_failure: str | None = None
     """Why there are no more of them."""

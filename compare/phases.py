@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from compare.measured import GROWTH, BacklogResult, MeasuredSide, SteadyResult
 from experiment import broker_state
@@ -37,6 +37,18 @@ async def run_steady(
     measured: MeasuredSide, phase: str, steady: Steady | None = None, duration_s: float | None = None
 ) -> SteadyResult:
     """Run the workload's steady load, or another one, until its last effect is recorded."""
+    _, result = await measure_steady(measured, phase, steady, duration_s)
+    return result
+
+
+async def measure_steady(
+    measured: MeasuredSide,
+    phase: str,
+    steady: Steady | None = None,
+    duration_s: float | None = None,
+    beside: Sequence[Entry] = (),
+) -> tuple[list[Entry], SteadyResult]:
+    """The same, with the ledger's entries of the phase; what was written `beside` gets its times, too."""
     side = measured.side
     duration_s = duration_s or side.workload.steady.duration_s
     before, drift_s = await side.usage(), side.clock.drift_s()
@@ -44,7 +56,7 @@ async def run_steady(
     await side.settle()
     after = await side.usage()
     await side.databases.resolve(entries)  # what became of a request that was not answered
-    stamps = await measured.read_stamps(entries)
+    stamps = await measured.read_stamps([*entries, *beside])
     committed = {effect.identity: effect.committed_s for effect in side.effects}
     latencies, stages = Latencies(), Stages()
     for entry in entries:
@@ -57,7 +69,7 @@ async def run_steady(
         else:
             # Left out, it would make a system that sheds its load look fast.
             latencies.record_endless(_waited_s(side, entry))
-    return SteadyResult(
+    return entries, SteadyResult(
         phase=phase,
         load=report,
         latencies=latencies,
@@ -81,6 +93,17 @@ def _waited_s(side: Side, entry: Entry) -> float:
     """How long an event without effect was waited for."""
     acknowledged = entry.outcome is Outcome.ACKNOWLEDGED
     return side.workload.settle_timeout_s if acknowledged else side.workload.steady.request_timeout_s
+
+
+async def pile_up(measured: MeasuredSide, phase: str, events: int) -> list[Entry]:
+    """Stop the consumer and have so many events wait in the broker."""
+    side = measured.side
+    side.progress.detail("stopping the consumer")
+    await asyncio.to_thread(side.runtime.processes.stop, side.process(CONSUMER))
+    side.progress.detail(f"writing {events:,} events")
+    entries = await side.write_backlog(events, phase)
+    await _await_relay(side, events)
+    return entries
 
 
 async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:

@@ -17,6 +17,7 @@ from compare.ladder import lower_capacity, run_rung, search_capacity
 from compare.layers import layers_s, run_layers
 from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, foreign_share, stamps_directory
 from compare.phases import run_backlog, run_steady, warm_up
+from compare.scenarios import run_scenario
 from deploy.errors import DeployError
 from deploy.native import Runtime
 from deploy.topology import BROKERS, BrokerName
@@ -48,6 +49,7 @@ PLANTED = "planted faults"
 CAPACITY = "searching the capacity"
 RUNG = "rung"
 LAYERS = "layers"
+SCENARIO = "scenario"
 
 _NAME = "compare"
 _SILENT_MAX_S = 30.0
@@ -98,10 +100,20 @@ def plan(workload: Workload) -> list[Phase]:
                 backlog = _beside(number, backlog, [Phase(SLOWED, backlog_s * 1.1, order[0], number)])
         phases += [*steady, *backlog]
     phases += _ladder(workload)
+    phases += _scenarios(workload)
     phases += [Phase(CHECK, 2, broker) for broker in BROKERS]
     phases += [Phase(SECOND_LOOK, workload.quiet_s + 1, broker) for broker in BROKERS if workload.quiet_s]
     phases += [Phase(PLANTED, 7, broker) for broker in BROKERS if workload.controls.wire]
     return phases + _layers(workload)
+
+
+def _scenarios(workload: Workload) -> list[Phase]:
+    return [
+        Phase(f"{SCENARIO} {asked.kind}", asked.duration_s + 8, broker, number)
+        for asked in workload.scenarios
+        for number in range(1, asked.rounds + 1)
+        for broker in turns(workload.seed, number)
+    ]
 
 
 def _layers(workload: Workload) -> list[Phase]:
@@ -258,6 +270,10 @@ async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
         measured.backlogs.append(await run_backlog(measured, name))
     elif phase.kind == CAPACITY and side.workload.ladder:
         await search_capacity(measured, side.workload.ladder)
+    elif phase.kind.startswith(SCENARIO):
+        kind = phase.kind.removeprefix(f"{SCENARIO} ")
+        asked = next(each for each in side.workload.scenarios if each.kind == kind)
+        measured.scenarios.append(await run_scenario(measured, asked, number))
     elif phase.kind == LAYERS and side.workload.layers:
         await run_layers(measured, side.workload.layers, number)
     elif phase.kind == CHECK:

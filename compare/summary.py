@@ -8,7 +8,7 @@ from datetime import UTC
 from statistics import median
 from typing import Any
 
-from compare import judgement, ladder, layers
+from compare import judgement, ladder, layers, scenarios
 from compare.controls import judge_controls
 from compare.cost import costs
 from compare.document import FORMAT
@@ -37,6 +37,7 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
     machine_cores = float(outcome.hardware["cores"] or 1)
     for broker, measured in outcome.sides.items():
         brokers[broker]["ladder"] = ladder.figures(measured, machine_cores)
+        brokers[broker]["scenarios"] = scenarios.figures(measured)
         brokers[broker]["layers"] = layers.figures(measured, machine_cores)
     controls = [] if outcome.cut_short else judge_controls(outcome.sides, outcome.workload)
     figures_compared = judgement.comparison(outcome, brokers, controls)
@@ -73,6 +74,7 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "process of the services), or the most on a machine that was 90 % busy (foreign load: where half of "
             "that was other programs'); else disk, where some process waited for one half of the time; else none",
             "ladder": ladder.DEFINITION,
+            "scenarios": scenarios.DEFINITION,
             "layers": layers.DEFINITION,
             "corrupted": "a digest of the bytes that the relay handed to the broker's client is not that of the "
             "bytes that the consumer was given",

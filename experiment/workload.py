@@ -117,6 +117,51 @@ class Ladder(_Part):
     orders_per_s_max: Rate = 1_000.0
 
 
+class _Scenario(_Part):
+    """The steady load, or another rate of it, for `duration_s` in each of `rounds` on each broker, and something
+    that happens meanwhile."""
+
+    duration_s: Annotated[float, Field(gt=0, le=600)] = 12.0
+    orders_per_s: Rate | None = None
+    rounds: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class LiveDrain(_Scenario):
+    """A backlog of `events` is drained meanwhile."""
+
+    kind: Literal["live-drain"]
+    events: Annotated[int, Field(ge=100, le=1_000_000)] = 4_000
+
+
+class Bursts(_Scenario):
+    """The requests of a second come in its first tenth."""
+
+    kind: Literal["bursts"]
+
+
+class SlowConsumer(_Scenario):
+    """The consumer stands still for `slowdown` of its working time (0.5: half of its speed)."""
+
+    kind: Literal["slow-consumer"]
+    slowdown: Annotated[float, Field(gt=0, le=0.9)] = 0.5
+
+
+class Poison(_Scenario):
+    """Beside `share` of the events another one comes that no subscriber can read."""
+
+    kind: Literal["poison"]
+    share: Annotated[float, Field(gt=0, le=1)] = 0.01
+
+
+class KilledConsumer(_Scenario):
+    """The consumer is killed after a third of the time; its supervisor starts it again."""
+
+    kind: Literal["killed-consumer"]
+
+
+Scenario = Annotated[LiveDrain | Bursts | SlowConsumer | Poison | KilledConsumer, Field(discriminator="kind")]
+
+
 class Layers(_Part):
     """Parts of the whole by themselves, after the check, `rounds` times with `events` messages each.
 
@@ -151,6 +196,7 @@ class Workload(_Part):
     backlog: Backlog
     controls: Controls = Controls()
     ladder: Ladder | None = None
+    scenarios: Annotated[tuple[Scenario, ...], Field(max_length=10)] = ()
     layers: Layers | None = None
     quiet_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
@@ -159,6 +205,9 @@ class Workload(_Part):
     def _named_once(self) -> Self:
         if len(set(self.primary)) != len(self.primary):
             raise ValueError("primary names a figure twice")
+        kinds = [scenario.kind for scenario in self.scenarios]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("scenarios names a kind twice")
         return self
 
     def has_backlog(self, round_number: int) -> bool:

@@ -7,6 +7,7 @@ from math import log2
 
 from compare.document import ComparedFigure, Summary
 from compare.report import svg, words
+from compare.report.scenarios import TITLES_OF_KINDS
 from compare.report.svg import WIDTH, Chart
 from deploy.topology import BrokerName
 from experiment.facts import TITLES
@@ -44,6 +45,16 @@ def charts(summary: Summary) -> Iterator[Chart]:
         places = [f"{rung.share:.0%}" for rung in next(iter(climbs.values()))]
         medians = {broker: [rung.p50_ms for rung in rungs] for broker, rungs in climbs.items()}
         yield lines("p50 ms at shares of the lower capacity", places, medians)
+    for kind, title in TITLES_OF_KINDS.items():
+        worst = {
+            broker: found.worst_ms_by_second
+            for broker, one in summary.brokers.items()
+            for found in one.scenarios
+            if found.kind == kind
+        }
+        if worst:
+            seconds = [str(second) for second in range(max(map(len, worst.values())))]
+            yield lines(f"Highest latency of what was due in each second, ms: {title}", seconds, worst)
     stages = {
         broker: [one.stages[name].mean_ms if name in one.stages else None for name in words.STAGES]
         for broker, one in summary.brokers.items()

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from compare.document import Summary, flattened
-from compare.report import layers, palette, words
+from compare.report import layers, palette, scenarios, words
 from compare.report.charts import COST_PARTS, charts
 from compare.report.svg import number
 from experiment.facts import TITLES
@@ -35,6 +35,7 @@ def render_page(summary: Summary) -> str:
         brokers=[TITLES[broker] for broker in summary.brokers],
         words=words,
         layers=layers,
+        scenarios=scenarios,
         charts=[
             (chart.title, Markup(chart.render(f"chart{number}")))  # noqa: S704 - escapes what it is given
             for number, chart in enumerate(charts(summary))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from compare.document import Summary
-from compare.report import layers, words
+from compare.report import layers, scenarios, words
 from experiment.facts import TITLES
 
 
@@ -42,6 +42,7 @@ def render_markdown(summary: Summary) -> str:
             "",
             *([*_table(words.CONTROL_HEADS, words.controls(summary)), ""] if summary.controls else []),
             *_ladder(summary),
+            *_scenarios(summary),
             *_layers(summary),
             "<details><summary>What to know before believing this</summary>",
             "",
@@ -58,6 +59,11 @@ def render_markdown(summary: Summary) -> str:
 def _ladder(summary: Summary) -> list[str]:
     said, rows = words.capacities(summary), words.ladder(summary)
     return [*said, "", *([*_table(words.ladder_heads(summary), rows), ""] if rows else [])] if said else []
+
+
+def _scenarios(summary: Summary) -> list[str]:
+    rows = scenarios.rows(summary)
+    return [*_table(scenarios.heads(summary), rows), ""] if rows else []
 
 
 def _layers(summary: Summary) -> list[str]:

@@ -15,6 +15,7 @@ import orjson
 from shared.broker import Message
 
 _FILE = "planted.json"
+UNKNOWN_SCHEMA = "urn:tandem:schema:poison:0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,13 @@ class Planted:
     `delay_s`: each transaction of a request begins so much later, all of them at once. `slowdown`: after each
     batch the consumer stands still for this share of the time since the last one; 0.25 leaves four fifths of its
     speed.
+    `poison`: beside this share of the events that the relay publishes goes another that no subscriber can read.
     `wire`: names of `WIRE`, each done to one event between its stamps at the relay and at the consumer.
     """
 
     delay_s: float = 0.0
     slowdown: float = 0.0
+    poison: float = 0.0
     wire: tuple[str, ...] = ()
 
 
@@ -53,6 +56,8 @@ class Plants:
         self._seen: tuple[int, int] | None = None
         self._now = Planted()
         self._open: list[str] = []
+        self._owed = 0.0
+        """Of poison, in messages."""
 
     def now(self) -> Planted:
         """Looks at the file each time, which takes two microseconds."""
@@ -61,7 +66,7 @@ class Plants:
             seen = (found.st_mtime_ns, found.st_ino)
             if seen != self._seen:
                 document = orjson.loads(self._path.read_bytes())
-                self._now = Planted(document["delay_s"], document["slowdown"], tuple(document["wire"]))
+                self._now = Planted(**{**document, "wire": tuple(document["wire"])})
                 self._seen, self._open = seen, list(self._now.wire)
         except FileNotFoundError:
             self._seen, self._now, self._open = None, Planted(), []
@@ -69,10 +74,13 @@ class Plants:
 
     def tampered(self, messages: Sequence[Message]) -> Sequence[Message]:
         """What is to be published in place of `messages`; each fault is planted once."""
-        self.now()
-        if not self._open:
+        self._owed += self.now().poison * len(messages)
+        if not self._open and self._owed < 1:
             return messages
         changed = list(messages)
+        while self._owed >= 1:
+            self._owed -= 1
+            changed.append(_poison(messages[0]))
         for name in list(self._open):
             if WIRE[name](changed, messages):
                 self._open.remove(name)
@@ -124,6 +132,14 @@ def _reorder(changed: list[Message], _messages: Sequence[Message]) -> bool:
             return True
         first[message.key] = place
     return False
+
+
+def _poison(like: Message) -> Message:
+    """An event of a schema that nobody knows, about something of its own."""
+    key = str(uuid4())
+    data = {**orjson.loads(like.body)["data"], "order_id": key, "user_id": key}
+    about = {"id": str(uuid4()), "subject": key, "partitionkey": key}
+    return replace(like, key=key, body=_with(like.body, **about, dataschema=UNKNOWN_SCHEMA, data=data))
 
 
 WIRE: dict[str, Tamper] = {

@@ -29,6 +29,11 @@ TINY = {
     "warm_up": {"steady_s": 1, "backlog_events": 100},
     "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
     "backlog": {"events": 1_000},
+    "scenarios": [
+        {"kind": "live-drain", "rounds": 1, "duration_s": 2, "events": 300},
+        {"kind": "poison", "rounds": 1, "duration_s": 2, "share": 0.1},
+        {"kind": "killed-consumer", "rounds": 1, "duration_s": 3},
+    ],
     "layers": {"events": 200, "rounds": 1, "modes": False},
 }
 PROCESSES_WITH_A_SERVER = 4
@@ -83,6 +88,10 @@ def test_a_tiny_comparison_reports_both_columns_and_leaves_nothing_behind(
         assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
         assert figures["p50_ms"] <= figures["p99_ms"]
         assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]  # type: ignore[index]
+        drained, poisoned, killed = (row["found"] for row in figures["scenarios"])
+        assert drained["drained_s"] > 0
+        assert poisoned["dead_letters"] >= 1
+        assert killed["silent_s"] > 0
         assert [row["layer"] for row in figures["layers"]] == ["publish", "consume", "pipeline"]
         assert all(row["as_tandem"] for row in figures["layers"])
     assert not any("the layers are not whole" in note for note in summary["notes"])

@@ -1,0 +1,53 @@
+"""The scenarios in words: what the latency is while something happens, and what came of it."""
+
+from __future__ import annotations
+
+from compare.document import BrokerFigures, ScenarioFigures, Summary
+from compare.report.svg import number
+from experiment.facts import TITLES
+
+TITLES_OF_KINDS = {
+    "bursts": "the requests of a second in its first tenth",
+    "live-drain": "a backlog drained beside it",
+    "slow-consumer": "a slow consumer",
+    "poison": "poison among the events",
+    "killed-consumer": "the consumer killed after a third of the time",
+}
+_FOUND = {
+    "drained_s": "backlog drained in {} s",
+    "dead_letters": "{} dead letters",
+    "silent_s": "{} s without an effect after the kill",
+}
+
+
+def heads(summary: Summary) -> list[str]:
+    """The heads of the table."""
+    figures = ("p50", "p99", "highest", "found")
+    return ["scenario", *(f"{TITLES[broker]} {figure}" for broker in summary.brokers for figure in figures)]
+
+
+def rows(summary: Summary) -> list[list[str]]:
+    """A row for each scenario; empty where none was played."""
+    kinds = dict.fromkeys(found.kind for one in summary.brokers.values() for found in one.scenarios)
+    return [
+        [
+            TITLES_OF_KINDS.get(kind, kind),
+            *(cell for one in summary.brokers.values() for cell in _cells(one, kind)),
+        ]
+        for kind in kinds
+    ]
+
+
+def _cells(one: BrokerFigures, kind: str) -> list[str]:
+    found: ScenarioFigures | None = next((each for each in one.scenarios if each.kind == kind), None)
+    if found is None:
+        return ["none"] * 4
+    times = [_said(value) for value in (found.p50_ms, found.p99_ms, found.max_ms)]
+    besides = "; ".join(
+        _FOUND.get(name, f"{name} {{}}").format(_said(value)) for name, value in found.found.items()
+    )
+    return [*times, besides or "nothing else"]
+
+
+def _said(value: float | None) -> str:
+    return "none" if value is None else number(value)
