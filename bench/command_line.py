@@ -34,7 +34,7 @@ from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.topology import BROKERS, SERVERS
 from experiment.instance import instance, remove_leftovers
-from experiment.signals import Interrupted, run_until_signal
+from experiment.signals import Interrupted, ignore_signals, run_until_signal
 from shared.errors import UnavailableError
 from shared.settings import Settings
 from shared.telemetry import Telemetry
@@ -116,6 +116,7 @@ def _run(plan: Plan, summary: Path, profiles: Path | None) -> int:
         runtime.start_servers()
         runtime.ensure_databases([_DATABASE, _LEDGER, _JOBS])
         rates = run_until_signal(_rounds(plan, runtime, ports, profiles))
+        ignore_signals()
         versions = runtime.versions()
     rows = report.compare(rates)
     report.print_table(rows, rates)

@@ -29,7 +29,7 @@ from experiment.profiles import PROFILES, Profile
 from experiment.progress_bar import Phase, ProgressBar
 from experiment.schedule import turns
 from experiment.side import Side, StalledError
-from experiment.signals import Interrupted, run_until_signal
+from experiment.signals import Interrupted, ignore_signals, run_until_signal
 from experiment.stamping import STAMPED, Planted, planted, stamps_environment
 from experiment.workload import Workload
 from shared.errors import TandemError
@@ -176,6 +176,7 @@ def run(workload: Workload, run_root: Path) -> RunResult:
             if not isinstance(error, DeployError | StalledError | TandemError):  # those say what is wrong
                 progress.say(traceback.format_exc())
             _cut_short(outcome, str(error) or type(error).__name__)
+        ignore_signals()
         outcome.hardware["fsync_ms"] = {"before": before, "after": facts.fsync_ms(runtime.root)}
         if not outcome.sound:
             keep_logs(runtime, run_root, _NAME, progress)

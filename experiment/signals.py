@@ -28,6 +28,13 @@ def raise_on_first_signal() -> None:
         signal.signal(number, _raise_once)
 
 
+def ignore_signals() -> None:
+    """From now on none of these signals does anything: what was measured is there, and what is left (to stop the
+    servers, and to write the report) is bounded in time."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def run_until_signal(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     """`asyncio.run`, where a signal cancels `work`; raises `Interrupted` once it has ended."""
     received: list[str] = []
@@ -62,16 +69,11 @@ async def _cancel_on_signal(work: Coroutine[Any, Any, ResultT], received: list[s
         try:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
-            _ignore()
+            ignore_signals()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _raise_once(number: int, _frame: FrameType | None) -> None:
-    _ignore()
+    ignore_signals()
     raise Interrupted(signal.Signals(number).name)
-
-
-def _ignore() -> None:
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

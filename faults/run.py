@@ -22,7 +22,7 @@ from experiment.ledger import Entry, Identity
 from experiment.profiles import PROFILES
 from experiment.progress_bar import Phase, ProgressBar
 from experiment.side import Side, StalledError
-from experiment.signals import run_until_signal
+from experiment.signals import ignore_signals, run_until_signal
 from experiment.workload import Workload, load_workload
 from faults.beside import Companies, Findings, Kind, processes_of
 from faults.fault import Fault
@@ -133,7 +133,7 @@ def run(planned: Sequence[Stage], run_root: Path, workload: Workload | None = No
     with ProgressBar([phase for stage in planned for phase in stage.phases()]) as progress:
         for stage in planned:
             try:
-                _run_stage(stage, result, run_root, progress)
+                _run_stage(stage, result, run_root, progress, last=stage is planned[-1])
             except Exception as error:  # noqa: BLE001  whatever it is: what was found until then must be told
                 result.broken = f"{type(error).__name__}: {error}"
                 if not isinstance(error, DeployError | StalledError):  # those say themselves what is wrong
@@ -143,7 +143,9 @@ def run(planned: Sequence[Stage], run_root: Path, workload: Workload | None = No
     return result
 
 
-def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: ProgressBar) -> None:
+def _run_stage(
+    stage: Stage, result: RunResult, run_root: Path, progress: ProgressBar, *, last: bool = False
+) -> None:
     ports = Ports.free_block(proxied=stage.nodes == 1, nodes=stage.nodes)
     proxied = {
         name: ends for name, ends in ports.proxies.items() if ports.proxied and name in (*map(str, stage.servers),)
@@ -158,6 +160,8 @@ def _run_stage(stage: Stage, result: RunResult, run_root: Path, progress: Progre
                 start_services(runtime, stage.broker, stage.kinds)
             result.versions |= facts.versions(runtime)
             run_until_signal(_drive(stage, result, runtime, proxies, progress))
+            if last:
+                ignore_signals()
         except Exception:
             keep_logs(runtime, run_root, NAME, progress)
             raise
