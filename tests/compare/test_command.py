@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -69,18 +70,24 @@ def until_it_runs_a_server(pid: int) -> None:
         time.sleep(0.1)
 
 
+def runs_kafka(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return any(one.name() == "java" for one in left_running(pid))
+    return True  # of those that were found one has just ended: look again
+
+
 def end_it_while_it_stops(running: subprocess.Popen[bytes]) -> bool:
     """Ask a run for its end when all is measured and its servers are being stopped; False: it was over already."""
     deadline = time.monotonic() + 500
     seen = False
     while running.poll() is None:
         assert time.monotonic() < deadline, "it does not come to its end"
-        kafka = any(one.name() == "java" for one in left_running(running.pid))
+        kafka = runs_kafka(running.pid)
         if seen and not kafka:
             running.terminate()
             return True
         seen = seen or kafka
-        time.sleep(0.2)
+        time.sleep(0.5)
     return False
 
 
