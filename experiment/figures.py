@@ -102,17 +102,21 @@ class Latencies:
 
     def percentile_ms(self, percentile: float) -> float | None:
         """The value in milliseconds under which `percentile` percent of the samples lie; None without samples."""
-        if not self.count:
-            return None
-        return round(float(self.histogram.get_value_at_percentile(percentile)) / 1_000, 3)
+        return self._percentiles_ms(percentile)[0]
+
+    def _percentiles_ms(self, *percentiles: float) -> list[float | None]:
+        """All of them in one walk over the histogram, which has ten thousands of counts."""
+        found = self.histogram.get_percentile_to_value_dict(percentiles) if self.count else {}
+        return [round(float(found[one]) / 1_000, 3) if one in found else None for one in percentiles]
 
     def figures(self) -> dict[str, float | int | None]:
+        p50_ms, p90_ms, p99_ms, max_ms = self._percentiles_ms(50, 90, 99, 100)
         return {
             "samples": self.count,
-            "p50_ms": self.percentile_ms(50),
-            "p90_ms": self.percentile_ms(90),
-            "p99_ms": self.percentile_ms(99),
-            "max_ms": self.percentile_ms(100),
+            "p50_ms": p50_ms,
+            "p90_ms": p90_ms,
+            "p99_ms": p99_ms,
+            "max_ms": max_ms,
             "without_effect": self.endless,
             "negative_samples": self.negative,
             "most_negative_ms": round(self.most_negative_s * 1_000, 3),
