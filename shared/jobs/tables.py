@@ -1,8 +1,8 @@
 """The tables of jobs, in the database of each service that has jobs of its own.
 
-`shared/migrations/job_tables.py` creates them. Plain tables for now: nothing is deleted yet, so nothing is
-partitioned. JSON columns are `json`, not `jsonb`: what a handler returned comes back as it was, text with NUL and
-large numbers too.
+`shared/migrations/job_tables.py` creates them. Plain tables, not partitioned: what is old is deleted in portions,
+as the ids of a backfill lie in any past. JSON columns are `json`, not `jsonb`: what a handler returned comes back
+as it was, text with NUL and large numbers too.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BREAKER: Final = "object-storage"
 """The circuit breaker of a process for the storage."""
 OBJECT_BYTES_MAX: Final = 32 * 2**20
-"""What S3Proxy takes in one signed request."""
+"""No more than S3Proxy takes in one signed request."""
 _CONNECT_MAX_S: Final = 5.0
 _SAID_MAX: Final = 300
 

@@ -14,6 +14,7 @@ from deploy.native.servers import kafka, objects, postgres, rabbit, redis
 from deploy.native.service_set import RUNTIME_SETTINGS, RunningProcess, program
 from deploy.stack import compose as containers
 from deploy.topology import BROKERS, DEAD_LETTER_SUBSCRIPTIONS, PROCESSES, SERVICES, ServiceProcess
+from shared.outside.objects import OBJECT_BYTES_MAX
 from shared.process.process import GOODBYES_S
 from shared.settings import Settings
 
@@ -298,6 +299,7 @@ def test_the_object_storage_has_the_native_settings_and_the_keys_and_the_bucket_
     native = native_settings(objects.SETTINGS, "=")
     assert storage["S3PROXY_AUTHORIZATION"] == native["s3proxy.authorization"]
     assert storage["JCLOUDS_PROVIDER"] == native["jclouds.provider"]
+    assert storage["S3PROXY_V4_MAX_NON_CHUNKED_REQ_SIZE"] == objects.REQUEST_BYTES_MAX == OBJECT_BYTES_MAX
     assert storage["S3PROXY_JAVA_OPTS"] == f"-Xmx{objects.HEAP}"
     assert storage["S3PROXY_IDENTITY"] == told["TANDEM_OBJECT_STORE_ACCESS_KEY"]
     assert storage["S3PROXY_CREDENTIAL"] == told["TANDEM_OBJECT_STORE_SECRET_KEY"]

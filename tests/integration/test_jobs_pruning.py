@@ -6,9 +6,9 @@ import pytest
 
 from deploy.native import Runtime
 from shared.jobs.pruning import prune, prune_kind
-from shared.jobs.signatures import chain, group
+from shared.jobs.signatures import chain, group, map_over
 from tests.integration.databases import migrated_database
-from tests.integration.jobs_world import JobsWorld, add, reject, tag, total
+from tests.integration.jobs_world import JobsWorld, add, leased_tag, reject, tag, total
 from tests.integration.world import World
 
 MANY = 1_000
@@ -23,7 +23,7 @@ async def dsn(servers: Runtime) -> str:
 
 @pytest.fixture
 async def jobs(rabbit_world: World, dsn: str) -> JobsWorld:
-    made = JobsWorld(rabbit_world, dsn)
+    made = JobsWorld(rabbit_world, dsn, leased_tag)
     await made.open()
     return made
 
@@ -52,6 +52,13 @@ async def test_what_ended_long_enough_ago_is_gone_with_all_that_belongs_to_it(jo
     assert await pruned(jobs, 0.0, MANY) == 4
     assert await counts(jobs) == [2, 2, 0, 0, 2], "what is open stays, and a key for its time"
     assert (await jobs.submit(add.s(1, 1), unique="open")).job_id == open_one.job_id
+
+
+async def test_ten_thousand_steps_are_submitted_at_once(jobs: JobsWorld) -> None:
+    many = 10_000
+    submitted = await jobs.submit(map_over(leased_tag, range(many), then=total.s()))
+    assert await counts(jobs) == [1, many + 1, many, 0, 0]
+    assert (await jobs.states(submitted.job_id))[-2:] == [("leased_tag", "ready"), ("total", "waiting")]
 
 
 async def test_a_portion_is_bounded_by_steps_and_has_whole_jobs(jobs: JobsWorld) -> None:

@@ -15,11 +15,14 @@ s3proxy.authorization=aws-v2-or-v4
 s3proxy.endpoint=http://127.0.0.1:{port}
 s3proxy.identity={identity}
 s3proxy.credential={credential}
+s3proxy.v4-max-non-chunked-request-size={bytes_max}
 jclouds.provider=filesystem-nio2
 jclouds.identity=unused
 jclouds.credential=unused
 """
 HEAP = "192m"
+REQUEST_BYTES_MAX = 32 * 2**20
+"""It holds what it checks the signature of. Its own default, said because objects are as large as that."""
 _PROBE = "tandem-ready"
 # Without a configuration of its own it logs every request.
 _LOGGING = """\
@@ -60,7 +63,12 @@ class ObjectStorage(Server):
         install, place = require_installed(installed.objects, self.title), site.data("objects")
         (place / "buckets" / BUCKET).mkdir(parents=True, exist_ok=True)
         settings, logging, scratch = place / "s3proxy.conf", place / "logback.xml", place / "tmp"
-        values = {"port": site.ports.objects, "identity": ACCESS_KEY, "credential": site.password}
+        values = {
+            "port": site.ports.objects,
+            "identity": ACCESS_KEY,
+            "credential": site.password,
+            "bytes_max": REQUEST_BYTES_MAX,
+        }
         write_secret(settings, SETTINGS.format(**values))
         logging.write_text(_LOGGING)
         shutil.rmtree(scratch, ignore_errors=True)
