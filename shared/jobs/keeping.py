@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Row
 
 from shared.children import Progress
-from shared.jobs import attempt, leases, limits, store
+from shared.jobs import attempt, leases
 from shared.jobs.advance import FenceLostError, cause_in_job
 from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.completions import BatchOf
@@ -40,25 +40,18 @@ class Keeping:
 
         Besides, the seconds until the lane's rate allows one more, where that is why there is none.
         """
-        async with self._units.begin() as uow:
-            wait_s: float | None = None
-            if lane.limits:
+        wait_s: float | None = None
+        if lane.limits:
+            async with self._units.begin() as uow:
                 free, wait_s = await lane.limits.enter(uow.connection, free)
                 rows = await lane.limits.take(uow.connection, worker, lane.handlers, free) if free else []
-            else:
-                rows = await leases.take(uow.connection, worker, lane.queue, lane.handlers, free)
-            if not rows:
-                return [], wait_s
-            await limits.serve(uow.connection, lane.queue, rows)
-            taken = await store.take_steps(uow.connection, [row.id for row in rows])
-            await leases.start(uow.connection, worker, rows)
+        else:
+            async with self._units.statement() as connection:
+                rows = await leases.take(connection, worker, lane.queue, lane.handlers, free)
         in_turn = sorted(rows, key=leases.place)
-        leased = [
-            (self._lease(worker, row, taken[row.id]), row.cancel_requested_at is not None) for row in in_turn
-        ]
-        return leased, None
+        return [(self._lease(worker, row), row.cancel_requested_at is not None) for row in in_turn], wait_s
 
-    def _lease(self, worker: UUID, row: Row[Any], taken: Row[Any]) -> Lease:
+    def _lease(self, worker: UUID, row: Row[Any]) -> Lease:
         return Lease(
             worker=worker,
             step_id=row.id,
@@ -66,13 +59,13 @@ class Keeping:
             queue=row.queue,
             attempt=row.attempt,
             tries=row.attempt - row.first_attempt + 1,
-            due_at=taken.due_at,
+            due_at=row.due_at,
             handler=self._handlers[row.handler],
-            args=taken.args,
-            inputs=inputs(taken),
+            args=row.args,
+            inputs=inputs(row),
             cursor=row.cursor,
             cause=cause_in_job(row),
-            is_solo=taken.is_solo,
+            is_solo=row.is_solo,
         )
 
     def on_progress(self, lease: Lease, progress: Progress) -> None:

@@ -24,14 +24,43 @@ CANCEL_CHANNEL = "tandem_job_cancel"
 ALIVE = """
     with me as (
       select id from job_worker where id = :worker and alive_until > clock_timestamp() for key share)"""
-TAKE_FREE = """
-    update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
-      from free, job j
-     where s.id = free.id and j.id = s.job_id
-    returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor, s.priority, s.fair_at,
-              j.traceparent, j.correlation, j.cancel_requested_at
+TAKE_FREE = """,
+    taken as (
+      update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
+        from free where s.id = free.id
+      returning s.id, s.job_id, s.attempt, s.first_attempt, s.handler, s.queue, s.cursor, s.priority, s.fair_at,
+                s.args, s.takes),
+    attempts as (
+      insert into job_attempt (step_id, attempt, worker, started_at)
+      select id, attempt, cast(cast(:worker as uuid) as text), now() from taken
+      on conflict (step_id, attempt) do update
+         set worker = excluded.worker, started_at = excluded.started_at, ended_at = null, outcome = null),
+    waiting as (
+      select id from job where id = any(array(select job_id from taken)) and state in ('waiting', 'scheduled')
+       order by id for no key update),
+    begun as (
+      update job j set state = 'running' from waiting
+       where j.id = waiting.id and j.state in ('waiting', 'scheduled')),
+    served as (
+      insert into job_queue as q (queue, served)
+      select cast(:queue as text), max(fair_at) from taken having max(fair_at) > 'epoch'
+      on conflict (queue) do update set served = greatest(q.served, excluded.served))
+    select taken.*, j.traceparent, j.correlation, j.cancel_requested_at, j.due_at, j.step_count = 1 as is_solo,
+           given.inputs
+      from taken join job j on j.id = taken.job_id
+      left join lateral (
+        select json_agg(case when p.state = 'succeeded' then p.result
+                             when e.on_failure = 'pass' then json_build_object('error', p.error) end
+                        order by e.position) as inputs
+          from job_edge e join job_step p on p.id = e.parent
+         where taken.takes <> 'nothing' and e.child = taken.id) given on true
 """
-"""How a statement that takes begins, and ends once `free` has the ids of the steps to take."""
+"""How a statement that takes begins, and ends once `free` has the ids of the steps to take.
+
+All that a lease writes is in it, so that it is one round trip and, by itself, one commit: that the attempts begin,
+before they do (what ends its worker has used one up), that the jobs run, and whose turn was served. What they are
+called with is read beside it: parents have ended before their child is ready.
+"""
 
 # Asked of a row that was found, so that a look at an empty queue locks nothing, and has nothing to write to disk.
 _TAKE = text(
@@ -41,21 +70,6 @@ _TAKE = text(
        where state = 'ready' and leased and queue = :queue and handler = any(cast(:handlers as text[]))
          and case when id is not null then exists (select from me) end
        order by priority desc, fair_at, id limit :free for no key update skip locked){TAKE_FREE}"""  # noqa: S608
-)
-_START = text(
-    """
-    with attempts as (
-      insert into job_attempt (step_id, attempt, worker, started_at)
-      select step_id, attempt, :worker, now()
-        from unnest(cast(:step_id as uuid[]), cast(:attempt as integer[])) as told(step_id, attempt)
-      on conflict (step_id, attempt) do update
-         set worker = excluded.worker, started_at = excluded.started_at, ended_at = null, outcome = null),
-    locked as (
-      select id from job where id = any(cast(:ids as uuid[])) and state in ('waiting', 'scheduled')
-       order by id for no key update)
-    update job j set state = 'running' from locked
-     where j.id = locked.id and j.state in ('waiting', 'scheduled')
-    """
 )
 _END_ATTEMPTS = text(
     """
@@ -143,7 +157,8 @@ async def unregister(connection: AsyncConnection, worker: UUID) -> None:
 async def take(
     connection: AsyncConnection, worker: UUID, queue: str, handlers: Collection[str], free: int
 ) -> Sequence[Row[Any]]:
-    """Lease up to `free` steps of a queue, the most urgent first; none when the worker counts as dead."""
+    """Lease up to `free` steps of a queue, the most urgent first, whose attempts begin with that; none when the
+    worker counts as dead."""
     told = {"worker": worker, "queue": queue, "handlers": list(handlers), "free": free}
     return (await connection.execute(_TAKE, told)).all()
 
@@ -151,17 +166,6 @@ async def take(
 def place(row: Row[Any]) -> tuple[Any, ...]:
     """Sorts what was taken as it waited: what an update returns is in no order."""
     return -row.priority, row.fair_at is None, row.fair_at or 0, row.id
-
-
-async def start(connection: AsyncConnection, worker: UUID, rows: Sequence[Row[Any]]) -> None:
-    """Write down that these attempts begin, before they do: what ends its worker has used one up."""
-    told = {
-        "worker": str(worker),
-        "step_id": [row.id for row in rows],
-        "attempt": [row.attempt for row in rows],
-        "ids": sorted({row.job_id for row in rows}),
-    }
-    await connection.execute(_START, told)
 
 
 async def end_attempts(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,8 +21,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.jobs.leases import ALIVE, TAKE_FREE
 
 _TURN: Final = timedelta(seconds=1)
-_NO_TURN: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Of a step of no tenant, before any turn: it waits for nobody's."""
 LOOKED_AT_MAX: Final = 500
 """So many steps that are ready are looked at for one whose key has room."""
 
@@ -39,12 +37,6 @@ _SPEND = text(
     update job_queue
        set whole_at = greatest(whole_at, clock_timestamp()) + make_interval(secs => cast(:spent_s as float8))
      where queue = :queue
-    """
-)
-_SERVE = text(
-    """
-    insert into job_queue as q (queue, served) values (:queue, :served)
-    on conflict (queue) do update set served = greatest(q.served, excluded.served)
     """
 )
 _TAKE = text(
@@ -149,10 +141,3 @@ class QueueLimits:
         if rows and self.rate_per_s is not None:
             await connection.execute(_SPEND, {"queue": self.queue, "spent_s": len(rows) / self.rate_per_s})
         return rows
-
-
-async def serve(connection: AsyncConnection, queue: str, rows: Sequence[Row[Any]]) -> None:
-    """The turns of these steps are served."""
-    served = max((row.fair_at for row in rows if row.fair_at is not None), default=_NO_TURN)
-    if served > _NO_TURN:
-        await connection.execute(_SERVE, {"queue": queue, "served": served})

@@ -12,18 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from sqlalchemy import Executable, text
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.bulk import insert_of_arrays
-from shared.publishing.outbox import NOTIFY_CHANNEL, insert_outbox, outbox_row
+from shared.publishing.outbox import outbox_row, publish_rows
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.telemetry import Spans
-
-_NOTIFY = text(f"select pg_notify('{NOTIFY_CHANNEL}', '')")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +223,7 @@ class UnitOfWork:
                 await self._send(statement, rows)
         rows, self._outbox = self._outbox, []
         if rows:
-            await self._send(insert_outbox, rows)
-            await self.connection.execute(_NOTIFY)
+            await publish_rows(self.connection, rows)
 
     async def _send(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         bulk = insert_of_arrays(statement, tuple(rows[0])) if len(rows) > 1 else None
