@@ -24,7 +24,7 @@ CANCEL_CHANNEL = "tandem_job_cancel"
 ALIVE = """
     with me as (
       select id from job_worker where id = :worker and alive_until > clock_timestamp() for key share)"""
-TAKE_FREE = """,
+TAKE_FREE = f""",
     taken as (
       update job_step s set state = 'running', leased_by = :worker, started_at = now(), progress = null
         from free where s.id = free.id
@@ -45,16 +45,10 @@ TAKE_FREE = """,
       insert into job_queue as q (queue, served)
       select cast(:queue as text), max(fair_at) from taken having max(fair_at) > 'epoch'
       on conflict (queue) do update set served = greatest(q.served, excluded.served))
-    select taken.*, j.traceparent, j.correlation, j.cancel_requested_at, j.due_at, j.step_count = 1 as is_solo,
-           given.inputs
-      from taken join job j on j.id = taken.job_id
-      left join lateral (
-        select json_agg(case when p.state = 'succeeded' then p.result
-                             when e.on_failure = 'pass' then json_build_object('error', p.error) end
-                        order by e.position) as inputs
-          from job_edge e join job_step p on p.id = e.parent
-         where taken.takes <> 'nothing' and e.child = taken.id) given on true
-"""
+    select s.*, j.traceparent, j.correlation, j.cancel_requested_at, j.due_at, j.step_count = 1 as is_solo,
+           given.inputs, given.stored
+      from taken s join job j on j.id = s.job_id
+{store.INPUTS}"""  # noqa: S608  constants
 """How a statement that takes begins, and ends once `free` has the ids of the steps to take.
 
 All that a lease writes is in it, so that it is one round trip and, by itself, one commit: that the attempts begin,

@@ -67,14 +67,7 @@ _TAKE_KEY = text(
 )
 _HOLDER_OF_KEY = text("select job_id from job_unique where key = :key")
 
-# What the handlers of these steps are called with; locks the steps, so that nobody else ends them meanwhile.
-_TAKE_STEPS = text(
-    """
-    select s.id, s.job_id, s.state, s.attempt, s.first_attempt, s.handler, s.leased, s.args, s.takes,
-           s.output is not null as is_output, j.step_count = 1 as is_solo, j.due_at, given.inputs,
-           given.stored
-      from job_step s
-      join job j on j.id = s.job_id
+INPUTS = """
       left join lateral (
         select json_agg(case when p.state = 'succeeded' then p.result
                              when e.on_failure = 'pass' then json_build_object('error', p.error) end
@@ -83,10 +76,21 @@ _TAKE_STEPS = text(
                  filter (where p.result_object is not null and p.state = 'succeeded') as stored
           from job_edge e join job_step p on p.id = e.parent
          where s.takes <> 'nothing' and e.child = s.id) given on true
-     where s.id = any(cast(:ids as uuid[]))
+"""
+"""What a step `s` gets of its parents: `given.inputs`, and where those are that are stored elsewhere."""
+
+# What the handlers of these steps are called with; locks the steps, so that nobody else ends them meanwhile.
+_TAKE_STEPS = text(
+    f"""
+    select s.id, s.job_id, s.state, s.attempt, s.first_attempt, s.handler, s.leased, s.args, s.takes,
+           s.output is not null as is_output, j.step_count = 1 as is_solo, j.due_at, given.inputs,
+           given.stored
+      from job_step s
+      join job j on j.id = s.job_id
+{INPUTS}     where s.id = any(cast(:ids as uuid[]))
      order by s.id
        for no key update of s
-    """
+    """  # noqa: S608  constants
 )
 
 _LOCK_STEPS = text("select from job_step where id = any(cast(:ids as uuid[])) order by id for no key update")
