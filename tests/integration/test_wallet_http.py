@@ -15,10 +15,11 @@ from pydantic import SecretStr
 from deploy.native import Runtime
 from services.wallet.handlers.subscribers import SUBSCRIBERS
 from services.wallet.handlers.transfers import get_transfer
-from services.wallet.http import create_app
-from services.wallet.store.accounts import RECORD_MEMBER
+from services.wallet.http import create_app, turns
+from services.wallet.store.accounts import RECORD_MEMBER, find_member
 from shared.process.service import Service
 from tests.integration.wallets import PASSWORD, Wallet, opened_wallet
+from tests.integration.world import eventually
 from tests.unit.unserved import unserved
 
 OpenClient = Callable[[], httpx.AsyncClient]
@@ -31,6 +32,9 @@ async def wallet(servers: Runtime, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 
 ADMIN_PASSWORD = "the first of all"
+WAITING_FOR_LOCKS = """
+select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+"""
 
 
 @pytest.fixture
@@ -105,6 +109,35 @@ async def test_twenty_requests_for_what_ten_can_pay_are_all_answered_and_ten_are
     rest = (await client.get(f"/accounts/{sender}/entries", params={"cursor": first["next_cursor"]})).json()
     assert [one["amount"] for one in first["items"] + rest["items"]] == [-105] * 9 + [1_050]
     assert await wallet.broken_rules() == []
+
+
+async def test_who_waits_for_a_lock_of_their_own_keeps_nobody_else_waiting(
+    wallet: Wallet,
+    client: httpx.AsyncClient,
+    open_client: OpenClient,
+    ada: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More requests of Ada's than there are connections, while something else has her locked."""
+    sender, receiver = await wallet.account(1_000, ada), await wallet.account()
+    bob = await wallet.user()
+    await wallet.can_sign_in(bob, "bob")
+    bobs, own = open_client(), await wallet.account(1_000, bob)
+    assert (await bobs.post("/session", json={"name": "bob", "password": PASSWORD})).status_code == 200
+    body = {"sender_id": str(sender), "receiver_id": str(receiver), "amount": 10}
+    monkeypatch.setattr(turns, "WAIT_S", 60.0)
+
+    async def waits_for_a_lock() -> bool:
+        return await wallet.query(WAITING_FOR_LOCKS) == [1]
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as asking, wallet.units.begin() as uow:
+        assert await find_member(uow.connection, ada, lock=True)
+        waiting = [asking.create_task(client.post("/transfers", json=body)) for _ in range(12)]
+        await eventually(waits_for_a_lock, "the first of Ada's waits for the lock")
+        answer = await bobs.post("/transfers", json=body | {"sender_id": str(own)})
+        assert answer.status_code == 202, answer.text
+        assert not any(one.done() for one in waiting)
+    assert [one.result().status_code for one in waiting] == [202] * 12
 
 
 async def test_the_same_key_is_one_transfer_and_what_is_not_there_is_said(

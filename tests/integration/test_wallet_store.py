@@ -25,10 +25,14 @@ from services.wallet.domain.transfers import (
 )
 from services.wallet.handlers.accounts import adjust, freeze, list_entries
 from services.wallet.handlers.transfers import get_transfer
+from services.wallet.store.accounts import find_member, lock_accounts
 from services.wallet.store.audit import RULES, audit
 from services.wallet.store.transfers import LostLockError, end_transfers
 from shared.errors import BusinessError
 from tests.integration.wallets import FEES, Wallet, opened_wallet
+
+WAIT_S = 60.0
+"""Bounds what would wait for ever where nobody answers before the lock is free."""
 
 
 @pytest.fixture
@@ -81,6 +85,18 @@ async def test_of_twenty_at_once_as_many_are_taken_as_can_be_paid_and_the_others
     await asyncio.gather(*(wallet.execute(accepted[start::2]) for start in range(2)))
     assert ((await wallet.one(sender)).balance, (await wallet.one(receiver)).balance) == (0, 100 * len(accepted))
     assert await wallet.broken_rules() == []
+
+
+async def test_what_is_more_than_there_is_is_refused_at_once_though_another_holds_the_sender(
+    wallet: Wallet,
+) -> None:
+    sender, receiver = await wallet.account(100), await wallet.account()
+    async with asyncio.timeout(WAIT_S), wallet.units.begin() as uow:
+        assert await find_member(uow.connection, await wallet.owner(sender), lock=True)
+        await lock_accounts(uow.connection, [sender])
+        with pytest.raises(InsufficientFundsError) as refused:
+            await wallet.ask(sender, receiver, 101)
+    assert refused.value.available == 100
 
 
 async def test_a_user_s_total_and_free_transfers_hold_over_all_accounts_at_once(wallet: Wallet) -> None:

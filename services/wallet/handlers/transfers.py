@@ -78,10 +78,16 @@ async def preview_transfer(uow: UnitOfWork, wish: Wish, fees: FeeRules) -> Trans
 
 
 async def _accepted(uow: UnitOfWork, wish: Wish, fees: FeeRules, *, lock: bool) -> Transfer:
+    """The transfer, judged with the sender locked, or as all is at this moment.
+
+    What is more than there is now is refused as it is, without a lock that others may wait for.
+    """
     now = datetime.now(UTC)
-    found = await account_rows.find_accounts(uow.connection, [wish.receiver_id])
+    found = await account_rows.find_accounts(uow.connection, [wish.receiver_id, wish.sender_id])
     if wish.receiver_id not in found:
         raise AccountNotFoundError(f"account {wish.receiver_id} does not exist")
+    if lock and member_account(found, wish.sender_id, wish.user_id).available < wish.amount:
+        await _accepted(uow, wish, fees, lock=False)
     sender = await find_sender(uow, wish.user_id, wish.sender_id, now, lock=lock)
     quoted = quotes.quote(sender, wish.amount, fees, now)
     quotes.require_agreed(quoted, wish.agreed_fee)

@@ -14,6 +14,7 @@ from services.wallet.http.problems import PROBLEMS
 from services.wallet.http.receipts import add_receipts
 from services.wallet.http.sign_in import add_sign_in
 from services.wallet.http.transfers import add_transfers
+from services.wallet.http.turns import Turns
 from shared.http.application import service_app
 from shared.http.cross_origin import CrossOriginGuard
 from shared.process import Parts
@@ -32,6 +33,7 @@ def create_app(parts: Parts) -> FastAPI:
         forms_under=PATH,
     )
     app.add_middleware(CrossOriginGuard)
+    app.state.turns = Turns()
     fees = fee_rules(parts.settings.transfer_fees)
     signing = add_sign_in(app, parts)
     add_accounts(app, parts)

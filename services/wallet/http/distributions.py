@@ -28,6 +28,7 @@ from services.wallet.http.problems import (
     WHICH_ACCOUNT,
 )
 from services.wallet.http.transfers import Amount
+from services.wallet.http.turns import turn
 from shared.http.application import IdempotencyKey
 from shared.http.cross_origin import FOREIGN
 from shared.http.idempotency import KEY_REUSED, Answer, answer_once
@@ -129,7 +130,8 @@ def add_distributions(app: FastAPI, parts: Parts) -> None:
             body = DistributionView.of(opened).model_dump_json().encode()
             return Answer(201, body, f"/distributions/{opened.token}")
 
-        return await answer_once(units, request, key, work, of=f"{giver.user_id} {giver.room_id}")
+        async with turn(request, giver.user_id):
+            return await answer_once(units, request, key, work, of=f"{giver.user_id} {giver.room_id}")
 
     @app.get("/distributions/{token}", responses=problem_responses(NO_DISTRIBUTION, *FOR_MEMBERS))
     async def get_distribution(token: DistributionToken, giver: InRoom) -> DistributionView:

@@ -32,6 +32,7 @@ from services.wallet.http.problems import (
     TRANSFER_ID,
 )
 from services.wallet.http.sign_in import Member
+from services.wallet.http.turns import turn
 from shared.http import pages
 from shared.http.application import IdempotencyKey
 from shared.http.cross_origin import FOREIGN
@@ -130,7 +131,8 @@ async def request_once(
     async def work(uow: UnitOfWork) -> Answer:
         return answer(202, await transfers.request_transfer(uow, wish, fees), created=True)
 
-    return await answer_once(parts.units, request, key, work, of=str(member))
+    async with turn(request, member):
+        return await answer_once(parts.units, request, key, work, of=str(member))
 
 
 def wish_of(new: NewTransfer, member: UUID, agreed_fee: int | None = None) -> transfers.Wish:
@@ -177,7 +179,8 @@ def add_transfers(app: FastAPI, parts: Parts, fees: FeeRules) -> None:
         async def work(uow: UnitOfWork) -> Answer:
             return answer(200, await transfers.cancel_transfer(uow, transfer_id, sent_by=member))
 
-        return await answer_once(units, request, key, work, of=str(member))
+        async with turn(request, member):
+            return await answer_once(units, request, key, work, of=str(member))
 
     @app.get("/transfers", responses=problem_responses(*FOR_MEMBERS))
     async def list_own_transfers(
