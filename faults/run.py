@@ -72,6 +72,7 @@ class RunResult:
         return {
             broker: [entry for phase in phases for entry in phase.entries]
             for broker, phases in self.phases.items()
+            if phases
         }
 
     @property
