@@ -8,7 +8,8 @@ import sys
 from deploy.paths import REPOSITORY
 from experiment.side import Side, StalledError
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 240.0
+"""A process is started; where others have the processors, that alone may take a minute."""
 
 
 async def broken_rules(side: Side) -> list[str]:

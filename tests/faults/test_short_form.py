@@ -13,10 +13,12 @@ import pytest
 
 from deploy.native.supervision import INSTANCE_VARIABLE
 from deploy.paths import REPOSITORY
+from faults.command_line import main
 from tests.commands import PYTHON
 
 pytestmark = pytest.mark.timeout(600)
 
+FAULT = "consumer-after-commit"
 CONTRACT = {
     "lost",
     "duplicate_deliveries",
@@ -31,7 +33,7 @@ CONTRACT = {
 
 def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--without", "jobs", "--out", str(out)]
+    command = [*PYTHON, "-m", "faults", "--only", FAULT, "--without", "jobs", "--out", str(out)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -40,7 +42,7 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary) == {"rabbit", "kafka"}
     for broker in ("rabbit", "kafka"):
-        figures = summary[broker]["consumer-after-commit"]
+        figures = summary[broker][FAULT]
         assert set(figures) >= CONTRACT
         assert figures["acknowledged"] > 100
         assert (figures["lost"], figures["duplicate_effects"], figures["stuck"]) == (0, 0, 0)
@@ -58,7 +60,7 @@ def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(t
 
 def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [*PYTHON, "-m", "faults", "--only", "consumer-after-commit", "--broker", "rabbit"]
+    command = [*PYTHON, "-m", "faults", "--only", FAULT, "--broker", "rabbit"]
     with subprocess.Popen(
         [*command, "--without", "jobs", "transfers", "distributions", "--out", str(out)],
         cwd=REPOSITORY,
@@ -78,28 +80,15 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_an_unknown_fault_is_refused_in_one_sentence() -> None:
-    done = subprocess.run(
-        [*PYTHON, "-m", "faults", "--only", "meteorite"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "meteorite" in done.stderr
+def test_an_unknown_fault_is_refused_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--only", "meteorite"])
+    assert "meteorite" in capsys.readouterr().err
 
 
-def test_a_fault_of_jobs_is_not_played_without_them() -> None:
-    done = subprocess.run(
-        [*PYTHON, "-m", "faults", "--only", "worker-sigkill", "--without", "jobs"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr == "faults: a fault of jobs cannot be played without them\n"
+def test_a_fault_of_jobs_is_not_played_without_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--only", "worker-sigkill", "--without", "jobs"]) == 2
+    assert capsys.readouterr().err == "faults: a fault of jobs cannot be played without them\n"
 
 
 def left_by(pid: int) -> list[object]:
