@@ -19,6 +19,7 @@ from services.wallet.http.page.door import Door
 from services.wallet.http.page.forms import account_of, empty
 from services.wallet.http.page.views import HAPPENED, Views
 from services.wallet.http.problems import ENDED
+from services.wallet.http.turns import turn
 from shared.process import Parts
 
 WATCHED_FOR: Final = timedelta(minutes=10)
@@ -83,7 +84,7 @@ class Looking:
         member, _ = await self._door.who(request)
         transfer_id: UUID = request.path_params["transfer_id"]
         try:
-            async with self._parts.units.begin() as uow:
+            async with turn(request, member), self._parts.units.begin() as uow:
                 cancelled = await transfers.cancel_transfer(uow, transfer_id, sent_by=member)
             return self._state(request, cancelled)
         except TransferEndedError:
