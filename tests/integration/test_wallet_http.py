@@ -88,7 +88,7 @@ async def test_twenty_requests_for_what_ten_can_pay_are_all_answered_and_ten_are
     accepted = [one for one in answers if one.status_code == 202]
     account = (await client.get(f"/accounts/{sender}")).json()
     assert (account["balance"], account["held"], account["available"]) == (1_050, 1_050, 0)
-    cancelled = await client.post(f"{accepted[0].headers['location']}/cancel")
+    cancelled = await client.post(f"{accepted[0].headers['location']}/cancel", headers={"idempotency-key": "c"})
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
     async with wallet.units.begin() as uow:
         pending = [await get_transfer(uow, one.json()["id"]) for one in accepted]

@@ -69,6 +69,7 @@ async def turn(request: Request, member: UUID) -> AsyncIterator[None]:
     Raises as `Turns.of`, and where its client has gone meanwhile, who may be asking again behind it.
     """
     turns: Turns = request.app.state.turns
+    await request.body()  # or the look for who has gone would take it
     async with turns.of(member):
         if await request.is_disconnected():
             raise UnavailableError("who asked has gone")
