@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from services.wallet.http import turns as module
-from services.wallet.http.turns import Turns
+from services.wallet.http.turns import Turns, turn
 from shared.errors import UnavailableError
 
 ADA, BOB = UUID(int=1), UUID(int=2)
@@ -68,3 +71,33 @@ async def test_who_goes_away_while_waiting_keeps_nobody_from_their_turn() -> Non
 async def _served(turns: Turns) -> None:
     async with turns.of(ADA):
         pass
+
+
+def request_of(turns: Turns, *messages: Message) -> Request:
+    """A request with these messages of its client, which waits for more for ever."""
+    left = list(messages)
+
+    async def receive() -> Message:
+        if not left:
+            await asyncio.Event().wait()
+        return left.pop(0)
+
+    scope = {"type": "http", "app": SimpleNamespace(state=SimpleNamespace(turns=turns))}
+    return Request(scope, receive)
+
+
+BODY: Message = {"type": "http.request", "body": b"{}", "more_body": False}
+
+
+async def test_a_request_has_its_body_in_its_turn() -> None:
+    request = request_of(Turns(), BODY)
+    async with turn(request, ADA):
+        assert await request.body() == b"{}"
+
+
+async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+    turns = Turns()
+    with pytest.raises(UnavailableError, match="has gone"):
+        async with turn(request_of(turns, BODY, {"type": "http.disconnect"}), ADA):
+            pytest.fail("it is begun")
+    await _served(turns)
