@@ -15,6 +15,9 @@ from redis.asyncio import Redis
 from tests.system.house import House
 from tests.system.running_system import RunningSystem, eventually
 
+pytestmark = pytest.mark.timeout(400)
+"""Of each test, whichever of them starts the system."""
+
 NEW_MEMBERS = """
 with new as (insert into member (user_id, active, version)
              select gen_random_uuid(), true, 1 from generate_series(1, $1) returning user_id)
@@ -159,7 +162,6 @@ class Party:
         assert await self.house.audit() == 0
 
 
-@pytest.mark.timeout(300)
 async def test_a_distribution_of_ten_that_twenty_ask_for_at_once_is_ten_shares_and_ten_hear_of_nothing_left(
     system: RunningSystem, house: House
 ) -> None:
@@ -193,7 +195,6 @@ async def test_a_hundred_shares_that_a_hundred_and_fifty_ask_for_at_once_are_eac
     assert await house.audit() == 0
 
 
-@pytest.mark.timeout(300)
 async def test_so_it_is_when_the_worker_is_killed_in_the_middle_of_them_and_redis_is_flushed(
     system: RunningSystem, house: House
 ) -> None:
