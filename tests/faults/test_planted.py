@@ -42,6 +42,7 @@ from shared.broker import Message, create_broker
 from shared.envelope import Envelope
 from tests.conftest import ServersFor, start_in_turn
 from tests.faults.sabotaged import ARMED
+from tests.spared import FEW_PARTITIONS
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -62,7 +63,7 @@ WORKLOAD = Workload.model_validate(
 def runtime(servers_for: ServersFor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with servers_for(*BROKERS) as servers:
         with start_in_turn(tmp_path_factory):
-            start_both_sets(servers, PROFILES["as-usual"])
+            start_both_sets(servers, replace(PROFILES["as-usual"], services=FEW_PARTITIONS))
         yield servers
 
 

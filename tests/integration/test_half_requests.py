@@ -14,7 +14,6 @@ import asyncpg
 import httpx
 
 from deploy.paths import REPOSITORY
-from shared.settings import Settings
 from tests.held_ports import held_port
 from tests.integration.databases import migrated_database
 from tests.integration.world import World, eventually
@@ -31,8 +30,6 @@ async def user_service(world: World, dsn: str) -> AsyncIterator[str]:
     values = {
         **world.setting_values(http_port=port, postgres_dsn=dsn, shutdown_grace_s=5.0),
         "roles": "api,relay",
-        # Its channel is that of the services of the system tests, which may run on these servers, too.
-        "kafka_partitions": Settings.model_fields["kafka_partitions"].default,
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
     environment |= {f"TANDEM_{name.upper()}": str(value) for name, value in values.items()}

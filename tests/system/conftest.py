@@ -11,6 +11,7 @@ import pytest
 from deploy.native import BrokerName
 from tests.conftest import ServersFor, start_in_turn
 from tests.scheduling import unit_of
+from tests.spared import FEW_PARTITIONS
 from tests.system.house import ADMIN_PASSWORD, GATEWAY_TOKEN, House
 from tests.system.running_system import RunningSystem
 
@@ -26,6 +27,7 @@ async def system(
             "TANDEM_SMTP_URL": "",
             "TANDEM_BREAKER_OPEN_S": "5",
             "TANDEM_TRANSFER_DELAY_S": "0.2",
+            **FEW_PARTITIONS,
             "TANDEM_WALLET_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "TANDEM_WALLET_GATEWAY_TOKEN": GATEWAY_TOKEN,
         }

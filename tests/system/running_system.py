@@ -170,7 +170,15 @@ class RunningSystem:
     async def broker(self) -> AsyncIterator[Broker]:
         """The adapter, with the services' own settings."""
         environment = self.runtime.service_env("notification-consumer", self.broker_name, self.broker_name)
-        names = {"broker", "http_port", "postgres_dsn", "redis_url", "rabbit_url", "kafka_bootstrap"}
+        names = {
+            "broker",
+            "http_port",
+            "postgres_dsn",
+            "redis_url",
+            "rabbit_url",
+            "kafka_bootstrap",
+            "kafka_partitions",
+        }
         values = {name: environment.get(f"TANDEM_{name.upper()}") for name in names}
         async with create_broker(Settings.from_environment(**values), "system-tests") as broker:
             yield broker

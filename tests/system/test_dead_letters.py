@@ -17,7 +17,7 @@ FLAWS = {
     "TANDEM_DELAYS_MAX": "0",  # what may pass is not waited for
     "TANDEM_HANDLER_ATTEMPTS_MAX": "2",
 }
-USERS, ORDERS, EACH = 8, 40, 8
+USERS, ORDERS, EACH = 4, 16, 4
 SUBSCRIBERS = ("notification", "mail")
 """Both run in the process with the flaws."""
 

@@ -22,11 +22,11 @@ from shared.outside.mail import message_id
 from shared.settings import Settings
 from tests.system.running_system import RunningSystem, eventually
 
-ORDERS = 40
+ORDERS = 20
 SENDER = Settings.model_fields["mail_from"].default
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 async def mail_is_sent(system: RunningSystem) -> AsyncIterator[None]:
     async with system.in_place_of("notification-consumer", system.mail):
         yield

@@ -12,9 +12,10 @@ import pytest
 from deploy.topology import PROCESSES
 from tests.system.running_system import LINES, RunningSystem, eventually
 
-CLIENTS = 4
-PAUSE_S = 0.2
-"""Of a client between two orders. Without, they keep both cores busy, and every restart takes twice as long."""
+CLIENTS = 3
+PAUSE_S = 0.5
+"""Of a client between two orders. Without, they keep both cores busy, and every restart takes twice as long; with
+this, some twenty requests a second are under way."""
 
 
 class Load:
