@@ -1,7 +1,6 @@
 """The whole way from load to verdict on real servers and services, with each class of fault planted by hand.
 
-First in the databases and in the processes, never in our own code; what was changed is put back. Then each kind of
-broken system is found out, with one part sabotaged. All on the same services, since starting them takes longest.
+First in databases and processes, and put back; then in our own code. All on the same services, started once.
 """
 
 from __future__ import annotations
