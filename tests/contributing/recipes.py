@@ -38,6 +38,8 @@ class Scratch:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.written: set[str] = set()
+        """What recipes have written or changed, as paths below the root."""
         for path in tracked_files():
             copy = root / path.relative_to(REPOSITORY)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +88,7 @@ class Scratch:
         found = _ADDRESS.match(block.text)
         assert found, f"the first line of a block must name a file: {block.text[:80]!r}"
         place, text = self.root / found[1], block.text[found.end() :]
+        self.written.add(found[1])
         if block.language == "python":
             assert not place.exists(), f"{found[1]} is there already"
             place.parent.mkdir(parents=True, exist_ok=True)
