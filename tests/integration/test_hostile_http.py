@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -49,7 +50,8 @@ SERVICES: dict[str, Service] = {
 }
 START_S = 60.0
 ANSWER_S = 30.0
-EXAMPLES_MAX = "25"
+EXAMPLES_MAX = os.environ.get("FUZZ_EXAMPLES", "8")
+"""Of each operation, drawn anew in every run, besides those that stand for each rule of the schema."""
 STREAMS = "/events$"
 LEFT_OUT = {"fraud": f"{STREAMS}|^/(jobs|schedules|workers)"}
 """What the jobs service has, too, and is tried there."""
