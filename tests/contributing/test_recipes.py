@@ -180,6 +180,8 @@ __all__ = ["NatsAdapter"]
     )
     shutil.copy(HERE / "nats_adapter.py", adapter / "adapter.py")
     shutil.copy(HERE / "nats_server.py", scratch.root / "deploy/native/servers/nats.py")
+    adapter_files = ("shared/broker/nats/__init__.py", "shared/broker/nats/adapter.py")
+    scratch.written |= {*adapter_files, "deploy/native/servers/nats.py"}
     docs, suite = scratch.follow("A new broker adapter")
     scratch.make(docs)
     assert "TANDEM_NATS_URL" in (scratch.root / "docs/settings.md").read_text()
