@@ -26,7 +26,7 @@ class Letters:
 
     def __init__(self, urls: list[str], database: asyncpg.Pool[Any]) -> None:
         self.urls = urls
-        self.http = httpx.AsyncClient(base_url=urls[0], timeout=30, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=urls[0], timeout=30, trust_env=False, verify=False)
         self._database = database
 
     async def rows(self) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ async def test_half_requests_leave_orders_relay_and_readiness_their_connections(
     async with (
         AsyncExitStack() as stack,
         user_service(world, dsn) as url,
-        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http,
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=False) as http,
     ):
 
         async def ready() -> bool:
@@ -88,7 +88,7 @@ async def test_half_requests_leave_orders_relay_and_readiness_their_connections(
             halves.append(writer)
             if number % 32 == 0:
                 assert (await http.post("/users", json=USER)).status_code == 201
-        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as other:
+        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=False) as other:
             assert (await other.get("/health/ready")).status_code == 200
         database = await asyncpg.connect(dsn)
         try:

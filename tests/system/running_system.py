@@ -51,7 +51,8 @@ class RunningSystem:
         self.urls = runtime.addresses.service_urls(broker)
         self.mail = {"TANDEM_SMTP_URL": runtime.server_urls()["mail"]}
         """What a `notification-consumer` is told that is to send mail: see `in_place_of`."""
-        self.http = httpx.AsyncClient(timeout=30, trust_env=False, limits=httpx.Limits(max_connections=50))
+        limits = httpx.Limits(max_connections=50)
+        self.http = httpx.AsyncClient(timeout=30, trust_env=False, verify=False, limits=limits)
         self._pools: dict[str, asyncpg.Pool[Any]] = {}
 
     async def aclose(self) -> None:
