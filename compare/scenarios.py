@@ -74,8 +74,8 @@ async def _killed(measured: MeasuredSide, asked: KilledConsumer, steady: Steady,
     async def kill() -> None:
         nonlocal killed_s
         await asyncio.sleep(asked.duration_s * _KILL_AFTER_SHARE)
-        killed_s = side.clock.now_s()
         await asyncio.to_thread(side.runtime.processes.kill, side.process(CONSUMER))
+        killed_s = side.clock.now_s()  # what it committed before that is no sign of its successor
 
     killing = asyncio.create_task(kill())
     try:
