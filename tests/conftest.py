@@ -105,7 +105,7 @@ async def no_client_outlives_the_loop() -> AsyncIterator[None]:
     """A connection that aio-pika was cancelled in the midst of making goes on by itself, and is deaf to being
     cancelled again: the session's event loop would wait for it for ever."""
     yield
-    # By type: `issubclass` asks an abstract class, which takes ten seconds for all that is there.
+    # By type: `issubclass` would ask an abstract class about everything, and take twice as long.
     kinds = {RobustConnection, *RobustConnection.__subclasses__()}
     left = [one for one in gc.get_objects() if type(one) in kinds]
     await asyncio.gather(*(asyncio.wait_for(one.close(), CLIENT_CLOSE_S) for one in left), return_exceptions=True)
