@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -42,11 +43,11 @@ async def keep_and_give_back(parts: Parts) -> None:
 
 async def keep(parts: Parts, alerts: Alerts) -> None:
     """Consume the dead-letter queue or topic of every subscription that is named."""
-    for place in events.places(parts.settings):
-        handler = letter_handler(parts, place, alerts)
-        await until_available(
-            lambda p=place, h=handler: parts.broker.subscribe_dead_letters(p, GROUP, h)  # type: ignore[misc]
-        )
+    async with asyncio.TaskGroup() as subscribing:
+        for place in events.places(parts.settings):
+            handler = letter_handler(parts, place, alerts)
+            subscribe = partial(parts.broker.subscribe_dead_letters, place, GROUP, handler)
+            subscribing.create_task(until_available(subscribe))
 
 
 def letter_handler(parts: Parts, place: Subscription, alerts: Alerts) -> BatchHandler:
