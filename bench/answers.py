@@ -132,7 +132,7 @@ async def _until_ready(running: Running, settings: Settings) -> None:
     async with aiohttp.ClientSession() as session:
 
         async def ready() -> bool:
-            if running.process.returncode is not None:
+            if any(process.returncode is not None for process in running.processes):
                 raise running.failed("ended before it was ready")
             try:
                 async with session.get(url, timeout=aiohttp.ClientTimeout(total=5)) as answer:

@@ -17,6 +17,7 @@ from shared.settings import Settings
 
 _PART = 1_000
 _SETTLED_TIMEOUT_S = 10.0
+_JOINED_TIMEOUT_S = 90.0
 _POLL_S = 0.2
 
 Advance = Callable[[int], None]
@@ -26,6 +27,12 @@ Advance = Callable[[int], None]
 def subscription(channel: str, subscriber: str, event_type: str = OrderPlaced.event_type) -> Subscription:
     """What a contender consumes: its own queue or group on the channel."""
     return Subscription(channel=channel, subscriber=subscriber, types=frozenset({event_type}))
+
+
+async def declare(settings: Settings, subscription: Subscription) -> None:
+    """Make the channel and the queue or group, so that what is published from now on is kept."""
+    async with create_broker(settings, "bench-declare") as broker:
+        await broker.declare([subscription.channel], [subscription])
 
 
 async def fill(
@@ -45,6 +52,16 @@ async def fill(
             if failures:
                 raise UnavailableError(f"{len(failures)} events not confirmed, the first: {failures[0].error}")
             advance(len(part))
+
+
+async def until_consumed(settings: Settings, subscription: Subscription, consumers: int) -> bool:
+    """Wait until so many processes consume, bounded; False when they do not come."""
+    async with create_broker(settings, "bench-look") as broker:
+
+        async def there() -> bool:
+            return [state.consumers for state in await broker.queue_states([subscription])] == [consumers]
+
+        return await until(there, _JOINED_TIMEOUT_S, _POLL_S)
 
 
 async def unsettled(settings: Settings, subscription: Subscription) -> int:

@@ -1,4 +1,4 @@
-"""Reads the arguments of `python -m bench`, runs the benchmark on servers of its own and reports."""
+"""Reads the arguments of `python -m bench`, has the benchmark run and reports."""
 
 from __future__ import annotations
 
@@ -13,41 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import report
-from bench.answers import Answers
-from bench.effects import Effects
+from bench import past, report
+from bench.commands import POOLS
 from bench.errors import BenchError
-from bench.jobs import JobRuns, JobTables
-from bench.ledger import Ledger
-from bench.money import Money
-from bench.people import People
-from bench.publishing import Publishing
-from bench.rounds import Bench, Plan
+from bench.plan import Plan
 from bench.rows import LONG_ONES, NAMES
-from bench.running import Runner
+from bench.run import run
 from deploy.errors import DeployError
-from deploy.native import Ports, Runtime
-from deploy.paths import REPOSITORY
 from deploy.progress import Steps
-from deploy.topology import BROKERS, SERVERS
-from experiment.instance import instance, remove_leftovers
-from experiment.signals import Interrupted, ignore_signals, run_until_signal
+from deploy.topology import BROKERS
+from experiment.signals import Interrupted
 from shared.errors import UnavailableError
-from shared.settings import Settings
-from shared.telemetry import Telemetry
 
 _EVENTS_MIN = 2_000
 """Four batches: with fewer, the time between the first and the last commit means nothing."""
-_CELERY_SHARE = 0.15
-_NAME = "bench"
-_RUN_ROOT = REPOSITORY / ".run"
-_DATABASE = "bench"
-_LEDGER = "bench_wallet"
-_JOBS = "bench_jobs"
-_HTTP_OFFSET = 90
 SUMMARY = Path("reports/bench/latest/summary.json")
 
 
@@ -57,23 +37,29 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the relay's, too
     chosen = _parser().parse_args(arguments)
-    plan = Plan(
-        rounds=chosen.rounds,
-        events=chosen.events,
-        celery_events=int(chosen.events * _CELERY_SHARE),
-        long_events=chosen.long,
-        brokers=tuple(broker for broker in BROKERS if chosen.only in (None, broker)),
-        rows=tuple(chosen.row or (name for name in NAMES if name not in LONG_ONES)),
-        seed=chosen.seed,
-    )
     try:
-        return _run(plan, chosen.summary, chosen.profile)
+        return _run_and_report(plan_of(arguments), chosen.summary, chosen.profile)
     except (BenchError, DeployError, UnavailableError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except Interrupted:
         print("bench: interrupted; everything that it had started is stopped", file=sys.stderr)
         return 130
+
+
+def plan_of(arguments: Sequence[str]) -> Plan:
+    """What is to be run. Ends the process, with a sentence, for arguments that cannot be."""
+    chosen = _parser().parse_args(arguments)
+    return Plan(
+        rounds=chosen.rounds,
+        events=chosen.events,
+        long_events=chosen.long,
+        past_rows=chosen.past,
+        brokers=tuple(broker for broker in BROKERS if chosen.only in (None, broker)),
+        rows=tuple(chosen.row or (name for name in NAMES if name not in LONG_ONES)),
+        seed=chosen.seed,
+        pool=chosen.pool,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         default=300_000,
         help="of the long backlog; a third as many jobs wait",
     )
+    parser.add_argument("--past", type=_at_least(1), default=past.ROWS, help="rows of the full inbox")
+    parser.add_argument("--pool", choices=POOLS, help="Celery's; if not said, the fastest in a short trial")
     parser.add_argument("--only", choices=BROKERS, help="one broker (Celery is on RabbitMQ in any case)")
     parser.add_argument(
         "--row", action="append", choices=NAMES, help="one row, or several; if not said, all but the long ones"
@@ -107,76 +95,27 @@ def _at_least(least: int) -> Any:
     return number
 
 
-def _run(plan: Plan, summary: Path, profiles: Path | None) -> int:
+def _run_and_report(plan: Plan, summary: Path, profiles: Path | None) -> int:
     started_at = datetime.now(UTC)
-    ports = Ports.free_block()
-    servers = {name for name in SERVERS if name in {"postgres", "redis", "rabbit", *plan.brokers}}
-    remove_leftovers(_RUN_ROOT, _NAME)
-    with instance(_RUN_ROOT, _NAME, Steps(), ports=ports, servers=servers) as runtime:
-        runtime.start_servers()
-        runtime.ensure_databases([_DATABASE, _LEDGER, _JOBS])
-        rates = run_until_signal(_rounds(plan, runtime, ports, profiles))
-        ignore_signals()
-        versions = runtime.versions()
-    rows = report.compare(rates)
-    report.print_table(rows, rates)
+    steps = Steps()
+    steps.say(f"about {plan.estimate_s / 60:.0f} minutes on two cores that are idle otherwise")
+    measured = run(plan, profiles, steps)
+    rows = report.compare(measured.rates)
+    notes = [f"Celery: {measured.pool}."] if measured.pool else []
+    for broker, took_s in measured.start_up_s.items():
+        notes.append(f"Warm `make up-{broker}` to the first effect: {took_s:.1f} s.")
+    report.print_table(rows, measured.rates, notes)
     about = {
         "rounds": plan.rounds,
-        "events": plan.events,
-        "celery_events": plan.celery_events,
-        "long_events": plan.long_events,
+        "events": {str(contender): plan.events_of(contender) for contender in plan.contenders},
+        "celery_pool": measured.pool,
+        "start_up_s": measured.start_up_s,
         "seed": plan.seed,
-        "versions": {**versions, "python": platform.python_version()},
+        "versions": {**measured.versions, "python": platform.python_version()},
         "hardware": {"cpus": os.cpu_count(), "machine": platform.machine()},
         "started_at": started_at.isoformat(timespec="seconds"),
+        "took_s": round((datetime.now(UTC) - started_at).total_seconds()),
     }
-    report.write_summary(summary, rows, rates, about)
-    return 0 if all(row.holds for row in rows) else 1
-
-
-async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | None) -> report.Rates:
-    urls = runtime.server_urls()
-    settings = {
-        broker: Settings(
-            broker=broker,
-            http_port=ports.block + _HTTP_OFFSET,
-            postgres_dsn=runtime.dsn(_DATABASE),
-            redis_url=urls["redis"],
-            rabbit_url=urls["rabbit"],
-            kafka_bootstrap=urls.get("kafka"),
-        )
-        for broker in {"rabbit": None, **dict.fromkeys(plan.brokers)}
-    }
-    logs = runtime.root / "contenders"
-    logs.mkdir()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    telemetry = Telemetry(settings["rabbit"].model_copy(update={"trace_ratio": 0.0}), _NAME)  # traces nothing
-    runner = Runner(settings, {"TANDEM_INSTANCE_ROOT": str(runtime.root)}, logs, profiles)
-    of_jobs = settings["rabbit"].model_copy(update={"postgres_dsn": runtime.dsn(_JOBS)})
-    async with (
-        Effects(runtime.dsn(_DATABASE), urls["redis"]) as effects,
-        Ledger(runtime.dsn(_LEDGER)) as ledger,
-        People(runtime.dsn(_LEDGER)) as people,
-        JobTables(of_jobs, telemetry) as tables,
-    ):
-        await effects.create()
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            bar = progress.add_task("starting", total=plan.work)
-            bench = Bench(
-                plan=plan,
-                runner=runner,
-                effects=effects,
-                publishing=Publishing(runtime.dsn(_DATABASE), telemetry),
-                money=Money(runner, ledger, runtime.dsn(_LEDGER)),
-                answers=Answers(runner, ledger, people, runtime.dsn(_LEDGER)),
-                jobs=JobRuns(runner, tables, plan.waiting_jobs),
-                say=lambda text: progress.update(bar, description=text),
-                advance=lambda count: progress.advance(bar, count),
-            )
-            return await bench.run()
+    report.write_summary(summary, rows, measured.rates, about)
+    # Whoever is looked at by py-spy is slower: then the graphs are what was wanted.
+    return 0 if profiles or all(row.holds for row in rows) else 1

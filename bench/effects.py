@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Self
 
 import asyncpg
@@ -10,7 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from bench import committed
+from bench import committed, past
 from bench.events import WireEvent
 from shared.consuming import inbox
 from shared.publishing import outbox
@@ -32,15 +33,21 @@ INSERT_EFFECT = insert(effect)
 _DONE = "d"
 
 
+_COMMITTED_AT = """
+select order_id, extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at from effect
+"""
+
+
 class Effects:
     """One contender's durable work, in PostgreSQL and Redis; an async context manager."""
 
     def __init__(self, dsn: str, redis_url: str) -> None:
-        self._dsn = dsn
+        self.dsn = dsn
         self._redis_url = redis_url
+        self._has_past = False
 
     async def __aenter__(self) -> Self:
-        self._postgres = await asyncpg.connect(self._dsn)
+        self._postgres = await asyncpg.connect(self.dsn)
         self._redis: Redis = Redis.from_url(self._redis_url, decode_responses=True)
         return self
 
@@ -50,17 +57,34 @@ class Effects:
 
     async def create(self) -> None:
         """Make the tables."""
-        engine = create_async_engine(self._dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
+        engine = create_async_engine(self.dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
         async with engine.begin() as connection:
             for tables in (inbox.metadata, outbox.metadata, metadata):
                 await connection.run_sync(tables.create_all)
         await engine.dispose()
 
+    async def give_past(self, subscriber: str, rows: int) -> None:
+        """Have the inbox begin with so many rows, of the last days, from now on."""
+        await self._postgres.execute("truncate inbox")
+        await past.fill(self._postgres, subscriber, rows)
+        self._has_past = True
+
     async def clear(self) -> None:
         """Leave nothing of the contender before, and no dirty pages of its for the next one's time."""
-        await self._postgres.execute("truncate effect, inbox, outbox")
+        await self._postgres.execute("truncate effect, outbox")
+        if self._has_past:
+            await past.keep(self._postgres)
+        else:
+            await self._postgres.execute("truncate inbox")
         await self._postgres.execute("checkpoint")
         await self._redis.flushdb()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Whoever has an effect to commit waits until this is left."""
+        async with self._postgres.transaction():
+            await self._postgres.execute("lock table effect in share mode")
+            yield
 
     async def count(self) -> int:
         """How many effect rows are committed."""
@@ -73,12 +97,16 @@ class Effects:
         """
         return await committed.rate_per_s(self._postgres, "effect")
 
+    async def committed_at_s(self) -> dict[str, float]:
+        """When each order's effect was committed, in seconds since the epoch, by PostgreSQL."""
+        return {row["order_id"]: row["at"] for row in await self._postgres.fetch(_COMMITTED_AT)}
+
     async def problems(self, events: Sequence[WireEvent], subscriber: str, *, claimed: bool = True) -> list[str]:
         """What is wrong; empty when every event has one effect, one inbox row and, if it was `claimed`, a claim
         marked done."""
         wanted = {event.id for event in events}
         effects = [row["event_id"] for row in await self._postgres.fetch("select event_id from effect")]
-        inboxed = {row["event_id"] for row in await self._postgres.fetch("select event_id from inbox")}
+        inboxed = {row["event_id"] for row in await self._postgres.fetch(past.RECORDED_NOW)}
         keys = await self._redis.keys(f"tandem:claim:{subscriber}:*")
         values = await self._redis.mget(keys) if keys else []
         done = {str(key).rsplit(":", 1)[-1] for key, value in zip(keys, values, strict=True) if value == _DONE}

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.rows import PER_S, ROWS, UNITS, Contender
-from bench.running import CELERY_WORKERS
 
 Rates = Sequence[dict[Contender, float]]
 """Of each contender, round by round: effects or events published per second, or what `UNITS` says."""
@@ -21,9 +20,9 @@ Rates = Sequence[dict[Contender, float]]
 _FEW = 10
 """Of fewer a second hundredths are shown: a chord is a thousand jobs."""
 _DISCLAIMER = (
-    "More is better everywhere: an idle start per second is one over its median latency in seconds.\n"
+    "Of an idle start per second more is better: it is one over the median latency in seconds.\n"
     "Everything ran on this one machine, servers included: the ratios say how the code compares, the rates say\n"
-    f"little about yours. One process each, Celery {CELERY_WORKERS} workers; Celery always on RabbitMQ.\n"
+    "little about yours. One process each if no number is said; Celery two, of the pool that was the fastest.\n"
     "Again: make bench"
 )
 
@@ -71,8 +70,8 @@ def compare(rates: Rates) -> list[Row]:
     return rows
 
 
-def print_table(rows: Sequence[Row], rates: Rates) -> None:
-    """The ratios, then the figures behind them, on standard output."""
+def print_table(rows: Sequence[Row], rates: Rates, notes: Sequence[str] = ()) -> None:
+    """The ratios, the figures behind them, and what else is to be said, on standard output."""
     console = Console(highlight=False)
     table = Table(
         "compared",
@@ -89,18 +88,21 @@ def print_table(rows: Sequence[Row], rates: Rates) -> None:
         if row.ours_max is not None:
             bound += f", ours ≤ {row.ours_max:g}"
         table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), bound, verdict)
-    console.print(table)
+    if rows:
+        console.print(table)
     plain = Table("contender", "broker", "median", "", box=None, title_justify="left")
     for contender, rate in median_rates(rates).items():
         figure = f"{rate:,.2f}" if rate < _FEW else f"{rate:,.0f}"
         plain.add_row(contender.name, contender.broker, figure, UNITS.get(contender.name, PER_S))
-    console.print(plain)
-    console.print(_DISCLAIMER, soft_wrap=True)
+    if rates:
+        console.print(plain)
+    for note in (*notes, _DISCLAIMER):
+        console.print(note, soft_wrap=True)
 
 
 def median_rates(rates: Rates) -> dict[Contender, float]:
     """Of every contender, over the rounds."""
-    contenders = sorted(rates[0], key=lambda contender: (contender.broker, contender.name))
+    contenders = sorted(rates[0] if rates else (), key=lambda contender: (contender.broker, contender.name))
     return {contender: median(of_round[contender] for of_round in rates) for contender in contenders}
 
 

@@ -11,23 +11,30 @@ from bench.contenders.by_hand import Recorder, run_until_told
 from shared.broker import destination_name
 from shared.settings import Settings
 
-_POLL_MS = 200
+POLL_MS = 200
+
+
+def consumer_of(settings: Settings, channel: str, subscriber: str) -> AIOKafkaConsumer:
+    """A member of the group, not started; it fetches as much at once as the pipeline's, and commits by hand."""
+    return AIOKafkaConsumer(
+        destination_name("kafka", channel),
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=subscriber,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_bytes=16 * 1024 * 1024,
+        max_partition_fetch_bytes=1024 * 1024,
+    )
 
 
 async def drain(
     settings: Settings, channel: str, subscriber: str, stopping: asyncio.Event, *, inbox_alone: bool
 ) -> None:
     """Consume until told to stop: each poll is a batch, and one commit closes it."""
-    consumer = AIOKafkaConsumer(
-        destination_name("kafka", channel),
-        bootstrap_servers=settings.kafka_bootstrap,
-        group_id=subscriber,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
+    consumer = consumer_of(settings, channel, subscriber)
     async with consumer, Recorder(settings, subscriber, inbox_alone=inbox_alone) as recorder:
         while not stopping.is_set():
-            polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=settings.batch_max)
+            polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=settings.batch_max)
             if polled:
                 await recorder.record(record.value for records in polled.values() for record in records)
                 await consumer.commit()

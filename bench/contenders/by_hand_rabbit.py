@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
@@ -12,38 +13,43 @@ from bench.contenders.by_hand import Recorder, run_until_told
 from shared.settings import Settings
 
 _GATHER_WAIT_S = 0.003
+_BUSY_BATCH = 32
 
 
 async def drain(
     settings: Settings, channel_name: str, subscriber: str, stopping: asyncio.Event, *, inbox_alone: bool
 ) -> None:
     """Consume until told to stop: what has arrived is a batch, and one `ack(multiple)` closes it."""
-    arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+    arrived: deque[AbstractIncomingMessage] = deque()
+    woken = asyncio.Event()
+
+    async def arrive(message: AbstractIncomingMessage) -> None:
+        arrived.append(message)
+        woken.set()
 
     async def end() -> None:
         await stopping.wait()
-        await arrived.put(None)
+        woken.set()
 
     connecting = await aio_pika.connect(settings.rabbit_url)
     async with connecting as connection, Recorder(settings, subscriber, inbox_alone=inbox_alone) as recorder:
-        channel = await connection.channel()
+        channel = await connection.channel(publisher_confirms=False)
         await channel.set_qos(prefetch_count=2 * settings.batch_max)
         queue = await channel.get_queue(f"{subscriber}.{channel_name}")
-        await queue.consume(arrived.put)
+        await queue.consume(arrive)
         ending = asyncio.create_task(end())
-        while (first := await arrived.get()) is not None:
-            batch = [first]
-            if arrived.qsize() < settings.batch_max:
+        last_count = 0
+        while not stopping.is_set():
+            await woken.wait()
+            if last_count >= _BUSY_BATCH and len(arrived) < settings.batch_max:
                 await asyncio.sleep(_GATHER_WAIT_S)
-            while len(batch) < settings.batch_max and not arrived.empty():
-                message = arrived.get_nowait()
-                if message is None:
-                    break
-                batch.append(message)
-            await recorder.record(message.body for message in batch)
-            await batch[-1].ack(multiple=True)
-            if stopping.is_set():
-                break
+            batch = [arrived.popleft() for _ in range(min(len(arrived), settings.batch_max))]
+            if not arrived and not stopping.is_set():
+                woken.clear()
+            if batch:
+                await recorder.record(message.body for message in batch)
+                await batch[-1].ack(multiple=True)
+            last_count = len(batch)
         await ending
 
 

@@ -7,12 +7,14 @@ the scope of its claims. No result backend: nobody waits for a result here.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import Empty, LifoQueue
 from typing import Any
 
 import orjson
 import psycopg
 from celery import Celery
-from celery.signals import worker_process_init
 from kombu import entity
 from redis import Redis
 
@@ -52,12 +54,22 @@ def _quorum_queue(name: str) -> Any:
     return queue_type(name, durable=True, queue_arguments={"x-queue-type": "quorum"})
 
 
-class _Servers:
-    """One worker process's connections, opened after the fork."""
+class _Connections:
+    """One worker process's connections to PostgreSQL: as many as tasks run at once, opened after the fork."""
 
-    settings: Settings
-    postgres: psycopg.Connection
-    redis: Redis
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._idle: LifoQueue[psycopg.Connection] = LifoQueue()
+
+    @contextmanager
+    def one(self) -> Iterator[psycopg.Connection]:
+        """A connection that nobody else uses meanwhile."""
+        try:
+            connection = self._idle.get_nowait()
+        except Empty:
+            connection = psycopg.connect(self._dsn, autocommit=True)
+        yield connection
+        self._idle.put(connection)
 
 
 def create_worker() -> Any:
@@ -65,27 +77,24 @@ def create_worker() -> Any:
     settings = Settings.from_environment()
     subscriber = os.environ["BENCH_SUBSCRIBER"]
     app = create_app(settings.rabbit_url, os.environ["BENCH_QUEUE"])
-
-    @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
-    def connect(**_: object) -> None:
-        _Servers.postgres = psycopg.connect(settings.postgres_dsn, autocommit=True)
-        _Servers.redis = Redis.from_url(settings.redis_url)
+    redis = Redis.from_url(settings.redis_url)  # connects when it is used: after the fork
+    connections = _Connections(settings.postgres_dsn)
 
     @app.task(name=TASK, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
     def record_effect(task: Any, body: str) -> None:
         event = orjson.loads(body)
         key = f"tandem:claim:{subscriber}:{event['source']}:{event['id']}"
-        if not _Servers.redis.set(key, "owner", nx=True, px=int(settings.claim_lock_s * 1_000)):
-            if _Servers.redis.get(key) == b"d":
+        if not redis.set(key, "owner", nx=True, px=int(settings.claim_lock_s * 1_000)):
+            if redis.get(key) == b"d":
                 return
             raise task.retry(countdown=1)
         data = event["data"]
-        with _Servers.postgres.transaction():
-            fresh = _Servers.postgres.execute(_INBOX, (subscriber, event["source"], event["id"])).fetchone()
+        with connections.one() as postgres, postgres.transaction():
+            fresh = postgres.execute(_INBOX, (subscriber, event["source"], event["id"])).fetchone()
             if fresh is not None:
                 effect = (event["id"], data["order_id"], data["user_id"], data["total_amount"])
-                _Servers.postgres.execute(_EFFECT, effect)
-        _Servers.redis.set(key, "d", px=int(settings.claim_done_s * 1_000))
+                postgres.execute(_EFFECT, effect)
+        redis.set(key, "d", px=int(settings.claim_done_s * 1_000))
 
     return app
 

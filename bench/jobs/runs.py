@@ -11,6 +11,7 @@ from uuid import UUID
 
 from bench import backlog
 from bench.backlog import Advance
+from bench.commands import CELERY_WORKERS
 from bench.contenders import tandem_steps
 from bench.jobs import tasks
 from bench.jobs.tables import JobTables
@@ -28,7 +29,7 @@ from bench.rows import (
     TASK_START,
     Contender,
 )
-from bench.running import CELERY_WORKERS, Runner, Running
+from bench.running import Runner, Running
 from experiment.clock import until
 from shared.jobs import Signature
 

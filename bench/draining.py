@@ -1,0 +1,94 @@
+"""Measures how fast a contender drains a backlog of events, and checks that each has had its effect once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import backlog
+from bench.backlog import Advance
+from bench.commands import COMMANDS, POOLS
+from bench.effects import Effects
+from bench.events import WireEvent, make_events
+from bench.rows import CELERY, FULL, INBOX_ALONE, PAIR, TRACED, Contender
+from bench.running import Runner, Running, short
+from shared.broker import Subscription
+
+
+@dataclass(slots=True)
+class Draining:
+    """Contenders that drain, on the tables of one database; `full` has the same, and an inbox with a past."""
+
+    runner: Runner
+    effects: Effects
+    full: Effects
+    pool: str | None = None
+    """Of Celery's, the one that its figures are of; None until a trial has said which is the fastest."""
+
+    async def measure(
+        self, contender: Contender, channel: str, events: Sequence[WireEvent], advance: Advance
+    ) -> float:
+        """Effects per second. Raises `BenchError` when a contender does not do everything exactly once."""
+        effects = self.full if contender.name == FULL else self.effects
+        await effects.clear()
+        if contender.name == CELERY or contender.name in POOLS:
+            return await self._tasks(contender, channel, events, advance)
+        settings, subscriber = self.runner.settings[contender.broker], short(contender.name)
+        subscription = backlog.subscription(channel, subscriber)
+        own = {"TANDEM_POSTGRES_DSN": effects.dsn}
+        if contender.name == TRACED:
+            own["TANDEM_OTLP_DIR"] = str(self.runner.logs)
+        if contender.name == PAIR:
+            running = await self._together(contender, subscription, events, advance)
+        else:
+            await backlog.fill(settings, subscription, events, advance)
+            async with self.runner.running(contender, channel, own) as running:
+                await running.until(len(events), effects.count, advance, what="effects")
+        problems = await effects.problems(events, subscriber, claimed=contender.name != INBOX_ALONE)
+        if left := await backlog.unsettled(settings, subscription):
+            problems.append(f"{left} events not settled")
+        if problems:
+            raise running.failed(f"{', '.join(problems)} (of {len(events)})")
+        return await effects.rate_per_s()
+
+    async def _together(
+        self, contender: Contender, subscription: Subscription, events: Sequence[WireEvent], advance: Advance
+    ) -> Running:
+        """Several processes, which are all there, and each with a batch, when the first effect is committed."""
+        settings = self.runner.settings[contender.broker]
+        async with self.runner.running(contender, subscription.channel) as running:
+            if not await backlog.until_consumed(settings, subscription, len(running.processes)):
+                raise running.failed("not all of its processes consume")
+            async with self.effects.held():
+                await backlog.fill(settings, subscription, events, advance)
+            await running.until(len(events), self.effects.count, advance, what="effects")
+        return running
+
+    async def _tasks(
+        self, contender: Contender, channel: str, events: Sequence[WireEvent], advance: Advance
+    ) -> float:
+        settings, queue = self.runner.settings[contender.broker], f"{CELERY}.{channel}"
+        await asyncio.to_thread(backlog.fill_celery, settings, queue, events, advance)
+        async with self.runner.running(self.workers(contender), channel) as running:
+            await running.until(len(events), self.effects.count, advance, what="effects")
+        problems = await self.effects.problems(events, CELERY)
+        if left := await backlog.unsettled(settings, backlog.subscription(channel, CELERY)):
+            problems.append(f"{left} tasks not settled")
+        if problems:
+            raise running.failed(f"{', '.join(problems)} (of {len(events)})")
+        return await self.effects.rate_per_s()
+
+    def workers(self, contender: Contender) -> Contender:
+        """Celery's workers, in the pool that is the fastest as far as is known."""
+        if contender.name in COMMANDS:
+            return contender
+        return Contender(self.pool or next(iter(POOLS)), contender.broker)
+
+    async def try_pools(self, count: int) -> None:
+        """Have each of Celery's pools do so many tasks, and keep the fastest."""
+        rates = {}
+        for number, name in enumerate(POOLS):
+            contender, channel = Contender(name, "rabbit"), f"trial{number}"
+            rates[name] = await self.measure(contender, channel, make_events(count), lambda _count: None)
+        self.pool = max(rates, key=lambda name: rates[name])

@@ -1,0 +1,124 @@
+"""What a run does: which contenders, on how many events each, and about how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.commands import POOLS
+from bench.rows import (
+    BY_CELERY,
+    CELERY,
+    LEASED,
+    LEASED_START,
+    LEASED_WAITING,
+    LONG,
+    OF_ANSWERS,
+    OF_JOBS,
+    OF_MONEY,
+    OF_ORDERS,
+    ONE_BY_ONE,
+    ORDER_P50,
+    ORDER_P99,
+    ORDER_TASKS,
+    ORDERS,
+    ROWS,
+    START,
+    TASK_P50,
+    TASK_P99,
+    TRACED,
+    Contender,
+)
+
+_SHARES: Mapping[str, float] = {
+    ONE_BY_ONE: 0.25,
+    **dict.fromkeys((*OF_MONEY, *OF_JOBS), 0.5),
+    **dict.fromkeys((*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START), 0.15),
+    **dict.fromkeys(OF_ORDERS, 0.1),
+    **dict.fromkeys(OF_ANSWERS, 0.025),
+}
+"""Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""
+_TRIAL_SHARE = 0.05
+_WITH_ANOTHER = {ORDER_P50: ORDERS, ORDER_P99: ORDERS, TASK_P50: ORDER_TASKS, TASK_P99: ORDER_TASKS}
+"""Measured in one go."""
+
+_START_S = 4.0
+"""To start a contender, and to check what it did."""
+_SERVERS_S = 15.0
+_PER_EVENT_S: Mapping[str, float] = {
+    ONE_BY_ONE: 1 / 600,
+    TRACED: 1 / 2_000,
+    **dict.fromkeys(OF_MONEY, 1 / 1_200),
+    **dict.fromkeys(OF_JOBS, 1 / 1_500),
+    **dict.fromkeys(BY_CELERY, 1 / 400),
+    **dict.fromkeys(OF_ORDERS, 1 / 250),
+    **dict.fromkeys(OF_ANSWERS, 1 / 40),
+}
+"""To publish it and to do it, on two cores that are idle otherwise; of all others a third of a millisecond."""
+_ELSE_S = 1 / 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rows of these names on these brokers.
+
+    In each round a contender gets `events` or a share of them, the one with the long backlog `long_events`.
+    `past_rows` are in the full inbox before; `pool` is Celery's, if no trial is to choose it.
+    """
+
+    rounds: int
+    events: int
+    long_events: int
+    past_rows: int
+    brokers: tuple[str, ...]
+    rows: tuple[str, ...]
+    seed: int
+    pool: str | None = None
+
+    @property
+    def contenders(self) -> list[Contender]:
+        """Each once."""
+        rows = [row for row in ROWS if row.name in self.rows and row.broker in self.brokers]
+        return list(dict.fromkeys(contender for row in rows for contender in (row.ours, row.theirs)))
+
+    @property
+    def names(self) -> set[str]:
+        """Of the contenders."""
+        return {contender.name for contender in self.contenders}
+
+    def events_of(self, contender: Contender) -> int:
+        """How many it gets in a round."""
+        if contender.name == LONG:
+            return self.long_events
+        return int(self.events * _SHARES.get(contender.name, 1.0))
+
+    @property
+    def waiting_jobs(self) -> int:
+        """How many jobs wait beside those that run, in the row that is about it."""
+        return self.long_events // 3
+
+    @property
+    def trial_events(self) -> int:
+        """How many each pool of Celery's gets, so that the fastest is found; 0 where none is looked for."""
+        return 0 if self.pool or CELERY not in self.names else int(self.events * _TRIAL_SHARE)
+
+    @property
+    def _measured(self) -> list[Contender]:
+        """Without those that are measured with another that is there, too."""
+        wanted = self.contenders
+        alone = [Contender(_WITH_ANOTHER.get(one.name, one.name), one.broker) for one in wanted]
+        return list(dict.fromkeys(alone))
+
+    @property
+    def work(self) -> int:
+        """Events published and drained in all: the length of the progress bar."""
+        return self.rounds * sum(2 * self.events_of(contender) for contender in self._measured)
+
+    @property
+    def estimate_s(self) -> float:
+        """About how long it takes on two cores that are idle otherwise."""
+        trial_s = len(POOLS) * (_START_S + self.trial_events * _PER_EVENT_S[CELERY]) if self.trial_events else 0
+        rounds_s = self.rounds * sum(
+            _START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S) for one in self._measured
+        )
+        return _SERVERS_S * (1 + len(self.brokers)) + trial_s + rounds_s

@@ -1,0 +1,80 @@
+"""`python -m tests.bench_forked` is `python -m bench` whose contenders are forks: each start costs a tenth."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import NoReturn
+
+from bench import running
+from bench.command_line import main
+from deploy.paths import REPOSITORY
+from experiment.signals import raise_on_first_signal
+from tests.preloaded import PRELOADED, Start, become
+
+_CONTENDERS = (
+    "aio_pika",
+    "aiokafka",
+    "bench.contenders.by_hand",
+    "bench.effects",
+    "bench.events",
+    "celery.bin.celery",
+    "celery.concurrency.prefork",
+    "celery.worker.worker",
+    "kombu.transport.pyamqp",
+    "kombu.transport.redis",
+    "psycopg",
+    "uvloop",
+)
+"""None of those that read their environment when they are imported."""
+_FORKS = multiprocessing.get_context("forkserver")
+
+
+class Forked:
+    """`bench.running.Process`."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+        self.pid = process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    async def wait(self) -> int:
+        await asyncio.to_thread(self._process.join)
+        return self._process.exitcode or 0
+
+
+async def start_process(words: Sequence[str], environment: Mapping[str, str], log: Path) -> Forked:
+    """As `bench.running.start_process`, for a module (`-m`)."""
+    start = Start(str(REPOSITORY), environment, words[1], tuple(words[2:]))
+    process = _FORKS.Process(target=_begin, args=(start, str(log)), daemon=True)
+    await asyncio.to_thread(process.start)
+    return Forked(process)
+
+
+def _begin(start: Start, log: str) -> NoReturn:
+    os.setsid()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    become(start, {})
+
+
+if __name__ == "__main__":
+    _FORKS.set_forkserver_preload([*PRELOADED, *_CONTENDERS])
+    running.start_process = start_process
+    raise_on_first_signal()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""What a run of the benchmark does, and about how long it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.command_line import plan_of
+from bench.errors import BenchError
+from bench.past import require_room
+from bench.rows import CELERY, LONG, OF_ANSWERS, OF_JOBS, OF_MONEY, ROWS, TANDEM, Contender
+from deploy.topology import BROKERS
+
+_MINUTES_MAX = 20
+
+
+def test_a_whole_run_takes_less_than_twenty_minutes() -> None:
+    plan = plan_of([])
+    assert plan.rounds >= 5
+    assert set(plan.brokers) == set(BROKERS)
+    assert plan.estimate_s < _MINUTES_MAX * 60
+
+
+def test_every_row_runs_alone() -> None:
+    for row in ROWS:
+        plan = plan_of(["--row", row.name, "--only", row.broker])
+        assert {row.ours, row.theirs} <= set(plan.contenders)
+        assert all(plan.events_of(contender) > 0 for contender in plan.contenders)
+
+
+def test_what_is_slow_gets_fewer_events_and_a_long_backlog_as_many_as_are_said() -> None:
+    plan = plan_of(["--events", "2000", "--long", "7000"])
+    tandem, celery, long = (plan.events_of(Contender(name, "rabbit")) for name in (TANDEM, CELERY, LONG))
+    assert celery < tandem == 2_000
+    assert long == 7_000
+
+
+def test_no_ratio_of_drains_or_orders_divides_across_brokers() -> None:
+    """Jobs, transfers and their answers are divided by what people would use instead, wherever that runs."""
+    rows = [row for row in ROWS if row.ours.name not in (*OF_JOBS, *OF_MONEY, *OF_ANSWERS)]
+    assert {row.name for row in rows if row.ours.broker != row.theirs.broker} == set()
+
+
+@pytest.mark.parametrize(("arguments", "tried"), [(["--row", "celery"], True), (["--row", "relay"], False)])
+def test_pools_are_tried_where_one_is_wanted(arguments: list[str], tried: bool) -> None:
+    assert bool(plan_of(arguments).trial_events) is tried
+
+
+def test_a_disk_without_room_for_the_full_inbox_is_said_in_a_sentence(tmp_path: Path) -> None:
+    require_room(tmp_path, 1)
+    with pytest.raises(BenchError, match=r"an inbox of 10,000,000,000,000 rows wants .* GB of disk"):
+        require_room(tmp_path, 10**13)
