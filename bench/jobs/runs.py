@@ -13,6 +13,7 @@ from bench import backlog
 from bench.backlog import Advance
 from bench.commands import CELERY_WORKERS
 from bench.contenders import tandem_steps
+from bench.errors import BenchError
 from bench.jobs import tasks
 from bench.jobs.tables import JobTables
 from bench.rows import (
@@ -176,9 +177,12 @@ class JobRuns:
     async def _task_start(self, contender: Contender, channel: str, count: int, advance: Advance) -> float:
         """The same of a task, from the call of `send_task`."""
         settings = self.runner.settings["rabbit"]
-        async with self.runner.running(contender, channel):
+        async with self.runner.running(contender, channel) as running:
             queue = f"{CELERY}.{channel}"
-            median_s = await tasks.median_start_s(settings, queue, _WARM_STARTS, _STARTS, _IDLE_S)
+            try:
+                median_s = await tasks.median_start_s(settings, queue, _WARM_STARTS, _STARTS, _IDLE_S)
+            except BenchError as error:
+                raise running.failed(str(error)) from error
         advance(2 * count)
         return 1 / median_s
 

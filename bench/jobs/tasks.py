@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import celery
+import celery.exceptions
 import orjson
 from redis.asyncio import Redis
 
@@ -60,7 +61,7 @@ def _chord(settings: Settings, queue: str, size: int) -> tuple[float, Any]:
         add, total = app.tasks[celery_jobs.ADD], app.tasks[celery_jobs.TOTAL]
         began_s = time.perf_counter()
         result = celery.chord([add.s(number, 1) for number in range(size)], app=app)(total.s())
-        found = result.get(timeout=TIMEOUT_S)
+        found = _result(result)
         return time.perf_counter() - began_s, found
 
 
@@ -77,8 +78,15 @@ def _median_start_s(settings: Settings, queue: str, warming: int, count: int, id
             time.sleep(idle_s)
             began_s = time.monotonic()
             result = app.send_task(celery_jobs.STARTED, queue=queue, producer=producer)
-            waits_s.append(result.get(timeout=TIMEOUT_S) - began_s)
+            waits_s.append(_result(result) - began_s)
     return median(waits_s[warming:])
+
+
+def _result(result: Any) -> Any:
+    try:
+        return result.get(timeout=TIMEOUT_S)
+    except celery.exceptions.TimeoutError as error:
+        raise BenchError(f"a task has no result within {TIMEOUT_S:g} s") from error
 
 
 @contextmanager

@@ -18,8 +18,8 @@ ALIKE = {
     *("backlog", "full-inbox", "traced", "inbox-alone", "batches-of-one"),
     *("hot-account", "jobs-threads", "jobs-relayed", "jobs-waiting"),
 }
-"""Rows that differ from another in a number or a setting, in the accounts that are drawn, in the pool of Celery's, in
-a relay (which chords have, too), or in what lies beside."""
+"""Rows that differ from another in a number or a setting, in the accounts that are drawn, in Celery's pool, in a
+relay (which chords have, too), or in what lies beside."""
 TIMED = {"receive", "acceptance"}
 """Rows in which one late answer makes a run void: a loaded machine is late, and nobody's fault is found."""
 RUN = [name for name in NAMES if name not in {*ALIKE, *TIMED, START_UP}]
