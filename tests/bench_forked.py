@@ -1,4 +1,4 @@
-"""`python -m tests.bench_forked` is `python -m bench` whose contenders but Celery are forks: a start costs a tenth."""
+"""`python -m tests.bench_forked` is `python -m bench` whose contenders are forks: each start costs a tenth."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _start_process = running.start_process
 
 
 async def start_process(words: Sequence[str], environment: Mapping[str, str], log: Path) -> running.Process:
-    """As `bench.running.start_process`, for a module (`-m`); Celery, which is no module of ours, starts as ever."""
+    """As `bench.running.start_process`, for a module (`-m`); Celery, which is none of ours, starts as ever."""
     if words[1] == "celery":
         return await _start_process(words, environment, log)
     start = Start(str(REPOSITORY), environment, words[1], tuple(words[2:]))

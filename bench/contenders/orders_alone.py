@@ -9,6 +9,7 @@ from dataclasses import replace
 from pkgutil import resolve_name
 from typing import Any
 
+from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.process import Parts, build_parts, run
@@ -37,6 +38,9 @@ class _SilentUnits(UnitsOfWork):
             yield uow
             await uow.flush()
         uow.committed()
+
+    def on(self, database: Database) -> UnitsOfWork:
+        return _SilentUnits(database, self._service, self._spans)
 
 
 def build(service_name: str, settings: Settings) -> Parts:
