@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench", description="Compare the pipeline with hand-written loops and Celery."
     )
     parser.add_argument("--rounds", type=_at_least(1), default=5)
-    parser.add_argument("--events", type=_at_least(_EVENTS_MIN), default=20_000, help="in each round")
+    parser.add_argument("--events", type=_at_least(_EVENTS_MIN), default=10_000, help="in each round")
     parser.add_argument(
         "--long",
         type=_at_least(_EVENTS_MIN),

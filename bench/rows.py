@@ -116,6 +116,7 @@ def _low(  # noqa: PLR0917 - as `_row`, and one more
     return replace(_row(name, ours, theirs, broker, ceiling), lower_is_better=True, ours_max=ours_max)
 
 
+# What a row is to reach, not what it reaches: docs/benchmark.md says which do.
 ROWS = (
     _row("hand-written", TANDEM, BY_HAND, "rabbit", 0.85),
     _row("hand-written", TANDEM, BY_HAND, "kafka", 0.85),
@@ -140,29 +141,29 @@ ROWS = (
     _row("backlog", LONG, TANDEM, "kafka", 0.9),
     _row("full-inbox", FULL, TANDEM, "rabbit", 0.8),
     _row("full-inbox", FULL, TANDEM, "kafka", 0.8),
-    _row("transfers", WALLET, TRANSFER_TASKS, "rabbit", 1.0),
-    _row("transfers", WALLET, TRANSFER_TASKS, "kafka", 1.0),
-    _row("hot-account", WALLET_HOT, TRANSFER_TASKS_HOT, "rabbit", 1.0),
-    _row("hot-account", WALLET_HOT, TRANSFER_TASKS_HOT, "kafka", 1.0),
+    _row("transfers", WALLET, TRANSFER_TASKS, "rabbit", 2.5),
+    _row("transfers", WALLET, TRANSFER_TASKS, "kafka", 4.0),
+    _row("hot-account", WALLET_HOT, TRANSFER_TASKS_HOT, "rabbit", 1.5),
+    _row("hot-account", WALLET_HOT, TRANSFER_TASKS_HOT, "kafka", 1.5),
     _low("receive", RECEIVE, RECEIVE_TASKS, "rabbit", 0.5),
     _low("receive", RECEIVE, RECEIVE_TASKS, "kafka", 0.5),
     _low("acceptance", ACCEPTANCE, ACCEPTANCE_TASKS, "rabbit", 10.0, ours_max=100.0),
     _low("acceptance", ACCEPTANCE, ACCEPTANCE_TASKS, "kafka", 10.0, ours_max=100.0),
-    _row("jobs", JOBS, TASKS, "rabbit", 1.0),
-    _row("jobs", JOBS, TASKS, "kafka", 1.0),
+    _row("jobs", JOBS, TASKS, "rabbit", 3.0),
+    _row("jobs", JOBS, TASKS, "kafka", 5.0),
     _row("jobs-relayed", JOBS_RELAYED, TASKS, "rabbit", 0.5),
     _row("jobs-relayed", JOBS_RELAYED, TASKS, "kafka", 0.5),
-    _row("jobs-threads", JOBS, TASKS_IN_THREADS, "rabbit", 1.0),
-    _row("jobs-threads", JOBS, TASKS_IN_THREADS, "kafka", 1.0),
-    _row("chord", CHORD, TASK_CHORD, "rabbit", 0.5),
-    _row("chord", CHORD, TASK_CHORD, "kafka", 0.5),
-    _row("leased", LEASED, TASKS, "rabbit", 0.3),  # a worker does not know the broker
-    _row("jobs-idle", START, TASK_START, "rabbit", 0.02),
-    _row("jobs-idle", START, TASK_START, "kafka", 0.02),
-    _row("jobs-idle", LEASED_START, TASK_START, "rabbit", 0.02),
-    _row("jobs-waiting", JOBS_WAITING, JOBS, "rabbit", 0.5),
-    _row("jobs-waiting", JOBS_WAITING, JOBS, "kafka", 0.5),
-    _row("jobs-waiting", LEASED_WAITING, LEASED, "rabbit", 0.5),
+    _row("jobs-threads", JOBS, TASKS_IN_THREADS, "rabbit", 3.0),
+    _row("jobs-threads", JOBS, TASKS_IN_THREADS, "kafka", 5.0),
+    _row("chord", CHORD, TASK_CHORD, "rabbit", 2.0),
+    _row("chord", CHORD, TASK_CHORD, "kafka", 2.0),
+    _row("leased", LEASED, TASKS, "rabbit", 1.0),  # a worker does not know the broker
+    _row("jobs-idle", START, TASK_START, "rabbit", 1.0),
+    _row("jobs-idle", START, TASK_START, "kafka", 1.0),
+    _row("jobs-idle", LEASED_START, TASK_START, "rabbit", 1.0),
+    _row("jobs-waiting", JOBS_WAITING, JOBS, "rabbit", 0.9),
+    _row("jobs-waiting", JOBS_WAITING, JOBS, "kafka", 0.9),
+    _row("jobs-waiting", LEASED_WAITING, LEASED, "rabbit", 0.9),
 )
 START_UP = "start-up"
 """The row that is no ratio: seconds from `make up-*` to the first effect."""

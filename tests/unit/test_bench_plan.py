@@ -12,10 +12,10 @@ from bench.past import require_room
 from bench.rows import CELERY, LONG, OF_ANSWERS, OF_JOBS, OF_MONEY, ROWS, TANDEM, Contender
 from deploy.topology import BROKERS
 
-_MINUTES_MAX = 20
+_MINUTES_MAX = 40
 
 
-def test_a_whole_run_takes_less_than_twenty_minutes() -> None:
+def test_a_whole_run_takes_about_half_an_hour() -> None:
     plan = plan_of([])
     assert plan.rounds >= 5
     assert set(plan.brokers) == set(BROKERS)
