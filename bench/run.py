@@ -29,7 +29,7 @@ from deploy.paths import REPOSITORY
 from deploy.progress import Steps
 from deploy.topology import SERVERS
 from experiment.instance import instance, remove_leftovers
-from experiment.signals import run_until_signal
+from experiment.signals import ignore_signals, run_until_signal
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 
@@ -78,9 +78,12 @@ def run(plan: Plan, profiles: Path | None, steps: Steps) -> Measured:
                 past.require_room(runtime.root, plan.past_rows)
             runtime.ensure_databases([_DATABASE, _LEDGER, _JOBS, _ORDERS, _PAST])
             measured.pool, measured.rates = run_until_signal(_rounds(plan, runtime, ports, profiles))
+            if START_UP not in plan.rows:
+                ignore_signals()
             measured.versions = runtime.versions()
     if START_UP in plan.rows:  # when nothing else runs
         measured.start_up_s = run_until_signal(_start_up(plan))
+        ignore_signals()
     return measured
 
 
