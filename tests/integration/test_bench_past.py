@@ -21,7 +21,7 @@ async def test_what_is_recorded_now_is_behind_the_past_and_taken_away_alone(serv
     connection = await asyncpg.connect(await migrated_database(servers, "notification"))
     try:
         await past.fill(connection, "s", 1_000)
-        count, shortest, longest, last, is_past, in_order = await connection.fetchrow(_SHAPE)
+        [[count, shortest, longest, last, is_past, in_order]] = await connection.fetch(_SHAPE)
         new = Envelope(source="/now", type="t", data=None).id
         assert (count, shortest, longest, is_past, in_order) == (1_000, len(new), len(new), True, True)
         assert last < new
