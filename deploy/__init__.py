@@ -9,5 +9,6 @@ __all__ = [
     "native",
     "paths",
     "progress",
+    "stack",
     "topology",
 ]
