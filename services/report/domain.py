@@ -257,6 +257,8 @@ class Standing:
     message: str
 
 
+_UNCOMMITTED_MAX: Final = 0.95
+"""More of a running step is not done, whatever it says: it has all to do again, should its worker end now."""
 _ENDS: Final[Mapping[str, Status]] = {"succeeded": "completed", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -274,5 +276,5 @@ def standing_of(job_state: str, steps: Sequence[StepStanding]) -> Standing:
     if status == "pending":
         return Standing(status, 0, total, 0, "Waiting for a worker")
     part = at.done if at.state == "running" else 0.0
-    percent = int(100 * (ended + min(max(part, 0.0), 1.0)) / total)
+    percent = int(100 * (ended + min(max(part, 0.0), _UNCOMMITTED_MAX)) / total)
     return Standing(status, min(ended + 1, total), total, min(percent, 99), MESSAGES.get(at.handler, at.handler))

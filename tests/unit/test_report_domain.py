@@ -145,6 +145,11 @@ def test_a_report_goes_from_pending_to_completed_in_percent() -> None:
     ]  # fmt: skip
 
 
+def test_a_step_whose_work_is_not_committed_is_not_done() -> None:
+    told = standing("running", *["succeeded"] * 3, "running", done=1.0)
+    assert (told.current, told.progress) == (4, 79)
+
+
 def test_a_failed_or_cancelled_report_says_where_it_stopped() -> None:
     failed = standing("failed", "succeeded", "succeeded", "succeeded", "failed", "skipped")
     assert (failed.status, failed.current, failed.progress) == ("failed", 4, 60)
