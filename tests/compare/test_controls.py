@@ -173,7 +173,8 @@ def test_what_is_compared_with_itself_comes_first_in_every_other_round() -> None
     assert second.index(run.SLOWED) < second.index(run.BACKLOG)
     delayed = [phase.broker for phase in phases if phase.kind == run.DELAYED]
     assert Counter(delayed) == {"rabbit": 1, "kafka": 1}
-    assert [phase.kind for phase in phases[-2:]] == [run.PLANTED] * 2, "the consumers are stopped by it"
+    with_consumers = [phase.kind for phase in phases if phase.kind != run.LAYERS]
+    assert with_consumers[-2:] == [run.PLANTED] * 2, "the consumers are stopped by it"
     quick = run.plan(load_workload(DEFAULT_WORKLOAD))
     assert not {run.REPEATED, run.DELAYED, run.SLOWED} & {phase.kind for phase in quick}
 
