@@ -112,8 +112,8 @@ async def test_the_outbox_comes_last_with_one_notification(uow: UnitOfWork, conn
     uow.publish(Happened(number=2), subject="s")
     await uow.flush()
     assert connection.sent[0] == (A, [{}])
-    assert len(connection.sent) == 3
-    assert NOTIFY_CHANNEL in str(connection.sent[-1][0])
+    assert len(connection.sent) == 2
+    assert str(connection.sent[-1][0]).count(NOTIFY_CHANNEL) == 1
 
 
 def test_an_event_is_caused_by_the_one_being_handled(uow: UnitOfWork) -> None:
