@@ -9,7 +9,7 @@ from compare.measured import LayerResult, MeasuredSide, SteadyResult
 from deploy.topology import BrokerName
 from experiment.effects import CONSUMER
 from experiment.facts import TITLES
-from experiment.usage import GENERATOR, OTHERS, Details
+from experiment.usage import GENERATOR, OTHERS, STOLEN, Details
 from experiment.workload import FigureName
 
 BROKER = "broker CPU"
@@ -101,7 +101,7 @@ def _limiter(broker: BrokerName, spent: Iterable[Spent], clients: Wanted, machin
         "generator": cores(GENERATOR),
     }
     name = max(used, key=lambda each: used[each])
-    machine, others = sum(sum(cpu_s.values()) for cpu_s, _, _ in rows) / seconds, cores(OTHERS)
+    machine, others = sum(sum(cpu_s.values()) for cpu_s, _, _ in rows) / seconds, cores(OTHERS) + cores(STOLEN)
     stalled = sum(details.stalled_s for _, _, details in rows) / seconds
     full = machine >= _MACHINE_FULL * machine_cores
     if full and others >= machine / 2:

@@ -16,7 +16,7 @@ from experiment.ledger import Entry, Identity
 from experiment.load import LoadReport
 from experiment.side import Side
 from experiment.stamps import Passage, Stages, StampReader, Times, passage_of, times_of
-from experiment.usage import OTHERS, Details
+from experiment.usage import OTHERS, STOLEN, Details
 
 GROWTH = (0.4, 1.0)
 """From when until when, in parts of its time, a load's backlog must not grow: till then it fills what it flows
@@ -79,9 +79,10 @@ FOREIGN_SHARE_MAX = 0.1
 
 
 def foreign_share(result: SteadyResult | BacklogResult, machine_cores: float) -> float:
-    """The part of the machine's CPU time that programs used which do not belong to the run."""
+    """The part of the machine's CPU time that the run could not have: other programs used it, or it was stolen."""
     available_s = result.seconds * machine_cores
-    return result.cpu_s.get(OTHERS, 0.0) / available_s if available_s else 0.0
+    foreign_s = result.cpu_s.get(OTHERS, 0.0) + result.cpu_s.get(STOLEN, 0.0)
+    return foreign_s / available_s if available_s else 0.0
 
 
 @dataclass(slots=True)

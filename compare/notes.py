@@ -9,7 +9,7 @@ from compare.controls import Control
 from compare.limiter import BROKER, limiters
 from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, SteadyResult
 from compare.run import RunResult
-from experiment.usage import GENERATOR
+from experiment.usage import GENERATOR, STOLEN
 from experiment.workload import FigureName
 
 _DRIFT_MAX_S = 0.001
@@ -33,9 +33,10 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
     ]
     if not judgement.calm(outcome):
         found.append(
-            "the machine was not calm: programs that do not belong to the run used up to "
+            "the machine was not calm: programs that do not belong to the run, and the hypervisor, used up to "
             f"{judgement.foreign_share_max(outcome):.0%} of its CPU time while a figure was taken, and again when "
-            "it was taken once more."
+            f"it was taken once more. The hypervisor's part (steal) was {judgement.share(outcome, STOLEN):.0%} on "
+            "average."
         )
     # A pair is void together, so that both sides name the same rounds.
     if void := sorted({result.phase for measured in outcome.sides.values() for result in measured.void}):

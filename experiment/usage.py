@@ -14,6 +14,8 @@ from deploy.native import BrokerName, Runtime
 
 GENERATOR = "load_generator"
 OTHERS = "other_processes"
+STOLEN = "stolen"
+"""What the hypervisor gave to other machines while this one had work to do (`steal` in proc(5))."""
 _PRESSURE = Path("/proc/pressure/io")
 _FORGET_PEAK = "5"
 """What /proc/<pid>/clear_refs takes to begin anew with the peak of resident memory (proc(5))."""
@@ -34,18 +36,21 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds since each process began, by group, and of the whole machine; the broker's memory at its highest
-    since `forget_peak`."""
+    """CPU seconds since each process began, by group, and of the whole machine (`stolen_s` is part of that); the
+    broker's memory at its highest since `forget_peak`."""
 
     at_s: float
     cpu_s: Mapping[str, float]
     machine_cpu_s: float
     broker_memory_bytes: int
     details: Details
+    stolen_s: float = 0.0
 
     def since(self, earlier: Usage) -> dict[str, float]:
-        """CPU seconds by group between two moments. `other_processes` is what the machine did besides."""
+        """CPU seconds by group between two moments. `other_processes` is what the machine did besides, `stolen`
+        what it was not given."""
         spent = {name: round(self.cpu_s[name] - earlier.cpu_s[name], 3) for name in self.cpu_s}
+        spent[STOLEN] = round(max(0.0, self.stolen_s - earlier.stolen_s), 3)
         others = self.machine_cpu_s - earlier.machine_cpu_s - sum(spent.values())
         return {**spent, OTHERS: round(max(0.0, others), 3)}
 
@@ -86,6 +91,7 @@ def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
             {name: sum(_written_bytes(pid) for pid in pids) for name, pids in servers.items()},
             _stalled_s(),
         ),
+        stolen_s=getattr(machine, "steal", 0.0),
     )
 
 

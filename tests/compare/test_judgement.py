@@ -35,7 +35,7 @@ from experiment.load import LoadReport
 from experiment.profiles import PROFILES, Profile
 from experiment.progress_bar import ProgressBar
 from experiment.side import Side
-from experiment.usage import OTHERS
+from experiment.usage import OTHERS, STOLEN, Details, Usage
 from experiment.workload import load_workload
 from shared.settings import Settings
 
@@ -264,6 +264,23 @@ def test_a_busy_machine_gives_no_verdict_and_says_so_first(tmp_path: Path) -> No
     summary = summarise(result, "make compare")
     assert set(summary["differences"].values()) == {"no verdict: busy machine"}
     assert summary["notes"][1].startswith("the machine was not calm")
+    assert "steal) was 0%" in summary["notes"][1]
+
+
+def test_time_that_the_hypervisor_gave_to_others_leaves_no_verdict_and_is_named(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    for measured in result.sides.values():
+        for cpu_s in (each.cpu_s for results in (measured.steady, measured.backlogs) for each in results):
+            cpu_s[STOLEN] = 6.0  # of 10 s on 2 cores
+    summary = summarise(result, "make compare")
+    assert set(summary["differences"].values()) == {"no verdict: busy machine"}
+    assert "steal) was 30%" in summary["notes"][1]
+
+
+def test_what_was_stolen_is_no_other_programs() -> None:
+    earlier = Usage(0.0, {"rabbit": 1.0}, 10.0, 0, Details(), stolen_s=2.0)
+    later = Usage(10.0, {"rabbit": 2.0}, 16.0, 0, Details(), stolen_s=5.0)
+    assert later.since(earlier) == {"rabbit": 1.0, STOLEN: 3.0, OTHERS: 2.0}
 
 
 def test_late_sends_give_no_verdict_on_latency_but_one_on_throughput(tmp_path: Path) -> None:
