@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,28 +15,29 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared import failpoints
 from shared.errors import ConfigurationError
+from shared.setting_values import (
+    FEE_BAND,
+    CurrencyCode,
+    KeptS,
+    MillisecondS,
+    MinorUnits,
+    Queue,
+    QueueName,
+    Rate,
+    Score,
+    Seconds,
+    Slots,
+    is_address,
+    is_http,
+    known_fail_points,
+    pairs,
+    parts,
+    split,
+)
 
 BrokerName = Literal["rabbit", "kafka"]
 Role = Literal["api", "relay", "consumer", "worker"]
-Seconds = Annotated[float, Field(gt=0, le=2_147_483)]
-"""No more milliseconds than 31 bits hold (24 days): the servers' time limits are such numbers."""
-MillisecondS = Annotated[float, Field(ge=0.001, le=2_147_483)]
-"""What a server is told in whole milliseconds, and 0 of them would mean for ever, or be refused."""
-KeptS = Annotated[float, Field(ge=0.001, le=4_294_967)]
-"""What RabbitMQ takes for a time to live: milliseconds in 32 bits (49 days). The same on Kafka, which takes more.
-"""
-Queue = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*\.[a-z][a-z0-9_-]*$")]
-QueueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-Slots = Annotated[int, Field(ge=1, le=1_000)]
-Rate = Annotated[float, Field(ge=1, le=1_000_000)]
-CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-MinorUnits = Annotated[int, Field(ge=1, le=10**15)]
-Score = Annotated[int, Field(ge=1, le=100)]
-
-_FEE_BAND = r"\d{1,13}:\d{1,13}\+\d{1,5}"
-
 _PREFIX = "TANDEM_"
 BROKER_ADDRESSES = {"rabbit": "rabbit_url", "kafka": "kafka_bootstrap"}
 """Which setting says where each broker is."""
@@ -45,32 +45,6 @@ _SEGMENT_MAX_S = 43_200.0
 _OUTLIVES_MIN_S = 3_600.0
 """By how much the inbox must outlive events: Kafka fills a segment in half of it (`kafka_segment_s`), and looks
 for what to delete every five minutes."""
-
-
-def _split(value: object) -> object:
-    return _parts(value) if isinstance(value, str) else value
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _pairs(value: object) -> object:
-    """`mail.order=50,mail.user=20` as a mapping. Raises ValueError for a name that is there twice."""
-    if not isinstance(value, str):
-        return value
-    pairs: dict[str, str] = {}
-    for part in _parts(value):
-        name, _, number = part.partition("=")
-        if name.strip() in pairs:
-            raise ValueError(f"{name.strip()} is there twice")
-        pairs[name.strip()] = number
-    return pairs
-
-
-def _known_fail_points(text: str) -> str:
-    failpoints.parse(text)
-    return text
 
 
 class Settings(BaseSettings):
@@ -91,7 +65,7 @@ class Settings(BaseSettings):
 
     broker: BrokerName
     """The broker that events go through."""
-    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(_split)] = frozenset(
+    roles: Annotated[frozenset[Role], NoDecode, BeforeValidator(split)] = frozenset(
         {"api", "relay", "consumer", "worker"}
     )
     """What this process does, separated by commas: `api` serves the service's HTTP, `relay` publishes its outbox,
@@ -136,7 +110,7 @@ class Settings(BaseSettings):
     shutdown_grace_s: Annotated[float, Field(gt=0, le=120)] = 20.0
     """Seconds that a process which was told to stop has for what is in flight."""
 
-    rate_limit_per_s: Annotated[Mapping[Queue, Rate], NoDecode, BeforeValidator(_pairs)] = {}
+    rate_limit_per_s: Annotated[Mapping[Queue, Rate], NoDecode, BeforeValidator(pairs)] = {}
     """The most events per second that a subscription takes, such as `mail.order=50,mail.user=20`; one that is not
     named takes what it can."""
     batch_max: Annotated[int, Field(ge=1, le=10_000)] = 500
@@ -165,7 +139,7 @@ class Settings(BaseSettings):
     outage_hold_s: Seconds = 60.0
     """Seconds that a batch waits for a server that is away before it goes back to the broker."""
 
-    dead_letter_subscriptions: Annotated[tuple[Queue, ...], NoDecode, BeforeValidator(_split)] = ()
+    dead_letter_subscriptions: Annotated[tuple[Queue, ...], NoDecode, BeforeValidator(split)] = ()
     """Whose dead letters the dead-letter service keeps, as `subscriber.channel` separated by commas."""
     redrive_interval_s: Seconds = 300.0
     """Seconds between two looks for failed letters that are due to be given back."""
@@ -187,7 +161,7 @@ class Settings(BaseSettings):
     alert_mail_to: str = ""
     """The address that each alert is mailed to."""
 
-    worker_slots: Annotated[Mapping[QueueName, Slots], NoDecode, BeforeValidator(_pairs)] = {
+    worker_slots: Annotated[Mapping[QueueName, Slots], NoDecode, BeforeValidator(pairs)] = {
         "io": 50,
         "fraud": 4,
         "batch": 4,
@@ -196,7 +170,7 @@ class Settings(BaseSettings):
     """How many leased steps of a queue a worker runs at once, such as `io=50,reports=1`."""
     worker_slots_default: Slots = 10
     """The same for queues that are not named there."""
-    queue_rate_per_s: Annotated[Mapping[QueueName, Rate], NoDecode, BeforeValidator(_pairs)] = {}
+    queue_rate_per_s: Annotated[Mapping[QueueName, Rate], NoDecode, BeforeValidator(pairs)] = {}
     """The most leased steps of a queue that begin in a second, over all workers, such as `mail=20`; of one that is
     not named, as many as there are slots."""
     worker_children_max: Annotated[int, Field(ge=1, le=100)] = 4
@@ -262,13 +236,13 @@ class Settings(BaseSettings):
 
     report_mail_to: str = ""
     """The address that the daily sales report is mailed to; without one, it is only made."""
-    schedules_elsewhere: Annotated[Mapping[QueueName, str], NoDecode, BeforeValidator(_pairs)] = {}
+    schedules_elsewhere: Annotated[Mapping[QueueName, str], NoDecode, BeforeValidator(pairs)] = {}
     """The other services that have schedules, as `report=http://127.0.0.1:8006` separated by commas: the jobs
     service's `/schedules` shows theirs beside its own."""
     health_check_job_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     """Seconds between two jobs by which the jobs service shows that jobs run; 0: there are none."""
 
-    fraud_amounts: Annotated[Mapping[CurrencyCode, MinorUnits], NoDecode, BeforeValidator(_pairs)] = {
+    fraud_amounts: Annotated[Mapping[CurrencyCode, MinorUnits], NoDecode, BeforeValidator(pairs)] = {
         "EUR": 100_000,
         "USD": 100_000,
         "GBP": 100_000,
@@ -313,7 +287,7 @@ class Settings(BaseSettings):
     transfer_delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
     """Seconds that the wallet's worker waits before each transfer, to try what happens while it is slow; requests
     are answered at once all the same."""
-    transfer_fees: Annotated[str, Field(pattern=rf"^{_FEE_BAND}(,{_FEE_BAND})*$")] = "0:0+0"
+    transfer_fees: Annotated[str, Field(pattern=rf"^{FEE_BAND}(,{FEE_BAND})*$")] = "0:0+0"
     """What a transfer costs, as `AMOUNT:FEE+BASIS_POINTS` separated by commas: from each amount on, so much and so
     many ten-thousandths of the amount, such as `0:0+0,100000:500+25`; all in the currency's minor unit."""
     wallet_admin_password: Annotated[SecretStr, Field(min_length=12, max_length=200)] | None = None
@@ -336,7 +310,7 @@ class Settings(BaseSettings):
     """Seconds between two times that metrics are written, and that what is only known by asking (queues, outbox)
     is asked."""
 
-    failpoints: Annotated[str, AfterValidator(_known_fail_points)] = ""
+    failpoints: Annotated[str, AfterValidator(known_fail_points)] = ""
     """Where this process is to break, for tests and trials: see `shared/failpoints.py`."""
 
     @property
@@ -416,7 +390,7 @@ def _nearest(name: str, known: Collection[str], prefix: str = "") -> str:
 def relations(settings: Settings) -> dict[str, object]:
     """What must hold between settings: each rule as the sentence that names it, true while it is kept."""
     broker_url = BROKER_ADDRESSES[settings.broker]
-    rabbit_nodes = _parts(settings.rabbit_url or "")
+    rabbit_nodes = parts(settings.rabbit_url or "")
     return {
         f"TANDEM_{broker_url.upper()} must be set when TANDEM_BROKER is {settings.broker}": (
             getattr(settings, broker_url)
@@ -435,21 +409,21 @@ def relations(settings: Settings) -> dict[str, object]:
             settings.kafka_bootstrap is None
             or re.fullmatch(r"[^\s,/]+:\d+(\s*,\s*[^\s,/]+:\d+)*", settings.kafka_bootstrap)
         ),
-        "TANDEM_ALERT_WEBHOOK_URL must begin with http:// or https://": _is_http(settings.alert_webhook_url),
-        "TANDEM_FRAUD_THREATS_URL must begin with http:// or https://": _is_http(settings.fraud_threats_url),
+        "TANDEM_ALERT_WEBHOOK_URL must begin with http:// or https://": is_http(settings.alert_webhook_url),
+        "TANDEM_FRAUD_THREATS_URL must begin with http:// or https://": is_http(settings.fraud_threats_url),
         "TANDEM_FRAUD_REVIEW_SCORE must be below TANDEM_FRAUD_REJECT_SCORE": (
             settings.fraud_review_score < settings.fraud_reject_score
         ),
         "TANDEM_SCHEDULES_ELSEWHERE must be name=http://host:port, or several separated by commas": (
-            all(_is_http(url) for url in settings.schedules_elsewhere.values())
+            all(is_http(url) for url in settings.schedules_elsewhere.values())
         ),
-        "TANDEM_OBJECT_STORE_URL must begin with http:// or https://": _is_http(settings.object_store_url),
+        "TANDEM_OBJECT_STORE_URL must begin with http:// or https://": is_http(settings.object_store_url),
         "TANDEM_OBJECT_STORE_ACCESS_KEY and TANDEM_OBJECT_STORE_SECRET_KEY must be set with "
         "TANDEM_OBJECT_STORE_URL": (
             settings.object_store_url is None
             or (settings.object_store_access_key and settings.object_store_secret_key)
         ),
-        "TANDEM_OTLP_ENDPOINT must begin with http:// or https://": _is_http(settings.otlp_endpoint),
+        "TANDEM_OTLP_ENDPOINT must begin with http:// or https://": is_http(settings.otlp_endpoint),
         "TANDEM_CLAIM_LOCK_S must exceed TANDEM_HANDLER_TIMEOUT_S, or a running handler loses its claim": (
             settings.claim_lock_s > settings.handler_timeout_s
         ),
@@ -488,20 +462,12 @@ def relations(settings: Settings) -> dict[str, object]:
             not settings.smtp_url
             or settings.smtp_timeout_s < min(settings.handler_timeout_s, settings.shutdown_grace_s)
         ),
-        "TANDEM_MAIL_FROM must be an address": _is_address(settings.mail_from),
+        "TANDEM_MAIL_FROM must be an address": is_address(settings.mail_from),
         "TANDEM_ALERT_MAIL_TO must be an address, and TANDEM_SMTP_URL must be set with it": (
-            not settings.alert_mail_to or (_is_address(settings.alert_mail_to) and settings.smtp_url)
+            not settings.alert_mail_to or (is_address(settings.alert_mail_to) and settings.smtp_url)
         ),
         "TANDEM_REPORT_MAIL_TO must be an address": (
-            not settings.report_mail_to or _is_address(settings.report_mail_to)
+            not settings.report_mail_to or is_address(settings.report_mail_to)
         ),
         "TANDEM_ROLES must name at least one role": settings.roles,
     }
-
-
-def _is_address(text: str) -> bool:
-    return "@" in parseaddr(text)[1] and text.isprintable()
-
-
-def _is_http(url: str | None) -> bool:
-    return url is None or re.match(r"https?://[^/\s]", url) is not None
