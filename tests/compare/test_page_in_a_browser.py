@@ -6,28 +6,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from compare.document import Summary
 from compare.report.page import render_page
 from compare.summary import summarise
 from experiment.layers import MODES
-from tests.browser import browser_program
+from tests.browser import TIMEOUT_MS, accessible, launched
 from tests.compare.test_judgement import APART, run_result
 from tests.compare.test_ladder import rate
 from tests.compare.test_layers import result
 
-TIMEOUT_MS = 60_000
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"], "resultTypes": ["violations"]}
-
 
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=browser_program())
+    async with launched() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +58,7 @@ async def test_no_rule_of_accessibility_is_broken_and_nothing_is_wider_than_the_
     browser: Browser, report: Path, width: int, scheme: str
 ) -> None:
     page = await opened(browser, report, width, scheme)
-    await page.evaluate(Axe().axe_script)
-    broken = await page.evaluate("rules => axe.run(rules).then(found => found.violations)", RULES)
-    assert [(each["id"], each["nodes"][0]["html"]) for each in broken] == []
-    assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    await accessible(page)
     await page.close()
 
 

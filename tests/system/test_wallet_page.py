@@ -6,33 +6,18 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 
-from tests.browser import browser_program
+from tests.browser import TIMEOUT_MS, accessible, launched
 from tests.system.house import PASSWORD, House
 from tests.system.running_system import RunningSystem
-
-TIMEOUT_MS = 60_000
-"""Bounds a wait on a loaded machine; no test measures time."""
 
 
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
     expect.set_options(timeout=TIMEOUT_MS)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=browser_program())
+    async with launched() as browser:
         yield browser
-        await browser.close()
-
-
-async def accessible(page: Page) -> None:
-    """No rule of axe-core is broken by what is seen now, and nothing is wider than the window."""
-    if not await page.evaluate("'axe' in window"):  # half a megabyte, which `Axe.run` would send each time
-        await page.evaluate(Axe().axe_script)
-    broken = await page.evaluate("axe.run({resultTypes: ['violations']}).then(found => found.violations)")
-    assert broken == []
-    assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize("width", [1280, 360])
