@@ -32,8 +32,7 @@ _ABOUT_PER_S = {"publish": 5_000, "consume": 10_000, "pipeline": 3_000}
 def layers_s(broker: BrokerName, asked: Layers) -> float:
     """About how long a round takes, in seconds."""
     took = {layer: asked.events / per_s + _STARTING_S for layer, per_s in _ABOUT_PER_S.items()}
-    runs = sum(len(mode.consumers) for mode in _modes(broker, asked))
-    return took[PIPELINE] + runs * (took[PUBLISH] + took[CONSUME])
+    return took[PIPELINE] + len(_runs(broker, asked)) * (took[PUBLISH] + took[CONSUME])
 
 
 async def run_layers(measured: MeasuredSide, asked: Layers, number: int) -> None:
@@ -46,10 +45,11 @@ async def run_layers(measured: MeasuredSide, asked: Layers, number: int) -> None
         measured.layer_failure = str(error)
 
 
-def _modes(broker: BrokerName, asked: Layers) -> list[Mode]:
-    """Tandem's own mode with one consumer is among them always."""
-    own = MODES[AS_TANDEM[broker]]
-    return [mode for mode in MODES.values() if mode.broker == broker] if asked.modes else [own]
+def _runs(broker: BrokerName, asked: Layers) -> list[tuple[Mode, int]]:
+    """The modes with their numbers of consumers; Tandem's own mode with one is among them always."""
+    if not asked.modes:
+        return [(MODES[AS_TANDEM[broker]], 1)]
+    return [(mode, count) for mode in MODES.values() if mode.broker == broker for count in mode.consumers]
 
 
 class _Round:
@@ -58,13 +58,10 @@ class _Round:
         self._side: Side = measured.side
         self._asked = asked
         self._number = number
-        self._file = self._side.runtime.root / f"layers-{self._side.broker}.jsonl"
-        stamps = stamps_directory(self._side.runtime.root, self._side.broker)
-        broker = self._side.broker
-        self._environment = {
-            **self._side.runtime.service_env(CONSUMER, broker, broker),
-            **stamps_environment(stamps),
-        }
+        runtime, broker = self._side.runtime, self._side.broker
+        self._file = runtime.root / f"layers-{broker}.jsonl"
+        stamps = stamps_environment(stamps_directory(runtime.root, broker))
+        self._environment = {**runtime.service_env(CONSUMER, broker, broker), **stamps}
 
     async def run(self) -> None:
         side = self._side
@@ -77,11 +74,10 @@ class _Round:
             clock=side.clock,
         )
         write_messages(self._file, messages)
-        for mode in _modes(side.broker, self._asked):
-            for consumers in mode.consumers if self._asked.modes else (1,):
-                await self._run(PUBLISH, mode, 1, [[PUBLISH, mode.name, str(self._file)]])
-                shares = [",".join(map(str, share)) for share in mode.shares(consumers)]
-                await self._run(CONSUME, mode, consumers, [[CONSUME, mode.name, share] for share in shares])
+        for mode, consumers in _runs(side.broker, self._asked):
+            await self._run(PUBLISH, mode, 1, [[PUBLISH, mode.name, str(self._file)]])
+            shares = [",".join(map(str, share)) for share in mode.shares(consumers)]
+            await self._run(CONSUME, mode, consumers, [[CONSUME, mode.name, share] for share in shares])
         await self._run(PIPELINE, None, 1, [[PIPELINE, str(self._file), str(self._batch_max())]])
 
     def _batch_max(self) -> int:

@@ -98,10 +98,8 @@ def _waited_s(side: Side, entry: Entry) -> float:
 async def pile_up(measured: MeasuredSide, phase: str, events: int) -> list[Entry]:
     """Stop the consumer and have so many events wait in the broker."""
     side = measured.side
-    side.progress.detail("stopping the consumer")
-    await asyncio.to_thread(side.runtime.processes.stop, side.process(CONSUMER))
-    side.progress.detail(f"writing {events:,} events")
-    entries = await side.write_backlog(events, phase)
+    await _stop_consumer(side)
+    entries = await _write(side, events, phase)
     await _await_relay(side, events)
     return entries
 
@@ -110,12 +108,10 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
     """Stop the consumer, let a backlog pile up in the broker, start the consumer and let it drain the backlog."""
     side = measured.side
     drift_s, events = side.clock.drift_s(), side.workload.backlog.events
-    side.progress.detail("stopping the consumer")
-    await asyncio.to_thread(side.runtime.processes.stop, side.process(CONSUMER))
+    await _stop_consumer(side)
     await asyncio.to_thread(forget_peak, side.runtime, side.broker)
     position = await side.databases.last_effect_position()
-    side.progress.detail(f"writing {events:,} events")
-    entries = await side.write_backlog(events, phase)
+    entries = await _write(side, events, phase)
     written = await side.usage()
     await _await_relay(side, events)
     shipped = await side.usage()
@@ -153,6 +149,16 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
         },
         written_bytes=last.details_since(written).written_bytes,
     )
+
+
+async def _stop_consumer(side: Side) -> None:
+    side.progress.detail("stopping the consumer")
+    await asyncio.to_thread(side.runtime.processes.stop, side.process(CONSUMER))
+
+
+async def _write(side: Side, events: int, phase: str) -> list[Entry]:
+    side.progress.detail(f"writing {events:,} events")
+    return await side.write_backlog(events, phase)
 
 
 def _per_batch(times_s: Iterable[float | None]) -> float:

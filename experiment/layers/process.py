@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import uvloop
 
@@ -90,7 +90,7 @@ async def pipeline(settings: Settings, path: Path, batch_max: int) -> None:
     handler = Pipeline(
         settings,
         subscriber=subscriber,
-        broker=cast("Any", broker),
+        broker=broker,
         claims=parts.claims,
         units=parts.units,
         telemetry=parts.telemetry,
