@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from statistics import median
 from typing import Any
@@ -36,13 +37,19 @@ def layers_s(broker: BrokerName, asked: Layers) -> float:
 
 
 async def run_layers(measured: MeasuredSide, asked: Layers, number: int) -> None:
-    """Run each layer once. What fails is noted, and no more layers are run on this side."""
+    """Run each layer once. What fails is noted, and no more layers are run on this side.
+
+    They are the last of a run, which is measured and checked by then, and whole without them.
+    """
     if measured.layer_failure is not None:
         return
     try:
         await _Round(measured, asked, number).run()
     except (LayerError, TandemError) as error:
         measured.layer_failure = str(error)
+    except Exception as error:  # noqa: BLE001  a fault of ours, which must not cost an hour of measuring
+        measured.side.progress.say(traceback.format_exc())
+        measured.layer_failure = repr(error)
 
 
 def _runs(broker: BrokerName, asked: Layers) -> list[tuple[Mode, int]]:

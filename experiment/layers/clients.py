@@ -60,7 +60,10 @@ class _Marks:
 
     async def enter(self, which: int, line: bytes) -> None:
         first = not self.marks
-        at_ns, count, cpu_ns = (int(part) for part in line.split())
+        try:
+            at_ns, count, cpu_ns = (int(part) for part in line.split())
+        except ValueError:
+            raise LayerError(f"a layer said what is no mark: {line[:200]!r}") from None
         self.marks.append((at_ns / 1e9, count))
         self.cpu_s.setdefault(which, []).append(cpu_ns / 1e9)
         before, self.count = self.count, self.count + count

@@ -7,6 +7,7 @@ time the process has used: two numbers of nanoseconds around a count. It ends wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvloop
 
 from experiment.layers.messages import read_messages
@@ -106,6 +108,12 @@ async def pipeline(settings: Settings, path: Path, batch_max: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run one, on uvloop and with the garbage collector at rest, as the services do."""
+    # What it logs must not come between what it says: structlog would write to the standard output. Errors alone:
+    # nobody reads the other one before the end, and it has room for 64 KiB.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     settings = Settings.from_environment()
     what, *rest = arguments
     rest_garbage_collector()

@@ -97,6 +97,19 @@ def test_a_layer_that_failed_is_told_and_the_verdict_stays(layered: RunResult) -
     assert summary.sound
 
 
+async def test_a_fault_of_ours_in_a_layer_does_not_cost_the_run(
+    layered: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(_round: object) -> None:
+        raise ValueError("what it says is no mark")
+
+    monkeypatch.setattr(run_layers._Round, "__init__", lambda *_arguments: None)
+    monkeypatch.setattr(run_layers._Round, "run", breaks)
+    measured = layered.sides["kafka"]
+    await run_layers.run_layers(measured, Layers(), 1)
+    assert measured.layer_failure == "ValueError('what it says is no mark')"
+
+
 def test_a_run_without_layers_says_nothing_of_them(tmp_path: Path) -> None:
     summary = Summary.model_validate(summarise(run_result(tmp_path, APART), "make compare"))
     assert layers.rows(summary) == []

@@ -47,8 +47,13 @@ async def read_all(receiver: FrameReceiver, pieces: list[bytes], *, ends: bool =
 
     async def read() -> None:
         async for size, channel, frame in receiver:
-            said = frame.value if isinstance(frame, ContentBody) else frame
-            found.append((size, channel, type(frame), getattr(said, "properties", said)))
+            if isinstance(frame, ContentBody):
+                said: Any = frame.value
+            elif isinstance(frame, ContentHeader):
+                said = (frame.body_size, frame.properties)
+            else:
+                said = {} if isinstance(frame, Heartbeat) else dict(frame)
+            found.append((size, channel, type(frame), said))
 
     reading = asyncio.create_task(read())
     reader = receiver.reader
