@@ -1,4 +1,4 @@
-"""Frames that are cut out of the buffer are those that aiormq's own reader would have read, however they arrive."""
+"""Frames cut out of the buffer are those that aiormq's own reader would have read, however they arrive."""
 
 from __future__ import annotations
 
