@@ -10,6 +10,7 @@ import pytest
 from aiormq.connection import FrameReceiver
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from pamqp import commands
+from pamqp.base import Frame
 from pamqp.body import ContentBody
 from pamqp.frame import marshal
 from pamqp.header import ContentHeader
@@ -52,6 +53,7 @@ async def read_all(receiver: FrameReceiver, pieces: list[bytes], *, ends: bool =
             elif isinstance(frame, ContentHeader):
                 said = (frame.body_size, frame.properties)
             else:
+                assert isinstance(frame, Frame | Heartbeat)
                 said = {} if isinstance(frame, Heartbeat) else dict(frame)
             found.append((size, channel, type(frame), said))
 
