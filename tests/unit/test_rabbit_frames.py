@@ -19,8 +19,8 @@ from pamqp.heartbeat import Heartbeat
 from shared.broker.rabbit import frames
 from shared.broker.rabbit.frames import BufferedFrameReceiver
 
-OWN = FrameReceiver
-"""As it is before any connection of ours is made in this process."""
+OWN: type[FrameReceiver] = BufferedFrameReceiver.__mro__[1]
+"""By that name aiormq has ours, once a connection of ours was made in this process."""
 DELIVERED = [
     marshal(commands.Basic.Deliver("tag", 7, False, "thing", "thing.happened"), 3),
     marshal(ContentHeader(0, 300, commands.Basic.Properties(content_type="a", headers={"number": "7"})), 3),
@@ -113,7 +113,7 @@ async def test_a_reader_that_was_paused_reads_on() -> None:
 async def test_whole_frames_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The short way is there: after the first frame aiormq's own is not asked any more."""
     asked = 0
-    own = FrameReceiver.get_frame
+    own = OWN.get_frame
 
     async def counted(self: FrameReceiver) -> Any:
         nonlocal asked
