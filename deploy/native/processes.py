@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psutil
 
 from deploy.native import service_set as services
 from deploy.native.inventory import Inventory
+from deploy.native.ports import Ports
 from deploy.native.readiness import Probe, await_ready, http_probe
 from deploy.native.servers import table
 from deploy.native.supervision import Supervisor
@@ -91,8 +93,8 @@ class Processes:
         """
         row = self._inventory.row(name)
         made = self._inventory.set_of(row)
-        like = sum(other.process == row.process for other in made.processes)
-        port = row.http_port if in_place else self._site.ports.http(row.process, like + 1, made.number)
+        taken = {other.http_port for other in made.processes}
+        port = row.http_port if in_place else port_beside(self._site.ports, row.process, made.number, taken)
         extra = replace(row, name=f"{name}-{suffix}", http_port=port)
         self._inventory.sets[made.name] = replace(made, processes=(*made.processes, extra))
         values = {**services.environment_of(self._site, made, extra), **(environment or {})}
@@ -190,6 +192,14 @@ class Processes:
                 await_ready(name, probe, self._supervisor, log, timeout_s=timeout_s, cancelled=cancelled)
 
         return wait
+
+
+def port_beside(ports: Ports, process: str, service_set: int, taken: Collection[int]) -> int:
+    """The first HTTP port for one more process of this name that none of the others has.
+
+    They end in any order: how many there are says nothing. Raises DeployError when the block has no room for it.
+    """
+    return next(port for replica in count(2) if (port := ports.http(process, replica, service_set)) not in taken)
 
 
 def run_async(work: Probe) -> None:

@@ -8,6 +8,7 @@ import pytest
 from deploy.errors import DeployError, PortTakenError
 from deploy.native import ports as ports_module
 from deploy.native.ports import BLOCK_SIZE, Ports, is_free, require_free
+from deploy.native.processes import port_beside
 from deploy.topology import PROCESSES
 
 
@@ -57,6 +58,16 @@ def test_the_stack_has_the_services_on_the_ports_of_the_process_table() -> None:
 def test_running_out_of_ports_is_an_error_that_names_the_process() -> None:
     with pytest.raises(DeployError, match="order-consumer"):
         Ports(25000).http("order-consumer", replica=40)
+
+
+def test_one_more_process_has_a_port_that_none_of_the_others_has_in_whatever_order_they_ended() -> None:
+    ports = Ports(25000)
+    first, second, third = (ports.http("wallet", replica) for replica in (1, 2, 3))
+    assert port_beside(ports, "wallet", 0, {first}) == second
+    assert port_beside(ports, "wallet", 0, {first, second}) == third
+    assert port_beside(ports, "wallet", 0, {first, third}) == second
+    with pytest.raises(DeployError, match="wallet"):
+        port_beside(ports, "wallet", 0, range(25000, 25000 + BLOCK_SIZE))
 
 
 def test_a_taken_port_is_reported_with_its_purpose_and_its_holder() -> None:
