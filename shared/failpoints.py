@@ -44,6 +44,8 @@ SCHEDULER_AFTER_COMMIT = "scheduler.after_commit"
 """Committed; the next look is still to come."""
 REQUEST_SENT = "requester.sent"
 """The broker has the request; nobody has answered."""
+REPLY_RECEIVED = "requester.received"
+"""An answer has come; who asked does not know it yet."""
 BEFORE_REPLY = "responder.before_reply"
 """What was asked for is committed; the reply is not sent. Raised here, it never is."""
 ARCHIVE_STORED = "archive.stored"
@@ -63,6 +65,7 @@ PLACES = (
     SCHEDULER_BEFORE_COMMIT,
     SCHEDULER_AFTER_COMMIT,
     REQUEST_SENT,
+    REPLY_RECEIVED,
     BEFORE_REPLY,
     ARCHIVE_STORED,
 )

@@ -95,6 +95,8 @@ class Requests:
                     if self._fail_points is not None:
                         self._fail_points.reach(failpoints.REQUEST_SENT)
                     reply = await answer
+                    if self._fail_points is not None:
+                        self._fail_points.reach(failpoints.REPLY_RECEIVED)
             except TimeoutError as error:
                 if not limit.expired():
                     raise

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from shared.broker.base import Delivery, Settlement
 from shared.dead_letter.headers import LETTER_ID
 from shared.envelope import Envelope
-from shared.errors import BusinessError
+from shared.errors import BusinessError, PermanentError
 from shared.event import Asked, Event
+from shared.failpoints import FailPoints
 from shared.publishing.uow import UnitOfWork
 from shared.reply import Requests, Responder
 from shared.reply.errors import RefusedError
@@ -103,6 +104,22 @@ async def test_a_request_whose_time_is_over_is_not_begun_then_or_later(rabbit_wo
     assert await rabbit_world.numbers() == []
     assert await pipeline([requested(rabbit_world, event, None)]) == [ACK]
     assert len(await rabbit_world.await_dead_letters(2)) == 2, "no request, and the receipt of the letter"
+
+
+async def test_a_reply_with_which_its_asker_breaks_has_its_effect_and_the_next_one_is_answered(
+    rabbit_world: World,
+) -> None:
+    """As where the process dies with the answer in its hands: here it only raises, once."""
+    spans = rabbit_world.telemetry.spans
+    handler = await answering(rabbit_world, spans)
+    breaking = FailPoints.told("requester.received=raise*1")
+    requests = Requests(await rabbit_world.publisher(), rabbit_world.name, spans, breaking)
+    async with rabbit_world.consumer(handler):
+        with pytest.raises(PermanentError, match=r"requester\.received"):
+            await requests.ask(rabbit_world.channel, rabbit_world.data(number=21), DEADLINE_S)
+        assert await rabbit_world.numbers() == [21], "committed before it was answered"
+        assert requests.in_flight == 0
+        assert await requests.ask(rabbit_world.channel, rabbit_world.data(number=4), DEADLINE_S) == {"number": 8}
 
 
 async def test_what_is_not_committed_is_not_answered(rabbit_world: World) -> None:
