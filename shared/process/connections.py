@@ -30,7 +30,7 @@ _FRAMING_PER_BODY_BYTE: Final = 16
 MALFORMED = ProblemKind(400, example="the request is not HTTP/1.1")
 TIMED_OUT = ProblemKind(408, example="the request did not arrive in time")
 HEAD_TOO_LARGE = ProblemKind(431, example="the head of the request is too large")
-CROWDED = ProblemKind(503, example="too many requests are being answered; try again")
+CROWDED = ProblemKind(503, retry_after_s=1, example="too many requests are being answered; try again")
 
 
 def connections_max() -> int:
@@ -62,7 +62,7 @@ class Limits:
         return Connection(self, **given)
 
     def make_room(self, count: int) -> bool:
-        """If there are too many, close the one that has waited for its client the longest; False if none does."""
+        """If there are too many, end the one that has waited for its client the longest; False if none does."""
         if count <= self.connections_max:
             return True
         if time.monotonic() - self.logged_at > _LOG_INTERVAL_S or not self.logged_at:
@@ -71,7 +71,7 @@ class Limits:
         longest = next(iter(self.waiting), None)
         if longest is None:
             return False
-        longest.abort()
+        longest.make_way()
         return True
 
 
@@ -88,6 +88,7 @@ class Connection(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._answer_deadline: asyncio.TimerHandle | None = None
         self._in_head = True
+        self._is_new = True
         self._done = False
         self._eof = False
         self._framing_bytes = 0
@@ -115,6 +116,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._in_head and self._framing_bytes == 0:
             self._set_deadline(self._limits.head_timeout_s)
+        self._is_new = False
         self._framing_bytes += len(data)
         self._unset_keepalive_if_required()
         try:
@@ -189,6 +191,13 @@ class Connection(HttpToolsProtocol):
         self._limits.waiting.pop(self, None)
         self.transport.abort()
 
+    def make_way(self) -> None:
+        """End it for another. Who has not been heard yet, being one of a crowd, is told to come again."""
+        if self._is_new:
+            self._refuse(CROWDED)
+        else:
+            self.abort()
+
     def end(self) -> None:
         """Send what is to be sent, and close when the client has; at once if it has nothing more to send."""
         if self._done:
@@ -217,6 +226,8 @@ class Connection(HttpToolsProtocol):
                 (b"content-length", b"%d" % len(body)),
                 (b"connection", b"close"),
             ]
+            if problem.retry_after_s is not None:
+                headers.append((b"retry-after", b"%d" % problem.retry_after_s))
             lines = [b"%b: %b\r\n" % header for header in headers]
             self.transport.write(b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body]))
         if working:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +20,7 @@ from starlette.routing import Route
 
 from shared.http.errors import answer_errors
 from shared.http.problems import BODY_BYTES_MAX
-from shared.process.connections import Limits, connections_max
+from shared.process.connections import Limits
 from shared.process.server import server_config
 from shared.settings import Settings
 
@@ -210,46 +209,6 @@ async def test_a_body_that_goes_on_without_end_behind_its_answer_is_closed() -> 
             while served.count:
                 await client.send(b" " * 65_536)
         await until(lambda: served.count == 0)
-
-
-# -- many connections
-
-
-async def test_a_new_connection_takes_the_place_of_the_one_that_waits_the_longest() -> None:
-    async with serving(connections_max=4) as (served, connect):
-        kept, worked_on = await connect(), await connect()
-        halves = []
-        await worked_on.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        for _ in range(20):
-            half = await connect()
-            await half.send(b"POST /orders HTTP/1.1\r\nHost: x\r\n")
-            halves.append(half)
-            await kept.send(POST + b"Content-Length: 3\r\n\r\n[1]")
-            assert await kept.answer() == (200, b"[1]")
-            await until(lambda: served.count <= 4)
-        assert all([await half.ended() for half in halves[:-2]])
-        served.release.set()
-        assert await worked_on.answer() == (200, b"at last")
-
-
-async def test_where_all_are_worked_on_one_more_is_sent_away() -> None:
-    async with serving(connections_max=2) as (served, connect):
-        clients = [await connect() for _ in range(2)]
-        for client in clients:
-            await client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        await until(lambda: len(served.server.server_state.tasks) == 2)
-        assert problem(await (await connect()).answer()) == 503
-        served.release.set()
-        assert [await client.answer() for client in clients] == [(200, b"at last")] * 2
-        late = await connect()
-        await late.send(POST + b"Content-Length: 3\r\n\r\n[1]")
-        assert await late.answer() == (200, b"[1]")
-
-
-def test_connections_leave_half_of_the_descriptors_to_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    for descriptors, count in ((64, 32), (1_024, 512), (1_000_000, 1_000), (resource.RLIM_INFINITY, 1_000)):
-        monkeypatch.setattr(resource, "getrlimit", lambda _which, soft=descriptors: (soft, soft))
-        assert connections_max() == count
 
 
 async def test_an_answer_that_is_not_read_does_not_keep_its_connection() -> None:
