@@ -5,16 +5,21 @@ The broker is nowhere: what is asked of the worker ends with 503, and with nothi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from deploy.native import Runtime
 from services.wallet.app import SERVICE
+from services.wallet.domain.sign_in import Who
+from services.wallet.handlers import sign_in
+from services.wallet.handlers.sign_in import who_are
 from services.wallet.http import create_app
 from tests.integration.wallets import PASSWORD, ROOM, Wallet, opened_wallet
 from tests.unit.unserved import unserved
@@ -171,3 +176,23 @@ async def test_where_nobody_can_be_asked_the_answer_is_soon_and_leads_to_what_ca
     assert again.headers["link"] != answer.headers["link"], "what came to nothing leaves the key free"
     assert (await room.wallet.one(account)).balance == 900
     assert await room.wallet.broken_rules() == []
+
+
+async def test_a_crowd_s_sessions_are_looked_up_together_and_each_is_told_who_it_is(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    async def counted(connection: AsyncConnection, tokens: Sequence[str]) -> list[Who | Exception]:
+        looks.append(len(tokens))
+        return await who_are(connection, tokens)
+
+    monkeypatch.setattr(sign_in, "who_are", counted)
+    await room.http.post("/session", json={"name": "ada", "password": PASSWORD})
+    [mine] = [f"tandem_session={token}" for token in room.http.cookies.values()]
+    room.http.cookies.clear()
+    cookies = [*[mine] * 30, "tandem_session=made-up", *[mine] * 30]
+    answers = await asyncio.gather(*(room.http.get("/session", headers={"cookie": one}) for one in cookies))
+    assert [one.status_code for one in answers] == [200] * 30 + [401] + [200] * 30
+    assert sum(looks) == len(cookies)
+    assert len(looks) < len(cookies) / 2

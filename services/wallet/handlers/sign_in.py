@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -54,12 +55,11 @@ async def begin_session(uow: UnitOfWork, who: Who) -> Session:
     return session
 
 
-async def who_is(connection: AsyncConnection, token: str) -> Who:
-    """Whose session this is, by one statement. Raises `NotSignedInError`."""
-    found = await rows.find_who(connection, _sha256(token))
-    if found is None:
-        raise NotSignedInError("sign in first, or again")
-    return found
+async def who_are(connection: AsyncConnection, tokens: Sequence[str]) -> list[Who | Exception]:
+    """Whose sessions these are, by one statement: for each who it is, or `NotSignedInError`."""
+    hashes = [_sha256(token) for token in tokens]
+    found = await rows.find_who(connection, set(hashes))
+    return [found.get(one) or NotSignedInError("sign in first, or again") for one in hashes]
 
 
 async def end_session(uow: UnitOfWork, token: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, Security
@@ -27,13 +29,17 @@ from services.wallet.domain.sign_in import (
 )
 from services.wallet.handlers import sign_in
 from services.wallet.handlers.passwords import Passwords
+from services.wallet.http.gathering import Gathering
 from services.wallet.http.problems import NOT_SIGNED_IN, TOO_MANY_ATTEMPTS, WRONG_PASSWORD
+from shared.errors import UnavailableError
 from shared.http.cross_origin import FOREIGN
 from shared.http.openapi import problem_responses
 from shared.process import Parts
 from shared.publishing import UnitsOfWork
 
 COOKIE = "tandem_session"
+_LOOK_S: Final = 10.0
+"""As long as anybody waits for a connection, by default."""
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="What `POST /session` sets.")
 
 Token = Annotated[str | None, Security(_cookie)]
@@ -46,12 +52,17 @@ Password = Annotated[
 
 
 class SignIn:
-    """Signs in and out; of one process. `first_password` makes the first administrator, where it is given."""
+    """Signs in and out; of one process. `first_password` makes the first administrator, where it is given.
+
+    Whose sessions they are who ask at one moment is looked up for all of them at once: a crowd would take every
+    connection to the database for it, one by one, and nobody else would get one.
+    """
 
     def __init__(self, units: UnitsOfWork, first_password: str | None) -> None:
         self.passwords = Passwords()
         self._units = units
         self._first_password = first_password
+        self._sessions = Gathering(self._look)
 
     async def begin(self, name: str, password: str) -> Session:
         """A session for who has this name and password.
@@ -72,16 +83,23 @@ class SignIn:
             await sign_in.change_password(uow, who.name, password_hash)
 
     async def who(self, token: str | None) -> Who:
-        """Whose session this is. Raises `NotSignedInError`."""
+        """Whose session this is. Raises `NotSignedInError`, and `UnavailableError` when that takes too long."""
         if token is None:
             raise NotSignedInError("sign in first, or again")
-        async with self._units.statement() as connection:
-            return await sign_in.who_is(connection, token)
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                return await self._sessions.ask(token)
+        except TimeoutError as error:
+            raise UnavailableError("the database does not say in time who this is") from error
 
     async def end(self, token: str) -> None:
         """End the session, if there is one."""
         async with self._units.begin() as uow:
             await sign_in.end_session(uow, token)
+
+    async def _look(self, tokens: Sequence[str]) -> Sequence[Who | Exception]:
+        async with self._units.statement() as connection:
+            return await sign_in.who_are(connection, tokens)
 
     async def _checked(self, name: str, password: str) -> Who:
         async with self._units.begin() as uow:

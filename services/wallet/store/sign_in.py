@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, text
+from sqlalchemy import LargeBinary, bindparam, delete, insert, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,12 +34,12 @@ _SET_PASSWORD = text(
 )
 _WHO = text(
     """
-    select w.name, w.role, w.user_id
+    select s.token_sha256, w.name, w.role, w.user_id
       from session s join sign_in w on w.name = s.name left join member m on m.user_id = w.user_id
-     where s.token_sha256 = :token_sha256 and s.expires_at > clock_timestamp()
+     where s.token_sha256 = any(:tokens) and s.expires_at > clock_timestamp()
        and coalesce(m.active, w.user_id is null)
     """
-)
+).bindparams(bindparam("tokens", type_=postgresql.ARRAY(LargeBinary)))
 _PRUNE = text(
     """
     delete from session where token_sha256 = any (array(
@@ -79,10 +80,13 @@ async def set_password(connection: AsyncConnection, name: str, password_hash: st
     await connection.execute(delete(session).where(session.c.name == name))
 
 
-async def find_who(connection: AsyncConnection, token_sha256: bytes) -> Who | None:
-    """Whose session this is, while it lasts and its user is active."""
-    row = (await connection.execute(_WHO, {"token_sha256": token_sha256})).mappings().first()
-    return None if row is None else Who(name=row["name"], role=Role(row["role"]), user_id=row["user_id"])
+async def find_who(connection: AsyncConnection, tokens_sha256: Iterable[bytes]) -> dict[bytes, Who]:
+    """Whose sessions these are, of those that last and whose users are active."""
+    result = await connection.execute(_WHO, {"tokens": list(tokens_sha256)})
+    return {
+        row["token_sha256"]: Who(name=row["name"], role=Role(row["role"]), user_id=row["user_id"])
+        for row in result.mappings()
+    }
 
 
 async def end_session(connection: AsyncConnection, token_sha256: bytes) -> None:
