@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from redis.asyncio import Redis
-
-from deploy.topology import ServerName
 from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import furniture, poison, quota, webhook
@@ -19,13 +14,11 @@ from faults.deaths import zombie
 from faults.fault import Act, Fault
 from faults.kinds import KINDS
 from faults.scene import ORDER, Scene
+from faults.servers import AWAY_S, CUT_S, broker_restarted, cut, redis_client, redis_flushed, restarted
 from shared import failpoints
 
 _PASSES = 15
 """An armed process runs for so many batches before it breaks: a second or three of the load."""
-_AWAY_S = 10.0
-_CUT_S = 12.0
-"""Longer than RabbitMQ's heartbeat of 10 s and than Kafka's session of 6 s."""
 _ALARM_S = 8.0
 _FULL_BYTES = 1
 """Less than Redis has in use when it is empty."""
@@ -105,41 +98,14 @@ async def _rolling_restart(scene: Scene) -> None:
 # -- servers
 
 
-def _restarted(server: ServerName) -> Act:
-    async def act(scene: Scene) -> None:
-        scene.begin()
-        await scene.call(scene.runtime.processes.restart, server)
-        scene.end()
-
-    return act
-
-
-async def _broker_restarted(scene: Scene) -> None:
-    await _restarted(scene.broker)(scene)
-
-
 async def _broker_killed(scene: Scene) -> None:
     await scene.kill(scene.broker)
-
-
-@asynccontextmanager
-async def _redis(scene: Scene) -> AsyncIterator[Redis]:
-    client: Redis = Redis.from_url(scene.runtime.server_urls()["redis"], socket_timeout=_AWAY_S)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-async def _redis_flushed(scene: Scene) -> None:
-    async with _redis(scene) as client:
-        await client.flushall()
 
 
 async def _redis_down(scene: Scene) -> None:
     scene.begin()
     await scene.call(scene.runtime.processes.stop, "redis")
-    await asyncio.sleep(_AWAY_S)
+    await asyncio.sleep(AWAY_S)
     await scene.call(scene.runtime.processes.start, "redis")
     scene.end()
 
@@ -152,7 +118,7 @@ async def _redis_hangs(scene: Scene) -> None:
     """Redis takes connections and answers nobody."""
     scene.begin()
     await scene.call(scene.runtime.processes.kill, "redis", signal.SIGSTOP)
-    await asyncio.sleep(_AWAY_S)
+    await asyncio.sleep(AWAY_S)
     await _redis_goes_on(scene)
     scene.end()
 
@@ -163,27 +129,19 @@ async def _redis_goes_on(scene: Scene) -> None:
 
 async def _redis_full(scene: Scene) -> None:
     """Redis answers, and refuses every write."""
-    async with _redis(scene) as client:
+    async with redis_client(scene) as client:
         limit = (await client.config_get("maxmemory"))["maxmemory"] or "0"
         scene.begin()
         await client.config_set("maxmemory", _FULL_BYTES)
         try:
-            await asyncio.sleep(_AWAY_S)
+            await asyncio.sleep(AWAY_S)
         finally:
             await client.config_set("maxmemory", limit)
         scene.end()
 
 
-async def _cut(scene: Scene, server: str) -> None:
-    scene.begin()
-    scene.proxies.cut(server)
-    await asyncio.sleep(_CUT_S)
-    scene.proxies.mend(server)
-    scene.end()
-
-
 async def _broker_cut(scene: Scene) -> None:
-    await _cut(scene, scene.broker)
+    await cut(scene, scene.broker)
 
 
 async def _broker_mended(scene: Scene) -> None:
@@ -191,7 +149,7 @@ async def _broker_mended(scene: Scene) -> None:
 
 
 async def _postgres_cut(scene: Scene) -> None:
-    await _cut(scene, "postgres")
+    await cut(scene, "postgres")
 
 
 async def _postgres_mended(scene: Scene) -> None:
@@ -233,13 +191,13 @@ FAULTS: tuple[Fault, ...] = (
     _armed("relay-before-publish", "relay SIGKILL before publish", failpoints.BEFORE_PUBLISH, ORDER),
     _armed("relay-after-publish", "relay SIGKILL after publish", failpoints.AFTER_PUBLISH, ORDER),
     zombie("consumer-zombie", "consumer", CONSUMER, _PASSES),
-    Fault("broker-restart", "broker restart", _broker_restarted, load_s=22),
+    Fault("broker-restart", "broker restart", broker_restarted, load_s=22),
     Fault("broker-sigkill", "broker SIGKILL", _broker_killed, load_s=26),
-    Fault("postgres-restart", "PostgreSQL restart", _restarted("postgres"), load_s=10),
-    Fault("redis-flushall", "Redis FLUSHALL", _redis_flushed, load_s=6),
-    Fault("redis-down", f"Redis down {_AWAY_S:g} s", _redis_down, load_s=16, restore=_redis_back),
-    Fault("broker-cut", f"network to the broker cut {_CUT_S:g} s", _broker_cut, 18, restore=_broker_mended),
-    Fault("postgres-cut", f"network to PostgreSQL cut {_CUT_S:g} s", _postgres_cut, 18, restore=_postgres_mended),
+    Fault("postgres-restart", "PostgreSQL restart", restarted("postgres"), load_s=10),
+    Fault("redis-flushall", "Redis FLUSHALL", redis_flushed, load_s=6),
+    Fault("redis-down", f"Redis down {AWAY_S:g} s", _redis_down, load_s=16, restore=_redis_back),
+    Fault("broker-cut", f"network to the broker cut {CUT_S:g} s", _broker_cut, 18, restore=_broker_mended),
+    Fault("postgres-cut", f"network to PostgreSQL cut {CUT_S:g} s", _postgres_cut, 18, restore=_postgres_mended),
     Fault(
         "memory-alarm",
         f"RabbitMQ memory alarm {_ALARM_S:g} s",
@@ -249,8 +207,8 @@ FAULTS: tuple[Fault, ...] = (
         brokers=("rabbit",),
     ),
     Fault("disk-full", f"Kafka disk full {_ALARM_S:g} s", _disk_full, load_s=28, brokers=("kafka",)),
-    Fault("redis-hangs", f"Redis SIGSTOP for {_AWAY_S:g} s", _redis_hangs, load_s=16, restore=_redis_goes_on),
-    Fault("redis-full", f"Redis full for {_AWAY_S:g} s", _redis_full, load_s=16),
+    Fault("redis-hangs", f"Redis SIGSTOP for {AWAY_S:g} s", _redis_hangs, load_s=16, restore=_redis_goes_on),
+    Fault("redis-full", f"Redis full for {AWAY_S:g} s", _redis_full, load_s=16),
     _clock("clock-back", "consumer's clock back 1 h", ClockStep(CONSUMER, -3_600)),
     _clock("relay-clock-ahead", "relay's clock 8 days ahead", ClockStep(ORDER, _LONGER_THAN_KEPT_S)),
     _clock("relay-clock-behind", "relay's clock 8 days behind", ClockStep(ORDER, -_LONGER_THAN_KEPT_S)),

@@ -49,7 +49,7 @@ TRANSFERS = Kind(
         "rules\nbroken": ("broken",),
         "un-\nserved": ("unserved",),
     },
-    definition="of money that was sent beside the orders, among nine accounts of which one has half of all: lost "
+    definition="of money that was sent beside the orders, among ten accounts of which one has half of all: lost "
     "(acknowledged and not there), unended, wrong (another sender, receiver, amount or end than asked for), "
     "doubled (two for one Idempotency-Key, or more than were asked for), untold and told_twice (notifications of "
     "transfers), broken (places where the audit finds a rule broken), unserved (no more is accepted)",
@@ -70,7 +70,7 @@ DISTRIBUTIONS = Kind(
         "not\nended": ("unended",),
         "wrong": ("wrong",),
         "done\ntwice": ("doubled",),
-        "sums\nwrong": ("unequal",),
+        "sums\nwrong": ("unequal", "crowds"),
         "notices\nnot 1": ("untold", "told_twice"),
         "rules\nbroken": ("broken",),
         "un-\nserved": ("unserved",),
@@ -79,7 +79,9 @@ DISTRIBUTIONS = Kind(
     "lost (a distribution, or a share that somebody was told to have, that is not there), unended (receipts), "
     "wrong (another share than told, one of the giver's or of somebody who was refused, nothing left where "
     "something is, a link to another outcome), doubled (two distributions or receipts for one key, two shares of "
-    "one user), unequal (shares that are not the amount, or another given back than nobody took), untold and "
+    "one user), unequal (shares that are not the amount, or another given back than nobody took), crowds (of "
+    "1,500 who ask for 1,000 shares: not 1,000 different users who have one and were told so, or not 500 who were "
+    "told that nothing is left, or a sum that is not the amount), untold and "
     "told_twice (notifications of closed distributions), broken (places where the audit finds a rule broken), "
     "unserved (nothing is given or received any more)",
 )

@@ -89,7 +89,7 @@ async def play(fault: Fault, side: Side, proxies: Proxies, companies: Companies 
 
     Raises `StalledError` when the fault itself cannot be played, `DeployError` when a process does not come back.
     """
-    scene = Scene(side, proxies)
+    scene = Scene(side, proxies, tuple((companies or {}).values()))
     await side.databases.connect()  # an earlier fault may have ended the sessions, on the other side too
     position = await side.databases.last_effect_position()
     duplicates = DuplicateCount(lambda: _consumers(side))

@@ -24,6 +24,7 @@ _KILLED = -1
 """What supervisor says of a process that a signal has ended."""
 
 ResultT = TypeVar("ResultT")
+CompanyT = TypeVar("CompanyT")
 
 
 @dataclass(slots=True)
@@ -35,6 +36,8 @@ class Scene:
 
     side: Side
     proxies: Proxies
+    companies: tuple[object, ...] = ()
+    """What runs beside the orders: see `faults.beside.Company`."""
     began_s: float | None = None
     ended_s: float | None = None
 
@@ -49,6 +52,10 @@ class Scene:
     def process(self, name: str) -> str:
         """The supervised name of `order`, `notification-consumer`, …."""
         return self.side.process(name)
+
+    def company(self, kind: type[CompanyT]) -> CompanyT | None:
+        """What runs beside the orders and is of this kind; None where nothing is."""
+        return next((one for one in self.companies if isinstance(one, kind)), None)
 
     def begin(self) -> None:
         """The fault begins now."""

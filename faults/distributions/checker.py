@@ -86,6 +86,9 @@ class DistributionFindings(Findings):
     of somebody who was refused, a refusal without its reason, a link that tells of another outcome."""
     doubled: list[str] = field(default_factory=list)
     """Two distributions for one key, two shares or received receipts of one user, a share of two receipts."""
+    crowds: list[str] = field(default_factory=list)
+    """What says that a crowd was not served: not as many users with a share, and not as many who were told so, as
+    there are shares, somebody who was never told how it ended, a sum that is not the amount."""
     unequal: list[str] = field(default_factory=list)
     """Distributions whose shares are not its amount and number, or which gave back another than nobody took."""
     untold: list[str] = field(default_factory=list)
@@ -104,7 +107,8 @@ class Told:
 
     `refused` has the last reason. `linked` is what the links of answers without an outcome led to, None where that
     was nowhere: as it should be of what was not even written down. `doubled` are those who were given another
-    answer for a key that had one.
+    answer for a key that had one. `crowds` are those who asked until they were told, by the room: the giver, and
+    more members than there are shares.
     """
 
     asked: dict[str, Given] = field(default_factory=dict)
@@ -112,6 +116,7 @@ class Told:
     received: dict[Asker, ReceiptFound] = field(default_factory=dict)
     refused: dict[Asker, str] = field(default_factory=dict)
     linked: dict[UUID, ReceiptFound | None] = field(default_factory=dict)
+    crowds: dict[str, frozenset[UUID]] = field(default_factory=dict)
     doubled: list[str] = field(default_factory=list)
 
 
@@ -126,6 +131,7 @@ def check(told: Told, found: Found, broken: Sequence[str] = ()) -> DistributionF
     _check_shares(told, found, verdict)
     _check_refusals(told, found, verdict)
     _check_links(told, found, verdict)
+    _check_crowds(told, found, verdict)
     return verdict
 
 
@@ -189,6 +195,30 @@ def _check_links(told: Told, found: Found, verdict: DistributionFindings) -> Non
     for id_, answered in told.linked.items():
         if rows.get(id_) != answered:
             verdict.wrong.append(f"receipt {id_}")
+
+
+def _check_crowds(told: Told, found: Found, verdict: DistributionFindings) -> None:
+    """Each share of a crowd's is another member's, who was told so; all others were told that none is left."""
+    shares = _by_room(found.shares)
+    for room_id, members in told.crowds.items():
+        given = told.asked[room_id]
+        takers = Counter(share.receiver_id for share in shares.get(room_id, []) if share.receiver_id is not None)
+        received = {
+            user_id: told.received[room_id, user_id] for user_id in members if (room_id, user_id) in told.received
+        }
+        refused = Counter(told.refused.get((room_id, user_id)) for user_id in members - received.keys())
+        counts = {
+            "users with one share": (sum(count == 1 for count in takers.values()), given.people),
+            "takers who did not ask": (len(takers.keys() - members), 0),
+            "told of a share": (len(received), given.people),
+            "told the amount, in all": (sum(one.amount for one in received.values()), given.amount),
+            "told that nothing is left": (refused[NOTHING_LEFT], len(members) - 1 - given.people),
+            "told that who gives does not take": (refused[NOT_FOR_GIVER], 1),
+            "never told": (refused[None], 0),
+        }
+        verdict.crowds += [
+            f"{room_id}: {there} {what}, not {due}" for what, (there, due) in counts.items() if there != due
+        ]
 
 
 def _by_room(shares: Iterable[ShareFound]) -> dict[str, list[ShareFound]]:

@@ -17,7 +17,7 @@ from faults.wallet.accounts import Administrator, wallet_url
 from faults.wallet.audit import broken_rules
 
 _USERS = 6
-"""One of them gives, all of them ask; the first three have other accounts, too, between which money is sent."""
+"""One of them gives, all of them ask; the first five have other accounts, too, between which money is sent."""
 _PEOPLE = 3
 """Shares of each distribution."""
 _PAID_IN = 1_000_000
@@ -28,7 +28,7 @@ _PER_S = 0.5
 _ASKED_AGAIN = 3
 """Every so many-th who has a share asks for it again with the key."""
 _ATTEMPTS = 3
-_PAUSE_S = 1.0
+PAUSE_S = 1.0
 """Between them; it is what Retry-After says."""
 _POLL_S = 0.2
 
@@ -75,49 +75,59 @@ class DistributionSide:
 
     async def _distribute(self, client: DistributionClient) -> bool:
         """Give, and have everybody ask at once; whether each of them was told how that ended."""
-        self._number += 1
-        room_id = f"played-{self._number}"
         users = list(self._accounts)
         given = Given(self._random.choice(users), self._random.randint(_PEOPLE, _AMOUNT_MAX), _PEOPLE)
         self._random.shuffle(users)
-        self.told.asked[room_id] = given
-        token = await self._give(client, room_id, given)
+        room_id, token = await self.give(client, given)
         if token is None:
             return False
-        self.told.given.add(room_id)
         answered = await asyncio.gather(*(self._receive(client, (room_id, user_id), token) for user_id in users))
         return all(answered)
 
-    async def _give(self, client: DistributionClient, room_id: str, given: Given) -> str | None:
-        """The token, where one is told in the end."""
-        key = str(uuid4())
+    def giver(self) -> UUID:
+        """One of those who have something to give."""
+        return self._random.choice(list(self._accounts))
+
+    async def give(self, client: DistributionClient, given: Given) -> tuple[str, str | None]:
+        """A new room, and the token of the distribution in it, where one is told in the end."""
+        self._number += 1
+        room_id, key = f"played-{self._number}", str(uuid4())
+        self.told.asked[room_id] = given
         for attempt in range(_ATTEMPTS):
-            await asyncio.sleep(_PAUSE_S if attempt else 0)
+            await asyncio.sleep(PAUSE_S if attempt else 0)
             token = await client.give(room_id, self._accounts[given.giver_id], given, key)
             if token is not None:
-                return token
-        return None
+                self.told.given.add(room_id)
+                return room_id, token
+        return room_id, None
 
     async def _receive(self, client: DistributionClient, asker: Asker, token: str) -> bool:
         """Ask for a share, again with the key where no end is told; whether one is told at last."""
-        room_id, user_id = asker
         key = str(uuid4())
         for attempt in range(_ATTEMPTS):
-            await asyncio.sleep(_PAUSE_S if attempt else 0)
-            answer = await client.receive(room_id, user_id, token, key)
-            if answer.link is not None:
-                self._links[answer.link] = user_id
-            if answer.refusal is not None:
-                self.told.refused[asker] = answer.refusal
-            if answer.receipt is not None:
-                self.told.received[asker] = answer.receipt
-                if len(self.told.received) % _ASKED_AGAIN == 0:
-                    again = await client.receive(room_id, user_id, token, key)
-                    if again.is_final and again.receipt != answer.receipt:
-                        self.told.doubled.append(f"{user_id} in {room_id}")
-            if answer.is_final:
+            await asyncio.sleep(PAUSE_S if attempt else 0)
+            if await self.ask(client, asker, token, key):
                 return True
         return False
+
+    async def ask(self, client: DistributionClient, asker: Asker, token: str, key: str) -> bool:
+        """Ask for a share once, and remember what was answered; whether that is how it ended.
+
+        Some who have a share ask for it again with the key.
+        """
+        room_id, user_id = asker
+        answer = await client.receive(room_id, user_id, token, key)
+        if answer.link is not None:
+            self._links[answer.link] = user_id
+        if answer.refusal is not None:
+            self.told.refused[asker] = answer.refusal
+        if answer.receipt is not None:
+            self.told.received[asker] = answer.receipt
+            if len(self.told.received) % _ASKED_AGAIN == 0:
+                again = await client.receive(room_id, user_id, token, key)
+                if again.is_final and again.receipt != answer.receipt:
+                    self.told.doubled.append(f"{user_id} in {room_id}")
+        return answer.is_final
 
     # -- check
 

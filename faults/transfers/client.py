@@ -39,3 +39,10 @@ class TransferClient(WalletClient):
                 return answer.status == DONE
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+
+
+class CrowdedTransferClient(TransferClient):
+    """One for many who send at once: it has more connections, and is more patient."""
+
+    connections_max = 200
+    timeout_s = 15.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from uuid import UUID, uuid4
 
@@ -13,13 +14,13 @@ from experiment.clock import until
 from experiment.side import Side
 from faults.beside import ask_steadily, connected, fewer, patience_s, plain_uuid
 from faults.transfers.checker import Asked, Told, TransferFindings, TransferFound, check
-from faults.transfers.client import ACCEPTED, REFUSED, TransferClient
+from faults.transfers.client import ACCEPTED, REFUSED, CrowdedTransferClient, TransferClient
 from faults.wallet.accounts import Administrator, wallet_url
 from faults.wallet.audit import broken_rules
 
 _PASSWORD = "open, sesame"  # noqa: S105  for the length of a run, on this machine
-_USERS = 3
-_ACCOUNTS_EACH = 3
+_USERS = 5
+_ACCOUNTS_EACH = 2
 _PAID_IN = 2_000
 """Into each account, in minor units: little enough that some transfers are refused."""
 _AMOUNT_MAX = 400
@@ -30,6 +31,8 @@ _ASKED_AGAIN = 5
 _TAKEN_BACK = 7
 """Every so many-th is taken back at once: it may have been done by then."""
 _ATTEMPTS = 2
+_PAUSE_S = 2.0
+"""Before whoever is one of many asks again."""
 _POLL_S = 0.2
 
 _OPEN = "select count(*) from transfer where status = 'pending' and requested_at <= clock_timestamp()"
@@ -82,34 +85,64 @@ class TransferSide:
         async with TransferClient(wallet_url(self.side)) as client:
             await ask_steadily(lambda: self._transfer(client), _PER_S, enough)
 
-    async def _transfer(self, client: TransferClient) -> bool:
-        """Ask for one; whether it was accepted, or refused since there was not enough."""
+    async def ask_at_once(self, clients: int, each: int, at_most_s: float) -> None:
+        """So many clients ask at once, each for a transfer, and when it is answered for the next, of so many.
+
+        Nobody asks for another, or again with its key, when `at_most_s` is over.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + at_most_s
+
+        async def ask(client: TransferClient) -> None:
+            for _ in range(each):
+                if clock() < deadline:
+                    await self._transfer(client, deadline)
+
+        async with CrowdedTransferClient(wallet_url(self.side)) as client, asyncio.TaskGroup() as asking:
+            for _ in range(clients):
+                asking.create_task(ask(client))
+
+    async def _transfer(self, client: TransferClient, deadline: float = 0.0) -> bool:
+        """Ask for one; whether it was accepted, or refused since there was not enough.
+
+        It is asked for twice at most where there is no answer, and with a `deadline`, by the loop's clock, again
+        and again until then.
+        """
         self._number += 1
-        number = self._number
         sender, receiver = self._random.sample(self._accounts, 2)
         if self._random.random() < 0.5 and self._accounts[0] not in (sender, receiver):
             sender, receiver = self._random.choice([(self._accounts[0], receiver), (sender, self._accounts[0])])
         wish = Asked(sender.id, receiver.id, self._random.randint(1, _AMOUNT_MAX))
-        key = str(uuid4())
+        key, clock = str(uuid4()), asyncio.get_running_loop().time
         is_open = False
-        for _ in range(_ATTEMPTS):
+        for attempt in count(1):
             status, transfer_id = await client.transfer(sender.cookie, wish, key)
             if status == ACCEPTED and transfer_id is not None:
-                self.told.acknowledged[transfer_id] = wish
-                if number % _ASKED_AGAIN == 0:
-                    _, other_id = await client.transfer(sender.cookie, wish, key)
-                    if other_id not in (None, transfer_id):
-                        self.told.doubled.append(str(other_id))
-                if number % _TAKEN_BACK == 0:
-                    self.told.taking_back.add(transfer_id)
-                    if await client.take_back(sender.cookie, transfer_id):
-                        self.told.taken_back.add(transfer_id)
+                await self._accepted(client, sender, wish, key, transfer_id)
                 return True
             if status == REFUSED and not is_open:
                 return True
             is_open = True
+            if status == REFUSED or (attempt >= _ATTEMPTS and clock() >= deadline):
+                break  # refused now, and yet perhaps accepted when nobody heard of it
+            await asyncio.sleep(_PAUSE_S if deadline else 0)
         self.told.unanswered += 1
         return False
+
+    async def _accepted(
+        self, client: TransferClient, sender: _Account, wish: Asked, key: str, transfer_id: UUID
+    ) -> None:
+        """Remember it; some are asked for again with the key, some are taken back."""
+        self.told.acknowledged[transfer_id] = wish
+        number = len(self.told.acknowledged)
+        if number % _ASKED_AGAIN == 0:
+            _, other_id = await client.transfer(sender.cookie, wish, key)
+            if other_id not in (None, transfer_id):
+                self.told.doubled.append(str(other_id))
+        if number % _TAKEN_BACK == 0:
+            self.told.taking_back.add(transfer_id)
+            if await client.take_back(sender.cookie, transfer_id):
+                self.told.taken_back.add(transfer_id)
 
     # -- check
 

@@ -1,3 +1,3 @@
 """The wallet of one side, for whatever runs in it beside the orders: its accounts, its clients, its audit."""
 
-__all__ = ["accounts", "audit", "client"]
+__all__ = ["accounts", "audit", "client", "members"]

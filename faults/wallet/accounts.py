@@ -11,7 +11,8 @@ from experiment.side import Side, StalledError
 from faults.wallet.client import WalletClient
 
 ADMIN_PASSWORD = "the first of all"  # noqa: S105  for the length of a run, on this machine
-_TYPE = "played"
+TYPE = "played"
+"""Of all accounts that are opened here."""
 _ENOUGH = 10**12
 """A limit that nobody reaches."""
 _POLL_S = 0.2
@@ -34,7 +35,7 @@ class Administrator:
     async def of(cls, side: Side, client: WalletClient) -> Administrator:
         """Sign in, and say what accounts are opened here. Raises `StalledError` when that fails."""
         made = cls(side, client, await client.sign_in("admin", ADMIN_PASSWORD))
-        await made.do("PUT", f"account-types/{_TYPE}", {"one_time": _ENOUGH, "daily": _ENOUGH})
+        await made.do("PUT", f"account-types/{TYPE}", {"one_time": _ENOUGH, "daily": _ENOUGH})
         return made
 
     async def do(self, method: str, path: str, body: dict[str, object]) -> dict[str, Any]:
@@ -43,7 +44,7 @@ class Administrator:
 
     async def open_account(self, user_id: str, paid_in: int) -> UUID:
         """A new account, of a user of whom the wallet may hear only now. Raises `StalledError` if it does not."""
-        wanted: dict[str, object] = {"user_id": user_id, "type": _TYPE, "currency": "KRW"}
+        wanted: dict[str, object] = {"user_id": user_id, "type": TYPE, "currency": "KRW"}
         account: dict[str, Any] = {}
 
         async def opened() -> bool:

@@ -20,13 +20,17 @@ class WalletClient:
 
     timeout_s = 5.0
     """Of a request, with its answer."""
+    connections_max = 100
+    """Whoever asks when so many are taken waits for one."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-        self._session = aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+        connector = aiohttp.TCPConnector(limit=self.connections_max)
+        cookies = aiohttp.DummyCookieJar()
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, cookie_jar=cookies)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
