@@ -13,6 +13,8 @@ from deploy.topology import BrokerName
 
 _MAY_DIFFER = frozenset({"name", "rounds", "primary", "margin", "controls"})
 """Of a workload: what changes no figure."""
+_SINCE: Mapping[str, Any] = {"payload_bytes": 0}
+"""Of a workload: what the runs of earlier versions had, whose files do not name it."""
 _EVER_OTHER = frozenset({"busy_before_percent", "fsync_ms"})
 """Of a machine: what is measured anew, and is never twice the same."""
 _MACHINE = ("cpu", "cores", "memory_gib", "disk")
@@ -33,7 +35,8 @@ def changes(base: Summary, now: Summary, where: str) -> Changes:
 def _refused(base: Summary, now: Summary) -> str | None:
     if base.cut_short or now.cut_short:
         return "a run was cut short"
-    other = [key for key in {**base.workload, **now.workload} if base.workload.get(key) != now.workload.get(key)]
+    before, after = {**_SINCE, **base.workload}, {**_SINCE, **now.workload}
+    other = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     load = sorted(set(other) - _MAY_DIFFER)
     if load:
         return f"the runs had another load: {', '.join(load)}"

@@ -79,6 +79,7 @@ class _Round:
             events=self._asked.events,
             seed=f"{side.workload.seed}-layers-{self._number}",
             clock=side.clock,
+            note_bytes=side.workload.payload_bytes,
         )
         write_messages(self._file, messages)
         for mode, consumers in _runs(side.broker, self._asked):

@@ -53,6 +53,8 @@ SCENARIO = "scenario"
 
 _NAME = "compare"
 _SILENT_MAX_S = 30.0
+_PAYLOAD_BYTES_PER_S = 8e6
+"""About how fast notes get through all of it, for estimates."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class RunResult:
 def plan(workload: Workload) -> list[Phase]:
     """The phases of the run in their order. Estimates are of a machine with two cores."""
     steady_s = workload.steady.duration_s + workload.steady.follow_up_after_s + 1
-    backlog_s = 7 + workload.backlog.events / 2_000
+    backlog_s = 7 + workload.backlog.events * (1 / 2_000 + workload.payload_bytes / _PAYLOAD_BYTES_PER_S)
     warm_up_s = workload.warm_up.steady_s + 2 + workload.warm_up.backlog_events / 1_500
     phases = [Phase(SERVERS, 10), Phase(SERVICES, 16)]
     phases += [Phase(USERS, 2 + workload.users / 50, broker) for broker in BROKERS]

@@ -20,6 +20,7 @@ from uuid_utils.compat import uuid7
 
 from experiment.clock import Clock
 from experiment.ledger import Entry, Outcome
+from experiment.payload import note
 from experiment.workload import Backlog
 from services.order import domain, store
 from services.order.domain import KnownUser, Line, Order
@@ -46,12 +47,23 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
 
 
 async def write_backlog(
-    settings: Settings, users: Sequence[str], backlog: Backlog, *, events: int, phase: str, seed: str, clock: Clock
+    settings: Settings,
+    users: Sequence[str],
+    backlog: Backlog,
+    *,
+    events: int,
+    phase: str,
+    seed: str,
+    clock: Clock,
+    note_bytes: int = 0,
 ) -> list[Entry]:
-    """Write `events` events and commit; returns their ledger entries, acknowledged at the time of the commit."""
+    """Write `events` events and commit; returns their ledger entries, acknowledged at the time of the commit.
+
+    Each order has a note of `note_bytes`.
+    """
     telemetry = Telemetry(settings, "order", _NAME)
     database = Database(settings, _NAME)
-    writer = _Writer([UUID(user) for user in users], backlog, phase, random.Random(seed), clock)  # noqa: S311
+    writer = _Writer([UUID(user) for user in users], backlog, phase, seed=seed, note_bytes=note_bytes, clock=clock)
     try:
         async with UnitsOfWork(database, "order", telemetry.spans).begin() as uow:
             while len(writer.entries) < events:
@@ -72,12 +84,21 @@ class _TakenBackError(Exception):
 
 
 async def backlog_messages(
-    settings: Settings, users: Sequence[str], backlog: Backlog, *, events: int, seed: str, clock: Clock
+    settings: Settings,
+    users: Sequence[str],
+    backlog: Backlog,
+    *,
+    events: int,
+    seed: str,
+    clock: Clock,
+    note_bytes: int = 0,
 ) -> list[Message]:
     """What the relay would publish of such a backlog, byte by byte: it is written, read, and taken back."""
     telemetry = Telemetry(settings, "order", _NAME)
     database = Database(settings, _NAME)
-    writer = _Writer([UUID(user) for user in users], backlog, "layers", random.Random(seed), clock)  # noqa: S311
+    writer = _Writer(
+        [UUID(user) for user in users], backlog, "layers", seed=seed, note_bytes=note_bytes, clock=clock
+    )
     rows: Sequence[Any] = ()
     try:
         with suppress(_TakenBackError):
@@ -96,14 +117,23 @@ async def backlog_messages(
 
 class _Writer:
     def __init__(
-        self, users: Sequence[UUID], backlog: Backlog, phase: str, rng: random.Random, clock: Clock
+        self,
+        users: Sequence[UUID],
+        backlog: Backlog,
+        phase: str,
+        *,
+        seed: str,
+        note_bytes: int,
+        clock: Clock,
     ) -> None:
         self.entries: list[Entry] = []
         self._users = [KnownUser(user, active=True, traceparent=None) for user in users]
         self._lines = [Line(f"SKU-{n:04d}", n + 1, 1_250) for n in range(backlog.lines_per_order)]
         self._closed_share = backlog.closed_share
         self._phase = phase
-        self._rng = rng
+        self._seed = seed
+        self._rng = random.Random(seed)  # noqa: S311 - load, not secrets
+        self._note_bytes = note_bytes
         self._clock = clock
 
     def write_part(self, uow: UnitOfWork, events: int) -> None:
@@ -112,7 +142,8 @@ class _Writer:
         placed: list[Order] = []
         orders_max = min(_ORDERS_PER_FLUSH, ceil(events / (1 + self._closed_share)))
         while len(self.entries) < events and len(placed) < orders_max:
-            order = domain.place(uuid7(), self._rng.choice(self._users), "EUR", self._lines, now)
+            user, text = self._rng.choice(self._users), note(self._note_bytes, f"{self._seed}-{len(self.entries)}")
+            order = domain.place(uuid7(), user, "EUR", self._lines, now, note=text)
             uow.tell(store.INSERT_ORDER, store.inserted(order))
             event = uow.publish(OrderPlaced.of(order), subject=str(order.id))
             self._enter(OrderPlaced.event_type, order, event.id)

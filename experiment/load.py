@@ -18,6 +18,7 @@ import orjson
 from experiment.clock import Clock
 from experiment.figures import Latencies
 from experiment.ledger import Entry, Outcome
+from experiment.payload import note
 from experiment.schedule import EVENT_TYPES, Operation
 
 LATE_S = 0.05
@@ -54,7 +55,8 @@ class LoadReport:
 class LoadGenerator:
     """Sends operations to one set of services and writes the ledger.
 
-    `urls` are the base URLs of the services by name; `users` the ids of the registered users.
+    `urls` are the base URLs of the services by name; `users` the ids of the registered users. Each order has a
+    note of `note_bytes`, drawn by `seed`.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class LoadGenerator:
         in_flight_max: int,
         timeout_s: float,
         lines_per_order: int,
+        note_bytes: int = 0,
+        seed: str = "",
         on_sent: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._urls = urls
@@ -75,6 +79,8 @@ class LoadGenerator:
         self._lines = [
             {"sku": f"SKU-{n:04d}", "quantity": n + 1, "unit_amount": 1_250} for n in range(lines_per_order)
         ]
+        self._note_bytes = note_bytes
+        self._seed = seed
         self._on_sent = on_sent
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
@@ -184,7 +190,9 @@ class LoadGenerator:
         """Method, service, path and body; `key` is of this request alone."""
         if operation.kind == "place":
             user = self._users[operation.user]
-            return "POST", "order", "/orders", {"user_id": user, "currency": "EUR", "lines": self._lines}
+            order = {"user_id": user, "currency": "EUR", "lines": self._lines}
+            text = note(self._note_bytes, f"{self._seed}-{key}")
+            return "POST", "order", "/orders", order if text is None else {**order, "note": text}
         if operation.kind == "register":
             name = f"User {operation.user}"
             return "POST", "user", "/users", {"email": f"user{operation.user}@example.org", "name": name}

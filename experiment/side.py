@@ -99,6 +99,8 @@ class Side:
             in_flight_max=steady.in_flight_max,
             timeout_s=steady.request_timeout_s,
             lines_per_order=steady.lines_per_order,
+            note_bytes=self.workload.payload_bytes,
+            seed=str(self.workload.seed),
             on_sent=lambda count: self.progress.detail(f"{count:,}{of_all} requests"),
         )
         entries, report = await generator.run(operations, phase, enough)
@@ -118,6 +120,7 @@ class Side:
             phase=phase,
             seed=f"{self.workload.seed}-{phase}",
             clock=self.clock,
+            note_bytes=self.workload.payload_bytes,
         )
         self.entries += entries
         return entries

@@ -18,6 +18,9 @@ FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
 
 ProfileName = Literal["single-fsync", "single-pagecache", "as-usual"]
 """What both brokers promise when they confirm an event (`experiment.profiles`)."""
+PAYLOAD_BYTES_MAX = 16_384
+"""As much as the order service takes as a note."""
+_LAYER_BYTES_MAX = 2**29
 
 
 class WorkloadError(Exception):
@@ -181,6 +184,8 @@ class Workload(_Part):
     them harder to prove. A difference within `margin` (0.1: 10 %) does not matter. `profile` is what both brokers
     promise when they confirm an event: without equal promises nothing is decided.
     After the check both sides are left alone for `quiet_s`, and checked again.
+    `payload_bytes` is how much larger each `order.placed` is: its order has a note of so many bytes, half of which
+    cannot be compressed, under every load, in every backlog and in the layers.
     `settle_timeout_s` is how long an acknowledged event may take before it counts as not arrived.
     """
 
@@ -191,6 +196,7 @@ class Workload(_Part):
     margin: Annotated[float, Field(gt=0, le=1)] = 0.1
     profile: ProfileName = "single-fsync"
     users: Annotated[int, Field(ge=1, le=10_000)]
+    payload_bytes: Annotated[int, Field(ge=0, le=PAYLOAD_BYTES_MAX)] = 0
     warm_up: WarmUp = WarmUp()
     steady: Steady
     backlog: Backlog
@@ -208,6 +214,15 @@ class Workload(_Part):
         kinds = [scenario.kind for scenario in self.scenarios]
         if len(set(kinds)) != len(kinds):
             raise ValueError("scenarios names a kind twice")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        if self.layers and self.layers.events * self.payload_bytes > _LAYER_BYTES_MAX:
+            raise ValueError(
+                f"layers.events of payload_bytes each are over {_LAYER_BYTES_MAX >> 20} MiB, which a process may "
+                f"not hold in memory: ask for at most {_LAYER_BYTES_MAX // self.payload_bytes:,} events"
+            )
         return self
 
     def has_backlog(self, round_number: int) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from compare.document import UNSOUND, ChangedFigure, ComparedFigure, Summary
 from compare.report.svg import number
 from experiment.facts import TITLES
@@ -96,8 +99,15 @@ def load(summary: Summary) -> str:
     return (
         f"{summary.workload.get('name', 'workload')}: {summary.workload.get('rounds')} round(s) in pairs, "
         f"{steady.get('orders_per_s', 0):g} orders/s for {steady.get('duration_s', 0):g} s, "
-        f"backlog of {backlog.get('events', 0):,}, {summary.hardware.get('cores')} cores"
+        f"backlog of {backlog.get('events', 0):,}, {notes_of_orders(summary.workload)}"
+        f"{summary.hardware.get('cores')} cores"
     )
+
+
+def notes_of_orders(workload: Mapping[str, Any], then: str = ", ") -> str:
+    """How much larger the orders were made; nothing where they were not."""
+    size = workload.get("payload_bytes", 0)
+    return f"notes of {size:,} bytes{then}" if size else ""
 
 
 def interval(row: ComparedFigure | ChangedFigure) -> str:

@@ -15,6 +15,8 @@ LINES_MAX: Final = 100
 QUANTITY_MAX: Final = 1_000
 UNIT_AMOUNT_MAX: Final = 1_000_000_000
 SKU_LENGTH_MAX: Final = 64
+NOTE_LENGTH_MAX: Final = 16_384
+"""Characters."""
 # The largest total has 15 digits: exact in a bigint, and in the doubles that JSON readers use.
 assert LINES_MAX * QUANTITY_MAX * UNIT_AMOUNT_MAX < 2**53
 
@@ -75,6 +77,7 @@ class Order:
 
     `total_amount` is in the currency's minor unit; `version` is 1 when placed and grows with every change.
     `fraud_verdict` is None until the order was judged, a moment after it is placed; it is no change of the order.
+    `note` is what the buyer wrote beside it, if anything.
     """
 
     id: UUID
@@ -87,6 +90,7 @@ class Order:
     placed_at: datetime
     updated_at: datetime
     fraud_verdict: Verdict | None = None
+    note: str | None = None
 
 
 def require_known(user: KnownUser | None, user_id: UUID) -> KnownUser:
@@ -98,7 +102,15 @@ def require_known(user: KnownUser | None, user_id: UUID) -> KnownUser:
     return user
 
 
-def place(order_id: UUID, user: KnownUser, currency: str, lines: Sequence[Line], now: datetime) -> Order:
+def place(
+    order_id: UUID,
+    user: KnownUser,
+    currency: str,
+    lines: Sequence[Line],
+    now: datetime,
+    *,
+    note: str | None = None,
+) -> Order:
     return Order(
         id=order_id,
         user_id=user.user_id,
@@ -109,6 +121,7 @@ def place(order_id: UUID, user: KnownUser, currency: str, lines: Sequence[Line],
         version=1,
         placed_at=now,
         updated_at=now,
+        note=note,
     )
 
 

@@ -49,12 +49,16 @@ class OrderEvent(EventData):
 
 
 class OrderPlaced(OrderEvent):
-    """`client_ip` is whom the request came from, None where that is not known; it is kept nowhere here."""
+    """`client_ip` is whom the request came from, None where that is not known; it is kept nowhere here.
+
+    `note` is what the buyer wrote beside the order, if anything.
+    """
 
     event_type = "order.placed"
 
     lines: tuple[OrderLine, ...]
     client_ip: str | None = None
+    note: str | None = None
 
     @classmethod
     def of(cls, order: Order, client_ip: str | None = None) -> Self:
@@ -69,6 +73,7 @@ class OrderPlaced(OrderEvent):
                 for line in order.lines
             ),
             client_ip=client_ip,
+            note=order.note,
         )
 
 

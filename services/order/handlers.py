@@ -28,11 +28,17 @@ from shared.publishing import UnitOfWork
 
 
 async def place_order(
-    uow: UnitOfWork, user_id: UUID, currency: str, lines: Sequence[Line], client_ip: str | None = None
+    uow: UnitOfWork,
+    user_id: UUID,
+    currency: str,
+    lines: Sequence[Line],
+    client_ip: str | None = None,
+    *,
+    note: str | None = None,
 ) -> Order:
     """Place an order of a known user. Raises `UserNotKnownError` and `UserDeactivatedError`."""
     user = domain.require_known(await store.find_user(uow.connection, user_id), user_id)
-    order = domain.place(uuid7(), user, currency, lines, datetime.now(UTC))
+    order = domain.place(uuid7(), user, currency, lines, datetime.now(UTC), note=note)
     uow.tell(store.INSERT_ORDER, store.inserted(order))
     uow.publish(OrderPlaced.of(order, client_ip), subject=str(order.id), link=user.traceparent)
     return order

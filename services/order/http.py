@@ -82,6 +82,13 @@ Sku = Annotated[
     StringConstraints(min_length=1, max_length=domain.SKU_LENGTH_MAX, pattern=r"^[^\x00-\x1f\x7f]+$"),
     Field(examples=["TEA-250"]),
 ]
+# What people write has lines and tabs, and no other control characters.
+Note = Annotated[
+    str,
+    StringConstraints(
+        min_length=1, max_length=domain.NOTE_LENGTH_MAX, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$"
+    ),
+]
 
 
 class NewLine(BaseModel):
@@ -117,6 +124,9 @@ class NewOrder(BaseModel):
     user_id: UUID = Field(examples=[USER_ID])
     currency: Currency
     lines: list[NewLine] = Field(min_length=1, max_length=domain.LINES_MAX)
+    note: Note | None = Field(
+        default=None, description="What the buyer writes beside it.", examples=["Please ring twice."]
+    )
 
 
 class OrderView(BaseModel):
@@ -136,6 +146,7 @@ class OrderView(BaseModel):
     fraud_verdict: Verdict | None = Field(
         description="Null until the fraud service has judged the order, a moment after it is placed."
     )
+    note: str | None = Field(description="What the buyer wrote beside it.", examples=["Please ring twice."])
 
 
 class OrderPage(BaseModel):
@@ -211,7 +222,9 @@ def add_commands(app: FastAPI, parts: Parts) -> None:
         lines = [Line(line.sku, line.quantity, line.unit_amount) for line in new.lines]
 
         async def work(uow: UnitOfWork) -> Answer:
-            order = await handlers.place_order(uow, new.user_id, new.currency, lines, client_ip(request))
+            order = await handlers.place_order(
+                uow, new.user_id, new.currency, lines, client_ip(request), note=new.note
+            )
             return answer(201, order, created=True)
 
         return await answer_once(units, request, key, work)

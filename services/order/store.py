@@ -45,6 +45,7 @@ orders = Table(
     Column("version", Integer, nullable=False),
     Column("placed_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("note", Text),
     CheckConstraint("status in ('placed', 'paid', 'cancelled')", name="orders_status"),
     Index("ix_orders_user_id_id", "user_id", "id"),
 )
@@ -121,6 +122,7 @@ def inserted(order: Order) -> dict[str, Any]:
         "version": order.version,
         "placed_at": order.placed_at,
         "updated_at": order.updated_at,
+        "note": order.note,
     }
 
 

@@ -27,6 +27,7 @@ TINY = {
     "seed": 3,
     "rounds": 1,
     "users": 4,
+    "payload_bytes": 1_000,
     "warm_up": {"steady_s": 1, "backlog_events": 100},
     "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
     "backlog": {"events": 1_000},
@@ -131,6 +132,7 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         figures["acknowledged"] for figures in summary["brokers"].values()
     )
     assert all(line["durable_s"] >= line["intended_s"] for line in lines)
+    assert "notes of 1,000 bytes" in (tmp_path / "report" / "report.md").read_text()
     assert (tmp_path / "report" / "latencies.hlog").read_text().count("Tag=") == 2
 
     assert "RabbitMQ" in output

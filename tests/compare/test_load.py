@@ -10,6 +10,7 @@ from experiment.ledger import Outcome
 from experiment.load import LoadGenerator
 from experiment.schedule import Operation
 
+PLACINGS = [Operation(at_s=0.0, kind="place", number=number, user=0) for number in range(3)]
 UPDATES = [Operation(at_s=0.0, kind="update", number=number, user=0) for number in range(3)]
 
 
@@ -31,3 +32,35 @@ async def test_no_two_changes_of_a_user_ask_for_the_same_name_in_whatever_phase(
         entries = [entry for phase in ("first", "second") for entry in (await generator.run(UPDATES, phase))[0]]
     assert [entry.outcome for entry in entries] == [Outcome.ACKNOWLEDGED] * 6
     assert len(names) == len(set(names)) == 6
+
+
+async def test_each_order_has_a_note_of_its_own_of_the_size_that_is_asked_for() -> None:
+    """Of the same bytes on both sides, and none where none is asked for."""
+    notes: list[str | None] = []
+
+    async def place(request: web.Request) -> web.Response:
+        notes.append((await request.json()).get("note"))
+        return web.json_response({"id": f"order {len(notes)}", "version": 1})
+
+    app = web.Application()
+    app.router.add_post("/orders", place)
+    async with TestServer(app, host="127.0.0.1") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        for size in (1_000, 1_000, 0):
+            generator = LoadGenerator(
+                {"user": url, "order": url},
+                ["ada"],
+                Clock(),
+                in_flight_max=1,
+                timeout_s=5,
+                lines_per_order=1,
+                note_bytes=size,
+                seed="7",
+            )
+            entries, _ = await generator.run(PLACINGS, "first")
+            assert [entry.outcome for entry in entries] == [Outcome.ACKNOWLEDGED] * 3
+    first, again, without = notes[:3], notes[3:6], notes[6:]
+    assert [len(each or "") for each in first] == [1_000] * 3
+    assert len(set(first)) == 3
+    assert first == again
+    assert without == [None] * 3

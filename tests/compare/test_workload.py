@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 
+import cramjam
 import pytest
 import yaml
 
@@ -13,8 +14,10 @@ from compare.command_line import DEFAULT_WORKLOAD, main
 from compare.run import BACKLOG, STEADY, plan
 from compare.statistics import pairs_needed
 from deploy.topology import BROKERS
+from experiment.payload import note
 from experiment.schedule import plan_steady, turns
-from experiment.workload import Workload, WorkloadError, load_workload
+from experiment.workload import PAYLOAD_BYTES_MAX, Workload, WorkloadError, load_workload
+from services.order.domain import NOTE_LENGTH_MAX
 
 DOCUMENT = yaml.safe_load(DEFAULT_WORKLOAD.read_text())
 
@@ -44,6 +47,9 @@ def test_every_workload_of_the_repository_can_be_loaded(file: Path) -> None:
         ("primary.0", "p42_ms"),
         ("margin", 0),
         ("profile", "single-node"),
+        ("payload_bytes", -1),
+        ("payload_bytes", 16_385),
+        ("payload_bytes", "1 KB"),
         ("name", ""),
     ],
 )
@@ -65,6 +71,30 @@ def test_a_bad_field_is_named(tmp_path: Path, field: str, value: object) -> None
 def test_a_missing_field_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match="steady: Field required"):
         load_workload(write(tmp_path, {name: value for name, value in DOCUMENT.items() if name != "steady"}))
+
+
+def test_layers_that_would_not_fit_into_memory_are_refused_with_how_many_would(tmp_path: Path) -> None:
+    document = {**DOCUMENT, "payload_bytes": PAYLOAD_BYTES_MAX, "layers": {"events": 30_000}}
+    assert load_workload(write(tmp_path, document)).payload_bytes == PAYLOAD_BYTES_MAX
+    with pytest.raises(WorkloadError, match="ask for at most 32,768 events"):
+        load_workload(write(tmp_path, {**document, "layers": {"events": 40_000}}))
+
+
+def test_no_payload_is_larger_than_the_note_that_an_order_may_have() -> None:
+    assert PAYLOAD_BYTES_MAX == NOTE_LENGTH_MAX
+
+
+@pytest.mark.parametrize("size", [1, 2, 201, 1_000, PAYLOAD_BYTES_MAX])
+def test_a_note_has_the_size_that_is_asked_for_and_half_of_it_does_not_compress(size: int) -> None:
+    text = note(size, "seed")
+    assert text is not None
+    assert len(text.encode()) == size
+    assert text == note(size, "seed")
+    assert size < 10 or text != note(size, "another")
+    packed = len(bytes(cramjam.lz4.compress_block(text.encode(), store_size=False)))
+    assert packed >= size / 2
+    assert size < PAYLOAD_BYTES_MAX or packed < 0.55 * size
+    assert note(0, "seed") is None
 
 
 def test_a_figure_is_named_once(tmp_path: Path) -> None:

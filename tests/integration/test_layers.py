@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from deploy.native import Runtime
@@ -23,6 +24,7 @@ from tests.integration.databases import migrated_database
 
 EVENTS = 60
 ARRIVE_S = 60
+NOTE_BYTES = 1_000
 USERS = ["0198c0de-0000-7000-8000-000000000001"]
 
 
@@ -31,7 +33,7 @@ async def written(servers: Runtime) -> tuple[list[Message], int]:
     dsn = await migrated_database(servers, "order")
     settings = settings_on(servers, "kafka", postgres_dsn=dsn)
     messages = await backlog_messages(
-        settings, USERS, Backlog(events=100), events=EVENTS, seed="layers", clock=Clock()
+        settings, USERS, Backlog(events=100), events=EVENTS, seed="layers", clock=Clock(), note_bytes=NOTE_BYTES
     )
     connection = await asyncpg.connect(dsn)
     try:
@@ -60,6 +62,9 @@ async def test_a_layer_is_given_the_bytes_of_the_outbox_and_leaves_nothing_there
     assert left == 0
     assert len({message.body for message in messages}) == EVENTS
     assert {message.type for message in messages} == {"order.placed", "order.paid"}
+    notes = [orjson.loads(each.body)["data"]["note"] for each in messages if each.type == "order.placed"]
+    assert {len(note) for note in notes} == {NOTE_BYTES}
+    assert len(set(notes)) == len(notes)
     write_messages(tmp_path / "messages", messages)
     assert read_messages(tmp_path / "messages") == messages
 

@@ -8,9 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
-from sqlalchemy import text
 
 from deploy.native import Runtime
 from services.notification import app as notification_app
@@ -18,7 +16,6 @@ from services.order import app as order_app
 from services.order.domain import Line
 from services.order.handlers import place_order
 from services.user import app as user_app
-from shared.envelope import Envelope
 from shared.errors import TransientError
 from shared.http import idempotency
 from shared.process.parts import build_parts
@@ -27,39 +24,9 @@ from shared.process.server import application_of
 from shared.process.service import Service
 from shared.settings import Settings
 from tests.integration.databases import migrated_database
+from tests.integration.served import Running
 
 LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]
-
-
-class Running:
-    """One service's application on a database of its own; neither relay nor consumer runs."""
-
-    def __init__(self, process: Process, app: Any) -> None:
-        self.process = process
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=30)
-
-    async def rows(self, query: str, **parameters: Any) -> list[Any]:
-        async with self.process.parts.database.transaction() as connection:
-            return list(await connection.execute(text(query), parameters))
-
-    async def published(self) -> list[Envelope]:
-        """What waits in the outbox, in order."""
-        return [Envelope.decode(row.body) for row in await self.rows("select body from outbox order by position")]
-
-    async def receive(self, event_type: str, data: dict[str, Any]) -> None:
-        """Have the service handle one event, as the pipeline would."""
-        envelope = Envelope(
-            source="/services/user", type=event_type, data=data, traceparent=data.get("traceparent")
-        )
-        [handler] = [
-            handler
-            for subscriber in self.process.service.subscribers
-            for handler in subscriber.handlers
-            if handler.model.event_type == event_type
-        ]
-        async with self.process.parts.units.begin() as uow:
-            uow.begin_event(envelope)
-            await handler.handle(handler.read(envelope), uow)
 
 
 Start = Callable[..., Any]
@@ -183,6 +150,19 @@ async def test_an_order_is_placed_and_paid(order: Running) -> None:
         ("order.placed", placed.json()["id"], 1),
         ("order.paid", placed.json()["id"], 2),
     ]
+
+
+async def test_a_note_comes_back_as_it_was_written_and_goes_with_the_event(order: Running) -> None:
+    user_id = await known_user(order)
+    for note in ("Ring twice.\n\tThen wait: \u540d\u524d \U0001f98a", "x" * 16_384, None):
+        placed = await order.http.post("/orders", json={**new_order(user_id), "note": note})
+        assert (placed.status_code, placed.json()["note"]) == (201, note)
+        path = placed.headers["location"]
+        assert (await order.http.get(path)).json()["note"] == note
+        assert (await order.http.post(f"{path}/pay")).json()["note"] == note
+        told, paid = (await order.published())[-2:]
+        assert told.data["note"] == note
+        assert "note" not in paid.data
 
 
 async def test_a_user_who_is_not_known_yet_may_come_back_and_a_deactivated_one_not(order: Running) -> None:

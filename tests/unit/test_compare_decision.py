@@ -231,6 +231,11 @@ def test_another_load_or_machine_is_no_change_and_other_settings_are_named() -> 
     other = run(p50_ms=[1.0] * 6)
     other["workload"]["steady"]["orders_per_s"] = 99.0
     assert changed(run(p50_ms=[1.0] * 6), other).refused == "the runs had another load: steady"
+    larger = run(p50_ms=[1.0] * 6)
+    larger["workload"]["payload_bytes"] = 1_000
+    assert changed(run(p50_ms=[1.0] * 6), larger).refused == "the runs had another load: payload_bytes"
+    larger["workload"]["payload_bytes"] = 0  # and before there was such a field
+    assert changed(run(p50_ms=[1.0] * 6), larger).refused is None
     moved = run(p50_ms=[1.0] * 6)
     moved["hardware"]["cores"] = 64
     moved["versions"]["kafka"] = "9.9"

@@ -49,6 +49,9 @@ def client(app: FastAPI) -> httpx.AsyncClient:
         ({"lines": [{**LINE, "sku": "a\0b"}]}, ["body", "lines", 0, "sku"]),
         ({"lines": [{**LINE, "sku": ""}]}, ["body", "lines", 0, "sku"]),
         ({"lines": [{**LINE, "sku": "x" * 65}]}, ["body", "lines", 0, "sku"]),
+        ({"note": ""}, ["body", "note"]),
+        ({"note": "a\0b"}, ["body", "note"]),
+        ({"note": "x" * 16_385}, ["body", "note"]),
         ({"discount": 1}, ["body", "discount"]),
     ],
 )

@@ -1,0 +1,42 @@
+"""A service's HTTP without a server, on a database of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from sqlalchemy import text
+
+from shared.envelope import Envelope
+from shared.process.process import Process
+
+
+class Running:
+    """One service's application on a database of its own; neither relay nor consumer runs."""
+
+    def __init__(self, process: Process, app: Any) -> None:
+        self.process = process
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=30)
+
+    async def rows(self, query: str, **parameters: Any) -> list[Any]:
+        async with self.process.parts.database.transaction() as connection:
+            return list(await connection.execute(text(query), parameters))
+
+    async def published(self) -> list[Envelope]:
+        """What waits in the outbox, in order."""
+        return [Envelope.decode(row.body) for row in await self.rows("select body from outbox order by position")]
+
+    async def receive(self, event_type: str, data: dict[str, Any]) -> None:
+        """Have the service handle one event, as the pipeline would."""
+        envelope = Envelope(
+            source="/services/user", type=event_type, data=data, traceparent=data.get("traceparent")
+        )
+        [handler] = [
+            handler
+            for subscriber in self.process.service.subscribers
+            for handler in subscriber.handlers
+            if handler.model.event_type == event_type
+        ]
+        async with self.process.parts.units.begin() as uow:
+            uow.begin_event(envelope)
+            await handler.handle(handler.read(envelope), uow)
