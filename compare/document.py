@@ -106,6 +106,16 @@ class LadderFigures(_Part):
     fitted: dict[str, dict[str, float]]
 
 
+class BesideFigures(_Part):
+    """What ran beside the orders in a scenario: latencies of all rounds together, and counts by name."""
+
+    samples: Count
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    counts: dict[str, Count]
+
+
 class ScenarioFigures(_Part):
     """The steady load with something that happens meanwhile: latencies of all rounds together, and what else was
     found, as medians of the rounds."""
@@ -118,6 +128,7 @@ class ScenarioFigures(_Part):
     max_ms: float | None
     found: dict[str, float]
     worst_ms_by_second: list[float | None]
+    beside: BesideFigures | None = None
 
 
 class LayerFigures(_Part):
@@ -164,6 +175,7 @@ class BrokerFigures(_Part):
     committed_out_of_order: Count = 0
     duplicate_deliveries: Count = 0
     unstamped: Count = 0
+    beside_wrong: Count = 0
     stages: dict[str, Stage] = {}
     broker_cores: dict[str, float | None]
     by_round: dict[str, list[float | None]]
@@ -301,6 +313,7 @@ UNSOUND = (
     "dead_lettered",
     "stale",
     "unexpected",
+    "beside_wrong",
 )
 """The counts of which each must be 0."""
 

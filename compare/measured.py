@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.topology import BrokerName
+from experiment.beside import Told
 from experiment.checker import Effect, Verdict
 from experiment.clock import until
 from experiment.figures import Latencies, RateFigure
@@ -126,12 +127,13 @@ class Climb:
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
     """One run of a scenario. `found` is what is to be told besides, by name; `worst_ms` the highest latency of the
-    events that were due in each second."""
+    events that were due in each second; `beside` what came of what ran beside the orders, if anything did."""
 
     kind: str
     steady: SteadyResult
     found: dict[str, float]
     worst_ms: tuple[float | None, ...]
+    beside: Told | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ class MeasuredSide:
     controls: ControlPhases = field(default_factory=ControlPhases)
     climb: Climb = field(default_factory=Climb)
     scenarios: list[ScenarioResult] = field(default_factory=list)
+    beside_wrong: list[str] = field(default_factory=list)
+    """What was lost, done twice or wrong of what ran beside the orders."""
     layers: list[LayerResult] = field(default_factory=list)
     layer_failure: str | None = None
     """Why there are no more of them."""
@@ -179,8 +183,9 @@ class MeasuredSide:
 
     @property
     def sound(self) -> bool:
-        """Whether every event had its one effect, in order, with the bytes that were sent."""
-        return self.verdict.sound and self.passage.sound
+        """Whether every event had its one effect, in order, with the bytes that were sent, and so had what ran
+        beside."""
+        return self.verdict.sound and self.passage.sound and not self.beside_wrong
 
     async def read_stamps(self, entries: list[Entry], foreign: int = 0) -> dict[Identity, Times]:
         """End a phase: what its events' stamps are, by event, once every effect since the last call has them all.

@@ -1,9 +1,11 @@
-"""Runs what else can happen under a steady load: bursts, a backlog beside it, a slow consumer, poison, a kill."""
+"""Runs what else can happen under a steady load: to the orders, or beside them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from statistics import median
 from typing import Any
 
@@ -11,17 +13,31 @@ from compare.ladder import P99_SAMPLES_MIN
 from compare.measured import MeasuredSide, ScenarioResult
 from compare.phases import measure_steady, pile_up
 from experiment import broker_state
+from experiment.beside import Company, Told, asked_requests, more_subscribers, submitted_jobs
 from experiment.effects import CONSUMER
 from experiment.figures import Latencies
 from experiment.ledger import Entry
 from experiment.side import Side
 from experiment.stamping import Planted, planted
-from experiment.workload import Bursts, KilledConsumer, LiveDrain, Poison, Scenario, SlowConsumer, Steady
+from experiment.workload import (
+    Bursts,
+    FanOut,
+    JobGraphs,
+    KilledConsumer,
+    LiveDrain,
+    Poison,
+    RequestReply,
+    Scenario,
+    SlowConsumer,
+    Steady,
+)
 
 DEFINITION = (
     "the steady load with something that happens meanwhile, after the rounds; latencies of all rounds together, "
     "from the intended time to the durable effect, a 99th percentile only from 1,000 samples; found: medians of "
-    "the rounds; worst by second: the highest latency of the events due in each second, of the last round"
+    "the rounds; worst by second: the highest latency of the events due in each second, of the last round; "
+    "beside: from the intended time of a request to its reply, of a job to the commit of its end, of an event "
+    "of an order to the commit of its last effect (PostgreSQL notes a commit before it flushes), of all rounds"
 )
 _KILL_AFTER_SHARE = 1 / 3
 
@@ -38,6 +54,8 @@ async def run_scenario(measured: MeasuredSide, asked: Scenario, number: int) -> 
         return await _poison(measured, asked, steady, name)
     if isinstance(asked, KilledConsumer):
         return await _killed(measured, asked, steady, name)
+    if isinstance(asked, RequestReply | JobGraphs | FanOut):
+        return await _beside(measured, asked, steady, name)
     slowdown = asked.slowdown / (1 - asked.slowdown) if isinstance(asked, SlowConsumer) else 0.0
     with planted(measured.stamps.directory, Planted(slowdown=slowdown)):
         entries, result = await measure_steady(measured, name, steady, asked.duration_s)
@@ -88,6 +106,33 @@ async def _killed(measured: MeasuredSide, asked: KilledConsumer, steady: Steady,
     return ScenarioResult(asked.kind, result, found, _worst(entries, result.load.started_s))
 
 
+async def _beside(
+    measured: MeasuredSide, asked: RequestReply | JobGraphs | FanOut, steady: Steady, name: str
+) -> ScenarioResult:
+    measured.side.progress.detail("starting what runs beside the orders")
+    async with _company(measured.side, asked, name) as company:
+        loading = asyncio.create_task(company.load(asked.duration_s))
+        try:
+            entries, result = await measure_steady(measured, name, steady, asked.duration_s)
+            await loading
+        finally:
+            loading.cancel()
+            await asyncio.wait([loading])
+        told = await company.told(entries)
+    measured.beside_wrong += [f"{name}: {each}" for each in told.wrong]
+    return ScenarioResult(asked.kind, result, {}, _worst(entries, result.load.started_s), told)
+
+
+def _company(
+    side: Side, asked: RequestReply | JobGraphs | FanOut, name: str
+) -> AbstractAsyncContextManager[Company]:
+    if isinstance(asked, RequestReply):
+        return asked_requests(side, asked, name)
+    if isinstance(asked, JobGraphs):
+        return submitted_jobs(side, asked, name)
+    return more_subscribers(side, asked)
+
+
 def _worst(entries: Sequence[Entry], started_s: float) -> tuple[float | None, ...]:
     """The highest latency, in ms, of what was due in each second."""
     worst: dict[int, float] = {}
@@ -123,4 +168,21 @@ def _figure(kind: str, results: Sequence[ScenarioResult]) -> dict[str, Any]:
             name: round(median(each.found[name] for each in results if name in each.found), 2) for name in names
         },
         "worst_ms_by_second": list(results[-1].worst_ms),
+        "beside": _beside_figure([result.beside for result in results if result.beside is not None]),
+    }
+
+
+def _beside_figure(told: Sequence[Told]) -> dict[str, Any] | None:
+    if not told:
+        return None
+    together, counts = Latencies(), Counter[str]()
+    for one in told:
+        together.add(one.latencies)
+        counts.update(one.counts)
+    return {
+        "samples": together.count,
+        "p50_ms": together.percentile_ms(50),
+        "p99_ms": together.percentile_ms(99) if together.count >= P99_SAMPLES_MIN else None,
+        "max_ms": together.percentile_ms(100),
+        "counts": dict(counts),
     }

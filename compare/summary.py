@@ -17,7 +17,6 @@ from compare.notes import notes
 from compare.run import RunResult
 from deploy.native import BrokerName
 from experiment import figures
-from experiment.checker import Verdict
 from experiment.figures import Latencies
 from experiment.stamps import ASIDE, STAGES, Stages
 
@@ -115,6 +114,7 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
         **of_all,
         **verdict.counts(),
         **_passage(measured),
+        "beside_wrong": len(measured.beside_wrong),
         "broker_cores": {name: _rounded(used, 3) for name, used in judgement.broker_cores(measured).items()},
         "by_round": {name: list(values) for name, values in by_round.items()},
         "range": {name: _range(values) for name, values in by_round.items()},
@@ -125,7 +125,7 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
         "backlog_rounds": [_backlog(result) for result in measured.backlogs],
         "void_rounds": [result.phase for result in measured.void],
         "control_rounds": _controls(measured.controls),
-        "examples": _examples(verdict),
+        "examples": _examples(measured),
     }
 
 
@@ -201,7 +201,8 @@ def _used(cpu_s: Mapping[str, float]) -> dict[str, float]:
     return {name: seconds for name, seconds in cpu_s.items() if seconds}
 
 
-def _examples(verdict: Verdict) -> dict[str, list[str]]:
+def _examples(measured: MeasuredSide) -> dict[str, list[str]]:
+    verdict = measured.verdict
     found: dict[str, Sequence[Any]] = {
         "lost": verdict.lost,
         "stuck": verdict.stuck,
@@ -211,11 +212,12 @@ def _examples(verdict: Verdict) -> dict[str, list[str]]:
         "reordered": verdict.reordered,
         "unexpected": verdict.unexpected,
     }
-    return {
+    examples = {
         name: [" ".join(str(part) for part in item.identity or ("unknown",)) for item in items[:_EXAMPLES_MAX]]
         for name, items in found.items()
         if items
     }
+    return examples | ({"beside_wrong": measured.beside_wrong[:_EXAMPLES_MAX]} if measured.beside_wrong else {})
 
 
 def _present(values: Sequence[float | None]) -> list[float]:

@@ -3,6 +3,7 @@
 __all__ = [
     "atomic_directory",
     "backlog",
+    "beside",
     "broker_state",
     "checker",
     "clock",

@@ -20,6 +20,7 @@ from experiment.effects import SUBSCRIBER, identities
 from experiment.ledger import Identity
 from shared.broker import Subscription, create_broker, destination_name
 from shared.broker.kafka import subscribed_topics
+from shared.broker.rabbit import dead_letter_queue_name
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
@@ -105,6 +106,48 @@ async def _first_in_topics(settings: Settings, place: Subscription, count: int) 
     finally:
         await consumer.stop()
     return bodies
+
+
+async def begin_at_the_end(settings: Settings, subscriptions: Sequence[Subscription]) -> None:
+    """Have subscribers that do not run begin with what comes from now on: on Kafka, where a new one would begin
+    with all that is kept. On RabbitMQ a new queue is empty."""
+    if settings.broker == "rabbit":
+        return
+    topics = sorted({destination_name("kafka", each.channel) for each in subscriptions})
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(topics)
+    finally:
+        await admin.close()
+    everything = [
+        TopicPartition(row["topic"], partition["partition"])
+        for row in described
+        for partition in row["partitions"]
+    ]
+    for each in subscriptions:
+        own = [partition for partition in everything if partition.topic == destination_name("kafka", each.channel)]
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap, group_id=each.subscriber, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            consumer.assign(own)
+            await consumer.commit(await consumer.end_offsets(own))
+        finally:
+            await consumer.stop()
+
+
+async def remove_places(settings: Settings, subscriptions: Sequence[Subscription]) -> None:
+    """Delete the places of subscribers that are gone: on RabbitMQ, where every event would be put there as well.
+    A group of Kafka's that nobody is in costs nothing."""
+    if settings.broker != "rabbit":
+        return
+    async with await aio_pika.connect(settings.rabbit_url, timeout=_TIMEOUT_S) as connection:
+        channel = await connection.channel()
+        for each in subscriptions:
+            await channel.queue_delete(each.queue, timeout=_TIMEOUT_S)
+            await channel.queue_delete(dead_letter_queue_name(each), timeout=_TIMEOUT_S)
 
 
 async def _committed(settings: Settings, group: str) -> dict[TopicPartition, int]:

@@ -57,6 +57,15 @@ class Databases:
         for connection in self._connections.values():
             connection.terminate()
 
+    async def rows(self, service: str, statement: str, *parameters: object) -> Sequence[Any]:
+        """Rows of a service's database."""
+        rows: Sequence[Any] = await self._connections[service].fetch(statement, *parameters)
+        return rows
+
+    async def execute(self, service: str, statement: str) -> None:
+        """Run a statement there that has no rows."""
+        await self._connections[service].execute(statement)
+
     async def effects(self, after_position: int = 0) -> list[Effect]:
         """All effects recorded after a position, in the order in which they were recorded."""
         rows = await self._connections["notification"].fetch(_EFFECTS, after_position)

@@ -162,7 +162,33 @@ class KilledConsumer(_Scenario):
     kind: Literal["killed-consumer"]
 
 
-Scenario = Annotated[LiveDrain | Bursts | SlowConsumer | Poison | KilledConsumer, Field(discriminator="kind")]
+class RequestReply(_Scenario):
+    """Requests are sent through the broker, answered by a service, and their replies awaited for `timeout_s`."""
+
+    kind: Literal["request-reply"]
+    requests_per_s: Annotated[float, Field(gt=0, le=1_000)] = 20.0
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+
+class JobGraphs(_Scenario):
+    """Jobs are submitted: in turns a chain of `steps`, and a group of as many with a join."""
+
+    kind: Literal["jobs"]
+    jobs_per_s: Annotated[float, Field(gt=0, le=500)] = 5.0
+    steps: Annotated[int, Field(ge=2, le=100)] = 5
+
+
+class FanOut(_Scenario):
+    """The events of orders have so many more `subscribers`, each with effects of its own."""
+
+    kind: Literal["fan-out"]
+    subscribers: Annotated[int, Field(ge=1, le=20)] = 5
+
+
+Scenario = Annotated[
+    LiveDrain | Bursts | SlowConsumer | Poison | KilledConsumer | RequestReply | JobGraphs | FanOut,
+    Field(discriminator="kind"),
+]
 
 
 class Layers(_Part):

@@ -12,11 +12,30 @@ TITLES_OF_KINDS = {
     "slow-consumer": "a slow consumer",
     "poison": "poison among the events",
     "killed-consumer": "the consumer killed after a third of the time",
+    "request-reply": "requests and replies beside it",
+    "jobs": "chains and groups of jobs beside it",
+    "fan-out": "more subscribers of the same events",
 }
 _FOUND = {
     "drained_s": "backlog drained in {} s",
     "dead_letters": "{} dead letters",
     "silent_s": "{} s without an effect after the kill",
+}
+_BESIDE = {
+    "request-reply": "request to reply",
+    "jobs": "job due to its end",
+    "fan-out": "request to the last effect",
+}
+_COUNTS = {
+    "answered": "{} answered",
+    "timed_out": "{} without an answer in time",
+    "refused": "{} not sent or refused",
+    "done_unanswered": "{} done though not answered",
+    "ended": "{} jobs ended",
+    "steps": "{} steps",
+    "unanswered": "{} not accepted",
+    "events": "{} events",
+    "effects": "{} effects besides",
 }
 
 
@@ -43,10 +62,21 @@ def _cells(one: BrokerFigures, kind: str) -> list[str]:
     if found is None:
         return ["none"] * 4
     times = [_said(value) for value in (found.p50_ms, found.p99_ms, found.max_ms)]
-    besides = "; ".join(
-        _FOUND.get(name, f"{name} {{}}").format(_said(value)) for name, value in found.found.items()
-    )
-    return [*times, besides or "nothing else"]
+    besides = [_FOUND.get(name, f"{name} {{}}").format(_said(value)) for name, value in found.found.items()]
+    return [*times, "; ".join([*besides, *_beside(found)]) or "nothing else"]
+
+
+def _beside(found: ScenarioFigures) -> list[str]:
+    """What ran beside the orders: how long it took, and the counts that are not 0."""
+    one = found.beside
+    if one is None:
+        return []
+    times = {"p50": one.p50_ms, "p99": one.p99_ms, "highest": one.max_ms}
+    took = ", ".join(f"{name} {number(value)} ms" for name, value in times.items() if value is not None)
+    counts = [
+        _COUNTS.get(name, f"{name} {{}}").format(f"{count:,}") for name, count in one.counts.items() if count
+    ]
+    return [f"{_BESIDE.get(found.kind, found.kind)}: {took or 'nothing measured'}", *counts]
 
 
 def _said(value: float | None) -> str:

@@ -23,6 +23,7 @@ COUNTS = {
     "dead_lettered": "dead-lettered",
     "stale": "stale copies of users",
     "unexpected": "effects nobody asked for",
+    "beside_wrong": "beside the orders: lost, doubled, wrong",
     "indeterminate_recovered": "unanswered, yet done",
     "duplicate_deliveries": "delivered again (allowed)",
     "unstamped": "effects without all stamps",
@@ -53,7 +54,14 @@ CAVEAT = (
     "differently is among the changes."
 )
 SHOWN_WHERE_ANY = frozenset(
-    {"stale", "indeterminate_recovered", "delivered_out_of_order", "committed_out_of_order", "unstamped"}
+    {
+        "stale",
+        "indeterminate_recovered",
+        "delivered_out_of_order",
+        "committed_out_of_order",
+        "unstamped",
+        "beside_wrong",
+    }
 )
 """Counts that are left out where there are none."""
 

@@ -35,6 +35,9 @@ TINY = {
         {"kind": "live-drain", "rounds": 1, "duration_s": 2, "events": 300},
         {"kind": "poison", "rounds": 1, "duration_s": 2, "share": 0.1},
         {"kind": "killed-consumer", "rounds": 1, "duration_s": 3},
+        {"kind": "request-reply", "rounds": 1, "duration_s": 1, "requests_per_s": 20},
+        {"kind": "jobs", "rounds": 1, "duration_s": 1, "jobs_per_s": 4, "steps": 3},
+        {"kind": "fan-out", "rounds": 1, "duration_s": 1, "subscribers": 2},
     ],
     "layers": {"events": 200, "rounds": 1, "modes": False},
 }
@@ -116,10 +119,15 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
         assert figures["p50_ms"] <= figures["p99_ms"]
         assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]  # type: ignore[index]
-        drained, poisoned, killed = (row["found"] for row in figures["scenarios"])
+        drained, poisoned, killed, *_ = (row["found"] for row in figures["scenarios"])
         assert drained["drained_s"] > 0
         assert poisoned["dead_letters"] >= 1
         assert killed["silent_s"] > 0
+        replied, jobs, fanned = (row["beside"] for row in figures["scenarios"][-3:])
+        assert replied["counts"] == {"answered": 20, "timed_out": 0, "refused": 0, "done_unanswered": 0}
+        assert jobs["counts"] == {"ended": 4, "steps": 2 * 3 + 2 * 4, "unanswered": 0}
+        assert fanned["counts"]["effects"] == 2 * fanned["counts"]["events"] >= 20
+        assert all(0 < each["p50_ms"] <= each["max_ms"] for each in (replied, jobs, fanned))
         assert [row["layer"] for row in figures["layers"]] == ["publish", "consume", "pipeline"]
         assert all(row["as_tandem"] for row in figures["layers"])
     assert not any("the layers are not whole" in note for note in summary["notes"])

@@ -20,6 +20,7 @@ from compare.run import CHECK, RunResult, plan
 from compare.scenarios import figures
 from compare.summary import summarise
 from deploy.topology import BROKERS
+from experiment.beside import Told
 from experiment.stamping import Planted, planted
 from experiment.stamping.planted import Plants
 from experiment.workload import WorkloadError, load_workload
@@ -28,7 +29,16 @@ from shared.broker import Message
 from shared.envelope import Envelope
 from tests.compare.test_judgement import APART, run_result, steady
 
-KINDS = ["bursts", "live-drain", "slow-consumer", "poison", "killed-consumer"]
+KINDS = [
+    "bursts",
+    "live-drain",
+    "slow-consumer",
+    "poison",
+    "killed-consumer",
+    "request-reply",
+    "jobs",
+    "fan-out",
+]
 
 
 @pytest.fixture
@@ -53,6 +63,36 @@ def test_the_report_tells_latency_and_the_median_of_what_was_found(played: RunRe
     assert "Highest latency of what was due in each second, ms: a backlog drained beside it" in render_page(
         summary
     )
+
+
+def test_the_report_tells_what_ran_beside_the_orders_over_all_rounds(tmp_path: Path) -> None:
+    run = run_result(tmp_path, APART)
+    for measured in run.sides.values():
+        for reply_s in (0.004, 0.006, 0.005):
+            told = Told(counts={"answered": 2, "timed_out": 0, "done_unanswered": 1})
+            told.latencies.record(reply_s)
+            told.latencies.record(reply_s)
+            result = steady("request-reply", 0.02, {})
+            measured.scenarios.append(ScenarioResult("request-reply", result, {}, (20.0,), told))
+    summary = Summary.model_validate(summarise(run, "make compare WORKLOAD=my.yml"))
+    (row,) = scenarios.rows(summary)
+    said = "request to reply: p50 5 ms, highest 6 ms; 6 answered; 3 done though not answered"
+    assert row[0] == "requests and replies beside it"
+    assert row[4] == said
+    for text in (render_page(summary), render_markdown(summary)):
+        assert said in text
+
+
+def test_what_went_wrong_beside_the_orders_leaves_no_figure_and_no_verdict(tmp_path: Path) -> None:
+    run = run_result(tmp_path, APART)
+    assert run.sound
+    run.sides["kafka"].beside_wrong = ["jobs-1: job of graph 3: is lost"]
+    assert not run.sound
+    summary = Summary.model_validate(summarise(run, "make compare WORKLOAD=my.yml"))
+    assert not summary.sound
+    assert summary.brokers["kafka"].p50_ms is None
+    assert summary.brokers["kafka"].examples["beside_wrong"] == ["jobs-1: job of graph 3: is lost"]
+    assert "Kafka: 1 beside the orders: lost, doubled, wrong" in render_markdown(summary)
 
 
 def test_a_side_that_lost_something_tells_nothing_of_its_scenarios(played: RunResult) -> None:
@@ -84,6 +124,9 @@ def test_events_of_scenarios_are_checked_with_all_others() -> None:
         ([{"kind": "meteor"}], "scenarios.0: Input tag 'meteor'"),
         ([{"kind": "poison", "share": 2}], r"scenarios.0.poison.share: "),
         ([{"kind": "bursts", "events": 3}], r"scenarios.0.bursts.events: "),
+        ([{"kind": "request-reply", "timeout_s": 61}], r"scenarios.0.request-reply.timeout_s: "),
+        ([{"kind": "jobs", "steps": 1}], r"scenarios.0.jobs.steps: "),
+        ([{"kind": "fan-out", "subscribers": 0}], r"scenarios.0.fan-out.subscribers: "),
         ([{"kind": "bursts"}, {"kind": "bursts"}], "scenarios names a kind twice"),
     ],
 )
