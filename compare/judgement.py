@@ -171,8 +171,8 @@ def _reason_against(name: FigureName, outcome: RunResult) -> str | None:
     """Why nothing is said about a figure, whatever its values are."""
     if outcome.cut_short:
         return "cut short"
-    if not PROFILES[outcome.workload.profile].equal:
-        return "unequal promises"
+    if (undecided := PROFILES[outcome.workload.profile].undecided) is not None:
+        return undecided
     if outcome.workload.rounds < needed(outcome):
         return f"{outcome.workload.rounds} of {needed(outcome)} rounds"
     if not calm(outcome):

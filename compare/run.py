@@ -159,7 +159,7 @@ def run(workload: Workload, run_root: Path) -> RunResult:
     phases, profile = plan(workload), PROFILES[workload.profile]
     with (
         ProgressBar(phases) as progress,
-        instance(run_root, _NAME, progress, durability=profile.durability) as runtime,
+        instance(run_root, _NAME, progress, durability=profile.durability, nodes=profile.nodes) as runtime,
     ):
         servers, services, *rest = phases
         with progress.phase(servers):

@@ -77,7 +77,8 @@ async def _first_in_queue(settings: Settings, place: Subscription, count: int) -
     async def take(message: AbstractIncomingMessage) -> None:
         await arrived.put(message.body)
 
-    async with await aio_pika.connect(settings.rabbit_url, timeout=_TIMEOUT_S) as connection:
+    [first, *_others] = settings.rabbit_url.split(",")  # of a cluster any node leads to the queue
+    async with await aio_pika.connect(first, timeout=_TIMEOUT_S) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue(place.queue)
         # basic.get is refused on a queue with a single active consumer; closing puts everything back.

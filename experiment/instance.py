@@ -50,13 +50,16 @@ def instance(
     ports: Ports | None = None,
     servers: Collection[ServerName] = ("postgres", "redis", *BROKERS),  # no mail is sent while we measure
     durability: Durability = "usual",
+    nodes: int = 1,
 ) -> Iterator[Runtime]:
-    """An instance for the tool `name` that is stopped, and its data removed, on the way out.
+    """An instance for the tool `name`, which is stopped, and its data removed, on the way out.
 
-    Should this process be killed outright, the instance's own watch ends its processes.
+    Its brokers have so many `nodes`. Should this process be killed outright, the instance's own watch ends its
+    processes.
     """
     root = run_root / f"{name}-{os.getpid()}"
-    runtime = Runtime(root, ports or Ports.free_block(), servers=servers, steps=steps, durability=durability)
+    ports = ports or Ports.free_block(nodes=nodes)
+    runtime = Runtime(root, ports, servers=servers, steps=steps, durability=durability)
     (root / _OWNER).write_text(str(start_ticks(os.getpid())))
     try:
         yield runtime

@@ -15,7 +15,7 @@ class Profile:
     """A promise that both brokers are set to: `durability` in their own settings, `services` in the services'.
 
     `on_disk` are the brokers of which a confirmed event is on the disk. Where not both promise the same, `unequal`
-    says in what they differ.
+    says in what they differ. `nodes` are each broker's, all on this machine.
     """
 
     name: ProfileName
@@ -24,13 +24,22 @@ class Profile:
     on_disk: frozenset[BrokerName]
     services: Mapping[str, str] = field(default_factory=dict)
     unequal: str | None = None
+    nodes: int = 1
 
     @property
     def equal(self) -> bool:
         return self.unequal is None
 
     def __str__(self) -> str:
-        return f"{self.name}: one node each, {self.promise}, acknowledged by hand after the effect"
+        nodes = "one node" if self.nodes == 1 else f"{self.nodes} nodes on this machine"
+        return f"{self.name}: {nodes} each, {self.promise}, acknowledged by hand after the effect"
+
+    @property
+    def undecided(self) -> str | None:
+        """Why no run with this profile decides anything, if none does."""
+        if not self.equal:
+            return "unequal promises"
+        return "nodes on one machine" if self.nodes > 1 else None
 
 
 _UNPACKED = {"TANDEM_KAFKA_COMPRESSION": "none"}
@@ -48,6 +57,14 @@ PROFILES: Mapping[ProfileName, Profile] = {
             frozenset({"rabbit"}),
             unequal="RabbitMQ's quorum queue confirms what is synced to disk, Kafka what is in the page cache "
             "(its durability is replication), so a power cut could cost Kafka the last moments",
+        ),
+        Profile(
+            "replicated",
+            "an event is confirmed once two of three nodes have it on their disk",
+            "fsync",
+            _BOTH,
+            {**_UNPACKED, "TANDEM_KAFKA_REPLICATION_FACTOR": "3", "TANDEM_KAFKA_MIN_INSYNC_REPLICAS": "2"},
+            nodes=3,
         ),
     )
 }

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 
 from deploy.native import BrokerName, Runtime
+from deploy.native.servers.table import process_names
+from deploy.topology import ServerName
 
 GENERATOR = "load_generator"
 OTHERS = "other_processes"
@@ -69,7 +71,7 @@ class Usage:
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     """What every group of processes has used so far: each server, each set of services, this process. Blocks."""
-    servers: dict[str, list[int]] = {name: runtime.processes.pids(name) for name in runtime.servers}
+    servers: dict[str, list[int]] = {name: _server_pids(runtime, name) for name in runtime.servers}
     services = {
         row.name: runtime.processes.pids(row.name)
         for service_set in runtime.sets.values()
@@ -97,9 +99,14 @@ def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
 
 def forget_peak(runtime: Runtime, broker: BrokerName) -> None:
     """Begin anew with the broker's highest memory; where that is refused, it counts from the broker's start."""
-    for pid in runtime.processes.pids(broker):
+    for pid in _server_pids(runtime, broker):
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text(_FORGET_PEAK)
+
+
+def _server_pids(runtime: Runtime, name: ServerName) -> list[int]:
+    """Of all its nodes."""
+    return [pid for process in process_names(runtime.site, name) for pid in runtime.processes.pids(process)]
 
 
 def _all_cpu_s(pids: Sequence[int]) -> float:

@@ -16,7 +16,7 @@ FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
 """What a comparison may decide."""
 
 
-ProfileName = Literal["single-fsync", "single-pagecache", "as-usual"]
+ProfileName = Literal["single-fsync", "single-pagecache", "as-usual", "replicated"]
 """What both brokers promise when they confirm an event (`experiment.profiles`)."""
 PAYLOAD_BYTES_MAX = 16_384
 """As much as the order service takes as a note."""
@@ -240,6 +240,8 @@ class Workload(_Part):
         kinds = [scenario.kind for scenario in self.scenarios]
         if len(set(kinds)) != len(kinds):
             raise ValueError("scenarios names a kind twice")
+        if self.layers is not None and self.profile == "replicated":
+            raise ValueError("layers are measured on one node each: name another profile, or leave them out")
         return self
 
     @model_validator(mode="after")

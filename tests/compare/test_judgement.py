@@ -249,11 +249,16 @@ def test_a_pair_of_phases_that_was_disturbed_does_not_count_and_is_listed(tmp_pa
     assert sum("void, and run again on both brokers" in note for note in summary["notes"]) == 1
 
 
-def test_where_brokers_promise_different_things_nothing_is_decided(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("profile", "why"), [("as-usual", "unequal promises"), ("replicated", "nodes on one machine")]
+)
+def test_a_profile_that_proves_nothing_about_brokers_decides_nothing(
+    tmp_path: Path, profile: str, why: str
+) -> None:
     result = run_result(tmp_path, APART)
-    result.workload = result.workload.model_copy(update={"profile": "as-usual"})
-    said = summarise(result, "make compare PROFILE=as-usual")["differences"]
-    assert set(said.values()) == {"no verdict: unequal promises"}
+    result.workload = result.workload.model_copy(update={"profile": profile})
+    said = summarise(result, f"make compare PROFILE={profile}")["differences"]
+    assert set(said.values()) == {f"no verdict: {why}"}
 
 
 def test_a_busy_machine_gives_no_verdict_and_says_so_first(tmp_path: Path) -> None:
