@@ -77,7 +77,7 @@ async def _first_in_queue(settings: Settings, place: Subscription, count: int) -
     async def take(message: AbstractIncomingMessage) -> None:
         await arrived.put(message.body)
 
-    [first, *_others] = settings.rabbit_url.split(",")  # of a cluster any node leads to the queue
+    first = (settings.rabbit_url or "").split(",")[0]  # of a cluster any node leads to the queue
     async with await aio_pika.connect(first, timeout=_TIMEOUT_S) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue(place.queue)
