@@ -9,11 +9,13 @@ import pytest
 from playwright.async_api import Browser, Page
 
 from compare.document import Summary
+from compare.measured import ScenarioResult
 from compare.report.page import render_page
 from compare.summary import summarise
+from experiment.beside import Told
 from experiment.layers import MODES
 from tests.browser import TIMEOUT_MS, accessible, launched
-from tests.compare.test_judgement import APART, run_result
+from tests.compare.test_judgement import APART, run_result, steady
 from tests.compare.test_ladder import rate
 from tests.compare.test_layers import result
 
@@ -32,6 +34,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for broker, measured in run.sides.items():
         measured.climb.tries = [rate(200), rate(400, "the backlog grew from 1 to 99 events")]
         measured.climb.rungs = {share: rate(200 * share, cores=share, broker=broker) for share in (0.1, 0.5, 0.85)}
+        told = Told(counts={"ended": 1_200, "steps": 6_600, "unanswered": 3})
+        told.latencies.record(0.25)
+        measured.scenarios = [ScenarioResult("jobs", steady("jobs-1", 0.02, {}), {}, (20.0, None), told)]
         measured.layers = [
             result("consume", mode.name, 7_000, consumers=count)
             for mode in MODES.values()

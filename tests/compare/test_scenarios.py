@@ -76,7 +76,7 @@ def test_the_report_tells_what_ran_beside_the_orders_over_all_rounds(tmp_path: P
             measured.scenarios.append(ScenarioResult("request-reply", result, {}, (20.0,), told))
     summary = Summary.model_validate(summarise(run, "make compare WORKLOAD=my.yml"))
     (row,) = scenarios.rows(summary)
-    said = "request to reply: p50 5 ms, highest 6 ms; 6 answered; 3 done though not answered"
+    said = "request to reply: p50 5.0 ms, highest 6.0 ms; 6 answered; 3 done though not answered"
     assert row[0] == "requests and replies beside it"
     assert row[4] == said
     for text in (render_page(summary), render_markdown(summary)):
