@@ -14,8 +14,11 @@ from experiment.signals import Interrupted, raise_on_first_signal, run_until_sig
 cleaned = 0
 
 async def work():
-    global cleaned
+    global cleaned, flooding
     try:
+        # From here on, since what ends before it has begun has nothing to clean up.
+        flood = "import os\\nfor _ in range(400): os.kill(%d, 2)" % os.getpid()
+        flooding = subprocess.Popen([sys.executable, "-S", "-E", "-c", flood])
         await asyncio.sleep(60)
     finally:
         await asyncio.sleep(0.001)
@@ -23,8 +26,6 @@ async def work():
 
 for _ in range(100):
     raise_on_first_signal()
-    flood = "import os\\nfor _ in range(400): os.kill(%d, 2)" % os.getpid()
-    flooding = subprocess.Popen([sys.executable, "-S", "-E", "-c", flood])
     try:
         run_until_signal(work())
     except Interrupted as name:
