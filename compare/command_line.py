@@ -3,14 +3,16 @@
 `python -m compare report DIR` makes the pages of a report again; `python -m compare schema` prints what
 `summary.json` looks like.
 
-Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, a control failed, or the run did;
-2 a bad option or workload; 130 interrupted. A run that was cut short leaves what it measured in `…-partial`.
+Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, a control failed, the run did, or
+something stayed on a broker of one's own; 2 a bad option, setting or workload, or a broker of one's own that
+cannot be used; 130 interrupted. A run that was cut short leaves what it measured in `…-partial`.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,11 +29,12 @@ from compare.summary import summarise
 from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
 from experiment.atomic_directory import NotAReportError, require_report_or_nothing
+from experiment.own_brokers import OwnBrokerError, OwnBrokers, take_from
 from experiment.profiles import PROFILES
 from experiment.side import StalledError
 from experiment.signals import Interrupted
 from experiment.workload import WorkloadError, load_workload
-from shared.errors import TandemError
+from shared.errors import ConfigurationError, TandemError
 
 DEFAULT_WORKLOAD = Path(__file__).resolve().parent / "workloads" / "default.yml"
 _FULL_WORKLOAD = DEFAULT_WORKLOAD.with_name("full.yml")
@@ -48,12 +51,17 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parser().parse_args(arguments)
     out: Path = chosen.out
     try:
+        own = take_from(os.environ)
+    except ConfigurationError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    try:
         workload = load_workload(chosen.workload, chosen.rounds, chosen.profile)
         for place in (out, _partial(out)):
             require_report_or_nothing(place)
         asked = _Asked.read(chosen)
-        outcome = run(workload, _RUN_ROOT)
-    except (WorkloadError, NotAReportError, DocumentError, PreferencesError) as error:
+        outcome = run(workload, _RUN_ROOT, own)
+    except (WorkloadError, NotAReportError, DocumentError, PreferencesError, OwnBrokerError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     except (DeployError, StalledError, TandemError) as error:
@@ -62,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     except Interrupted as signal_name:
         print(f"compare: interrupted by {signal_name}; everything that it had started is stopped", file=sys.stderr)
         return 130
-    return _report(outcome, asked, _command(chosen), out)
+    return _report(outcome, asked, _command(chosen, own), out)
 
 
 def _report(outcome: RunResult, asked: _Asked, command: str, out: Path) -> int:
@@ -78,7 +86,9 @@ def _report(outcome: RunResult, asked: _Asked, command: str, out: Path) -> int:
         print(f"compare: the report cannot be written: {error}", file=sys.stderr)
         return 1
     print_report(summary, out)
-    return 130 if outcome.interrupted else exit_code(sound=outcome.sound, controls=summary["controls"])
+    if outcome.interrupted:
+        return 130
+    return 1 if outcome.left_behind else exit_code(sound=outcome.sound, controls=summary["controls"])
 
 
 def _partial(out: Path) -> Path:
@@ -167,9 +177,9 @@ def _rounds(text: str) -> int:
     return int(text)
 
 
-def _command(chosen: argparse.Namespace) -> str:
-    """The command that does this run again."""
-    words = ["make", "compare"]
+def _command(chosen: argparse.Namespace, own: OwnBrokers) -> str:
+    """The command that does this run again, without accounts."""
+    words = [*(word for each in own for word in each.again.split()), "make", "compare"]
     if chosen.workload.resolve() == _FULL_WORKLOAD:
         words.append("FULL=1")
     elif chosen.workload != DEFAULT_WORKLOAD:

@@ -39,8 +39,10 @@ def _costs(measured: MeasuredSide, meanwhile: list[Window]) -> dict[str, float |
         written = sum(result.written_bytes.get(server, 0) for result in backlogs)
         events = sum(result.events for result in backlogs)
         found[f"{part}_bytes_written_per_event"] = round(written / events) if events and written else None
-    memory = max((result.broker_memory_bytes for result in backlogs), default=None)
-    found["broker_memory_mib"] = None if memory is None else round(memory / 2**20)
+    memory = [result.broker_memory_bytes for result in backlogs if result.broker_memory_bytes is not None]
+    found["broker_memory_mib"] = round(max(memory) / 2**20) if memory else None
+    if not measured.broker_measured:
+        found |= dict.fromkeys(name for name in found if name.startswith("broker_"))
     return found
 
 

@@ -71,7 +71,7 @@ class BacklogRound(_Part):
     consumer_start_to_first_effect_s: float | None
     cpu_s: dict[str, float]
     cpu_window_s: float
-    broker_memory_mib: Count
+    broker_memory_mib: Count | None
     events_per_batch: dict[str, float] = {}
 
 
@@ -293,6 +293,18 @@ class Summary(_Part):
     cut_short: str | None = None
     changes: Changes | None = None
     recommendation: Recommendation | None = None
+
+    @property
+    def own_brokers(self) -> dict[str, str]:
+        """Where each broker is that is somebody's own: nothing of it was measured but through its clients."""
+        found: dict[str, str] = self.settings.get("own_brokers", {})
+        return found
+
+    @property
+    def not_checked(self) -> list[BrokerName]:
+        """Of which broker it was not checked what it promises by confirming an event."""
+        found: list[BrokerName] = self.settings.get("not_checked", [])
+        return found
 
     @property
     def sound(self) -> bool:

@@ -130,11 +130,11 @@ def client_limited(result: SteadyResult) -> bool:
 
 
 def broker_cores(measured: MeasuredSide) -> dict[str, float | None]:
-    """How many cores the broker used while each figure was taken, on average of its rounds."""
+    """How many cores the broker used while each figure was taken, on average of its rounds; None: not measured."""
     broker = measured.side.broker
 
     def used(spent: Iterable[tuple[Mapping[str, float], float]]) -> float | None:
-        rows = list(spent)
+        rows = list(spent) if measured.broker_measured else []
         seconds = sum(length_s for _, length_s in rows)
         return sum(cpu_s.get(broker, 0.0) for cpu_s, _ in rows) / seconds if seconds else None
 

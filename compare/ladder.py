@@ -102,14 +102,14 @@ def figures(measured: MeasuredSide, machine_cores: float) -> dict[str, Any] | No
                 "orders_per_s": round(rate.orders_per_s, 2),
                 "carried": rate.growing is None,
                 **_latency(rate.result),
-                "limiter": str(limiter_of(broker, [rate.result], machine_cores) or "none"),
+                "limiter": str(limiter_of(measured, [rate.result], machine_cores) or "none"),
                 "cores": {
                     group: round(cpu_s / rate.result.seconds, 4) for group, cpu_s in rate.result.cpu_s.items()
                 },
             }
             for share, rate in climb.rungs.items()
         ],
-        "fitted": fitted(climb, broker),
+        "fitted": fitted(climb, broker, broker_measured=measured.broker_measured),
     }
 
 
@@ -123,13 +123,14 @@ def _latency(result: SteadyResult) -> dict[str, float | int | None]:
     }
 
 
-def fitted(climb: Climb, broker: BrokerName) -> dict[str, dict[str, float]]:
+def fitted(climb: Climb, broker: BrokerName, *, broker_measured: bool = True) -> dict[str, dict[str, float]]:
     """CPU = idle cores + per event x events/s, by least squares over the rungs; empty with fewer than three."""
     rungs = [rate.result for rate in climb.rungs.values() if rate.growing is None and rate.result.seconds]
     events_per_s = [result.latencies.count / result.seconds for result in rungs]
     if len(set(events_per_s)) < _POINTS_MIN:
         return {}
-    parts = {"broker": broker, "services": f"{broker}_services", "postgres": "postgres", "redis": "redis"}
+    parts: dict[str, str] = {"broker": broker} if broker_measured else {}
+    parts |= {"services": f"{broker}_services", "postgres": "postgres", "redis": "redis"}
     found: dict[str, dict[str, float]] = {}
     for name, group in parts.items():
         cores = [result.cpu_s.get(group, 0.0) / result.seconds for result in rungs]

@@ -114,7 +114,7 @@ class _Round:
 def figures(measured: MeasuredSide, machine_cores: float) -> list[dict[str, Any]]:
     """What each layer did, over the rounds, as plain data."""
     kinds = dict.fromkeys((each.layer, each.mode, each.consumers) for each in measured.layers)
-    return [_figure(measured.side.broker, kind, list(_of(measured.layers, kind)), machine_cores) for kind in kinds]
+    return [_figure(measured, kind, list(_of(measured.layers, kind)), machine_cores) for kind in kinds]
 
 
 def _of(results: Iterable[LayerResult], kind: tuple[str, str | None, int]) -> Iterable[LayerResult]:
@@ -122,8 +122,9 @@ def _of(results: Iterable[LayerResult], kind: tuple[str, str | None, int]) -> It
 
 
 def _figure(
-    broker: BrokerName, kind: tuple[str, str | None, int], results: list[LayerResult], machine_cores: float
+    measured: MeasuredSide, kind: tuple[str, str | None, int], results: list[LayerResult], machine_cores: float
 ) -> dict[str, Any]:
+    broker = measured.side.broker
     layer, mode_name, consumers = kind
     rates = [per_s for result in results if (per_s := result.ran.rate.per_s) is not None]
     seconds = sum(result.seconds for result in results)
@@ -137,8 +138,10 @@ def _figure(
         "rounds": len(results),
         "per_s": round(median(rates), 1) if rates else None,
         "range": [round(min(rates), 1), round(max(rates), 1)] if rates else [None, None],
-        "limiter": str(layer_limiter(broker, results, machine_cores) or "not known"),
+        "limiter": str(layer_limiter(measured, results, machine_cores) or "not known"),
         "client_cores": round(sum(sum(each.ran.cpu_s) for each in results) / seconds, 3) if seconds else None,
-        "broker_cores": round(sum(each.cpu_s[broker] for each in results) / seconds, 3) if seconds else None,
+        "broker_cores": round(sum(each.cpu_s[broker] for each in results) / seconds, 3)
+        if seconds and measured.broker_measured
+        else None,
         "per_batch": round(median(result.ran.per_batch for result in results), 1),
     }

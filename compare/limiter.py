@@ -13,6 +13,7 @@ from experiment.usage import GENERATOR, OTHERS, STOLEN, Details
 from experiment.workload import FigureName
 
 BROKER = "broker CPU"
+UNKNOWN = "unknown"
 BUSY_CORES_MIN = 0.7
 """Who uses so much of a core, on average of a window with its edges, has no more to give: clients have one thread,
 and so has a queue of RabbitMQ's."""
@@ -26,37 +27,40 @@ Wanted = Callable[[str], bool]
 @dataclass(frozen=True, slots=True)
 class Limiter:
     """`name`: `client CPU`, `broker CPU`, `database`, `generator`, `disk`, `foreign load` (other programs),
-    or `none`, where nothing was used up; then `cores` is what the busiest of them used."""
+    or `none`, where nothing was used up; then `cores` is what the busiest of them used. `unknown`: nothing that is
+    measured was used up, and the broker is not measured."""
 
     name: str
     cores: float
 
     def __str__(self) -> str:
+        if self.name == UNKNOWN:
+            return f"{UNKNOWN} (the broker is not measured)"
         return f"{self.name} ({self.cores:.2f} cores)"
 
 
 def limiters(measured: MeasuredSide, machine_cores: float) -> dict[FigureName, Limiter | None]:
     """What limited each figure of a side; None where it was not taken."""
-    broker = measured.side.broker
-    steady = limiter_of(broker, measured.steady, machine_cores)
+    steady = limiter_of(measured, measured.steady, machine_cores)
     drain = ((r.cpu_s, r.seconds, r.details) for r in measured.backlogs)
     relay = ((r.relay_cpu_s, r.relay_seconds, r.relay_details) for r in measured.backlogs)
     return {
-        "effects_per_s": _limiter(broker, drain, _consumer, machine_cores),
-        "relay_events_per_s": _limiter(broker, relay, _every_client, machine_cores),
+        "effects_per_s": _limiter(measured, drain, _consumer, machine_cores),
+        "relay_events_per_s": _limiter(measured, relay, _every_client, machine_cores),
         "p50_ms": steady,
         "p99_ms": steady,
     }
 
 
-def limiter_of(broker: BrokerName, steady: Iterable[SteadyResult], machine_cores: float) -> Limiter | None:
+def limiter_of(measured: MeasuredSide, steady: Iterable[SteadyResult], machine_cores: float) -> Limiter | None:
     """What limited phases of steady load; None without any."""
-    return _limiter(broker, ((r.cpu_s, r.seconds, r.details) for r in steady), _every_client, machine_cores)
+    return _limiter(measured, ((r.cpu_s, r.seconds, r.details) for r in steady), _every_client, machine_cores)
 
 
-def layer_limiter(broker: BrokerName, results: Sequence[LayerResult], machine_cores: float) -> Limiter | None:
+def layer_limiter(measured: MeasuredSide, results: Sequence[LayerResult], machine_cores: float) -> Limiter | None:
     """What limited runs of one layer, whose processes are the clients; None without any."""
-    return _limiter(broker, (_spent_in_layer(broker, each) for each in results), _layers_own, machine_cores)
+    spent = (_spent_in_layer(measured.side.broker, each) for each in results)
+    return _limiter(measured, spent, _layers_own, machine_cores)
 
 
 def _layers_own(name: str) -> bool:
@@ -85,7 +89,10 @@ def _every_client(_name: str) -> bool:
     return True
 
 
-def _limiter(broker: BrokerName, spent: Iterable[Spent], clients: Wanted, machine_cores: float) -> Limiter | None:
+def _limiter(
+    measured: MeasuredSide, spent: Iterable[Spent], clients: Wanted, machine_cores: float
+) -> Limiter | None:
+    broker = measured.side.broker
     rows = [row for row in spent if row[1] > 0]
     seconds = sum(length_s for _, length_s, _ in rows)
     if not seconds:
@@ -94,8 +101,7 @@ def _limiter(broker: BrokerName, spent: Iterable[Spent], clients: Wanted, machin
     def cores(group: str) -> float:
         return sum(cpu_s.get(group, 0.0) for cpu_s, _, _ in rows) / seconds
 
-    used = {
-        BROKER: cores(broker),
+    used = ({BROKER: cores(broker)} if measured.broker_measured else {}) | {
         "client CPU": _busiest_client(broker, rows, clients) / seconds or cores(f"{broker}_services"),
         "database": cores("postgres"),
         "generator": cores(GENERATOR),
@@ -108,7 +114,8 @@ def _limiter(broker: BrokerName, spent: Iterable[Spent], clients: Wanted, machin
         return Limiter("foreign load", others)
     if full or used[name] >= BUSY_CORES_MIN:
         return Limiter(name, used[name])
-    return Limiter("disk" if stalled >= _STALLED_MIN else "none", used[name])
+    nothing = "none" if measured.broker_measured else UNKNOWN
+    return Limiter("disk" if stalled >= _STALLED_MIN else nothing, used[name])
 
 
 def _busiest_client(broker: BrokerName, rows: Iterable[Spent], clients: Wanted) -> float:

@@ -52,8 +52,9 @@ class BacklogResult:
     `waiting` is what the broker held when the consumer was started, `first_effect_s` the time from that start
     to the first effect. `cpu_s`, `cpu_effects` and `seconds` belong together: from soon after the first effect
     to the last; so do `relay_cpu_s` and `relay_seconds`: from when the backlog was written until it was shipped.
-    `broker_memory_bytes` is the highest from the stop of the consumer on, `written_bytes` by server since the
-    backlog was written. `events_per_batch`: on average, as `sent` by the relay and as `received` by the consumer.
+    `broker_memory_bytes` is the highest from the stop of the consumer on (None: not measured), `written_bytes` by
+    server since the backlog was written. `events_per_batch`: on average, as `sent` by the relay and as `received`
+    by the consumer.
     """
 
     phase: str
@@ -68,7 +69,7 @@ class BacklogResult:
     cpu_s: dict[str, float]
     cpu_effects: int
     seconds: float
-    broker_memory_bytes: int
+    broker_memory_bytes: int | None
     clock_drift_s: float
     details: Details = field(default_factory=Details)
     relay_details: Details = field(default_factory=Details)
@@ -175,6 +176,11 @@ class MeasuredSide:
 
     def __post_init__(self) -> None:
         self.stamps = StampReader(stamps_directory(self.side.runtime.root, self.side.broker))
+
+    @property
+    def broker_measured(self) -> bool:
+        """Whether the broker's CPU, memory and disk are known; not those of one's own."""
+        return self.side.own_broker is None
 
     @property
     def verdict(self) -> Verdict:

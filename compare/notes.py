@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from compare import judgement
 from compare.controls import Control
-from compare.limiter import BROKER, limiters
+from compare.limiter import BROKER, UNKNOWN, limiters
 from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, SteadyResult
 from compare.run import RunResult
 from experiment.usage import GENERATOR, STOLEN
@@ -25,6 +25,7 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
     unequal = "; ".join(f"({number}) {what}" for number, what in enumerate(outcome.settings["unequal"], start=1))
     found = [_cut_short(outcome)] if outcome.cut_short else []
     found += [f"this compares Tandem on two brokers, which are unequal besides: {unequal}."]
+    found += _of_own_brokers(outcome)
     found += [
         f"the control {control.name} failed{f' on {control.broker}' if control.broker else ''}: planted was "
         f"{control.planted}, found {control.found}. So nothing that this run says can be believed."
@@ -73,13 +74,29 @@ def _client_limited(outcome: RunResult) -> Iterator[str]:
     limited = {broker: limiters(measured, machine_cores) for broker, measured in outcome.sides.items()}
     for name, title in _TITLES.items():
         found = {broker: of_figures[name] for broker, of_figures in limited.items()}
-        if all(limiter is not None and limiter.name != BROKER for limiter in found.values()):
+        if all(limiter is not None and limiter.name not in (BROKER, UNKNOWN) for limiter in found.values()):
+            known = {broker: each for broker, each in cores.items() if outcome.sides[broker].broker_measured}
             said = ", ".join(f"{broker} {limiter}" for broker, limiter in found.items())
-            used = ", ".join(f"{broker} {of_figures[name] or 0:.2f}" for broker, of_figures in cores.items())
+            of_known = ", ".join(f"{broker} {of_figures[name] or 0:.2f}" for broker, of_figures in known.items())
+            used = f"; the brokers used {of_known} cores" if known else ""
             yield (
-                f"{title} not limited by a broker, but by: {said}; the brokers used {used} cores. The figures are "
-                "those of the clients, the services and the load."
+                f"{title} not limited by a broker, but by: {said}{used}. "
+                "The figures are those of the clients, the services and the load."
             )
+
+
+def _of_own_brokers(outcome: RunResult) -> Iterator[str]:
+    """What cannot be known of brokers that the run did not start."""
+    for broker, where in outcome.settings.get("own_brokers", {}).items():
+        yield (
+            f"{broker} is one's own, at {where}: its CPU, memory and disk, the time of its fsync, and who else "
+            "used it meanwhile are not measured, and its settings are not read. If it is on this machine, what it "
+            "uses counts as other programs'."
+        )
+    for broker in outcome.settings.get("not_checked", []):
+        yield f"{broker}: what it promises by confirming an event is not checked; the profile says what it should."
+    for sentence in outcome.left_behind:
+        yield f"not deleted: {sentence}."
 
 
 def _side_notes(measured: MeasuredSide) -> Iterator[str]:

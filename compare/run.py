@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import traceback
 from contextlib import AsyncExitStack
@@ -24,7 +25,9 @@ from deploy.topology import BROKERS, BrokerName
 from experiment import facts
 from experiment.broker_state import topology
 from experiment.clock import Clock, until
+from experiment.effects import CONSUMER
 from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
+from experiment.own_brokers import NONE_OWN, OwnBrokerError, OwnBrokers, delete_leftovers, guarded
 from experiment.profiles import PROFILES, Profile
 from experiment.progress_bar import Phase, ProgressBar
 from experiment.schedule import turns
@@ -62,6 +65,7 @@ class RunResult:
     """What a run found on each side, and what that depends on.
 
     `cut_short` says what ended it before its end: then its events were not checked. `interrupted`: a signal did.
+    `left_behind` is what could not be deleted from brokers of one's own.
     """
 
     workload: Workload
@@ -69,6 +73,7 @@ class RunResult:
     sides: dict[BrokerName, MeasuredSide] = field(default_factory=dict)
     cut_short: str | None = None
     interrupted: bool = False
+    left_behind: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
@@ -146,12 +151,30 @@ def _beside(number: int, phases: list[Phase], more: list[Phase]) -> list[Phase]:
     return [*phases, *more] if number % 2 else [*more, *phases]
 
 
-def run(workload: Workload, run_root: Path) -> RunResult:
+def run(workload: Workload, run_root: Path, own: OwnBrokers = NONE_OWN) -> RunResult:
     """Run the whole comparison below `run_root`, and leave nothing running and no data behind, however it ends.
 
-    What ends it before anything was measured is raised: `DeployError` when servers or services do not come up,
-    `StalledError` when the system does not work, `Interrupted`. Later, `cut_short` says it.
+    Brokers of one's `own` are used in place of started ones; `OwnBrokerError` is raised, before anything starts,
+    when that cannot be. What ends it before anything was measured is raised: `DeployError` when servers or
+    services do not come up, `StalledError` when the system does not work, `Interrupted`. Later, `cut_short` says
+    it.
     """
+    if own.where and PROFILES[workload.profile].nodes > 1:
+        raise OwnBrokerError(
+            f"the profile {workload.profile} is of nodes that a run starts, not of one's own brokers"
+        )
+    delete_leftovers(run_root, _NAME, _say)
+    with guarded(own, _say) as left:
+        outcome = _run(workload, run_root, own)
+    outcome.left_behind = left
+    return outcome
+
+
+def _say(sentence: str) -> None:
+    print(f"compare: {sentence}", file=sys.stderr)
+
+
+def _run(workload: Workload, run_root: Path, own: OwnBrokers) -> RunResult:
     remove_leftovers(run_root, _NAME)
     outcome = RunResult(workload, datetime.now(UTC))
     began = time.monotonic()
@@ -159,18 +182,25 @@ def run(workload: Workload, run_root: Path) -> RunResult:
     phases, profile = plan(workload), PROFILES[workload.profile]
     with (
         ProgressBar(phases) as progress,
-        instance(run_root, _NAME, progress, durability=profile.durability, nodes=profile.nodes) as runtime,
+        instance(
+            run_root,
+            _NAME,
+            progress,
+            servers=("postgres", "redis", *own.started),
+            durability=profile.durability,
+            nodes=profile.nodes,
+        ) as runtime,
     ):
         servers, services, *rest = phases
         with progress.phase(servers):
             runtime.start_servers()
         before = facts.fsync_ms(runtime.root)
         with progress.phase(services):
-            start_both_sets(runtime, profile)
-        outcome.versions = facts.versions(runtime)
-        outcome.settings = facts.settings(runtime, profile)
+            start_both_sets(runtime, profile, own)
+        outcome.versions = facts.versions(runtime, own)
+        outcome.settings = facts.settings(runtime, profile, own)
         try:
-            run_until_signal(_drive(outcome, runtime, progress, rest))
+            run_until_signal(_drive(outcome, runtime, progress, rest, own))
         except Interrupted as signal_name:
             outcome.interrupted = True
             _cut_short(outcome, f"interrupted by {signal_name}")
@@ -193,13 +223,14 @@ def _cut_short(outcome: RunResult, reason: str) -> None:
     outcome.cut_short = reason
 
 
-def start_both_sets(runtime: Runtime, profile: Profile) -> None:
+def start_both_sets(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> None:
     """Start a set of services on each broker, named after it, and wait until all processes are ready."""
     measured = [row.name for row in facts.MEASURED]
     for broker in BROKERS:
         told = {
             **facts.services_environment(profile),
             **stamps_environment(stamps_directory(runtime.root, broker)),
+            **own.environment(broker),
         }
         runtime.start_services(broker, measured, instance=broker, env_overrides=told, modules=STAMPED, wait=False)
     for broker in BROKERS:
@@ -207,12 +238,16 @@ def start_both_sets(runtime: Runtime, profile: Profile) -> None:
             runtime.processes.wait_ready(f"{broker}-{name}")
 
 
-async def _drive(outcome: RunResult, runtime: Runtime, progress: ProgressBar, phases: list[Phase]) -> None:
+async def _drive(
+    outcome: RunResult, runtime: Runtime, progress: ProgressBar, phases: list[Phase], own: OwnBrokers
+) -> None:
     clock = Clock()
     async with AsyncExitStack() as stack:
         for broker in BROKERS:
             databases = await stack.enter_async_context(databases_of(runtime, broker))
-            side = Side(broker, runtime, outcome.workload, clock, progress, databases)
+            side = Side(
+                broker, runtime, outcome.workload, clock, progress, databases, own_broker=own.where.get(broker)
+            )
             outcome.sides[broker] = MeasuredSide(side)
         for kind, group in groupby(phases, key=lambda phase: (phase.kind, phase.round_number)):
             together = list(group)
@@ -222,28 +257,30 @@ async def _drive(outcome: RunResult, runtime: Runtime, progress: ProgressBar, ph
                 for phase in again:
                     progress.add(phase)
                 await _run_phases(again, outcome, progress)
-        outcome.settings["topology"] = {broker: await topology(broker, runtime) for broker in BROKERS}
+        outcome.settings["topology"] = {
+            broker: await topology(
+                measured.side.settings(CONSUMER),
+                runtime.addresses.management_url if measured.broker_measured else None,
+            )
+            for broker, measured in outcome.sides.items()
+        }
 
 
 async def _run_phases(phases: list[Phase], outcome: RunResult, progress: ProgressBar) -> None:
     for phase in phases:
         assert phase.broker is not None
         with progress.phase(phase):
-            await _require(phase.broker, outcome.sides[phase.broker].side.runtime)
+            await _require(outcome.sides[phase.broker].side)
             if phase.kind == RUNG:
                 await _run_rung(phase, outcome)
             else:
                 await _run_phase(phase, outcome.sides[phase.broker])
 
 
-async def _require(broker: BrokerName, runtime: Runtime) -> None:
+async def _require(side: Side) -> None:
     """Raises `StalledError` when the broker does no real work: whatever followed would wait for it in vain."""
-
-    async def works() -> bool:
-        return await asyncio.to_thread(runtime.processes.is_healthy, broker)
-
-    if not await until(works, _SILENT_MAX_S, 1.0):
-        raise StalledError(f"{facts.TITLES[broker]} has not answered for {_SILENT_MAX_S:g} s")
+    if not await until(side.broker_works, _SILENT_MAX_S, 1.0):
+        raise StalledError(f"{facts.TITLES[side.broker]} has not answered for {_SILENT_MAX_S:g} s")
 
 
 def put_aside_if_disturbed(kind: str, outcome: RunResult) -> bool:

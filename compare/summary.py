@@ -15,7 +15,6 @@ from compare.document import FORMAT
 from compare.measured import BacklogResult, ControlPhases, MeasuredSide, SteadyResult
 from compare.notes import notes
 from compare.run import RunResult
-from deploy.native import BrokerName
 from experiment import figures
 from experiment.figures import Latencies
 from experiment.stamps import ASIDE, STAGES, Stages
@@ -23,6 +22,10 @@ from experiment.stamps import ASIDE, STAGES, Stages
 DISCLAIMER = (
     "The numbers belong to this machine, on which brokers, database, services and load generator share the CPUs, "
     "and to Tandem on each broker through its client: no ratio of two columns is one of the brokers."
+)
+DISCLAIMER_OF_OWN = (
+    "The numbers belong to these machines, to the network between them, to whatever else the brokers did "
+    "meanwhile, and to Tandem on each broker through its client: no ratio of two columns is one of the brokers."
 )
 _EXAMPLES_MAX = 5
 
@@ -71,7 +74,8 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "written until it was drained, by its events",
             "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest "
             "process of the services), or the most on a machine that was 90 % busy (foreign load: where half of "
-            "that was other programs'); else disk, where some process waited for one half of the time; else none",
+            "that was other programs'); else disk, where some process waited for one half of the time; else none, "
+            "or unknown, where what the broker uses is not seen",
             "ladder": ladder.DEFINITION,
             "scenarios": scenarios.DEFINITION,
             "layers": layers.DEFINITION,
@@ -79,7 +83,7 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "bytes that the consumer was given",
             "lost": "acknowledged to the client, no effect, and nowhere on the way",
         },
-        "disclaimer": DISCLAIMER,
+        "disclaimer": DISCLAIMER_OF_OWN if outcome.settings.get("own_brokers") else DISCLAIMER,
         "command": command,
         "started_at": outcome.started_at.astimezone(UTC).isoformat(timespec="seconds"),
         "took_s": round(outcome.took_s, 1),
@@ -120,7 +124,7 @@ def _broker(measured: MeasuredSide) -> dict[str, Any]:
         "range": {name: _range(values) for name, values in by_round.items()},
         "latency": together.figures() if measured.sound else None,
         "stages": stages.figures() if measured.sound else {},
-        "cost": _cost(measured.side.broker, measured.backlogs if measured.sound else []),
+        "cost": _cost(measured),
         "steady_rounds": [_steady(result) for result in measured.steady],
         "backlog_rounds": [_backlog(result) for result in measured.backlogs],
         "void_rounds": [result.phase for result in measured.void],
@@ -180,20 +184,28 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
         "events_per_batch": dict(result.events_per_batch),
         "written_bytes": dict(result.written_bytes),
         "cpu_window_s": round(result.seconds, 3),
-        "broker_memory_mib": round(result.broker_memory_bytes / 2**20),
+        "broker_memory_mib": None
+        if result.broker_memory_bytes is None
+        else round(result.broker_memory_bytes / 2**20),
         "clock_drift_ms": round(result.clock_drift_s * 1_000, 3),
     }
 
 
-def _cost(broker: BrokerName, results: Sequence[BacklogResult]) -> dict[str, Any]:
-    """CPU seconds per 100,000 effects while draining, by who spent them, idle or not."""
+def _cost(measured: MeasuredSide) -> dict[str, Any]:
+    """CPU seconds per 100,000 effects while draining, by who spent them, idle or not; None: not measured."""
+    broker, results = measured.side.broker, measured.backlogs if measured.sound else []
     parts = (broker, "postgres", "redis", f"{broker}_services")
     effects = sum(result.cpu_effects for result in results)
     spent = {part: sum(result.cpu_s.get(part, 0.0) for result in results) for part in parts}
     names = ("broker", "postgres", "redis", "services")
+    known = dict(zip(names, parts, strict=True)) if effects else {}
+    if not measured.broker_measured:
+        known.pop("broker", None)
     return {
-        f"{name}_cpu_s_per_100k_effects": _rounded(spent[part] / effects * 100_000, 1) if effects else None
-        for name, part in zip(names, parts, strict=True)
+        f"{name}_cpu_s_per_100k_effects": _rounded(spent[known[name]] / effects * 100_000, 1)
+        if name in known
+        else None
+        for name in names
     }
 
 

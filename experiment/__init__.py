@@ -14,6 +14,7 @@ __all__ = [
     "layers",
     "ledger",
     "load",
+    "own_brokers",
     "profiles",
     "progress_bar",
     "schedule",

@@ -14,14 +14,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from deploy.native import BrokerName, Runtime
 from deploy.topology import SUBSCRIPTIONS
 from experiment.effects import SUBSCRIBER, identities
 from experiment.ledger import Identity
 from shared.broker import Subscription, create_broker, destination_name
-from shared.broker.kafka import subscribed_topics
-from shared.broker.rabbit import dead_letter_queue_name
-from shared.errors import UnavailableError
+from shared.broker.kafka import connection_options, group_name, subscribed_topics
+from shared.broker.rabbit import dead_letter_queue_name, queue_name, urls_of
+from shared.errors import TandemError, UnavailableError
 from shared.settings import Settings
 
 _ALL_PLACES = tuple(
@@ -77,10 +76,10 @@ async def _first_in_queue(settings: Settings, place: Subscription, count: int) -
     async def take(message: AbstractIncomingMessage) -> None:
         await arrived.put(message.body)
 
-    first = (settings.rabbit_url or "").split(",")[0]  # of a cluster any node leads to the queue
-    async with await aio_pika.connect(first, timeout=_TIMEOUT_S) as connection:
+    [url, *_] = urls_of(settings)  # of a cluster any node leads to the queue
+    async with await aio_pika.connect(url, timeout=_TIMEOUT_S) as connection:
         channel = await connection.channel()
-        queue = await channel.get_queue(place.queue)
+        queue = await channel.get_queue(queue_name(place, settings.broker_prefix))
         # basic.get is refused on a queue with a single active consumer; closing puts everything back.
         await queue.consume(take)
         return [await asyncio.wait_for(arrived.get(), _TIMEOUT_S) for _ in range(count)]
@@ -89,15 +88,15 @@ async def _first_in_queue(settings: Settings, place: Subscription, count: int) -
 async def _first_in_topics(settings: Settings, place: Subscription, count: int) -> list[bytes]:
     bodies: list[bytes] = []
     consumer = AIOKafkaConsumer(
-        *subscribed_topics(place),
-        bootstrap_servers=settings.kafka_bootstrap,
+        *subscribed_topics(place, settings.broker_prefix),
+        **connection_options(settings),
         group_id=None,  # outside every group it is given all of their partitions
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
     await consumer.start()
     try:
-        for partition, offset in (await _committed(settings, place.subscriber)).items():
+        for partition, offset in (await _committed(settings, group_name(place, settings.broker_prefix))).items():
             if partition in consumer.assignment():
                 consumer.seek(partition, offset)
         async with asyncio.timeout(_TIMEOUT_S):
@@ -114,8 +113,9 @@ async def begin_at_the_end(settings: Settings, subscriptions: Sequence[Subscript
     with all that is kept. On RabbitMQ a new queue is empty."""
     if settings.broker == "rabbit":
         return
-    topics = sorted({destination_name("kafka", each.channel) for each in subscriptions})
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    prefix, options = settings.broker_prefix, connection_options(settings)
+    topics = sorted({destination_name("kafka", each.channel, prefix) for each in subscriptions})
+    admin = AIOKafkaAdminClient(**options)
     await admin.start()
     try:
         described = await admin.describe_topics(topics)
@@ -127,10 +127,9 @@ async def begin_at_the_end(settings: Settings, subscriptions: Sequence[Subscript
         for partition in row["partitions"]
     ]
     for each in subscriptions:
-        own = [partition for partition in everything if partition.topic == destination_name("kafka", each.channel)]
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap, group_id=each.subscriber, enable_auto_commit=False
-        )
+        topic = destination_name("kafka", each.channel, prefix)
+        own = [partition for partition in everything if partition.topic == topic]
+        consumer = AIOKafkaConsumer(**options, group_id=group_name(each, prefix), enable_auto_commit=False)
         await consumer.start()
         try:
             consumer.assign(own)
@@ -144,16 +143,17 @@ async def remove_places(settings: Settings, subscriptions: Sequence[Subscription
     A group of Kafka's that nobody is in costs nothing."""
     if settings.broker != "rabbit":
         return
-    async with await aio_pika.connect(settings.rabbit_url, timeout=_TIMEOUT_S) as connection:
+    prefix = settings.broker_prefix
+    async with await aio_pika.connect(urls_of(settings)[0], timeout=_TIMEOUT_S) as connection:
         channel = await connection.channel()
         for each in subscriptions:
-            await channel.queue_delete(each.queue, timeout=_TIMEOUT_S)
-            await channel.queue_delete(dead_letter_queue_name(each), timeout=_TIMEOUT_S)
+            await channel.queue_delete(queue_name(each, prefix), timeout=_TIMEOUT_S)
+            await channel.queue_delete(dead_letter_queue_name(each, prefix), timeout=_TIMEOUT_S)
 
 
 async def _committed(settings: Settings, group: str) -> dict[TopicPartition, int]:
     """From where the group goes on, where it has settled anything."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    admin = AIOKafkaAdminClient(**connection_options(settings))
     await admin.start()
     try:
         committed = await admin.list_consumer_group_offsets(group)
@@ -162,15 +162,26 @@ async def _committed(settings: Settings, group: str) -> dict[TopicPartition, int
     return {partition: at.offset for partition, at in committed.items() if at.offset >= 0}
 
 
-async def topology(broker: BrokerName, runtime: Runtime) -> dict[str, Any]:
-    """What the services declared, as the broker reports it: RabbitMQ's queues, Kafka's topics."""
-    if broker == "rabbit":
-        return await _queues(runtime.server_urls()["rabbit"], runtime.addresses.management_url)
-    return await _topics(runtime.server_urls()["kafka"])
+async def answers(settings: Settings) -> bool:
+    """Whether a client can connect to the broker, and is answered."""
+    try:
+        async with create_broker(settings, _NAME) as broker:
+            await broker.ping()
+    except TandemError:
+        return False
+    return True
 
 
-async def _queues(amqp_url: str, management_url: str) -> dict[str, Any]:
-    account = urlsplit(amqp_url)
+async def topology(settings: Settings, management_url: str | None) -> dict[str, Any] | str:
+    """What the services declared, as the broker reports it: RabbitMQ's queues, by its management API, and Kafka's
+    topics; or why that is not known."""
+    if settings.broker == "kafka":
+        return await _topics(settings)
+    return await _queues(settings, management_url) if management_url else "not asked: AMQP does not tell"
+
+
+async def _queues(settings: Settings, management_url: str) -> dict[str, Any]:
+    account = urlsplit(settings.rabbit_url or "")
     auth = (account.username or "", account.password or "")
     async with httpx.AsyncClient(auth=auth, timeout=_TIMEOUT_S, trust_env=False) as client:
         answer = await client.get(f"{management_url}/api/queues/%2F")
@@ -182,9 +193,10 @@ async def _queues(amqp_url: str, management_url: str) -> dict[str, Any]:
     }
 
 
-async def _topics(bootstrap: str) -> dict[str, Any]:
-    names = [destination_name("kafka", channel) for channel in _CHANNELS]
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+async def _topics(settings: Settings) -> dict[str, Any]:
+    prefix = settings.broker_prefix
+    names = [destination_name("kafka", channel, prefix) for channel in _CHANNELS]
+    admin = AIOKafkaAdminClient(**connection_options(settings))
     await admin.start()
     try:
         partitions = {row["topic"]: len(row["partitions"]) for row in await admin.describe_topics(names)}
@@ -197,5 +209,6 @@ async def _topics(bootstrap: str) -> dict[str, Any]:
     for response in described:
         for _, _, _, name, rows in response.resources:
             # Source 1: set on the topic itself; everything else is the server's setting or default.
-            found[name] = {"partitions": partitions[name], **{row[0]: row[1] for row in rows if row[3] == 1}}
+            own = {row[0]: row[1] for row in rows if row[3] == 1}
+            found[name.removeprefix(prefix)] = {"partitions": partitions[name], **own}
     return found

@@ -17,9 +17,10 @@ import psutil
 from deploy.native import Runtime
 from deploy.native.servers.redis import SETTINGS as REDIS_SETTINGS
 from deploy.paths import REPOSITORY
-from deploy.topology import BROKERS, PROCESSES
+from deploy.topology import BROKERS, PROCESSES, BrokerName
 from experiment.backlog import settings_from
 from experiment.effects import CONSUMER
+from experiment.own_brokers import NONE_OWN, ONLY_WHERE, OwnBrokers, versions_of
 from experiment.profiles import Profile
 from shared.broker.kafka import consumer_options, producer_options
 from shared.broker.rabbit import client_options
@@ -49,6 +50,7 @@ _PACKAGES = (
 )
 _SECRET = "***"  # noqa: S105 - what is shown instead of one
 # Where something lives and what it is called; different in every run and without influence.
+_NOT_SHARED = {"broker", "roles", "process", *ONLY_WHERE}
 _PLACES = ("url", "dsn", "bootstrap", "port", "dir", "host")
 
 
@@ -57,10 +59,12 @@ def services_environment(profile: Profile) -> dict[str, str]:
     return {"TANDEM_TRACE_RATIO": str(TRACE_RATIO), **profile.services}
 
 
-def versions(runtime: Runtime) -> dict[str, str]:
+def versions(runtime: Runtime, own: OwnBrokers = NONE_OWN) -> dict[str, str]:
+    """Of the servers, those of one's own as they tell it, and of what is in the processes."""
     packages = {name: version(name) for name in _PACKAGES}
     return {
         **runtime.versions(),
+        **versions_of(own),
         "python": platform.python_version(),
         "tandem": _revision(),
         **packages,
@@ -99,11 +103,12 @@ def busy_percent(seconds: float = 1.0) -> float:
     return float(psutil.cpu_percent())
 
 
-def settings(runtime: Runtime, profile: Profile) -> dict[str, Any]:
+def settings(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> dict[str, Any]:
     """Every setting that the run made of its own: the servers' configuration files and the services' settings; and
     in what the two sides are unequal.
 
-    What a server's file does not name has that server's default. Passwords and addresses are left out.
+    What a server's file does not name has that server's default. Passwords and addresses are left out, but for
+    where brokers of one's `own` are.
     """
     data = runtime.root / "data"
     files = {
@@ -111,12 +116,17 @@ def settings(runtime: Runtime, profile: Profile) -> dict[str, Any]:
         "kafka": data / "kafka" / "server.properties",
         "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
     }
-    made = {name: path.read_text() for name, path in files.items()} | {"redis": REDIS_SETTINGS}
-    made["rabbit"] += f"advanced.config = {files['rabbit'].with_name('advanced.config').read_text()}"
+    made = {name: path.read_text() for name, path in files.items() if name not in own.where}
+    made["redis"] = REDIS_SETTINGS
+    if "rabbit" in made:
+        made["rabbit"] += f"advanced.config = {files['rabbit'].with_name('advanced.config').read_text()}"
+    servers: dict[str, Any] = {name: _read_settings(text, runtime) for name, text in made.items()}
     shared = settings_from(runtime.service_env(CONSUMER, "kafka", "kafka"))
     return {
-        "profile": str(profile),
-        "unequal": unequal(shared, profile),
+        "profile": "; not checked on ".join([str(profile), *(TITLES[each] for each in not_checked(own, profile))]),
+        "unequal": [*unequal_places(own), *unequal(shared, profile)],
+        "own_brokers": dict(own.where),
+        "not_checked": not_checked(own, profile),
         "processes": {row.name: row.roles for row in MEASURED},
         "services": _service_settings(runtime),
         "services_environment": services_environment(profile),
@@ -125,8 +135,22 @@ def settings(runtime: Runtime, profile: Profile) -> dict[str, Any]:
             "kafka_producer": producer_options(shared.kafka_compression),
             "kafka_consumer": consumer_options(shared),
         },
-        "servers": {name: _read_settings(text, runtime) for name, text in made.items()},
+        "servers": servers | dict.fromkeys(own.where, "not read: it is one's own"),
     }
+
+
+def not_checked(own: OwnBrokers, profile: Profile) -> list[BrokerName]:
+    """The brokers of which it is not known whether they keep the profile's promise: those of one's own, but for a
+    Kafka that is told with each topic to sync it."""
+    told = {"kafka"} if profile.durability == "fsync" else set()
+    return [each.broker for each in own if each.broker not in told]
+
+
+def unequal_places(own: OwnBrokers) -> list[str]:
+    """In what the two sides differ where not both brokers are started by the run."""
+    return [f"{TITLES[each.broker]} is one's own, at {each.where}" for each in own] + [
+        f"{TITLES[broker]} is started on this machine" for broker in own.started if own.where
+    ]
 
 
 def unequal(shared: Settings, profile: Profile) -> list[str]:
@@ -159,11 +183,7 @@ def _service_settings(runtime: Runtime) -> dict[str, Any]:
     for broker in BROKERS:
         made = settings_from(runtime.service_env(CONSUMER, broker, broker)).model_dump(mode="json")
         shown.append(
-            {
-                name: value
-                for name, value in made.items()
-                if name not in {"broker", "roles", "process"} and not name.endswith(_PLACES)
-            }
+            {name: value for name, value in made.items() if name not in _NOT_SHARED and not name.endswith(_PLACES)}
         )
     assert shown[0] == shown[1], "the two sets of services must differ in nothing but their broker"
     return {name: value for name, value in shown[0].items() if name != "postgres_timeout_s"}

@@ -24,12 +24,18 @@ def databases_of(runtime: Runtime, broker: BrokerName) -> Databases:
     return Databases({service: runtime.dsn(runtime.sets[broker].database(service)) for service in SERVICES})
 
 
-def remove_leftovers(run_root: Path, name: str) -> None:
-    """Delete the data of earlier runs of the tool `name` that were killed before they could do it."""
+def leftovers(run_root: Path, name: str) -> Iterator[Path]:
+    """The data of earlier runs of the tool `name` that were killed before they could delete it."""
     for place in run_root.glob(f"{name}-[0-9]*"):
         pid = int(place.name.removeprefix(f"{name}-").split("-")[0])
         if not belongs_to(pid, place) and read_state(place):
-            Runtime.attach(place).stop(remove=True)
+            yield place
+
+
+def remove_leftovers(run_root: Path, name: str) -> None:
+    """Delete the data of earlier runs of the tool `name` that were killed before they could do it."""
+    for place in leftovers(run_root, name):
+        Runtime.attach(place).stop(remove=True)
 
 
 def belongs_to(pid: int, place: Path) -> bool:

@@ -48,7 +48,13 @@ _BOTH, _NONE = frozenset(BROKERS), frozenset[BrokerName]()
 PROFILES: Mapping[ProfileName, Profile] = {
     profile.name: profile
     for profile in (
-        Profile("single-fsync", "an event is confirmed once it is on the disk", "fsync", _BOTH, _UNPACKED),
+        Profile(
+            "single-fsync",
+            "an event is confirmed once it is on the disk",
+            "fsync",
+            _BOTH,
+            {**_UNPACKED, "TANDEM_KAFKA_SYNCED": "true"},
+        ),
         Profile("single-pagecache", "an event is confirmed once the kernel has it", "pagecache", _NONE, _UNPACKED),
         Profile(
             "as-usual",

@@ -33,6 +33,7 @@ class StalledError(Exception):
 class Side:
     """One broker's set of services, which is named after the broker and must be running, and what it was asked.
 
+    `own_broker` says where the broker is, if it is somebody's own: then its processes cannot be looked at.
     `entries` and `effects` are what was asked and what was done so far, `users` the ids of the registered users.
     """
 
@@ -42,6 +43,7 @@ class Side:
     clock: Clock
     progress: ProgressBar
     databases: Databases
+    own_broker: str | None = None
     entries: list[Entry] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
@@ -124,6 +126,12 @@ class Side:
         )
         self.entries += entries
         return entries
+
+    async def broker_works(self) -> bool:
+        """Whether the broker does real work now."""
+        if self.own_broker is not None:
+            return await broker_state.answers(self.settings(CONSUMER))
+        return await asyncio.to_thread(self.runtime.processes.is_healthy, self.broker)
 
     async def usage(self) -> Usage:
         """CPU time and memory of everything that takes part, now."""

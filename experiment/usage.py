@@ -39,12 +39,13 @@ class Details:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """CPU seconds since each process began, by group, and of the whole machine (`stolen_s` is part of that); the
-    broker's memory at its highest since `forget_peak`."""
+    broker's memory at its highest since `forget_peak`. A broker that is somebody's own has no group and no memory.
+    """
 
     at_s: float
     cpu_s: Mapping[str, float]
     machine_cpu_s: float
-    broker_memory_bytes: int
+    broker_memory_bytes: int | None
     details: Details
     stolen_s: float = 0.0
 
@@ -87,7 +88,7 @@ def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
         at_s=at_s,
         cpu_s={name: _all_cpu_s(pids) for name, pids in groups.items()},
         machine_cpu_s=sum(machine[:8]) - idle,  # the fields after the eighth are counted in the first two already
-        broker_memory_bytes=sum(_peak_bytes(pid) for pid in groups[broker]),
+        broker_memory_bytes=sum(_peak_bytes(pid) for pid in servers[broker]) if broker in servers else None,
         details=Details(
             {name: _all_cpu_s(pids) for name, pids in services.items()},
             {name: sum(_written_bytes(pid) for pid in pids) for name, pids in servers.items()},
@@ -99,6 +100,8 @@ def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
 
 def forget_peak(runtime: Runtime, broker: BrokerName) -> None:
     """Begin anew with the broker's highest memory; where that is refused, it counts from the broker's start."""
+    if broker not in runtime.servers:
+        return
     for pid in _server_pids(runtime, broker):
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text(_FORGET_PEAK)

@@ -12,6 +12,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=5_000)]
 _Rungs = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1, max_length=10)]
 Lines = Annotated[int, Field(ge=1, le=100)]
+SUBSCRIBERS_MAX = 20
+"""More of the orders' events than there are always."""
 FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
 """What a comparison may decide."""
 
@@ -182,7 +184,7 @@ class FanOut(_Scenario):
     """The events of orders have so many more `subscribers`, each with effects of its own."""
 
     kind: Literal["fan-out"]
-    subscribers: Annotated[int, Field(ge=1, le=20)] = 5
+    subscribers: Annotated[int, Field(ge=1, le=SUBSCRIBERS_MAX)] = 5
 
 
 Scenario = Annotated[

@@ -100,8 +100,25 @@ class Settings(BaseSettings):
     """How many of Kafka's brokers hold a copy of each topic that is created."""
     kafka_min_insync_replicas: Annotated[int, Field(ge=1, le=100)] = 1
     """How many of those copies must have an event before it counts as published."""
+    kafka_synced: bool = False
+    """Whether Kafka has an event on the disk, and not only in its machine's memory, before it counts as published;
+    RabbitMQ's quorum queues have it there."""
     kafka_compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "lz4"
     """How events are packed on their way to Kafka, and there; RabbitMQ keeps them as they are."""
+    kafka_tls: bool = False
+    """Whether Kafka is reached by TLS; RabbitMQ is where its URL begins with `amqps://`."""
+    kafka_user: str | None = None
+    """Who this process is to Kafka (SASL); unset, nobody."""
+    kafka_password: SecretStr | None = None
+    """The password that belongs to it."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How that password is shown to Kafka."""
+    broker_ca_file: Path | None = None
+    """The authorities, as a file of PEM, by which the certificate of a broker that is reached by TLS is checked;
+    unset, those of this machine."""
+    broker_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9.-]{0,58}[.-])?$")] = ""
+    """What the names of all exchanges, queues, topics and groups begin with, ended by `.` or `-`, on a broker that
+    others use, too; the same for every process, and not in its telemetry."""
 
     connect_timeout_s: Seconds = 20.0
     """Seconds that connecting to the broker, declaring, or subscribing may take before it is tried again."""
@@ -348,6 +365,7 @@ OTHER_NAMES = frozenset(
         "BOOTSTRAP_LOCKED",
         "CACHE",
         "INSTANCE_ROOT",
+        "KAFKA_SERVERS",
         "POSTGRES_PASSWORD",
         "RABBIT_COOKIE",
         "RABBIT_PASSWORD",
@@ -408,6 +426,12 @@ def relations(settings: Settings) -> dict[str, object]:
         "TANDEM_KAFKA_BOOTSTRAP must be host:port, or several separated by commas": (
             settings.kafka_bootstrap is None
             or re.fullmatch(r"[^\s,/]+:\d+(\s*,\s*[^\s,/]+:\d+)*", settings.kafka_bootstrap)
+        ),
+        "TANDEM_KAFKA_USER and TANDEM_KAFKA_PASSWORD must be set together": (
+            (settings.kafka_user is None) == (settings.kafka_password is None)
+        ),
+        "TANDEM_BROKER_CA_FILE must be a file": (
+            settings.broker_ca_file is None or settings.broker_ca_file.is_file()
         ),
         "TANDEM_ALERT_WEBHOOK_URL must begin with http:// or https://": is_http(settings.alert_webhook_url),
         "TANDEM_FRAUD_THREATS_URL must begin with http:// or https://": is_http(settings.fraud_threats_url),

@@ -21,6 +21,7 @@ _CAPABILITIES: Final[dict[BrokerName, dict[str, object]]] = {
     "kafka": asdict(KafkaAdapter.capabilities),
 }
 """What the adapters state, each proved by the conformance suite."""
+_ON_DISK: Final = "confirmed_is_on_disk"
 _BEFORE_PROFILES: Final = "as-usual"
 
 
@@ -29,17 +30,19 @@ def lacking(summary: Summary, must: Must) -> dict[BrokerName, list[str]]:
     profile = PROFILES[summary.workload.get("profile", _BEFORE_PROFILES)]
     found: dict[BrokerName, list[str]] = {}
     for broker, one in summary.brokers.items():
-        able = {**_CAPABILITIES[broker], "confirmed_is_on_disk": broker in profile.on_disk}
+        able = {**_CAPABILITIES[broker], _ON_DISK: broker in profile.on_disk or broker in summary.not_checked}
         found[broker] = list(_lacks(broker, one, must, able))
     return {broker: reasons for broker, reasons in found.items() if reasons}
 
 
 def open_questions(summary: Summary, must: Must) -> dict[BrokerName, str]:
-    """Of each broker that may or may not keep the latency budget, why that is not known."""
-    if must.p99_ms_max is None:
-        return {}
+    """Of each broker that may or may not have what one must have, why that is not known."""
     found: dict[BrokerName, str] = {}
     for broker, one in summary.brokers.items():
+        if broker in summary.not_checked and _ON_DISK in must.capabilities:
+            found[broker] = f"whether what {TITLES[broker]} has confirmed is on the disk was not checked"
+        if must.p99_ms_max is None:
+            continue
         rounds = _p99(one)
         fewest = min((each.latency.samples for each in one.steady_rounds), default=0)
         if not rounds or fewest < SAMPLES_MIN:

@@ -11,7 +11,7 @@ _HOUR_S = 3_600
 
 
 def by_round(broker: BrokerName, one: BrokerFigures, prices: Prices) -> list[float | None]:
-    """The price of a million effects in each backlog; None where a round has no rate.
+    """The price of a million effects in each backlog; None where a round has no rate or no measured broker.
 
     The CPU time of the broker, PostgreSQL, Redis and the services while the backlog was drained, and the broker's
     memory for as long as a million effects take at that rate. Idle hours, disks, networks and people are left out.
@@ -20,7 +20,7 @@ def by_round(broker: BrokerName, one: BrokerFigures, prices: Prices) -> list[flo
 
 
 def _price(broker: BrokerName, each: BacklogRound, prices: Prices) -> float | None:
-    if not each.cpu_effects or not each.effects_per_s:
+    if not each.cpu_effects or not each.effects_per_s or each.broker_memory_mib is None:
         return None
     parts = (broker, "postgres", "redis", f"{broker}_services")
     core_s = sum(each.cpu_s.get(part, 0.0) for part in parts) / each.cpu_effects * _MILLION

@@ -64,7 +64,8 @@ def charts(summary: Summary) -> Iterator[Chart]:
         yield bars("Where the mean latency goes, ms", list(words.STAGES.values()), stages)
     costs = {broker: _costs(one.cost) for broker, one in summary.brokers.items()}
     if any(value for values in costs.values() for value in values):
-        yield bars("CPU seconds for 100,000 effects, while draining", list(COST_PARTS.values()), costs)
+        absent = words.NOT_MEASURED if summary.own_brokers else "none"
+        yield bars("CPU seconds for 100,000 effects, while draining", list(COST_PARTS.values()), costs, absent)
 
 
 def ratios(summary: Summary, compared: Mapping[str, ComparedFigure]) -> Chart:
@@ -134,8 +135,8 @@ def lines(title: str, places: Sequence[str], series: Series, *, logarithmic: boo
     return Chart(title, " ".join(told), 198, parts)
 
 
-def bars(title: str, places: Sequence[str], series: Series) -> Chart:
-    """A bar for each broker at each place, with its number at its end."""
+def bars(title: str, places: Sequence[str], series: Series, absent: str = "none") -> Chart:
+    """A bar for each broker at each place, with its number at its end; `absent` stands where there is none."""
     highest = max(value for row in series.values() for value in row if value is not None)
     along = svg.linear(0, highest or 1, 84, WIDTH - 112)
     parts, told, y = [], [], 8.0
@@ -143,7 +144,7 @@ def bars(title: str, places: Sequence[str], series: Series) -> Chart:
         parts.append(svg.text(78, y + 19, word, "end"))
         for which, (broker, row) in enumerate(series.items()):
             value = row[place]
-            said = "none" if value is None else svg.number(value)
+            said = absent if value is None else svg.number(value)
             end = along(value or 0)
             parts.append(svg.bar(84, y, end - 84, 12, f"{broker} bar{which}"))
             parts.append(svg.text(end + 6, y + 10, f"{said} {TITLES[broker]}", kind="muted"))

@@ -69,8 +69,7 @@ def _costs(summary: Summary) -> Iterator[tuple[str, ...]]:
     }
     kinds |= words.COSTS
     for name, title in kinds.items():
-        found = [one.cost.get(name) for one in summary.brokers.values()]
-        yield title, *("none" if each is None else number(each) for each in found)
+        yield title, *(words.cost(summary, broker, name) for broker in summary.brokers)
 
 
 def _rounds(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -63,7 +63,7 @@ def _table(summary: dict[str, Any]) -> Table:
     for broker in summary["brokers"]:
         table.add_column(f"on {TITLES[broker]} {summary['versions'].get(broker, '')}", justify="right")
     table.add_column("difference")
-    rows = summary["brokers"].values()
+    sides, rows = summary["brokers"].items(), summary["brokers"].values()
     for name, title, show in _FIGURES:
         cells = [_with_range(row, name, show) for row in rows]
         table.add_row(title, *cells, summary["differences"][name])
@@ -76,7 +76,7 @@ def _table(summary: dict[str, Any]) -> Table:
             table.add_row(title, *(_count(count, bad=name not in _NOT_BAD) for count in counts))
     table.add_section()
     for name, title in _COSTS:
-        table.add_row(title, *(_plain(row["cost"][name]) for row in rows))
+        table.add_row(title, *(_plain(row["cost"][name], _absent(summary, broker, name)) for broker, row in sides))
     return table
 
 
@@ -101,8 +101,14 @@ def _ms(value: float) -> str:
     return f"{value:,.1f}"
 
 
-def _plain(value: float | None) -> str:
-    return "none" if value is None else f"{value:,}"
+def _plain(value: float | None, absent: str) -> str:
+    return absent if value is None else f"{value:,}"
+
+
+def _absent(summary: dict[str, Any], broker: str, name: str) -> str:
+    """What stands in place of a figure that is none."""
+    own = broker in summary["settings"].get("own_brokers", {})
+    return words.NOT_MEASURED if own and name.startswith("broker_") else "none"
 
 
 _FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from compare.document import UNSOUND, ChangedFigure, ComparedFigure, Summary
 from compare.report.svg import number
+from deploy.topology import BrokerName
 from experiment.facts import TITLES
 from experiment.stamps import ASIDE
 from experiment.stamps import STAGES as IN_TURN
@@ -71,8 +72,26 @@ def title(summary: Summary) -> str:
     return f"Tandem on {' and on '.join(versions)}"
 
 
+NOT_MEASURED = "not measured"
+
+
 def verdict(summary: Summary) -> str:
-    """The sentence that a reader takes away: what the figures named beforehand say."""
+    """The sentence that a reader takes away: what the figures named beforehand say, and of whom it is not checked
+    what it promises."""
+    named = " and ".join(TITLES[broker] for broker in summary.not_checked)
+    doubt = f" Not checked: what {named}, one's own, promises by confirming an event." if named else ""
+    return _verdict(summary) + doubt
+
+
+def cost(summary: Summary, broker: BrokerName, name: str) -> str:
+    """A figure of cost as a cell: one of a broker that is somebody's own is not measured."""
+    value = summary.brokers[broker].cost.get(name)
+    if value is None and name.startswith("broker_") and broker in summary.own_brokers:
+        return NOT_MEASURED
+    return "none" if value is None else number(value)
+
+
+def _verdict(summary: Summary) -> str:
     if summary.cut_short:
         return f"No verdict: the run was cut short: {summary.cut_short}."
     if not summary.sound:

@@ -5,8 +5,17 @@ checked one by one.
 """
 
 from experiment.beside.company import Company, Told
+from experiment.beside.everywhere import every_place
 from experiment.beside.fan_out import more_subscribers
 from experiment.beside.jobs import submitted_jobs
 from experiment.beside.requests import asked_requests
 
-__all__ = ["Company", "Told", "asked_requests", "more_subscribers", "submitted_jobs", "submitting"]
+__all__ = [
+    "Company",
+    "Told",
+    "asked_requests",
+    "every_place",
+    "more_subscribers",
+    "submitted_jobs",
+    "submitting",
+]

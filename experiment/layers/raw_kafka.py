@@ -16,11 +16,10 @@ from aiokafka.errors import TopicAlreadyExistsError
 
 from experiment.layers.raw_modes import Mode
 from shared.broker import Message
-from shared.broker.kafka import consumer_options, producer_options
+from shared.broker.kafka import connection_options, consumer_options, producer_options
 from shared.envelope import CONTENT_TYPE
 from shared.settings import Settings
 
-_NAME = "tandem-layers"
 _POLL_MS = 200
 
 
@@ -30,7 +29,8 @@ class RawKafka:
     def __init__(self, settings: Settings, mode: Mode) -> None:
         self._settings = settings
         self._mode = mode
-        self._topic = f"{_NAME}-{mode.name}"
+        self._topic = mode.name_in(settings.broker_prefix)
+        self._options = connection_options(settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,11 +40,14 @@ class RawKafka:
 
     async def declare(self) -> None:
         """Make the mode's topic."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap)
+        admin = AIOKafkaAdminClient(**self._options)
         await admin.start()
         try:
             topic = NewTopic(
-                self._topic, self._mode.places, replication_factor=self._settings.kafka_replication_factor
+                self._topic,
+                self._mode.places,
+                replication_factor=self._settings.kafka_replication_factor,
+                topic_configs={"flush.messages": "1"} if self._settings.kafka_synced else {},
             )
             with contextlib.suppress(TopicAlreadyExistsError):
                 await admin.create_topics([topic])
@@ -53,9 +56,7 @@ class RawKafka:
 
     async def publish(self, messages: Sequence[Message], mark: Callable[[int], None]) -> None:
         """Publish in windows as large as the relay's; `mark` is told of each once it is confirmed."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_bootstrap, **producer_options(self._settings.kafka_compression)
-        )
+        producer = AIOKafkaProducer(**self._options, **producer_options(self._settings.kafka_compression))
         size = self._settings.relay_batch_max
         async with producer:
             for start in range(0, len(messages), size):
@@ -77,8 +78,8 @@ class RawKafka:
         del places
         consumer = AIOKafkaConsumer(
             self._topic,
-            bootstrap_servers=self._settings.kafka_bootstrap,
-            group_id=_NAME,
+            **self._options,
+            group_id=self._topic,
             enable_auto_commit=False,
             **consumer_options(self._settings),
         )

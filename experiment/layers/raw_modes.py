@@ -8,6 +8,7 @@ from typing import Literal
 
 from deploy.topology import BrokerName
 
+_NAME = "tandem-layers"
 Order = Literal["by key", "whole stream", "none"]
 
 
@@ -23,6 +24,14 @@ class Mode:
     consumers: tuple[int, ...]
     places: int = 1
     divided: bool = False
+
+    def name_in(self, prefix: str) -> str:
+        """Of its exchange or topic, where names begin with `prefix`."""
+        return f"{prefix}{_NAME}-{self.name}"
+
+    def queues(self, prefix: str) -> list[str]:
+        """The names of its queues on RabbitMQ, a place each."""
+        return [f"{self.name_in(prefix)}-{place}" for place in range(self.places)]
 
     def shares(self, count: int) -> list[list[int]]:
         """Which places each of so many consumers gets; all of them, where the broker shares them out itself."""

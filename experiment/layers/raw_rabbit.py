@@ -15,12 +15,12 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from experiment.layers.raw_modes import Mode
 from shared.broker import Message
+from shared.broker.rabbit import urls_of
 from shared.envelope import CONTENT_TYPE
 from shared.settings import Settings
 
 _WINDOW = 500
 _GATHER_WAIT_S = 0.003
-_NAME = "tandem-layers"
 
 
 class RawRabbit:
@@ -29,11 +29,13 @@ class RawRabbit:
     def __init__(self, settings: Settings, mode: Mode) -> None:
         self._settings = settings
         self._mode = mode
-        self._name = f"{_NAME}-{mode.name}"
+        self._name = mode.name_in(settings.broker_prefix)
+        self._queues = mode.queues(settings.broker_prefix)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        connecting = await aio_pika.connect(self._settings.rabbit_url, timeout=self._settings.connect_timeout_s)
+        [url, *_] = urls_of(self._settings)
+        connecting = await aio_pika.connect(url, timeout=self._settings.connect_timeout_s)
         connection = await self._stack.enter_async_context(connecting)
         self._channel = await connection.channel(publisher_confirms=True)
         return self
@@ -47,11 +49,9 @@ class RawRabbit:
         kind: Any = "x-consistent-hash" if hashed else aio_pika.ExchangeType.FANOUT
         exchange = await self._channel.declare_exchange(self._name, kind, durable=True)
         if self._mode.name == "stream":  # it keeps what was read, and is read from its beginning
-            await self._channel.queue_delete(self._queue(0))
-        for place in range(self._mode.places):
-            queue = await self._channel.declare_queue(
-                self._queue(place), durable=True, arguments=_arguments(self._mode)
-            )
+            await self._channel.queue_delete(self._queues[0])
+        for name in self._queues:
+            queue = await self._channel.declare_queue(name, durable=True, arguments=_arguments(self._mode))
             await queue.bind(exchange, routing_key="1" if hashed else "")
 
     async def publish(self, messages: Sequence[Message], mark: Callable[[int], None]) -> None:
@@ -75,7 +75,7 @@ class RawRabbit:
         prefetch = max(1, 2 * self._settings.batch_max // len(places))
         await self._channel.set_qos(prefetch_count=prefetch)
         for place in places:
-            queue = await self._channel.get_queue(self._queue(place))
+            queue = await self._channel.get_queue(self._queues[place])
             arguments: Any = {"x-stream-offset": "first"} if self._mode.name == "stream" else None
             await queue.consume(arrived.put, arguments=arguments)
         ending = asyncio.create_task(until.wait())
@@ -93,9 +93,6 @@ class RawRabbit:
             await batch[-1].ack(multiple=True)
             mark(len(batch))
         ending.cancel()
-
-    def _queue(self, place: int) -> str:
-        return f"{self._name}-{place}"
 
 
 def _arguments(mode: Mode) -> dict[str, Any]:

@@ -346,9 +346,9 @@ class Broker(Publisher, Consumer, DeadLetterChannel, ReplyChannel, Inspector, Pr
         """The AsyncAPI 3 document of these operations, by FastStream's own generator."""
 
 
-def destination_name(system: str, channel: str) -> str:
+def destination_name(system: str, channel: str, prefix: str = "") -> str:
     """The name of a channel's exchange (`order.events`) or topic (`order-events`) on `rabbit` or `kafka`."""
-    return f"{channel}.events" if system == "rabbit" else f"{channel}-events"
+    return f"{prefix}{channel}.events" if system == "rabbit" else f"{prefix}{channel}-events"
 
 
 BODY_BYTES_MAX = 16 * 1024 * 1024

@@ -83,9 +83,9 @@ def test_modes_that_keep_the_same_in_order_stand_together(layered: RunResult) ->
     assert consumers == ["1", "2", "4"]
 
 
-def test_a_broker_that_has_no_more_to_give_limits_a_layer() -> None:
+def test_a_broker_that_has_no_more_to_give_limits_a_layer(layered: RunResult) -> None:
     busy = [result("consume", "competing", 7_000, consumers=4, broker_cores=0.95)]
-    found = layer_limiter("rabbit", busy, machine_cores=8)
+    found = layer_limiter(layered.sides["rabbit"], busy, machine_cores=8)
     assert found is not None
     assert found.name == "broker CPU"
 

@@ -13,7 +13,7 @@ async def test_a_producer_out_of_sequence_is_replaced(servers: Runtime) -> None:
     async with Harness(servers, "kafka") as harness:
         broker, recorder = await harness.broker(kafka_partitions=1), harness.recorder()
         await broker.subscribe(harness.subscription(), recorder)
-        producer = KafkaProducer([servers.server_urls()["kafka"]], "test", publish_timeout_s=5.0)
+        producer = KafkaProducer(harness.settings(publish_timeout_s=5.0), "test")
         producer.channels.add(harness.channel)
         await producer.start()
         try:

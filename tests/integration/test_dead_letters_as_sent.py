@@ -44,7 +44,7 @@ async def test_kafkas_headers_are_the_same_after_a_redrive(kafka_world: World) -
         assert (await letters.post("/dead-letters/redrive", {"filter": {}})).status_code == 202
         await letters.until(len(bodies), "redriven")
     retry = AIOKafkaConsumer(
-        retry_topic(kafka_world.subscription),
+        retry_topic(kafka_world.subscription, ""),
         bootstrap_servers=kafka_world.settings().kafka_bootstrap,
         auto_offset_reset="earliest",
     )

@@ -1,13 +1,16 @@
 """The adapter to Kafka."""
 
+from shared.broker.kafka.access import connection_options
 from shared.broker.kafka.adapter import KafkaAdapter
 from shared.broker.kafka.producer import producer_options
 from shared.broker.kafka.subscriptions import consumer_options
-from shared.broker.kafka.topics import subscribed_topics
+from shared.broker.kafka.topics import group_name, subscribed_topics
 
 __all__ = [
     "KafkaAdapter",
+    "connection_options",
     "consumer_options",
+    "group_name",
     "producer_options",
     "subscribed_topics",
 ]

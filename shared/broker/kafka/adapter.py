@@ -53,18 +53,16 @@ class KafkaAdapter:
 
     def __init__(self, settings: Settings, client_name: str) -> None:
         self._shutdown_grace_s = settings.shutdown_grace_s
-        servers = [server.strip() for server in (settings.kafka_bootstrap or "").split(",")]
-        self._clients = KafkaClients(servers, client_name, settings.connect_timeout_s)
-        self._producer = KafkaProducer(
-            servers, client_name, settings.publish_timeout_s, settings.kafka_compression
-        )
+        self._prefix = settings.broker_prefix
+        self._clients = KafkaClients(settings, client_name)
+        self._producer = KafkaProducer(settings, client_name)
         self._declarations = KafkaDeclarations(self._clients, self._producer, settings)
         self._subscriptions = KafkaSubscriptions(
-            servers, client_name, self._clients, self._declarations, settings, producer=self._producer
+            client_name, self._clients, self._declarations, settings, producer=self._producer
         )
         self._dead_letters = KafkaDeadLetters(self._clients, self._declarations, self._producer)
         self._replies = KafkaReplies(self._clients, self._declarations, self._producer)
-        self._inspector = KafkaInspector(self._clients, self._producer)
+        self._inspector = KafkaInspector(self._clients, self._producer, settings.broker_prefix)
         self._tending = Tending(self._tend)
 
     async def __aenter__(self) -> Self:
@@ -146,4 +144,4 @@ class KafkaAdapter:
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
         from shared.broker.kafka.document import document  # the generator is large, and hardly ever asked
 
-        return document(title, version, operations)
+        return document(title, version, operations, self._prefix)

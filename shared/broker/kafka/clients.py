@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 
+from shared.broker.kafka.access import connection_options
 from shared.broker.kafka.errors import LOST, failure, refusal
+from shared.broker.kafka.internals import reason_of_each
 from shared.broker.kafka.unpacking import unpack_within_bounds
+from shared.settings import Settings
 
 REQUEST_TIMEOUT_MS = 10_000
 RETRY_BACKOFF_MS = 250
@@ -20,6 +24,7 @@ METADATA_MAX_AGE_MS = 5_000
 """What was deleted and is there again, and partitions that were added, are noticed within this time; unset, within
 five minutes."""
 GOODBYE_S = 3.0
+_REASON_S = 3.0
 ISOLATION_LEVEL = "read_committed"
 """Of everybody who reads: what a producer took back is nobody's (KIP-98), and what it may yet take back waits."""
 
@@ -27,10 +32,9 @@ ISOLATION_LEVEL = "read_committed"
 class KafkaClients:
     """Makes and closes them. What is asked goes into `asking`, the client's `start` as well."""
 
-    def __init__(self, servers: Sequence[str], client_name: str, timeout_s: float) -> None:
-        self._servers = list(servers)
-        self._client_name = client_name
-        self._timeout_s = timeout_s
+    def __init__(self, settings: Settings, client_name: str) -> None:
+        self._options = {**connection_options(settings), "client_id": client_name}
+        self._timeout_s = settings.connect_timeout_s
         unpack_within_bounds()
 
     @asynccontextmanager
@@ -49,15 +53,16 @@ class KafkaClients:
         async with self.asking():
             try:
                 yield
+            except KafkaConnectionError as error:
+                # What aiokafka says of all servers together hides why: a wrong password, an unknown authority.
+                raise refusal(await reason_of_each(self._options, _REASON_S) or error) from error
             except LOST as error:
                 raise refusal(error) from error
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         """Not started yet; closed on leaving."""
-        admin = AIOKafkaAdminClient(
-            bootstrap_servers=self._servers, client_id=self._client_name, request_timeout_ms=REQUEST_TIMEOUT_MS
-        )
+        admin = AIOKafkaAdminClient(**self._options, request_timeout_ms=REQUEST_TIMEOUT_MS)
         try:
             yield admin
         finally:
@@ -68,8 +73,7 @@ class KafkaClients:
         """A consumer outside every group, so that looking changes nothing. Not started yet; closed on leaving."""
         consumer = AIOKafkaConsumer(
             *topics,
-            bootstrap_servers=self._servers,
-            client_id=self._client_name,
+            **self._options,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -10,7 +10,6 @@ from shared.broker.kafka.consumer import text_headers
 from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.producer import KafkaProducer
 from shared.broker.kafka.sent import record_of
-from shared.broker.kafka.topics import dead_letter_topic
 from shared.errors import PermanentError
 
 _LOOK_MS = 500
@@ -28,7 +27,7 @@ class KafkaDeadLetters:
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
     ) -> None:
         """As `DeadLetterChannel.publish_dead_letter`."""
-        await self._publish_again(dead_letter_topic(subscription), delivery, headers)
+        await self._publish_again(self._declarations.dead_letter_topic(subscription), delivery, headers)
 
     async def publish_retry(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
@@ -46,7 +45,7 @@ class KafkaDeadLetters:
 
     async def dead_letters(self, subscription: Subscription, limit: int) -> list[DeadLetter]:
         """As `DeadLetterChannel.dead_letters`."""
-        topic = dead_letter_topic(subscription)
+        topic = self._declarations.dead_letter_topic(subscription)
         letters: list[DeadLetter] = []
         async with self._clients.onlooker(topic) as consumer, self._clients.asking():
             await consumer.start()

@@ -10,7 +10,14 @@ from aiokafka.admin import NewTopic
 from shared.broker.base import Subscription, Trouble
 from shared.broker.kafka.clients import KafkaClients
 from shared.broker.kafka.producer import KafkaProducer
-from shared.broker.kafka.topics import create_missing, own_topics, retry_topic, topic_of_replies, topics_for
+from shared.broker.kafka.topics import (
+    create_missing,
+    dead_letter_topic,
+    own_topics,
+    retry_topic,
+    topic_of_replies,
+    topics_for,
+)
 from shared.errors import TandemError, UnavailableError
 from shared.settings import Settings
 
@@ -34,12 +41,12 @@ class KafkaDeclarations:
         """As `Broker.declare`."""
         await self._create(topics_for(channels, subscriptions, self._settings))
         self._producer.channels.update(channels, (s.channel for s in subscriptions))
-        self._retry_topics.update(retry_topic(s) for s in subscriptions)
+        self._retry_topics.update(retry_topic(s, self._settings.broker_prefix) for s in subscriptions)
 
     async def declare_dead_letter_place(self, subscription: Subscription) -> None:
         """The place and the way back from it, without the channel. Raises as `declare`."""
         await self._create(own_topics(subscription, self._settings))
-        self._retry_topics.add(retry_topic(subscription))
+        self._retry_topics.add(retry_topic(subscription, self._settings.broker_prefix))
 
     async def declare_replies(self, service: str) -> NewTopic:
         """The topic in which a service's processes get their answers. Raises as `declare`."""
@@ -76,9 +83,13 @@ class KafkaDeclarations:
                 troubles[name] = Trouble(reason, stops=False)
         return troubles
 
+    def dead_letter_topic(self, subscription: Subscription) -> str:
+        """Where the subscriber's dead letters go, declared or not."""
+        return dead_letter_topic(subscription, self._settings.broker_prefix)
+
     def retry_topic(self, subscription: Subscription) -> str:
         """What leads back to the subscriber. Raises `UnavailableError` if it was not declared."""
-        topic = retry_topic(subscription)
+        topic = retry_topic(subscription, self._settings.broker_prefix)
         if topic not in self._retry_topics:
             raise UnavailableError(f"subscription {subscription.queue} was not declared")
         return topic

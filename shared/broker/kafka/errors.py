@@ -7,6 +7,7 @@ in the topic.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Final
 
@@ -153,6 +154,8 @@ def meaning(error: BaseException) -> type[TandemError]:
 
 def refusal(error: BaseException) -> TandemError:
     """Our error for one that a process meets while it starts."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(f"Kafka's certificate is not accepted: {error.verify_message}")
     return (
         ConfigurationError(f"Kafka refuses: {error}") if meaning(error) is ConfigurationError else failure(error)
     )

@@ -14,7 +14,7 @@ from shared.broker.kafka.clients import KafkaClients
 from shared.broker.kafka.internals import subscribed_topics_of_members
 from shared.broker.kafka.producer import KafkaProducer
 from shared.broker.kafka.subscriptions import dead_letter_group
-from shared.broker.kafka.topics import dead_letter_topic, subscribed_topics
+from shared.broker.kafka.topics import dead_letter_topic, group_name, subscribed_topics
 
 _OFFSET_NONE = -1
 
@@ -24,7 +24,8 @@ _PING_TIMEOUT_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What a group reads under one name. Its consumers are the members that subscribe to the first topic."""
+    """What a group reads under one name, which is without the prefix. Its consumers are the members that subscribe
+    to the first topic."""
 
     queue: str
     group: str
@@ -34,18 +35,31 @@ class _Place:
 class KafkaInspector:
     """`Inspector`."""
 
-    def __init__(self, clients: KafkaClients, producer: KafkaProducer) -> None:
+    def __init__(self, clients: KafkaClients, producer: KafkaProducer, prefix: str) -> None:
         self._clients = clients
         self._producer = producer
+        self._prefix = prefix
 
     async def queue_states(self, subscriptions: Sequence[Subscription]) -> list[QueueState]:
         """As `Inspector.queue_states`."""
-        return await self._states([_Place(s.queue, s.subscriber, subscribed_topics(s)) for s in subscriptions])
+        return await self._states(
+            [
+                _Place(s.queue, group_name(s, self._prefix), subscribed_topics(s, self._prefix))
+                for s in subscriptions
+            ]
+        )
 
     async def dead_letter_states(self, subscriptions: Sequence[Subscription], group: str) -> list[QueueState]:
         """As `Inspector.dead_letter_states`."""
-        topics = [(dead_letter_topic(s), dead_letter_group(group, s)) for s in subscriptions]
-        return await self._states([_Place(topic, its_group, (topic,)) for topic, its_group in topics])
+        places = [
+            _Place(
+                dead_letter_topic(s, ""),
+                dead_letter_group(group, s, self._prefix),
+                (dead_letter_topic(s, self._prefix),),
+            )
+            for s in subscriptions
+        ]
+        return await self._states(places)
 
     async def _states(self, places: Sequence[_Place]) -> list[QueueState]:
         async with self._clients.admin() as admin, self._clients.onlooker() as onlooker, self._clients.asking():

@@ -6,6 +6,7 @@ says what is gone when that is raised.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.codec import _detect_xerial_stream
+from aiokafka.conn import create_conn
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record import default_records
 from aiokafka.record._crecords import default_records as compiled_default_records
@@ -40,6 +42,23 @@ _PREFERRED_REPLICA_SINCE = 11
 def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
     """The connections that a consumer asks through."""
     return consumer._client
+
+
+async def reason_of_each(options: Mapping[str, Any], timeout_s: float) -> Exception | None:
+    """Why the first of a client's servers cannot be connected to that says so; None when one can, or none does.
+    `options` are the client's."""
+    told = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    for server in options["bootstrap_servers"]:
+        host, _, port = server.rpartition(":")
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await create_conn(host, int(port), **told)
+        except TimeoutError:
+            continue
+        except (KafkaError, OSError) as error:
+            return error
+        connection.close()
+    return None
 
 
 def consumed_offsets(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:

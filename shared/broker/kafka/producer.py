@@ -23,12 +23,14 @@ from aiokafka.errors import (
 )
 
 from shared.broker.base import Message, PublishFailure, destination_name
+from shared.broker.kafka.access import connection_options
 from shared.broker.kafka.clients import GOODBYE_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, ended
 from shared.broker.kafka.errors import LOST, failure
 from shared.broker.kafka.internals import cancel_sender
 from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
+from shared.settings import Settings
 
 _OPTIONS: Mapping[str, Any] = {
     "request_timeout_ms": REQUEST_TIMEOUT_MS,
@@ -67,13 +69,14 @@ def producer_options(compression: str) -> dict[str, Any]:
 class KafkaProducer:
     """Confirmed publishing, in order per key, at most `publish_timeout_s` long."""
 
-    def __init__(
-        self, servers: Sequence[str], client_name: str, publish_timeout_s: float, compression: str = "lz4"
-    ) -> None:
-        self._servers = list(servers)
-        self._client_name = client_name
-        self._options = producer_options(compression)
-        self._publish_timeout_s = publish_timeout_s
+    def __init__(self, settings: Settings, client_name: str) -> None:
+        self._options = {
+            **connection_options(settings),
+            "client_id": client_name,
+            **producer_options(settings.kafka_compression),
+        }
+        self._publish_timeout_s = settings.publish_timeout_s
+        self._prefix = settings.broker_prefix
         self.channels: set[str] = set()
         """What may be published to: for a topic that is not there, aiokafka would make all behind it wait."""
         self._producer: AIOKafkaProducer | None = None
@@ -82,7 +85,7 @@ class KafkaProducer:
 
     async def start(self) -> None:
         """Connect and get a producer id. Raises one of `LOST`; the caller bounds the time."""
-        producer = AIOKafkaProducer(bootstrap_servers=self._servers, client_id=self._client_name, **self._options)
+        producer = AIOKafkaProducer(**self._options)
         self._producer = producer
         await producer.start()
         self._lost = False
@@ -156,7 +159,7 @@ class KafkaProducer:
             return UnavailableError("an earlier event of its key was not sent")
         if message.channel not in self.channels:
             return UnavailableError(f"channel {message.channel} was not declared")
-        topic = destination_name("kafka", message.channel)
+        topic = destination_name("kafka", message.channel, self._prefix)
         headers = {"type": message.type, **message.headers}
         size = len(message.body) + len(message.key.encode())
         size += sum(len(name) + len(value.encode()) for name, value in headers.items())

@@ -11,6 +11,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
 from shared.broker.base import BatchHandler, Subscription, Trouble
+from shared.broker.kafka.access import security_of, servers_of
 from shared.broker.kafka.clients import (
     GOODBYE_S,
     ISOLATION_LEVEL,
@@ -24,7 +25,7 @@ from shared.broker.kafka.clock import KafkaClock
 from shared.broker.kafka.consumer import Handover, KafkaConsumer, Waiting
 from shared.broker.kafka.declarations import KafkaDeclarations
 from shared.broker.kafka.producer import KafkaProducer
-from shared.broker.kafka.topics import clock_topic, dead_letter_topic, subscribed_topics
+from shared.broker.kafka.topics import clock_topic, dead_letter_topic, group_name, subscribed_topics
 from shared.broker.tending import Standstill
 from shared.errors import TandemError
 from shared.settings import Settings
@@ -66,9 +67,9 @@ def request_options() -> dict[str, Any]:
     return {"fetch_max_wait_ms": 50}
 
 
-def dead_letter_group(group: str, subscription: Subscription) -> str:
+def dead_letter_group(group: str, subscription: Subscription, prefix: str) -> str:
     """One for each place: members that read different topics would rebalance for each other's sake."""
-    return f"{group}.{subscription.queue}"
+    return f"{prefix}{group}.{subscription.queue}"
 
 
 class KafkaSubscriptions:
@@ -76,7 +77,6 @@ class KafkaSubscriptions:
 
     def __init__(
         self,
-        servers: Sequence[str],
         client_name: str,
         clients: KafkaClients,
         declarations: KafkaDeclarations,
@@ -88,8 +88,10 @@ class KafkaSubscriptions:
         self._producer = producer
         self._declarations = declarations
         self._settings = settings
+        self._prefix = settings.broker_prefix
         self._broker = KafkaBroker(
-            list(servers),
+            servers_of(settings),
+            security=security_of(settings),
             client_id=client_name,
             consumer_only=True,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -113,17 +115,17 @@ class KafkaSubscriptions:
         await self._declarations.declare((), (subscription,))
         clock: KafkaClock | None = None
         if subscription.answers:
-            clock = KafkaClock(self._producer, clock_topic(subscription))
+            clock = KafkaClock(self._producer, clock_topic(subscription, self._prefix))
             await clock.ask()
             self._clocks.append(clock)
-        topics = subscribed_topics(subscription)
-        await self._consume(subscription, topics, subscription.subscriber, handler, clock)
+        topics = subscribed_topics(subscription, self._prefix)
+        await self._consume(subscription, topics, group_name(subscription, self._prefix), handler, clock)
 
     async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
         """As `DeadLetterChannel.subscribe_dead_letters`."""
         await self._declarations.declare_dead_letter_place(subscription)
-        topic = dead_letter_topic(subscription)
-        await self._consume(subscription, (topic,), dead_letter_group(group, subscription), handler)
+        topic = dead_letter_topic(subscription, self._prefix)
+        await self._consume(subscription, (topic,), dead_letter_group(group, subscription, self._prefix), handler)
 
     async def _consume(
         self,

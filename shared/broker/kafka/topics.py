@@ -1,4 +1,7 @@
-"""What a channel, a dead-letter place and the way back from it are on Kafka: topics and all their options."""
+"""What a channel, a dead-letter place and the way back from it are on Kafka: topics and all their options.
+
+`prefix` is the settings' `broker_prefix`, with which every name begins, that of a group, too.
+"""
 
 from __future__ import annotations
 
@@ -40,30 +43,35 @@ _REPLIES_KEPT_S = 3_600.0
 """Well over the longest that anybody waits for an answer."""
 
 
-def dead_letter_topic(subscription: Subscription) -> str:
+def dead_letter_topic(subscription: Subscription, prefix: str) -> str:
     """`notification.order.dlt`."""
-    return f"{subscription.queue}.dlt"
+    return f"{prefix}{subscription.queue}.dlt"
 
 
-def retry_topic(subscription: Subscription) -> str:
+def retry_topic(subscription: Subscription, prefix: str) -> str:
     """`notification.order.retry`: what comes back to this subscriber alone; its group reads it beside the
     channel's topic."""
-    return f"{subscription.queue}.retry"
+    return f"{prefix}{subscription.queue}.retry"
 
 
-def clock_topic(subscription: Subscription) -> str:
+def clock_topic(subscription: Subscription, prefix: str) -> str:
     """`wallet.share.clock`: where a subscriber that answers requests asks for the time (`clock`)."""
-    return f"{subscription.queue}.clock"
+    return f"{prefix}{subscription.queue}.clock"
 
 
-def reply_topic(service: str) -> str:
+def reply_topic(service: str, prefix: str) -> str:
     """`wallet-replies`: where the processes of a service get their answers, each in a partition."""
-    return f"{service}-replies"
+    return f"{prefix}{service}-replies"
 
 
-def subscribed_topics(subscription: Subscription) -> tuple[str, str]:
+def subscribed_topics(subscription: Subscription, prefix: str) -> tuple[str, str]:
     """All that the subscriber's group reads."""
-    return destination_name("kafka", subscription.channel), retry_topic(subscription)
+    return destination_name("kafka", subscription.channel, prefix), retry_topic(subscription, prefix)
+
+
+def group_name(subscription: Subscription, prefix: str) -> str:
+    """`notification`."""
+    return f"{prefix}{subscription.subscriber}"
 
 
 def topics_for(
@@ -72,7 +80,12 @@ def topics_for(
     """The topics of these channels, and those of the subscriptions' dead letters and retries."""
     names = sorted({*channels, *(subscription.channel for subscription in subscriptions)})
     events = [
-        _topic(destination_name("kafka", name), settings.message_ttl_s, _BATCH_BYTES_MAX, settings)
+        _topic(
+            destination_name("kafka", name, settings.broker_prefix),
+            settings.message_ttl_s,
+            _BATCH_BYTES_MAX,
+            settings,
+        )
         for name in names
     ]
     return events + [topic for subscription in subscriptions for topic in own_topics(subscription, settings)]
@@ -80,15 +93,17 @@ def topics_for(
 
 def topic_of_replies(service: str, settings: Settings) -> NewTopic:
     """Of replies none is read that is older than who waits for it."""
-    return _topic(reply_topic(service), _REPLIES_KEPT_S, _BATCH_BYTES_MAX, settings)
+    return _topic(reply_topic(service, settings.broker_prefix), _REPLIES_KEPT_S, _BATCH_BYTES_MAX, settings)
 
 
 def own_topics(subscription: Subscription, settings: Settings) -> list[NewTopic]:
     """The topics that belong to one subscriber. What fits the one for dead letters fits the way back, too."""
-    clock = _topic(clock_topic(subscription), _REPLIES_KEPT_S, _BATCH_BYTES_MAX, settings, partitions=1)
+    prefix = settings.broker_prefix
+    clock = _topic(clock_topic(subscription, prefix), _REPLIES_KEPT_S, _BATCH_BYTES_MAX, settings, partitions=1)
+    letters = dead_letter_topic(subscription, prefix)
     return ([clock] if subscription.answers else []) + [
-        _topic(dead_letter_topic(subscription), settings.dead_letter_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
-        _topic(retry_topic(subscription), settings.message_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
+        _topic(letters, settings.dead_letter_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
+        _topic(retry_topic(subscription, prefix), settings.message_ttl_s, DEAD_LETTER_BYTES_MAX, settings),
     ]
 
 
@@ -107,6 +122,7 @@ def _topic(
             "max.message.bytes": str(bytes_max),
             "compression.type": "producer",
             _TIMESTAMPS: "LogAppendTime",  # retention by the brokers' clock, whatever that of who publishes says
+            **({"flush.messages": "1"} if settings.kafka_synced else {}),
         },
     )
 

@@ -65,13 +65,14 @@ class RabbitAdapter:
     )
 
     def __init__(self, settings: Settings, client_name: str) -> None:
+        self._prefix = settings.broker_prefix
         self._connection = RabbitConnection(settings, client_name)
         self._declarations = RabbitDeclarations(self._connection, settings)
         self._publisher = RabbitPublisher(self._declarations, settings.publish_timeout_s)
         self._subscriptions = RabbitSubscriptions(self._connection, self._declarations, settings)
-        self._dead_letters = RabbitDeadLetters(self._connection, self._declarations, settings.publish_timeout_s)
+        self._dead_letters = RabbitDeadLetters(self._connection, self._declarations, settings)
         self._replies = RabbitReplies(self._connection, self._declarations, settings.publish_timeout_s)
-        self._inspector = RabbitInspector(self._connection)
+        self._inspector = RabbitInspector(self._connection, settings.broker_prefix)
         self._tending = Tending(self._tend)
 
     async def __aenter__(self) -> Self:
@@ -145,4 +146,4 @@ class RabbitAdapter:
     def asyncapi(self, title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
         from shared.broker.rabbit.document import document  # the generator is large, and hardly ever asked
 
-        return document(title, version, operations)
+        return document(title, version, operations, self._prefix)

@@ -15,7 +15,7 @@ from faststream.rabbit import Channel, RabbitBroker
 from shared.broker.rabbit.errors import LOST, refusal, unavailable
 from shared.broker.rabbit.frames import read_frames_from_the_buffer
 from shared.broker.rabbit.internals import open_channel, use_connection_class
-from shared.broker.rabbit.nodes import connection_class, node_urls
+from shared.broker.rabbit.nodes import connection_class, urls_of
 from shared.broker.rabbit.unreadable import read_what_is_not_utf8
 from shared.errors import ConfigurationError, TandemError
 from shared.settings import Settings
@@ -34,7 +34,7 @@ class RabbitConnection:
         self._settings = settings
         read_what_is_not_utf8()
         read_frames_from_the_buffer()
-        nodes = node_urls(settings.rabbit_url or "", name=client_name, heartbeat=HEARTBEAT_S)
+        nodes = urls_of(settings, name=client_name, heartbeat=HEARTBEAT_S)
         self.faststream = RabbitBroker(
             str(nodes[0]),
             timeout=settings.connect_timeout_s,

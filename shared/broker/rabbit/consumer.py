@@ -39,14 +39,13 @@ class RabbitConsumer:
     of a closed channel are dropped here, because the broker has already put them back in the queue.
     """
 
-    def __init__(self, subscription: Subscription, handler: BatchHandler, queue: str | None = None) -> None:
-        """`queue` is where to consume, if not the subscription's own queue."""
+    def __init__(self, subscription: Subscription, handler: BatchHandler, queue: str, *, ordered: bool) -> None:
+        """`queue` is where to consume. A dead-letter queue has as many active consumers as there are replicas, and
+        so is not `ordered`."""
         self._subscription = subscription
-        self.queue = queue or subscription.queue
+        self.queue = queue
         self._handler = handler
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
-        # A dead-letter queue has as many active consumers as there are replicas.
-        ordered = subscription.ordered and queue is None
         self._window = Window(subscription.in_flight_bytes_max, ordered=ordered)
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()

@@ -15,18 +15,18 @@ from shared.broker.rabbit.consumer import text_headers
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.publisher import content_type, publish_confirmed
 from shared.broker.rabbit.sent import left_out
-from shared.broker.rabbit.topology import dead_letter_queue_name
+from shared.broker.rabbit.topology import dead_letter_queue_name, queue_name
+from shared.settings import Settings
 
 
 class RabbitDeadLetters:
     """`DeadLetterChannel`, but for the consuming of what is in it."""
 
-    def __init__(
-        self, connection: RabbitConnection, declarations: RabbitDeclarations, publish_timeout_s: float
-    ) -> None:
+    def __init__(self, connection: RabbitConnection, declarations: RabbitDeclarations, settings: Settings) -> None:
         self._connection = connection
         self._declarations = declarations
-        self._publish_timeout_s = publish_timeout_s
+        self._publish_timeout_s = settings.publish_timeout_s
+        self._prefix = settings.broker_prefix
         self._under_way = WeakValueDictionary[str, asyncio.Lock]()
 
     async def publish_dead_letter(
@@ -36,7 +36,7 @@ class RabbitDeadLetters:
         exchange = self._declarations.dead_letter_exchange(subscription)
         sent = _sent(delivery)
         notes = {PROPERTIES_LEFT_OUT: said} if (said := left_out(sent)) else {}
-        await self._publish_again(exchange, subscription, delivery.body, sent, {**headers, **notes})
+        await self._publish_again(exchange, subscription.queue, delivery.body, sent, {**headers, **notes})
 
     async def publish_retry(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]
@@ -44,17 +44,18 @@ class RabbitDeadLetters:
         """As `DeadLetterChannel.publish_retry`."""
         async with self._connection.asking(self._publish_timeout_s):
             exchange = await self._declarations.default_exchange()
-        await self._publish_again(exchange, subscription, delivery.body, _sent(delivery), headers)
+        queue = queue_name(subscription, self._prefix)
+        await self._publish_again(exchange, queue, delivery.body, _sent(delivery), headers)
 
     async def _publish_again(
         self,
         exchange: RobustExchange,
-        subscription: Subscription,
+        routing_key: str,
         body: bytes,
         sent: Sent,
         headers: Mapping[str, str],
     ) -> None:
-        """A message once more, under its subscription's queue name, with `headers` added to its own.
+        """A message once more, with `headers` added to its own.
 
         Of those with one message id only one is under way: by that aiormq tells which of them was returned.
         """
@@ -62,11 +63,11 @@ class RabbitDeadLetters:
         if "message_id" in sent.properties:
             lock = self._under_way.setdefault(str(sent.properties["message_id"]), asyncio.Lock())
         async with self._connection.asking(self._publish_timeout_s), lock:
-            await publish_confirmed(exchange, subscription.queue, body, headers, sent)
+            await publish_confirmed(exchange, routing_key, body, headers, sent)
 
     async def dead_letters(self, subscription: Subscription, limit: int) -> list[DeadLetter]:
         """As `DeadLetterChannel.dead_letters`."""
-        name = dead_letter_queue_name(subscription)
+        name = dead_letter_queue_name(subscription, self._prefix)
         letters: list[DeadLetter] = []
         async with self._connection.asking():
             client = await self._connection.client()

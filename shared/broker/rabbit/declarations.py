@@ -31,6 +31,7 @@ class RabbitDeclarations:
         self._connection = connection
         self._broker = connection.faststream
         self._settings = settings
+        self._prefix = settings.broker_prefix
         self._exchanges: dict[str, RobustExchange] = {}
         self._dead_letter_exchanges: dict[str, RobustExchange] = {}
         self._subscriptions: dict[str, Subscription] = {}
@@ -41,7 +42,8 @@ class RabbitDeclarations:
         """As `Broker.declare`."""
         async with self._connection.setting_up():
             for channel in {*channels, *(subscription.channel for subscription in subscriptions)}:
-                self._exchanges[channel] = await self._broker.declare_exchange(event_exchange(channel))
+                exchange = event_exchange(channel, self._prefix)
+                self._exchanges[channel] = await self._broker.declare_exchange(exchange)
             for subscription in subscriptions:
                 await self._declare_subscription(subscription)
 
@@ -59,7 +61,7 @@ class RabbitDeclarations:
         self._subscriptions[subscription.queue] = subscription
 
     async def _declare_dead_letter_place(self, subscription: Subscription) -> None:
-        dlx = await self._broker.declare_exchange(dead_letter_exchange(subscription.channel))
+        dlx = await self._broker.declare_exchange(dead_letter_exchange(subscription.channel, self._prefix))
         self._dead_letter_exchanges[subscription.channel] = dlx
         dlq = await self._broker.declare_queue(dead_letter_queue(subscription, self._settings))
         await dlq.bind(dlx, routing_key=subscription.queue)
@@ -106,9 +108,10 @@ class RabbitDeclarations:
     def _steps(self) -> Iterator[tuple[str, _Step]]:
         """As `declare` does it through FastStream, which remembers what it declared."""
         for channel in self._exchanges:
-            yield _exchange(event_exchange(channel))
+            yield _exchange(event_exchange(channel, self._prefix))
         for place in self._places.values():
-            dlx, dlq = dead_letter_exchange(place.channel), dead_letter_queue(place, self._settings)
+            dlx = dead_letter_exchange(place.channel, self._prefix)
+            dlq = dead_letter_queue(place, self._settings)
             yield _exchange(dlx)
             yield _queue(dlq)
             yield _binding(dlq, dlx, place.queue)
@@ -116,7 +119,7 @@ class RabbitDeclarations:
             queue = subscriber_queue(subscription, self._settings)
             yield _queue(queue)
             for event_type in sorted(subscription.types):
-                yield _binding(queue, event_exchange(subscription.channel), event_type)
+                yield _binding(queue, event_exchange(subscription.channel, self._prefix), event_type)
 
 
 def _exchange(exchange: RabbitExchange) -> tuple[str, _Step]:

@@ -12,11 +12,11 @@ from shared.broker.base import Operation
 from shared.broker.rabbit.topology import event_exchange
 
 
-def document(title: str, version: str, operations: Sequence[Operation]) -> dict[str, Any]:
+def document(title: str, version: str, operations: Sequence[Operation], prefix: str) -> dict[str, Any]:
     """As `Broker.asyncapi`."""
     broker = RabbitBroker("amqp://rabbitmq", specification_url="amqp://rabbitmq", logger=None)
     for operation in operations:
-        exchange = event_exchange(operation.channel)
+        exchange = event_exchange(operation.channel, prefix)
         if operation.subscriber is None:
             broker.publisher(
                 exchange=exchange,
@@ -27,7 +27,7 @@ def document(title: str, version: str, operations: Sequence[Operation]) -> dict[
             )
         else:
             queue = RabbitQueue(
-                f"{operation.subscriber}.{operation.channel}",
+                f"{prefix}{operation.subscriber}.{operation.channel}",
                 queue_type=QueueType.QUORUM,
                 durable=True,
                 routing_key=operation.event_type,

@@ -8,6 +8,7 @@ until then its events are in the outbox or in the queue.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from typing import Final
 
@@ -72,6 +73,9 @@ def meaning(error: BaseException) -> type[TandemError]:
 
 def refusal(error: Exception) -> TandemError:
     """Our error for one that a process meets while it starts."""
+    cause = error.__cause__  # of whatever the network raises aiormq makes an error of its own
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return ConfigurationError(f"RabbitMQ's certificate is not accepted: {cause.verify_message}")
     if meaning(error) is not ConfigurationError:
         return unavailable(error)
     if isinstance(error, amqp.ChannelPreconditionFailed):

@@ -16,6 +16,7 @@ from aio_pika import RobustConnection
 from yarl import URL
 
 from shared.broker.rabbit.errors import LOST
+from shared.settings import Settings
 
 _CLOSE_S = 3.0
 
@@ -23,6 +24,12 @@ _CLOSE_S = 3.0
 def node_urls(setting: str, **options: str | int) -> list[URL]:
     """The nodes of `TANDEM_RABBIT_URL`, separated by commas, each with these options in its query."""
     return [URL(part.strip()).update_query(options) for part in setting.split(",") if part.strip()]
+
+
+def urls_of(settings: Settings, **options: str | int) -> list[URL]:
+    """The nodes that the settings name, with the authorities by which a certificate is checked."""
+    authorities = {"cafile": str(settings.broker_ca_file)} if settings.broker_ca_file else {}
+    return node_urls(settings.rabbit_url or "", **authorities, **options)
 
 
 def connection_class(nodes: Sequence[URL]) -> type[RobustConnection]:

@@ -12,7 +12,7 @@ from shared.broker.base import BatchHandler, Subscription, Trouble
 from shared.broker.rabbit.connection import RabbitConnection
 from shared.broker.rabbit.consumer import RabbitConsumer
 from shared.broker.rabbit.declarations import RabbitDeclarations
-from shared.broker.rabbit.topology import dead_letter_queue_name
+from shared.broker.rabbit.topology import dead_letter_queue_name, queue_name
 from shared.broker.tending import Standstill
 from shared.settings import Settings
 
@@ -30,13 +30,15 @@ class RabbitSubscriptions:
     async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
         """As `Consumer.subscribe`."""
         await self._declarations.declare((), (subscription,))
-        await self._consume(RabbitConsumer(subscription, handler))
+        queue = queue_name(subscription, self._settings.broker_prefix)
+        await self._consume(RabbitConsumer(subscription, handler, queue, ordered=subscription.ordered))
 
     async def subscribe_dead_letters(self, subscription: Subscription, handler: BatchHandler) -> None:
         """As `DeadLetterChannel.subscribe_dead_letters`, for the one group that a queue has: whoever consumes it
         competes."""
         await self._declarations.declare_dead_letter_place(subscription)
-        await self._consume(RabbitConsumer(subscription, handler, dead_letter_queue_name(subscription)))
+        queue = dead_letter_queue_name(subscription, self._settings.broker_prefix)
+        await self._consume(RabbitConsumer(subscription, handler, queue, ordered=False))
 
     async def _consume(self, consumer: RabbitConsumer) -> None:
         self._consumers.append(consumer)
