@@ -20,8 +20,7 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-@pytest.mark.parametrize("system", ["rabbit"], indirect=True)
+@pytest.mark.parametrize(("system", "width"), [("rabbit", 1280), ("kafka", 360)], indirect=["system"])
 async def test_a_member_sends_by_keyboard_and_sees_it_done_without_loading_the_page_again(
     system: RunningSystem, house: House, browser: Browser, width: int
 ) -> None:
