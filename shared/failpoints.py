@@ -46,6 +46,8 @@ REQUEST_SENT = "requester.sent"
 """The broker has the request; nobody has answered."""
 REPLY_RECEIVED = "requester.received"
 """An answer has come; who asked does not know it yet."""
+ANSWERED = "responder.answered"
+"""A request was begun in time and its handler has answered; nothing of its batch is committed."""
 BEFORE_REPLY = "responder.before_reply"
 """What was asked for is committed; the reply is not sent. Raised here, it never is."""
 ARCHIVE_STORED = "archive.stored"
@@ -66,6 +68,7 @@ PLACES = (
     SCHEDULER_AFTER_COMMIT,
     REQUEST_SENT,
     REPLY_RECEIVED,
+    ANSWERED,
     BEFORE_REPLY,
     ARCHIVE_STORED,
 )

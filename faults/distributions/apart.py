@@ -13,8 +13,9 @@ from faults.scene import PATIENCE_S, Scene
 WALLET = "wallet"
 API, WORKER, RELAY = "api", "consumer", "relay"
 """Roles."""
-DEATH_PATIENCE_S = 2 * PATIENCE_S
-"""A process starts, and on Kafka waits for its partitions, before it does anything."""
+DEATH_PATIENCE_S = 3 * PATIENCE_S
+"""A process starts, and on Kafka waits for its partitions, before it does anything; on a machine that others use,
+one before which a crowd waits needs a minute and a half."""
 
 
 async def asked(scene: Scene, roles: str, failpoint: str = "", *, wait: bool = True) -> str:

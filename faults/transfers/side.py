@@ -31,8 +31,8 @@ _ASKED_AGAIN = 5
 _TAKEN_BACK = 7
 """Every so many-th is taken back at once: it may have been done by then."""
 _ATTEMPTS = 2
-_PAUSE_S = 2.0
-"""Before whoever is one of many asks again."""
+_PAUSE_S, _PAUSE_MAX_S = 2.0, 10.0
+"""Before whoever is one of many asks again, the first time; each further time it is longer by as much."""
 _POLL_S = 0.2
 
 _OPEN = "select count(*) from transfer where status = 'pending' and requested_at <= clock_timestamp()"
@@ -125,7 +125,7 @@ class TransferSide:
             is_open = True
             if status == REFUSED or (attempt >= _ATTEMPTS and clock() >= deadline):
                 break  # refused now, and yet perhaps accepted when nobody heard of it
-            await asyncio.sleep(_PAUSE_S if deadline else 0)
+            await asyncio.sleep(min(_PAUSE_S * attempt, _PAUSE_MAX_S) if deadline else 0)
         self.told.unanswered += 1
         return False
 

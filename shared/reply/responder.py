@@ -62,6 +62,8 @@ class Responder:
                 return
             try:
                 data = (await handle(event, uow)).model_dump(mode="json")
+                if self._fail_points is not None:
+                    self._fail_points.reach(failpoints.ANSWERED)
                 reply = answered(self._service, event.envelope, data, self._spans.current())
             except PermanentError as error:
                 if not uow.can_discard_event:  # something is sent already: the whole transaction goes, and is told

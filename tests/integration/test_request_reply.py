@@ -45,10 +45,10 @@ async def double(event: Event[Happened], uow: UnitOfWork) -> Doubled:
     return Doubled(number=2 * event.data.number)
 
 
-async def answering(world: World, spans: Spans) -> HandlerFunction:
+async def answering(world: World, spans: Spans, breaking: FailPoints | None = None) -> HandlerFunction:
     """The handler of the world's subscriber, which answers from here on."""
     world.subscriber_options["answers"] = True
-    responder = Responder(await world.publisher(), "answerer", spans)
+    responder = Responder(await world.publisher(), "answerer", spans, breaking)
     world.subscriber_options["put_aside"] = responder.put_aside
     return responder.answering(double)
 
@@ -109,12 +109,14 @@ async def test_a_request_whose_time_is_over_is_not_begun_then_or_later(rabbit_wo
 async def test_a_reply_with_which_its_asker_breaks_has_its_effect_and_the_next_one_is_answered(
     rabbit_world: World,
 ) -> None:
-    """As where the process dies with the answer in its hands: here it only raises, once."""
+    """As where the process dies with the answer in its hands: here it only raises, once, as who answers does."""
     spans = rabbit_world.telemetry.spans
-    handler = await answering(rabbit_world, spans)
-    breaking = FailPoints.told("requester.received=raise*1")
+    handler = await answering(rabbit_world, spans, FailPoints.told("responder.answered=raise*1"))
+    breaking = FailPoints.told("requester.received=raise*1@2")
     requests = Requests(await rabbit_world.publisher(), rabbit_world.name, spans, breaking)
     async with rabbit_world.consumer(handler):
+        with pytest.raises(RefusedError, match=r"responder\.answered"):
+            await requests.ask(rabbit_world.channel, rabbit_world.data(number=5), DEADLINE_S)
         with pytest.raises(PermanentError, match=r"requester\.received"):
             await requests.ask(rabbit_world.channel, rabbit_world.data(number=21), DEADLINE_S)
         assert await rabbit_world.numbers() == [21], "committed before it was answered"
