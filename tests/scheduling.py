@@ -43,6 +43,7 @@ LONGEST_FIRST = (
     "tests/system",
     "tests/faults/test_planted.py",
     "tests/compare/test_command.py",
+    "tests/compare/test_own_brokers.py",
     "tests/conformance/test_broken_adapters.py",
     "tests/faults/test_clusters.py",
     "tests/faults/test_short_form.py",

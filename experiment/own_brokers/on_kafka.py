@@ -17,6 +17,7 @@ from aiokafka.errors import (
     NoError,
     NonEmptyGroup,
     NotCoordinatorForGroupError,
+    UnknownError,
     UnknownTopicOrPartitionError,
     for_code,
 )
@@ -53,11 +54,8 @@ async def require_deletable(own: OwnBroker) -> None:
     what is created first might have to stay."""
     name = f"{own.prefix}{_NOT_THERE}"
     async with _asking(own) as asked:
-        for what, found in {
-            "topics": await asked.delete_topics([name]),
-            "groups": await asked.delete_group(name),
-        }.items():
-            _require_allowed(own, what, found)
+        _require_allowed(own, "topics", await asked.delete_topics([name]))
+        _require_allowed(own, "groups", await asked.delete_group(name))
 
 
 async def delete_all(own: OwnBroker) -> None:
@@ -79,9 +77,9 @@ async def version(_own: OwnBroker) -> str:
 
 def _require_allowed(own: OwnBroker, what: str, found: type[KafkaError]) -> None:
     if found not in _ALLOWED:
+        why = f"{found.__name__}{', as where delete.topic.enable is false' if found is UnknownError else ''}"
         raise OwnBrokerError(
-            f"Kafka at {own.where} does not let this account delete {what} that begin with {own.prefix}: "
-            f"{found.__name__}"
+            f"Kafka at {own.where} does not let this account delete {what} that begin with {own.prefix}: {why}"
         )
 
 
@@ -108,8 +106,13 @@ class _Asked:
         return next((each for each in found if each not in _ALLOWED), NoError)
 
     async def delete_group(self, name: str) -> type[KafkaError]:
-        """The error; aiokafka's administration has no such call."""
-        node = await self._admin.find_coordinator(name)
+        """The error; aiokafka's administration has no such call. A new cluster makes its coordinator when somebody
+        first asks for it, and says meanwhile that there is none."""
+        try:
+            node = await self._admin.find_coordinator(name)
+        except GroupCoordinatorNotAvailableError:
+            await asyncio.sleep(_POLL_S)
+            return await self.delete_group(name)
         response: Any = await self._client.send(node, DeleteGroupsRequest([name]))
         found: type[KafkaError] = for_code(response.results[0][1])
         return found
