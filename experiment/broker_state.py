@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -115,12 +116,8 @@ async def begin_at_the_end(settings: Settings, subscriptions: Sequence[Subscript
         return
     prefix, options = settings.broker_prefix, connection_options(settings)
     topics = sorted({destination_name("kafka", each.channel, prefix) for each in subscriptions})
-    admin = AIOKafkaAdminClient(**options)
-    await admin.start()
-    try:
+    async with _administration(settings) as admin:
         described = await admin.describe_topics(topics)
-    finally:
-        await admin.close()
     everything = [
         TopicPartition(row["topic"], partition["partition"])
         for row in described
@@ -153,12 +150,8 @@ async def remove_places(settings: Settings, subscriptions: Sequence[Subscription
 
 async def _committed(settings: Settings, group: str) -> dict[TopicPartition, int]:
     """From where the group goes on, where it has settled anything."""
-    admin = AIOKafkaAdminClient(**connection_options(settings))
-    await admin.start()
-    try:
+    async with _administration(settings) as admin:
         committed = await admin.list_consumer_group_offsets(group)
-    finally:
-        await admin.close()
     return {partition: at.offset for partition, at in committed.items() if at.offset >= 0}
 
 
@@ -196,15 +189,11 @@ async def _queues(settings: Settings, management_url: str) -> dict[str, Any]:
 async def _topics(settings: Settings) -> dict[str, Any]:
     prefix = settings.broker_prefix
     names = [destination_name("kafka", channel, prefix) for channel in _CHANNELS]
-    admin = AIOKafkaAdminClient(**connection_options(settings))
-    await admin.start()
-    try:
+    async with _administration(settings) as admin:
         partitions = {row["topic"]: len(row["partitions"]) for row in await admin.describe_topics(names)}
         described = await admin.describe_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         )
-    finally:
-        await admin.close()
     found: dict[str, Any] = {}
     for response in described:
         for _, _, _, name, rows in response.resources:
@@ -212,3 +201,13 @@ async def _topics(settings: Settings) -> dict[str, Any]:
             own = {row[0]: row[1] for row in rows if row[3] == 1}
             found[name.removeprefix(prefix)] = {"partitions": partitions[name], **own}
     return found
+
+
+@asynccontextmanager
+async def _administration(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection_options(settings))
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()

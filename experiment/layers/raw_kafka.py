@@ -16,7 +16,7 @@ from aiokafka.errors import TopicAlreadyExistsError
 
 from experiment.layers.raw_modes import Mode
 from shared.broker import Message
-from shared.broker.kafka import connection_options, consumer_options, producer_options
+from shared.broker.kafka import connection_options, consumer_options, producer_options, sync_options
 from shared.envelope import CONTENT_TYPE
 from shared.settings import Settings
 
@@ -47,7 +47,7 @@ class RawKafka:
                 self._topic,
                 self._mode.places,
                 replication_factor=self._settings.kafka_replication_factor,
-                topic_configs={"flush.messages": "1"} if self._settings.kafka_synced else {},
+                topic_configs=sync_options(self._settings),
             )
             with contextlib.suppress(TopicAlreadyExistsError):
                 await admin.create_topics([topic])

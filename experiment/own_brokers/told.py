@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from deploy.topology import BROKERS, BrokerName
 from shared.errors import ConfigurationError
+from shared.setting_values import parts
 from shared.settings import Settings, require_known
 
 CONNECT_TIMEOUT_S = 10.0
@@ -125,7 +126,7 @@ def _own(broker: BrokerName, given: Mapping[str, str], prefix: str, of_both: Map
     address, told_as = _ADDRESSES[broker]
     access = {name: given[name] for name in _ACCESS[broker] if name in given}
     environment = {**access, **of_both, told_as: given[address], _PREFIX: prefix}
-    nodes = [part.strip() for part in given[address].split(",") if part.strip()]
+    nodes = parts(given[address])
     where = [_host_of(node) if broker == "rabbit" else node for node in nodes]
     first = urlsplit(nodes[0])
     shown = f"{first.scheme}://USER:PASSWORD@{where[0]}{first.path}" if broker == "rabbit" else ",".join(where)

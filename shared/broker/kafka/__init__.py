@@ -4,7 +4,7 @@ from shared.broker.kafka.access import connection_options
 from shared.broker.kafka.adapter import KafkaAdapter
 from shared.broker.kafka.producer import producer_options
 from shared.broker.kafka.subscriptions import consumer_options
-from shared.broker.kafka.topics import group_name, subscribed_topics
+from shared.broker.kafka.topics import group_name, subscribed_topics, sync_options
 
 __all__ = [
     "KafkaAdapter",
@@ -13,4 +13,5 @@ __all__ = [
     "group_name",
     "producer_options",
     "subscribed_topics",
+    "sync_options",
 ]

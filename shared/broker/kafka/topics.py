@@ -122,9 +122,14 @@ def _topic(
             "max.message.bytes": str(bytes_max),
             "compression.type": "producer",
             _TIMESTAMPS: "LogAppendTime",  # retention by the brokers' clock, whatever that of who publishes says
-            **({"flush.messages": "1"} if settings.kafka_synced else {}),
+            **sync_options(settings),
         },
     )
+
+
+def sync_options(settings: Settings) -> dict[str, str]:
+    """Of a topic: whether each record is synced before it is confirmed."""
+    return {"flush.messages": "1"} if settings.kafka_synced else {}
 
 
 async def create_missing(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:

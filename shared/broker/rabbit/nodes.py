@@ -16,6 +16,7 @@ from aio_pika import RobustConnection
 from yarl import URL
 
 from shared.broker.rabbit.errors import LOST
+from shared.setting_values import parts
 from shared.settings import Settings
 
 _CLOSE_S = 3.0
@@ -23,7 +24,7 @@ _CLOSE_S = 3.0
 
 def node_urls(setting: str, **options: str | int) -> list[URL]:
     """The nodes of `TANDEM_RABBIT_URL`, separated by commas, each with these options in its query."""
-    return [URL(part.strip()).update_query(options) for part in setting.split(",") if part.strip()]
+    return [URL(part).update_query(options) for part in parts(setting)]
 
 
 def urls_of(settings: Settings, **options: str | int) -> list[URL]:
