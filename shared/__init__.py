@@ -23,6 +23,7 @@ __all__ = [
     "process",
     "publishing",
     "reply",
+    "setting_names",
     "setting_values",
     "settings",
     "telemetry",

@@ -27,7 +27,8 @@ from sqlalchemy.pool import NullPool
 
 from shared.database import database_errors, network_errors
 from shared.errors import ConfigurationError, TandemError
-from shared.settings import require_known
+from shared.setting_names import require_known
+from shared.settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SERVICES = "services"
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--new", metavar="WHAT", help="write an empty next version, named after what it will do")
     options = parser.parse_args(arguments)
     try:
-        require_known(os.environ)
+        require_known(os.environ, Settings.model_fields)
         if options.new:
             _write_next_version(options.service, options.within, options.new)
             return 0

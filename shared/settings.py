@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,6 +16,7 @@ from pydantic.functional_validators import AfterValidator, BeforeValidator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import ConfigurationError
+from shared.setting_names import PREFIX, require_known
 from shared.setting_values import (
     FEE_BAND,
     CurrencyCode,
@@ -38,7 +39,6 @@ from shared.setting_values import (
 
 BrokerName = Literal["rabbit", "kafka"]
 Role = Literal["api", "relay", "consumer", "worker"]
-_PREFIX = "TANDEM_"
 BROKER_ADDRESSES = {"rabbit": "rabbit_url", "kafka": "kafka_bootstrap"}
 """Which setting says where each broker is."""
 _SEGMENT_MAX_S = 43_200.0
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
@@ -339,12 +339,12 @@ class Settings(BaseSettings):
     @classmethod
     def from_environment(cls, **overrides: object) -> Self:
         """Raises `ConfigurationError` with one sentence that names every bad setting, and every unknown one."""
-        require_known(os.environ)
+        require_known(os.environ, cls.model_fields)
         try:
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
             problems = "; ".join(
-                f"TANDEM_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+                f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
                 if item["loc"]
                 else item["msg"].removeprefix("Value error, ")
                 for item in error.errors()
@@ -357,52 +357,6 @@ class Settings(BaseSettings):
         if broken:
             raise ValueError("; ".join(broken))
         return self
-
-
-OTHER_NAMES = frozenset(
-    f"{_PREFIX}{name}"
-    for name in (
-        "BOOTSTRAP_LOCKED",
-        "CACHE",
-        "INSTANCE_ROOT",
-        "KAFKA_SERVERS",
-        "POSTGRES_PASSWORD",
-        "RABBIT_COOKIE",
-        "RABBIT_PASSWORD",
-        "REDIS_PASSWORD",
-        "SUPERVISORD",
-        "TEST_SERVERS",
-    )
-)
-"""What the tools that run the services read: no settings of a process, and no mistake in its environment."""
-
-
-def require_known(environment: Collection[str]) -> None:
-    """Raises `ConfigurationError` for names of variables that look like settings and are none."""
-    known = {f"{_PREFIX}{field.upper()}" for field in Settings.model_fields} | OTHER_NAMES
-    wrong = sorted(name for name in environment if name.upper().startswith(_PREFIX) and name not in known)
-    if wrong:
-        raise ConfigurationError("bad settings: " + "; ".join(_unknown(name, known) for name in wrong))
-
-
-def require_subscriptions(named: Collection[str], known: Collection[str]) -> None:
-    """Raises `ConfigurationError` when a rate is limited of a subscription that is not among the `known`."""
-    wrong = sorted(set(named) - set(known))
-    if wrong:
-        said = "; ".join(f"there is no subscription {name}{_nearest(name, known)}" for name in wrong)
-        raise ConfigurationError(f"bad settings: TANDEM_RATE_LIMIT_PER_S: {said}")
-
-
-def _unknown(name: str, known: Collection[str]) -> str:
-    near = _nearest(name.upper().removeprefix(_PREFIX), [other.removeprefix(_PREFIX) for other in known], _PREFIX)
-    return f"{name} is no setting{near}"
-
-
-def _nearest(name: str, known: Collection[str], prefix: str = "") -> str:
-    from difflib import get_close_matches  # only where something is wrong
-
-    near = get_close_matches(name, sorted(known), n=1)
-    return f", did you mean {prefix}{near[0]}?" if near else ""
 
 
 def relations(settings: Settings) -> dict[str, object]:

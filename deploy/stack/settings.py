@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from deploy.topology import DEAD_LETTER_SUBSCRIPTIONS, BrokerName
 from shared.errors import ConfigurationError
-from shared.settings import BROKER_ADDRESSES, Settings, require_subscriptions
+from shared.setting_names import require_subscriptions
+from shared.settings import BROKER_ADDRESSES, Settings
 
 PASSWORDS = tuple(f"TANDEM_{name}_PASSWORD" for name in ("POSTGRES", "REDIS", "RABBIT"))
 """Of the servers in containers; the native runtime makes its own."""

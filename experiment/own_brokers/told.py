@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from deploy.topology import BROKERS, BrokerName
 from shared.errors import ConfigurationError
+from shared.setting_names import require_known
 from shared.setting_values import parts
-from shared.settings import Settings, require_known
+from shared.settings import Settings
 
 CONNECT_TIMEOUT_S = 10.0
 """Before anything starts a person waits for the answer."""
@@ -105,7 +106,7 @@ def take_from(environment: MutableMapping[str, str]) -> OwnBrokers:
     shall find a password there. Raises `ConfigurationError` for what is wrong."""
     if not any(environment.get(address) for address, _ in _ADDRESSES.values()):
         return OwnBrokers()
-    require_known(environment)
+    require_known(environment, Settings.model_fields)
     names = {*_OF_BOTH, _PREFIX, *(address for address, _ in _ADDRESSES.values())}.union(*_ACCESS.values())
     given = {name: value for name in sorted(names) if (value := environment.pop(name, ""))}
     prefix = f"{given.get(_PREFIX, _USUAL_PREFIX)}{secrets.token_hex(4)}-"

@@ -13,7 +13,7 @@ from shared.process.parts import Parts
 from shared.process.probes import Probes
 from shared.process.roles import run_roles
 from shared.process.service import Service
-from shared.settings import require_subscriptions
+from shared.setting_names import require_subscriptions
 
 _log = structlog.get_logger(__name__)
 

@@ -15,7 +15,8 @@ from services.notification.app import SERVICE as NOTIFICATION
 from shared.errors import ConfigurationError
 from shared.process.process import Process
 from shared.process.server import run
-from shared.settings import Settings, require_known, require_subscriptions
+from shared.setting_names import require_known, require_subscriptions
+from shared.settings import Settings
 from tests.unit.unserved import unserved
 
 GOOD: dict[str, Any] = {
@@ -200,7 +201,7 @@ def test_every_name_that_the_repository_reads_is_known() -> None:
         for found in re.findall(r"TANDEM_[A-Z0-9_]*[A-Z0-9]", (REPOSITORY / name).read_text())
     }
     assert len(names) > 60
-    require_known(names)
+    require_known(names, Settings.model_fields)
 
 
 def test_a_rate_is_limited_of_subscriptions_that_there_are() -> None:
