@@ -19,18 +19,13 @@ from deploy.native.supervision import INSTANCE_VARIABLE
 from deploy.paths import REPOSITORY
 from experiment.instance import remove_leftovers
 from tests.commands import PYTHON
+from tests.compare.tiny import TINY
 
 pytestmark = pytest.mark.timeout(600)
 
-TINY = {
-    "name": "tiny",
-    "seed": 3,
-    "rounds": 1,
-    "users": 4,
+WORKLOAD = {
+    **TINY,
     "payload_bytes": 1_000,
-    "warm_up": {"steady_s": 1, "backlog_events": 100},
-    "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
-    "backlog": {"events": 1_000},
     "scenarios": [
         {"kind": "live-drain", "rounds": 1, "duration_s": 2, "events": 300},
         {"kind": "poison", "rounds": 1, "duration_s": 2, "share": 0.1},
@@ -39,7 +34,6 @@ TINY = {
         {"kind": "jobs", "rounds": 1, "duration_s": 1, "jobs_per_s": 4, "steps": 3},
         {"kind": "fan-out", "rounds": 1, "duration_s": 1, "subscribers": 2},
     ],
-    "layers": {"events": 200, "rounds": 1, "modes": False},
 }
 PROCESSES_WITH_A_SERVER = 4
 """Of an instance: supervisord, the watch that ends it with the command, and a server (PostgreSQL has several)."""
@@ -48,7 +42,7 @@ CONTRACT = {"effects_per_s", "p50_ms", "p99_ms", "lost", "duplicate_effects", "r
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(WORKLOAD))
     workload, out = tmp_path / "tiny.yml", tmp_path / "report"
     return [*PYTHON, "-m", "compare", "--workload", str(workload), "--out", str(out)]
 
@@ -118,7 +112,7 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         assert set(figures) >= CONTRACT
         assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
         assert figures["p50_ms"] <= figures["p99_ms"]
-        assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]  # type: ignore[index]
+        assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]
         drained, poisoned, killed, *_ = (row["found"] for row in figures["scenarios"])
         assert drained["drained_s"] > 0
         assert poisoned["dead_letters"] >= 1

@@ -18,22 +18,12 @@ from deploy.native import Runtime
 from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS
 from tests.commands import PYTHON
+from tests.compare.tiny import TINY
 from tests.integration.test_own_brokers import names, planted
 
 pytestmark = pytest.mark.timeout(600)
 
-TINY = {
-    "name": "tiny",
-    "seed": 3,
-    "rounds": 1,
-    "users": 4,
-    "quiet_s": 0,
-    "warm_up": {"steady_s": 1, "backlog_events": 100},
-    "steady": {"duration_s": 2, "orders_per_s": 10, "follow_up_after_s": 0.2, "profile_updates_per_s": 5},
-    "backlog": {"events": 300},
-    "scenarios": [{"kind": "poison", "rounds": 1, "duration_s": 2, "share": 0.1}],
-    "layers": {"events": 100, "rounds": 1, "modes": False},
-}
+WORKLOAD = {**TINY, "scenarios": [{"kind": "poison", "rounds": 1, "duration_s": 2, "share": 0.1}]}
 
 
 async def compared(command: list[str], servers: Runtime, environment: dict[str, str], secret: str) -> str:
@@ -70,7 +60,7 @@ def _require_unseen(secret: str, logs: Path) -> None:
 def test_a_tiny_comparison_on_ones_own_brokers_is_whole_and_leaves_them_as_they_were(
     servers: Runtime, tmp_path: Path
 ) -> None:
-    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(WORKLOAD))
     out, urls = tmp_path / "report", servers.server_urls()
     command = [*PYTHON, "-m", "compare", "--workload", str(tmp_path / "tiny.yml"), "--out", str(out)]
     addresses = {"TANDEM_RABBIT_URL": urls["rabbit"], "TANDEM_KAFKA_SERVERS": urls["kafka"]}
@@ -92,12 +82,12 @@ def test_a_tiny_comparison_on_ones_own_brokers_is_whole_and_leaves_them_as_they_
     assert [row["name"] for row in summary["controls"] if not row["passed"]] == []
     for figures in summary["brokers"].values():
         assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
-        assert figures["acknowledged"] > 300
+        assert figures["acknowledged"] > TINY["backlog"]["events"]
         assert figures["scenarios"][0]["found"]["dead_letters"] >= 1, "letters are found through the client"
         assert [row["layer"] for row in figures["layers"]] == ["publish", "consume", "pipeline"]
         assert figures["cost"]["broker_memory_mib"] is None
         assert figures["cost"]["services_idle_cores"] > 0, "and that of what the run started is"
-        assert figures["backlog_rounds"][0]["waiting_at_start"] == 300
+        assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]
     assert not any("the layers are not whole" in note for note in summary["notes"])
     assert summary["settings"]["own_brokers"] == {
         "rabbit": f"127.0.0.1:{urlsplit(urls['rabbit']).port}",
