@@ -12,6 +12,8 @@ from shared.broker import Subscription, destination_name
 from shared.settings import BrokerName
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+SCOPE: Final = "tandem"
+"""The instrumentation scope of all spans and metrics that are ours."""
 
 MESSAGING_SYSTEM: Final[Mapping[BrokerName, str]] = {"rabbit": "rabbitmq", "kafka": "kafka"}
 """What the conventions call each broker."""

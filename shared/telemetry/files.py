@@ -33,7 +33,7 @@ class RotatingLines(TextIOBase):
         self._say_at = 0.0
 
     def write(self, text: str) -> int:
-        """Append whole lines; never raises for what the file system says."""
+        """Append whole lines; never raises for what the file system says. How much is written: all or nothing."""
         try:
             self._append(text.encode())
         except OSError as error:
@@ -41,8 +41,8 @@ class RotatingLines(TextIOBase):
             if time.monotonic() >= self._say_at:
                 self._say_at = time.monotonic() + _SAY_INTERVAL_S
                 _log.warning("telemetry.dropped", file=str(self._path), error=str(error), batches=self._dropped)
-        else:
-            self._dropped = 0
+            return 0
+        self._dropped = 0
         return len(text)
 
     def _append(self, lines: bytes) -> None:

@@ -62,6 +62,13 @@ class Metrics:
             "1",
             "1 where a stream is stopped, 0 where it works, though not as declared; no series where all is well",
         )
+        self._spans_lost: Callable[[], Mapping[tuple[str, str], int]] = dict
+        meter.create_observable_counter(
+            "tandem.spans.lost",
+            [self._observe_spans_lost],
+            "{span}",
+            "Spans that were recorded and not exported, by exporter and reason",
+        )
         self._breaker_state = meter.create_gauge(
             "tandem.breaker.state", "1", "Circuit breaker: 0 closed, 1 half-open, 2 open"
         )
@@ -106,12 +113,22 @@ class Metrics:
         """Where to ask what is in trouble now, by its name on the broker."""
         self._troubles = source
 
+    def spans_lost_from(self, source: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Where to ask for the spans that were not exported since the start, by exporter and reason."""
+        self._spans_lost = source
+
     def _observe(self, metric: str, _options: CallbackOptions) -> list[Observation]:
         return [Observation(sample.value, sample.attributes) for sample in self.measurements.of(metric)]
 
     def _observe_settlement_failures(self, _options: CallbackOptions) -> list[Observation]:
         return [
             Observation(count, {"tandem.queue": queue}) for queue, count in self._settlement_failures().items()
+        ]
+
+    def _observe_spans_lost(self, _options: CallbackOptions) -> list[Observation]:
+        return [
+            Observation(count, {"tandem.exporter": exporter, "error.type": reason})
+            for (exporter, reason), count in self._spans_lost().items()
         ]
 
     def _observe_troubles(self, _options: CallbackOptions) -> list[Observation]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -14,22 +15,18 @@ from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import NoOpTracer, Tracer
 
 from shared.errors import ConfigurationError
 from shared.settings import Settings
-from shared.telemetry.conventions import SCHEMA_URL
+from shared.telemetry.conventions import SCHEMA_URL, SCOPE
 from shared.telemetry.files import RotatingLines
+from shared.telemetry.tracing import Recorder, SpanLines, SpanQueue
 
-_SCOPE = "tandem"
 _OTLP_TIMEOUT_S = 3.0
 _SHUTDOWN_S = 5.0
-_SPANS_DELAY_MS = 500
-_SPANS_WAITING_MAX = 8_192
-_SPANS_AT_ONCE_MAX = 512
 
 
 class Provider:
@@ -45,22 +42,32 @@ class Provider:
             self._build(settings, service, process)
         except ValueError as error:
             raise ConfigurationError(f"OpenTelemetry refuses its own variables: {error}") from None
-        self.tracer: Tracer = self._tracers.get_tracer(_SCOPE, schema_url=SCHEMA_URL)
-        self.meter: Meter = self._meters.get_meter(_SCOPE, schema_url=SCHEMA_URL)
+        self.tracer: Tracer = self._tracers.get_tracer(SCOPE, schema_url=SCHEMA_URL)
+        self.recorder = Recorder(
+            None if isinstance(self.tracer, NoOpTracer) else self._sampler,
+            [queue.add for queue in self._queues],
+            self._tracers.resource,
+            self._limits,
+        )
+        self.meter: Meter = self._meters.get_meter(SCOPE, schema_url=SCHEMA_URL)
 
     def _build(self, settings: Settings, service: str, process: str) -> None:
         resource = Resource.create(
             {"service.name": service, "service.instance.id": f"{process}-{os.getpid()}"}, SCHEMA_URL
         )
+        self._sampler, self._limits = TraceIdRatioBased(settings.trace_ratio), SpanLimits()
         self._tracers = TracerProvider(
-            resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio))
+            resource=resource, sampler=ParentBased(self._sampler), span_limits=self._limits
         )
+        self._queues: list[SpanQueue] = []
         readers = [_prometheus_reader()]
         if settings.otlp_dir is not None:
-            self._tracers.add_span_processor(_span_files(settings.otlp_dir, process))
+            self._queues.append(_span_files(settings.otlp_dir, process))
             readers.append(_metric_files(settings.otlp_dir, process, settings.metrics_interval_s))
         if settings.otlp_endpoint is not None:
-            self._tracers.add_span_processor(_span_endpoint(settings.otlp_endpoint))
+            self._queues.append(_span_endpoint(settings.otlp_endpoint))
+        for queue in self._queues:
+            self._tracers.add_span_processor(queue)
         self._meters = MeterProvider(metric_readers=readers, resource=resource)
 
     def instrument_http(self, app: Any) -> None:
@@ -76,6 +83,10 @@ class Provider:
             exclude_spans=["send", "receive"],
         )
 
+    def spans_lost(self) -> Mapping[tuple[str, str], int]:
+        """How many spans were recorded and not exported, by exporter and reason."""
+        return {(queue.name, reason): n for queue in self._queues for reason, n in queue.lost.items() if n}
+
     def shutdown(self) -> None:
         """Write what waits and stop, within `_SHUTDOWN_S`: what is not exported by then is dropped."""
         ending = threading.Thread(target=self._shut_down, name="telemetry-shutdown", daemon=True)
@@ -87,11 +98,8 @@ class Provider:
         self._tracers.shutdown()
 
 
-def _span_files(directory: Path, process: str) -> BatchSpanProcessor:
-    from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
-
-    lines = RotatingLines(directory / f"traces-{process}.jsonl")
-    return _in_batches(FileSpanExporter(stream=cast("IO[str]", lines)))
+def _span_files(directory: Path, process: str) -> SpanQueue:
+    return SpanQueue(SpanLines(RotatingLines(directory / f"traces-{process}.jsonl")), "files")
 
 
 def _metric_files(directory: Path, process: str, interval_s: float) -> MetricReader:
@@ -102,21 +110,10 @@ def _metric_files(directory: Path, process: str, interval_s: float) -> MetricRea
     return PeriodicExportingMetricReader(exporter, interval_s * 1_000)
 
 
-def _span_endpoint(endpoint: str) -> BatchSpanProcessor:
-    from shared.telemetry.collector import span_exporter
+def _span_endpoint(endpoint: str) -> SpanQueue:
+    from shared.telemetry.tracing.collector import span_exporter
 
-    return _in_batches(span_exporter(endpoint, _OTLP_TIMEOUT_S))
-
-
-def _in_batches(exporter: SpanExporter) -> BatchSpanProcessor:
-    """Every limit is said: of the environment's, two may contradict each other, and no process would start."""
-    return BatchSpanProcessor(
-        exporter,
-        schedule_delay_millis=_SPANS_DELAY_MS,
-        max_queue_size=_SPANS_WAITING_MAX,
-        max_export_batch_size=_SPANS_AT_ONCE_MAX,
-        export_timeout_millis=_OTLP_TIMEOUT_S * 1_000,
-    )
+    return SpanQueue(span_exporter(endpoint, _OTLP_TIMEOUT_S), "collector")
 
 
 def _prometheus_reader() -> MetricReader:

@@ -12,7 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, Tracer
 
-from shared.telemetry.spans import remote_span
+from shared.telemetry.tracing import traceparent
 
 
 class Attempted:
@@ -42,7 +42,7 @@ class StepSpans:
         self, handler: str, attributes: Mapping[str, str | int], parent: str | None
     ) -> Iterator[Attempted]:
         """The span of one attempt; `parent` is its job's traceparent."""
-        within = remote_span(parent)
+        within = traceparent.remote_span(parent)
         if within is None or not within.trace_flags.sampled:
             yield Attempted(None)
             return

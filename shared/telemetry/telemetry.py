@@ -18,9 +18,10 @@ class Telemetry:
 
     def __init__(self, settings: Settings, service: str, process: str | None = None) -> None:
         self._provider = Provider(settings, service, process or service)
-        self.spans = Spans(self._provider.tracer, settings.broker)
+        self.spans = Spans(self._provider.recorder, settings.broker)
         self.steps = StepSpans(self._provider.tracer)
         self.metrics = Metrics(self._provider.meter, settings.broker)
+        self.metrics.spans_lost_from(self._provider.spans_lost)
 
     def sent(
         self,

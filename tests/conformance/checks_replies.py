@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from opentelemetry import trace
 
 from shared.broker.asking import TIMEOUT_S_MAX
 from shared.broker.base import Broker, Delivery, Settlement, Subscription
@@ -20,6 +19,7 @@ from shared.reply.answers import answered
 from shared.reply.errors import NoAnswerError, TooManyRequestsError
 from shared.reply.requester import REQUESTS_IN_FLIGHT_MAX, Requests
 from shared.telemetry import Spans
+from shared.telemetry.tracing.recorder import Recorder as SpanRecorder
 from tests.conformance.harness import TYPE, Harness, Recorder, eventually
 
 SOON_S = 1.0
@@ -64,7 +64,7 @@ class Answerer:
 
 
 def requests_on(harness: Harness, broker: Broker) -> Requests:
-    return Requests(broker, harness.channel, Spans(trace.get_tracer("tests"), harness.system))
+    return Requests(broker, harness.channel, Spans(SpanRecorder(None), harness.system))
 
 
 def place(harness: Harness) -> Subscription:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import re
+from contextlib import suppress
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from shared.settings import Settings
 from shared.telemetry import Telemetry
-from shared.telemetry.collector import span_exporter
+from shared.telemetry.tracing.collector import span_exporter
 from tests.integration.misbehaving import HEAD, server_that
 from tests.integration.world import eventually
 
@@ -47,15 +51,54 @@ async def test_however_a_collector_answers_an_export_ends_and_hangs_up(
         await eventually(left, "it hung up")
 
 
+def telemetry_to(url: str) -> Telemetry:
+    settings = Settings(
+        broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-",
+        otlp_endpoint=url,
+    )  # fmt: skip
+    return Telemetry(settings, "tester")
+
+
+async def test_a_collector_gets_every_span_as_the_variables_of_the_environment_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The SDK's own, one of an event, and one of an event that has more than most."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=tandem")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")
+    asked: list[tuple[bytes, bytes]] = []
+
+    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        [length] = re.findall(rb"content-length: (\d+)", head)
+        asked.append((head, await reader.readexactly(int(length))))
+        writer.write(HEAD + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(collect, "127.0.0.1") as server:
+        telemetry = telemetry_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with telemetry._provider.tracer.start_as_current_span("request"):
+            for subject in ("a", "b"):
+                with suppress(LookupError), telemetry.spans.create("order", "order.placed", subject):
+                    if subject == "b":
+                        raise LookupError
+        await asyncio.wait_for(asyncio.to_thread(telemetry.shutdown), 30)
+    [(head, body)] = asked
+    assert b"x-team: tandem" in head
+    assert b"post /v1/traces" in head
+    resources = ExportTraceServiceRequest.FromString(gzip.decompress(body)).resource_spans
+    for one in resources:
+        assert ("service.name", "tester") in [(row.key, row.value.string_value) for row in one.resource.attributes]
+    spans = [span for one in resources for scope in one.scope_spans for span in scope.spans]
+    [request] = [span for span in spans if span.name == "request"]
+    created = [span for span in spans if span.name == "create order.events"]
+    assert {span.parent_span_id for span in created} == {request.span_id}
+    assert {span.trace_id for span in spans} == {request.trace_id}
+    assert sorted((len(span.events), span.status.code) for span in created) == [(0, 0), (1, 2)]
+
+
 async def test_a_process_ends_though_its_collector_does_not_answer() -> None:
     async with server_that(b"", b"", 0.05) as collector:
-        telemetry = Telemetry(
-            Settings(
-                broker="rabbit", http_port=1, postgres_dsn="postgresql://-", redis_url="redis://-", rabbit_url="amqp://-",
-                otlp_endpoint=collector.url,
-            ),
-            "tester",
-        )  # fmt: skip
+        telemetry = telemetry_to(collector.url)
         telemetry._provider.tracer.start_span("something").end()
         await asyncio.wait_for(asyncio.to_thread(telemetry.shutdown), 30)
         assert collector.asked

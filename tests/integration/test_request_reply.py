@@ -8,9 +8,8 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from pydantic import BaseModel
 
 from shared.broker.base import Delivery, Settlement
@@ -23,6 +22,8 @@ from shared.publishing.uow import UnitOfWork
 from shared.reply import Requests, Responder
 from shared.reply.errors import RefusedError
 from shared.telemetry import Spans
+from shared.telemetry.tracing.event_spans import EventSpan
+from shared.telemetry.tracing.recorder import Recorder, readable
 from tests.integration.world import DEADLINE_S, HandlerFunction, Happened, World, happened, take_effect
 
 ACK = Settlement.ACK
@@ -67,9 +68,8 @@ def ids(span: ReadableSpan) -> tuple[int, int, int | None]:
 async def test_answers_follow_the_commit_and_one_trace_leads_through_request_handler_and_reply(
     world: World,
 ) -> None:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    spans = Spans(provider.get_tracer("tests"), world.broker_name)
+    kept: list[EventSpan] = []
+    spans = Spans(Recorder(TraceIdRatioBased(1.0), [kept.append]), world.broker_name)
     world.telemetry = copy(world.telemetry)
     world.telemetry.spans = spans
     handler = await answering(world, spans)
@@ -77,8 +77,8 @@ async def test_answers_follow_the_commit_and_one_trace_leads_through_request_han
     async with world.consumer(handler):
         assert await requests.ask(world.channel, world.data(number=21), DEADLINE_S) == {"number": 42}
         assert await world.numbers() == [21], "committed before it was answered"
-        recorded = {span.name.partition(" ")[0]: span for span in exporter.get_finished_spans() if span.parent}
-        (ask,) = [span for span in exporter.get_finished_spans() if span.name.startswith("ask ")]
+        recorded = {span.name.partition(" ")[0]: span for span in readable(kept) if span.parent}
+        (ask,) = [span for span in readable(kept) if span.name.startswith("ask ")]
         trace_id, ask_id, _ = ids(ask)
         process_trace, process_id, process_parent = ids(recorded["process"])
         assert (process_trace, process_parent) == (trace_id, ask_id)

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from shared import errors
 from shared.broker.base import Subscription, destination_name
@@ -22,7 +20,10 @@ from shared.errors import PermanentError, SchemaViolationError, TransientError, 
 from shared.event import Event, EventData
 from shared.publishing.outbox import VIRTUAL_SHARDS, outbox_row, shard_of
 from shared.publishing.uow import UnitOfWork
-from shared.telemetry import spans
+from shared.telemetry.spans import Spans
+from shared.telemetry.tracing import traceparent as trace_context
+from shared.telemetry.tracing.event_spans import EventSpan
+from shared.telemetry.tracing.recorder import Recorder, as_links
 
 # -- errors
 
@@ -89,16 +90,16 @@ def test_a_traceparent_is_read_and_written_back(version: str, flags: str, sample
     """Trace Context, level 1 (3.2.2.5, 3.2.4) and level 2 (its random flag): one bit says sampled, others nothing,
     and who reads a later version writes on the one that it knows."""
     traceparent = f"{version}-{TRACE}-{SPAN}-{flags}"
-    context = spans.remote_span(traceparent)
+    context = trace_context.remote_span(traceparent)
     assert context is not None
-    assert spans._format(context) == f"00-{TRACE}-{SPAN}-{'01' if sampled else '00'}"
-    assert spans.is_sampled(traceparent) is sampled
+    assert trace_context.write(context) == f"00-{TRACE}-{SPAN}-{'01' if sampled else '00'}"
+    assert trace_context.is_sampled(traceparent) is sampled
     assert context.is_remote
 
 
 @pytest.mark.parametrize("more", ["-", "-what-the-future-will-be-like", "-01"])
 def test_a_later_traceparent_may_be_longer(more: str) -> None:
-    assert spans.is_sampled(f"cc-{TRACE}-{SPAN}-01{more}")
+    assert trace_context.is_sampled(f"cc-{TRACE}-{SPAN}-01{more}")
 
 
 @pytest.mark.parametrize(
@@ -143,31 +144,29 @@ def test_a_later_traceparent_may_be_longer(more: str) -> None:
 )
 def test_a_malformed_traceparent_is_no_trace(traceparent: str | None) -> None:
     """Variants of what the W3C test suite for Trace Context sends, and what Python takes for numbers besides."""
-    assert spans.remote_span(traceparent) is None
-    assert not spans.is_sampled(traceparent)
+    assert trace_context.remote_span(traceparent) is None
+    assert not trace_context.is_sampled(traceparent)
 
 
 def test_a_trace_that_is_none_is_written_as_none() -> None:
     """All zeros are no ids (Trace Context, 3.2.2.3 and 3.2.2.4); such a context is what a disabled SDK has."""
-    assert spans._format(trace.INVALID_SPAN_CONTEXT) is None
+    assert trace_context.write(trace.INVALID_SPAN_CONTEXT) is None
 
 
 SUBSCRIPTION = Subscription(channel="order", subscriber="notification", types=frozenset({"order.placed"}))
 
 
-def traced(traceparent: Any) -> tuple[str | None, list[ReadableSpan]]:
+def traced(traceparent: Any) -> tuple[str | None, list[EventSpan]]:
     """The traceparent of an event that one with this traceparent causes, and the spans that were recorded."""
-    recorded = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(recorded))
-    own = spans.Spans(provider.get_tracer("tests"), "kafka")
+    recorded: list[EventSpan] = []
+    own = Spans(Recorder(TraceIdRatioBased(1.0), [recorded.append]), "kafka")
     cause = Envelope(source="s", type="thing.happened", traceparent=traceparent, data={})
     span = own.start_process(SUBSCRIPTION, cause, None)
     with own.inside(span) if span else nullcontext(), own.create("order", "t", "s", cause.traceparent) as created:
         pass
     if span:
         own.end_process(span, "done")
-    return created.traceparent, list(recorded.get_finished_spans())
+    return created.traceparent, recorded
 
 
 @pytest.mark.parametrize("traceparent", [f"00-{TRACE}-{SPAN}-03", f"01-{TRACE}-{SPAN}-09-x"])
@@ -175,7 +174,7 @@ def test_an_event_with_any_sampled_traceparent_is_traced(traceparent: str) -> No
     handed_on, recorded = traced(traceparent)
     assert handed_on is not None
     assert handed_on.startswith(f"00-{TRACE}-")
-    assert [f"{span.context.trace_id:032x}" for span in recorded if span.context] == [TRACE, TRACE]
+    assert [span.trace_id for span in recorded] == [TRACE, TRACE]
 
 
 def test_an_event_that_is_not_sampled_hands_its_trace_on() -> None:
@@ -186,16 +185,16 @@ def test_an_event_that_is_not_sampled_hands_its_trace_on() -> None:
 def test_an_event_with_a_malformed_traceparent_begins_a_trace_as_one_without(traceparent: str) -> None:
     """Trace Context, 3.2.2: who cannot read it must not hand it on."""
     handed_on, recorded = traced(traceparent)
-    assert spans.is_sampled(handed_on)
+    assert trace_context.is_sampled(handed_on)
     assert len(recorded) == 2
     assert len(traced(None)[1]) == 2
 
 
 @given(st.text() | st.from_regex(r"[0-9a-f-]{0,80}", fullmatch=True))
 def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
-    spans.remote_span(traceparent)
-    spans.is_sampled(traceparent)
-    spans._links([traceparent, None])
+    trace_context.remote_span(traceparent)
+    trace_context.is_sampled(traceparent)
+    as_links([traceparent, None], 128)
 
 
 def test_destinations_have_their_brokers_names() -> None:

@@ -1,0 +1,62 @@
+"""`traceparent`, by which an event says which trace it belongs to (W3C Trace Context)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from opentelemetry.trace import SpanContext, TraceFlags
+
+Fields = tuple[str, str, str]
+"""Trace id, span id and flags, in hexadecimal."""
+
+_TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_LENGTH, _EVEN = 55, "02468ace"
+"""With so many characters the flags are the last two, and end in an even digit where the trace is not recorded."""
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+
+
+def read(traceparent: str | None) -> Fields | None:
+    """The fields of a `traceparent`; None when it is absent or malformed.
+
+    Of a later version these are read, and whatever stands behind them is not (Trace Context, 3.2.4).
+    """
+    found = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, more = found.groups()
+    known = version != "ff" and (version != "00" or more is None)
+    return (trace_id, span_id, flags) if known and trace_id != _NO_TRACE and span_id != _NO_SPAN else None
+
+
+def says_sampled(fields: Fields) -> bool:
+    """Whether the trace is recorded; of the flags, only the first bit says that."""
+    return fields[2][1] not in _EVEN
+
+
+def is_sampled(traceparent: str | None) -> bool:
+    """Whether a `traceparent` says that its trace is recorded."""
+    if traceparent is None or (len(traceparent) == _LENGTH and traceparent[-1] in _EVEN):  # nearly always
+        return False
+    fields = read(traceparent)
+    return fields is not None and says_sampled(fields)
+
+
+def context_of(fields: Fields) -> SpanContext:
+    """The span of another process that the fields name."""
+    trace_id, span_id, _ = fields
+    flags = TraceFlags.SAMPLED if says_sampled(fields) else TraceFlags.DEFAULT
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(flags))
+
+
+def remote_span(traceparent: str | None) -> SpanContext | None:
+    """The span of another process that a `traceparent` names; None when it is absent or malformed."""
+    fields = read(traceparent)
+    return None if fields is None else context_of(fields)
+
+
+def write(context: SpanContext) -> str | None:
+    """The `traceparent` of a span; None where there is none, as when the SDK is switched off."""
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & TraceFlags.SAMPLED:02x}"
