@@ -22,6 +22,8 @@ from experiment.usage import OTHERS, STOLEN, Details
 GROWTH = (0.4, 1.0)
 """From when until when, in parts of its time, a load's backlog must not grow: till then it fills what it flows
 through."""
+AGAIN = "-again"
+"""How the name of a phase ends that is run a second time."""
 _STAMPS_TIMEOUT_S = 30.0
 _STAMPS_POLL_S = 0.05
 

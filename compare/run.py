@@ -16,7 +16,7 @@ from typing import Any
 from compare.controls import run_wire
 from compare.ladder import lower_capacity, run_rung, search_capacity
 from compare.layers import layers_s, run_layers
-from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, foreign_share, stamps_directory
+from compare.measured import AGAIN, FOREIGN_SHARE_MAX, MeasuredSide, foreign_share, stamps_directory
 from compare.phases import run_backlog, run_steady, warm_up
 from compare.scenarios import run_scenario
 from deploy.errors import DeployError
@@ -298,7 +298,7 @@ def put_aside_if_disturbed(kind: str, outcome: RunResult) -> bool:
 
 async def _run_phase(phase: Phase, measured: MeasuredSide) -> None:
     side, number = measured.side, phase.round_number or 0
-    name = f"{phase.kind.split()[0]}-{number}" + ("-again" if phase.again else "")
+    name = f"{phase.kind.split()[0]}-{number}" + (AGAIN if phase.again else "")
     if phase.kind == USERS:
         await side.databases.drop_unique_constraint()
         await side.register_users()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp, isinf, log
 from statistics import median
 
-from compare.measured import ControlPhases, MeasuredSide
+from compare.measured import AGAIN, ControlPhases, MeasuredSide
 from compare.statistics import Estimate, compare_pairs, interval_of, judge
 from deploy.topology import BrokerName
 from experiment.stamping import WIRE
@@ -100,7 +100,8 @@ def _delay(sides: Iterable[MeasuredSide], workload: Workload) -> Control:
                 differences.append(with_it - without)
     asked = f"{workload.controls.delay_ms:g} ms"
     if len(differences) < PAIRS_MIN or not took_s:
-        return Control("delay", None, asked, f"{len(differences)} of {PAIRS_MIN} rounds", passed=False)
+        found = f"{len(differences)} of {PAIRS_MIN} rounds" if took_s else "no transaction that was delayed"
+        return Control("delay", None, asked, found, passed=False)
     low, high = interval_of(differences, _ALPHA)
     took_ms = median(took_s) * 1_000
     off = _SHARE_OFF_MAX * took_ms
@@ -130,7 +131,9 @@ def _slowdown(sides: Iterable[MeasuredSide], workload: Workload) -> Control:
 
 
 def _drains(measured: MeasuredSide) -> Iterator[tuple[float, float]]:
-    plain = {result.phase.rpartition("-")[2]: result.drain.per_s for result in measured.backlogs}
+    plain = {
+        result.phase.removesuffix(AGAIN).rpartition("-")[2]: result.drain.per_s for result in measured.backlogs
+    }
     for number, slowed in measured.controls.slowed.items():
         before = plain.get(str(number))
         if before and slowed.drain.per_s:

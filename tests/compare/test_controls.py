@@ -16,7 +16,7 @@ from compare.command_line import DEFAULT_WORKLOAD, exit_code
 from compare.controls import Control, judge_controls
 from compare.controls.gates import FOUND_ON_THE_WIRE, PAIRS_MIN
 from compare.document import Summary
-from compare.measured import MeasuredSide
+from compare.measured import AGAIN, MeasuredSide
 from compare.report import words
 from compare.run import RunResult
 from compare.summary import summarise
@@ -78,6 +78,13 @@ def delayed_by(milliseconds: float) -> Spoil:
             measured.controls.delayed[number] = steady(f"delayed-{number}", late_s, {})
 
     return spoil
+
+
+def test_rounds_that_were_run_again_are_compared_with_their_controls_too(tmp_path: Path) -> None:
+    result = full_run(tmp_path)
+    for measured in result.sides.values():
+        measured.backlogs = [replace(each, phase=f"{each.phase}{AGAIN}") for each in measured.backlogs]
+    assert found(result)["slowdown"].passed
 
 
 def slowed_to(share: float) -> Spoil:

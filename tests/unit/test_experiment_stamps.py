@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -11,8 +14,8 @@ from experiment.checker import Effect
 from experiment.clock import Clock
 from experiment.ledger import Entry
 from experiment.stamping import Kind, event_digest
-from experiment.stamping.planted import Plants
-from experiment.stamping.process import stamp_broker
+from experiment.stamping.planted import Planted, Plants, planted
+from experiment.stamping.process import StampedUnits, stamp_broker
 from experiment.stamping.stamp_file import StampFile, body_digest
 from experiment.stamps import STAGES, Passage, Stages, StampReader, Times, passage_of
 from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
@@ -173,3 +176,27 @@ async def test_what_passes_an_adapter_is_stamped_and_what_failed_is_not(tmp_path
     assert times.received_ns is not None
     assert times.sent_ns <= times.confirmed_ns <= times.received_ns
     assert times.deliveries == 1
+
+
+class Connections:
+    """Of a database from which nothing is asked."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield None
+
+
+@pytest.mark.parametrize("roles", ["api", "consumer"])
+async def test_a_delay_is_planted_in_requests_alone_also_on_connections_of_their_own(
+    tmp_path: Path, roles: str
+) -> None:
+    """Where the same process consumes, HTTP has connections of its own."""
+    spans, settings = cast(Any, None), SimpleNamespace(roles={roles})
+    parts: Any = SimpleNamespace(database=None, settings=settings, telemetry=SimpleNamespace(spans=spans))
+    units = StampedUnits(parts, "order", StampFile(tmp_path / "any.stamps"), Plants(tmp_path))
+    with planted(tmp_path, Planted(delay_s=0.01)):
+        async with units.on(cast(Any, Connections())).begin():
+            pass
+    reader = StampReader(tmp_path)
+    reader.read()
+    assert [took_s >= 0.01 for took_s in reader.planted_s] == ([True] if roles == "api" else [])
