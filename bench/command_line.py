@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import platform
 import sys
@@ -11,8 +10,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from bench import past, report
 from bench.commands import POOLS
@@ -23,6 +20,7 @@ from bench.run import run
 from deploy.errors import DeployError
 from deploy.progress import Steps
 from deploy.topology import BROKERS
+from experiment.logs import log_errors_alone
 from experiment.signals import Interrupted
 from shared.errors import UnavailableError
 
@@ -33,9 +31,7 @@ SUMMARY = Path("reports/bench/latest/summary.json")
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0 when every limit holds, 1 when one is missed or the run is void, 130 when interrupted."""
-    # Clients log every attempt that they repeat; what matters becomes an error of ours.
-    logging.getLogger().addHandler(logging.NullHandler())
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the relay's, too
+    log_errors_alone()
     chosen = _parser().parse_args(arguments)
     try:
         return _run_and_report(plan_of(arguments), chosen.summary, chosen.profile)

@@ -11,7 +11,6 @@ cannot be used; 130 interrupted. A run that was cut short leaves what it measure
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -29,6 +28,7 @@ from compare.summary import summarise
 from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
 from experiment.atomic_directory import NotAReportError, require_report_or_nothing
+from experiment.logs import log_errors_alone
 from experiment.own_brokers import OwnBrokerError, OwnBrokers, take_from
 from experiment.profiles import PROFILES
 from experiment.side import StalledError
@@ -44,8 +44,7 @@ _RUN_ROOT = REPOSITORY / ".run"
 
 def main(arguments: Sequence[str]) -> int:
     """Run one comparison and return its exit code."""
-    # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
-    logging.getLogger().addHandler(logging.NullHandler())
+    log_errors_alone()
     if arguments[:1] in (["report"], ["schema"]):
         return _document(arguments)
     chosen = _parser().parse_args(arguments)

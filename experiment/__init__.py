@@ -14,6 +14,7 @@ __all__ = [
     "layers",
     "ledger",
     "load",
+    "logs",
     "own_brokers",
     "profiles",
     "progress_bar",

@@ -7,7 +7,6 @@ Exit codes: 0 all sound; 1 an event was lost, doubled or left behind, or the run
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS
 from experiment.atomic_directory import NotAReportError, require_report_or_nothing
+from experiment.logs import log_errors_alone
 from experiment.signals import Interrupted
 from experiment.workload import WorkloadError
 from faults.catalogue import FAULTS
@@ -30,8 +30,7 @@ _RUN_ROOT = REPOSITORY / ".run"
 
 def main(arguments: Sequence[str]) -> int:
     """Play the chosen faults and return the exit code."""
-    # Clients log every attempt to reach a server that is still starting; what matters becomes an error of ours.
-    logging.getLogger().addHandler(logging.NullHandler())
+    log_errors_alone()
     chosen = _parser().parse_args(arguments)
     faults = [fault for fault in FAULTS if chosen.only is None or fault.name in chosen.only]
     brokers = chosen.broker or BROKERS

@@ -7,7 +7,6 @@ time the process has used: two numbers of nanoseconds around a count. It ends wh
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import time
@@ -16,11 +15,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvloop
 
 from experiment.layers.messages import read_messages
 from experiment.layers.raw_modes import MODES, Mode
+from experiment.logs import log_errors_alone
 from shared.garbage import rest_garbage_collector
 from shared.settings import Settings
 
@@ -108,12 +107,7 @@ async def pipeline(settings: Settings, path: Path, batch_max: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run one, on uvloop and with the garbage collector at rest, as the services do."""
-    # What it logs must not come between what it says: structlog would write to the standard output. Errors alone:
-    # nobody reads the other one before the end, and it has room for 64 KiB.
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_errors_alone()  # nobody reads the standard error before the end, and it has room for 64 KiB
     settings = Settings.from_environment()
     what, *rest = arguments
     rest_garbage_collector()
