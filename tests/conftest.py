@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import structlog
 from aio_pika import RobustConnection
 from xdist.workermanage import NodeManager
 
@@ -44,6 +45,14 @@ STARTING_MAX = 2
 CLIENT_CLOSE_S = 5.0
 WORKER_EXIT_S = 30
 """When a run is interrupted each worker still stops its servers and removes their data."""
+
+
+@pytest.fixture(autouse=True)
+def logged_as_before() -> Iterator[None]:
+    """Whatever a tool that was called in this process has decided for its own."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @contextmanager
