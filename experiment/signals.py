@@ -13,6 +13,8 @@ from collections.abc import Coroutine
 from types import FrameType
 from typing import Any, TypeVar
 
+from experiment.event_loop import precise_loop
+
 ResultT = TypeVar("ResultT")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -36,10 +38,11 @@ def ignore_signals() -> None:
 
 
 def run_until_signal(work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """`asyncio.run`, where a signal cancels `work`; raises `Interrupted` once it has ended."""
+    """`asyncio.run` with exact timers, where a signal cancels `work`; raises `Interrupted` once it has ended."""
     received: list[str] = []
     try:
-        result = asyncio.run(_cancel_on_signal(work, received))
+        with asyncio.Runner(loop_factory=precise_loop) as runner:
+            result = runner.run(_cancel_on_signal(work, received))
     except asyncio.CancelledError:
         if not received:
             raise  # nobody asked for it: a defect, to be seen as one
