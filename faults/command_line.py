@@ -10,6 +10,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.errors import DeployError
@@ -25,6 +26,7 @@ from faults.report import print_report, write_report
 from faults.run import run, stages
 
 _DEFAULT_OUT = Path("reports/faults/latest")
+_REPEAT_MAX = 20
 _RUN_ROOT = REPOSITORY / ".run"
 
 
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         faults = [fault for fault in faults if fault not in kind.faults]
     planned = stages(brokers, faults, tuple(kind for kind in KINDS if kind.name not in chosen.without))
+    # Each time on servers of its own, which nothing has befallen yet.
+    planned = [replace(stage) for _ in range(chosen.repeat) for stage in planned]
     if not planned:
         print("faults: none of these faults is for this broker", file=sys.stderr)
         return 2
@@ -75,5 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--without", nargs="+", choices=kinds, default=[], metavar="KIND", help=f"{less} ({', '.join(kinds)})"
     )
+    parser.add_argument(
+        "--repeat", type=_times, default=1, metavar="N", help="each fault so often, for its spread"
+    )
     parser.add_argument("--out", type=Path, default=_DEFAULT_OUT, help="directory of the report, replaced")
     return parser
+
+
+def _times(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _REPEAT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_REPEAT_MAX}")
+    return int(text)

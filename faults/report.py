@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from faults.beside import Findings, Kind
 from faults.catalogue import fault_named
 from faults.kinds import KINDS
 from faults.run import RunResult
+from faults.trials import by_fault, figures_of, gap, recovery
 
 _PIPE_WIDTH = 132
 _EXAMPLES_MAX = 5
@@ -40,6 +42,8 @@ DEFINITIONS = {
     "dead_lettered": "among the dead letters that say that an event failed, with or without an effect",
     "stale": "acknowledged changes of users that have not come to the order service",
     "indeterminate_recovered": "the client never heard of success, and yet there is an effect: allowed",
+    "…_by_trial": "where a fault was played more than once; its other figures are sums of the trials, gap_s and "
+    "recovered_s their medians",
     "gap_s": "longest time without a committed effect around the fault, beyond the longest before it",
     "recovered_s": "from the end of the fault (a kill: at once) to the last request that failed, or the last "
     "effect that came more than 1 s after its acknowledgement; null, and not sound, when a service acknowledged "
@@ -50,7 +54,10 @@ DEFINITIONS = {
 
 def summarise(result: RunResult) -> dict[str, Any]:
     """The figures by broker and fault: summary.json."""
-    return {broker: {phase.fault: phase.figures() for phase in phases} for broker, phases in result.phases.items()}
+    return {
+        broker: {fault: figures_of(trials) for fault, trials in by_fault(phases).items()}
+        for broker, phases in result.phases.items()
+    }
 
 
 def circumstances(result: RunResult, command: str) -> dict[str, Any]:
@@ -133,11 +140,11 @@ def _beside_table(kind: Kind, result: RunResult) -> Table:
     for column in (*(name.replace("_", "\n") for name in kind.figures), *kind.columns):
         table.add_column(column, justify="right")
     for broker, phases in result.phases.items():
-        for phase in phases:
-            counts = phase.beside[kind.name].counts()
+        for fault, trials in by_fault(phases).items():
+            counts = sum((Counter(trial.beside[kind.name].counts()) for trial in trials), Counter[str]())
             table.add_row(
                 TITLES[broker],
-                fault_named(phase.fault).title,
+                fault_named(fault).title,
                 *(f"{counts[name]:,}" for name in kind.figures),
                 *(_bad(sum(counts[name] for name in names)) for names in kind.columns.values()),
             )
@@ -153,17 +160,17 @@ def _table(result: RunResult) -> Table:
     for column in _COLUMNS:
         table.add_column(column, justify="right")
     for broker, phases in result.phases.items():
-        for phase in phases:
-            counts = phase.verdict.counts()
+        for fault, trials in by_fault(phases).items():
+            counts = sum((Counter(trial.verdict.counts()) for trial in trials), Counter[str]())
             table.add_row(
                 TITLES[broker],
-                fault_named(phase.fault).title,
+                fault_named(fault).title,
                 f"{counts['acknowledged']:,}",
                 *(_bad(counts[name]) for name in ("lost", "duplicate_effects", "stuck", "reordered")),
-                f"{phase.duplicate_deliveries:,}",
+                f"{sum(trial.duplicate_deliveries for trial in trials):,}",
                 f"{counts['indeterminate_recovered']:,}",
-                f"{phase.gap_s:.1f}",
-                "[red]never[/red]" if phase.recovered_s is None else f"{phase.recovered_s:.1f}",
+                gap(trials),
+                recovery(trials),
             )
         table.add_section()
     return table
