@@ -22,6 +22,7 @@ from experiment.backlog import settings_from
 from experiment.effects import CONSUMER
 from experiment.own_brokers import NONE_OWN, ONLY_WHERE, OwnBrokers, versions_of
 from experiment.profiles import Profile
+from experiment.runtimes import data_directories, mounts, runtimes
 from shared.broker.kafka import consumer_options, producer_options
 from shared.broker.rabbit import client_options
 from shared.settings import Settings
@@ -104,8 +105,8 @@ def busy_percent(seconds: float = 1.0) -> float:
 
 
 def settings(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> dict[str, Any]:
-    """Every setting that the run made of its own: the servers' configuration files and the services' settings; and
-    in what the two sides are unequal.
+    """Every setting that the run made of its own: the servers' configuration files and the services' settings; in
+    what the two sides are unequal; what the brokers run on, and how their data's file systems are mounted.
 
     What a server's file does not name has that server's default. Passwords and addresses are left out, but for
     where brokers of one's `own` are.
@@ -136,6 +137,8 @@ def settings(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> 
             "kafka_consumer": consumer_options(shared),
         },
         "servers": servers | dict.fromkeys(own.where, "not read: it is one's own"),
+        "runtimes": runtimes(runtime),
+        "data_directories": mounts(data_directories(runtime, own.where)),
     }
 
 
