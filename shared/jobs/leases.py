@@ -56,12 +56,18 @@ before they do (what ends its worker has used one up), that the jobs run, and wh
 called with is read beside it: parents have ended before their child is ready.
 """
 
-# Asked of a row that was found, so that a look at an empty queue locks nothing, and has nothing to write to disk.
+# That the worker lives is asked of a row that was found, so that a look at an empty queue locks nothing, and has
+# nothing to write to disk. That there is a step of these handlers is asked first, of an index: a look in vain does
+# not read all that waits in the queue for another lane.
 _TAKE = text(
     f"""{ALIVE},
     free as (
       select id from job_step
        where state = 'ready' and leased and queue = :queue and handler = any(cast(:handlers as text[]))
+         and exists (
+           select from job_step mine
+            where mine.state = 'ready' and mine.leased and mine.queue = :queue
+              and mine.handler = any(cast(:handlers as text[])))
          and case when id is not null then exists (select from me) end
        order by priority desc, fair_at, id limit :free for no key update skip locked){TAKE_FREE}"""  # noqa: S608
 )

@@ -39,6 +39,12 @@ _SPEND = text(
      where queue = :queue
     """
 )
+_READY: Final = """job_step s
+        where s.state = 'ready' and s.leased and s.queue = :queue and s.handler = told.handler"""
+"""Of one handler, which is `told`."""
+
+# Whether there is room for a step is asked first, of an index, between the keys that are full: a look in vain does
+# not read all that waits for these.
 _TAKE = text(
     f"""{ALIVE},
     limits as (
@@ -46,12 +52,35 @@ _TAKE = text(
     used as (
       select concurrency_key, count(*)::integer as count from job_step
        where state = 'running' and concurrency_key is not null group by concurrency_key),
+    full_keys as (
+      select distinct s.handler, s.concurrency_key as key
+        from job_step s join limits using (handler) join used using (concurrency_key)
+       where s.state = 'running' and used.count >= limits.count_max),
+    gaps as (
+      select handler, key as above, lead(key) over (partition by handler order by key) as below from full_keys
+      union all
+      select handler, null, min(key) from full_keys group by handler),
+    room as (
+      select from unnest(cast(:handlers as text[])) as told(handler)
+       where case
+         when not exists (select from full_keys where full_keys.handler = told.handler)
+         then exists (select from {_READY})
+         else exists (select from {_READY} and s.concurrency_key is null)
+              or exists (
+                select from gaps
+                 where gaps.handler = told.handler
+                   and case
+                     when above is null then exists (select from {_READY} and s.concurrency_key < below)
+                     when below is null then exists (select from {_READY} and s.concurrency_key > above)
+                     else exists (select from {_READY} and s.concurrency_key > above and s.concurrency_key < below)
+                     end)
+         end),
     looked_at as (
       select s.id, s.priority, s.fair_at, s.concurrency_key, limits.count_max, coalesce(used.count, 0) as count
         from job_step s left join limits using (handler) left join used using (concurrency_key)
        where s.state = 'ready' and s.leased and s.queue = :queue and s.handler = any(cast(:handlers as text[]))
          and (limits.count_max is null or coalesce(used.count, 0) < limits.count_max)
-         and exists (select from me)
+         and exists (select from room) and exists (select from me)
        order by s.priority desc, s.fair_at, s.id limit :looked_max),
     placed as (
       select *, row_number() over (partition by concurrency_key order by priority desc, fair_at, id) as place

@@ -148,6 +148,17 @@ def drop_jobs_4() -> None:
     op.drop_column("job_step", "result_object")
 
 
+def create_jobs_5() -> None:
+    """Whether a step of some handlers is ready is known without reading what else waits in the queue."""
+    leasable = sa.text("state = 'ready' and leased")
+    columns = ["queue", "handler", "concurrency_key"]
+    op.create_index("ix_job_step_ready", "job_step", columns, postgresql_where=leasable)
+
+
+def drop_jobs_5() -> None:
+    op.drop_index("ix_job_step_ready")
+
+
 def _create_schedule() -> None:
     op.create_table(
         "job_schedule",

@@ -1,0 +1,16 @@
+"""An index of the steps that are ready, by their handlers."""
+
+from shared.migrations.job_tables import create_jobs_5, drop_jobs_5
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    create_jobs_5()
+
+
+def downgrade() -> None:
+    drop_jobs_5()
