@@ -42,7 +42,7 @@ def await_ready(
         if cancelled.is_set():
             raise StartError(f"waiting for {name} was given up")
         try:
-            asyncio.run(probe_within(probe, deadline - time.monotonic()))
+            asyncio.run(_probe_within(probe, deadline, cancelled))
         except Exception as error:  # noqa: BLE001  a client's way of saying "not yet"; reported at the deadline
             reason = f"{type(error).__name__}: {error}".strip().rstrip(":")
         else:
@@ -68,9 +68,18 @@ def after_connect(port: int, probe: Probe) -> Probe:
     return both
 
 
-async def probe_within(probe: Probe, timeout_s: float) -> None:
-    """Run a probe once, bounded in time."""
-    await asyncio.wait_for(probe(), timeout=max(timeout_s, 0.1))
+async def _probe_within(probe: Probe, deadline: float, cancelled: Event) -> None:
+    """Run a probe once, bounded in time; whoever gives up the wait does not wait for its answer either."""
+    asked = asyncio.ensure_future(probe())
+    try:
+        while not asked.done():
+            if cancelled.is_set() or time.monotonic() >= deadline:
+                raise TimeoutError("no answer in time")
+            await asyncio.wait([asked], timeout=_POLL_S)
+        await asked
+    finally:
+        asked.cancel()
+        await asyncio.wait([asked], timeout=_POLL_S)
 
 
 def http_probe(url: str) -> Probe:

@@ -132,7 +132,7 @@ class Runtime:
             }
             self.processes.wait_all_ready(titles, titles=titles)
         except BaseException:
-            self.stop()
+            self._end(brokers_at_once=True)  # while they start they take half a minute to be stopped in good order
             raise
 
     def require_free_ports(self) -> None:
@@ -215,19 +215,21 @@ class Runtime:
 
     def stop(self, *, remove: bool = False) -> None:
         """End every process of the instance; none is left when this returns. With `remove` its data goes too."""
-        if remove and self.running:
-            with suppress(OSError):  # supervisord is ending already: nothing is faster than that
-                self._end_brokers_at_once()
-        self._supervisor.shutdown()
-        self.sets.clear()
-        self._inventory.save()
+        self._end(brokers_at_once=remove)  # asked to stop, they put data in order that is about to be deleted
         if remove:
             self.site.remove()
 
     # -- inside
 
+    def _end(self, *, brokers_at_once: bool) -> None:
+        if brokers_at_once and self.running:
+            with suppress(OSError):  # supervisord is ending already: nothing is faster than that
+                self._end_brokers_at_once()
+        self._supervisor.shutdown()
+        self.sets.clear()
+        self._inventory.save()
+
     def _end_brokers_at_once(self) -> None:
-        """A broker that is asked to stop takes seconds to put data in order that is about to be deleted."""
         for name in [*self.sets]:
             self.stop_services(name)  # they take their leave of a broker that is still there
         running = {row["name"] for row in self.processes.rows() if row["pid"]}

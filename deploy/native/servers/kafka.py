@@ -114,16 +114,16 @@ class Kafka(BrokerServer):
         """
         bootstrap_servers, nodes = self.url(site, node), self.nodes(site)
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
-        await admin.start()
         try:
+            await admin.start()
             with contextlib.suppress(TopicAlreadyExistsError):
                 await admin.create_topics([NewTopic(_READY_TOPIC, num_partitions=1, replication_factor=nodes)])
             await admin.find_coordinator("tandem-ready")
         finally:
             await admin.close()
         producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", request_timeout_ms=5000)
-        await producer.start()
         try:
+            await producer.start()
             await asyncio.wait_for(producer.send_and_wait(_READY_TOPIC, b"ready"), timeout=10)
         finally:
             await producer.stop()
