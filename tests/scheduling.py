@@ -17,12 +17,13 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 WORKERS_MAX = 8
-WORKERS_PER_CORE = 1.5
+WORKERS_PER_CORE = 2
 WORKER_MEMORY_BYTES = 3 * 2**30
 """A worker with its servers and, for the system tests, every service."""
 
 ONE_BY_ONE = (
     "tests/conformance/test_conformance.py",
+    "tests/contributing/test_recipes.py",
     "tests/faults/test_clusters.py",
     "tests/faults/test_short_form.py",
     "tests/integration/test_deploy_runtime.py",
@@ -49,14 +50,13 @@ LONGEST_FIRST = (
     "tests/faults/test_short_form.py",
     "tests/integration/test_bench_tiny.py",
     "tests/integration/test_hostile_http.py",
-    "tests/contributing",
     "tests/integration/test_migrations.py",
 )
 """What would keep everybody waiting if it were started last."""
 NEEDS_ROOM = ("tests/faults/test_short_form.py::test_one_fault_on_each_broker",)
 """What judges how soon a system recovers: beside it runs only what gives way."""
-GIVES_WAY_LAST = ("tests/unit", "tests/architecture")
-"""What needs no servers and takes no time: the others' processes come before its own (`nice`)."""
+GIVES_WAY_LAST = ("tests/architecture", "tests/contributing", "tests/unit")
+"""What computes and hardly waits, so that it fills gaps: the others' processes come before its own (`nice`)."""
 NICENESS = 5
 
 
@@ -90,7 +90,7 @@ def workers() -> int:
     """As many as cores and memory have room for."""
     cores = len(os.sched_getaffinity(0))
     room = psutil.virtual_memory().total // WORKER_MEMORY_BYTES
-    return max(1, min(WORKERS_MAX, int(WORKERS_PER_CORE * cores), room))
+    return max(1, min(WORKERS_MAX, WORKERS_PER_CORE * cores, room))
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
