@@ -18,7 +18,6 @@ receipt = Table(
 INSERT_RECEIPT = insert(receipt)
 
 
-# readme: from here
 class OrderPaid(EventData):  # what this service reads of another's event
     channel, event_type = "order", "order.paid"
     order_id: UUID
@@ -31,6 +30,7 @@ class ReceiptIssued(EventData):  # its own event
     amount: int
 
 
+# readme: from here
 async def on_order_paid(event: Event[OrderPaid], uow: UnitOfWork) -> None:
     order_id, amount = event.data.order_id, event.data.total_amount
     uow.tell(INSERT_RECEIPT, {"order_id": order_id, "amount": amount})

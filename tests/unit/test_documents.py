@@ -129,6 +129,11 @@ def test_the_snippet_of_the_readme_is_the_example_that_is_run() -> None:
     assert snippet == app.split("# readme: from here\n")[1].split("# readme: to here\n")[0]
 
 
+def test_the_index_of_the_documents_has_every_one_of_them() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", (ROOT / "README.md").read_text()))
+    assert linked == {path.name for path in ROOT.glob("*.md")} - {"README.md"}
+
+
 def test_operating_names_every_metric_of_our_own_and_no_other() -> None:
     named = set(re.findall(r"`((?:tandem|messaging)\.[a-z._]+)`", (ROOT / "operating.md").read_text()))
     meter = create_autospec(Meter, instance=True)
