@@ -17,7 +17,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 WORKERS_MAX = 8
-WORKERS_PER_CORE = 2
+WORKERS_PER_CORE = 2.5
 WORKER_MEMORY_BYTES = 3 * 2**30
 """A worker with its servers and, for the system tests, every service."""
 
@@ -90,7 +90,7 @@ def workers() -> int:
     """As many as cores and memory have room for."""
     cores = len(os.sched_getaffinity(0))
     room = psutil.virtual_memory().total // WORKER_MEMORY_BYTES
-    return max(1, min(WORKERS_MAX, WORKERS_PER_CORE * cores, room))
+    return max(1, min(WORKERS_MAX, int(WORKERS_PER_CORE * cores), room))
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
