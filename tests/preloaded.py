@@ -39,7 +39,6 @@ PRELOADED = (
     "shared.consuming",
     "shared.process",
     "shared.publishing",
-    "opentelemetry.instrumentation.fastapi",
     "opentelemetry.exporter.otlp.json.file",
     "opentelemetry.exporter.prometheus",
     "uvicorn.lifespan.on",

@@ -23,8 +23,11 @@ from shared.errors import ConfigurationError
 from shared.settings import Settings
 from shared.telemetry.conventions import SCHEMA_URL, SCOPE
 from shared.telemetry.files import RotatingLines
+from shared.telemetry.http_requests import RequestMetrics, RequestSpans
 from shared.telemetry.tracing import Recorder, SpanLines, SpanQueue
 
+_OF_INSTRUMENTATION = ("OTEL_INSTRUMENTATION_HTTP_", "OTEL_PYTHON_INSTRUMENTATION_HTTP_", "OTEL_SEMCONV_")
+"""Variables of OpenTelemetry's instrumentation of HTTP servers: headers to capture, methods, conventions."""
 _OTLP_TIMEOUT_S = 3.0
 _SHUTDOWN_S = 5.0
 
@@ -72,6 +75,14 @@ class Provider:
 
     def instrument_http(self, app: Any) -> None:
         """Give every request of a FastAPI application a server span (probes and metrics excepted)."""
+        if any(name.startswith(_OF_INSTRUMENTATION) for name in os.environ):
+            self._instrument_as_told(app)
+            return
+        build, metrics = app.build_middleware_stack, RequestMetrics(self.meter)
+        app.build_middleware_stack = lambda: RequestSpans(build(), self.recorder, metrics)
+
+    def _instrument_as_told(self, app: Any) -> None:
+        """By OpenTelemetry's own instrumentation, whose variables say more than ours can do."""
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # the only switch that the library has
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 

@@ -100,7 +100,7 @@ def test_only_the_unit_of_work_begins_and_ends_transactions(part: str) -> None:
     assert calls == []
 
 
-def test_telemetry_only_sets_the_one_switch_that_its_library_has() -> None:
+def test_telemetry_only_sets_the_one_switch_that_its_library_has_and_looks_which_others_somebody_has_set() -> None:
     telemetry = tree(REPOSITORY / "shared" / "telemetry" / "provider.py")
     uses = [node for node in ast.walk(telemetry) if isinstance(node, ast.Attribute) and node.attr == "environ"]
     calls = [
@@ -108,8 +108,12 @@ def test_telemetry_only_sets_the_one_switch_that_its_library_has() -> None:
         for node in ast.walk(telemetry)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.value in uses
     ]
-    assert len(uses) == 1
+    looked_through = [
+        node for node in ast.walk(telemetry) if isinstance(node, ast.comprehension) and node.iter in uses
+    ]
+    assert len(uses) == 2
     assert calls == ["setdefault"]
+    assert len(looked_through) == 1
 
 
 def test_no_module_holds_a_connection_an_engine_or_settings() -> None:

@@ -56,7 +56,7 @@ class Shape:
 
     name: str
     kind: SpanKind
-    fixed: Mapping[str, str]
+    fixed: Mapping[str, str | int]
     varying: tuple[str, ...] = ()
     counted: str | None = None
 
@@ -132,6 +132,14 @@ class EventSpan(Span):
         """What it comes from."""
         return self._recorder.origin
 
+    def become(self, shape: Shape, values: Values) -> None:
+        """Be of another shape, where what an operation is becomes known on its way; its kind stays."""
+        before, self.shape, self.values = self.shape, shape, values
+        if self.more is not None:
+            if self.more.name == before.name:
+                self.update_name(shape.name)
+            self.set_attributes(self._told())
+
     def conclude(self, outcome: str) -> None:
         """Set the attribute `OUTCOME`."""
         if self.more is None:
@@ -168,11 +176,14 @@ class EventSpan(Span):
             return None
         return SpanContext(int(self.trace_id, 16), int(self.parent_id, 16), self.remote, _SAMPLED, self.state)
 
-    def _unfolded(self) -> More:
-        limits = self._recorder.limits
+    def _told(self) -> dict[str, AnyValue]:
         shape = self.shape
         names = shape.varying if shape.counted is None else (*shape.varying, shape.counted)
-        attributes: dict[str, AnyValue] = {**shape.fixed, **dict(zip(names, self.values, strict=True))}
+        return {**shape.fixed, **dict(zip(names, self.values, strict=True))}
+
+    def _unfolded(self) -> More:
+        limits = self._recorder.limits
+        attributes = self._told()
         if self.outcome is not None:
             attributes[OUTCOME] = self.outcome
         bounded = BoundedAttributes(
@@ -185,7 +196,7 @@ class EventSpan(Span):
             Link(SpanContext(int(trace_id, 16), int(span_id, 16), remote, _SAMPLED))
             for trace_id, span_id, remote in self.links
         ]
-        return More(shape.name, bounded, BoundedList(limits.max_events), links)
+        return More(self.shape.name, bounded, BoundedList(limits.max_events), links)
 
     def _own(self) -> More | None:
         """What may be added to; None when it has ended."""
@@ -259,11 +270,15 @@ class EventSpan(Span):
         escaped: bool = False,
     ) -> None:
         """Add an event that says what was raised, and where."""
-        module, name = type(exception).__module__, type(exception).__qualname__
-        told: dict[str, AnyValue] = {
-            "exception.type": f"{module}.{name}" if module and module != "builtins" else name,
-            "exception.message": str(exception),
-            "exception.stacktrace": "".join(traceback.format_exception(exception)),
-            "exception.escaped": str(escaped),
-        }
-        self.add_event("exception", {**told, **(attributes or {})}, timestamp)
+        self.add_event("exception", {**_raised(exception, escaped=escaped), **(attributes or {})}, timestamp)
+
+
+def _raised(exception: BaseException, *, escaped: bool) -> dict[str, AnyValue]:
+    """The attributes of an event "exception" (conventions for exceptions)."""
+    module, name = type(exception).__module__, type(exception).__qualname__
+    return {
+        "exception.type": f"{module}.{name}" if module and module != "builtins" else name,
+        "exception.message": str(exception),
+        "exception.stacktrace": "".join(traceback.format_exception(exception)),
+        "exception.escaped": str(escaped),
+    }
