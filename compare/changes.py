@@ -11,9 +11,15 @@ from compare.document import ChangedFigure, Changes, Circumstance, ComparedFigur
 from compare.statistics import Claim, Estimate, compare_pairs, judge
 from deploy.topology import BrokerName
 
-_MAY_DIFFER = frozenset({"name", "rounds", "primary", "margin", "controls"})
-"""Of a workload: what changes no figure."""
-_SINCE: Mapping[str, Any] = {"payload_bytes": 0}
+_MAY_DIFFER = frozenset({"name", "rounds", "primary", "margin", "controls", "warm_up.steady_s_max"})
+"""Of a workload: what changes no figure. For how long a side may be warmed up is a limit: until it is warm."""
+_SINCE: Mapping[str, Any] = {
+    "payload_bytes": 0,
+    "consumers": 1,
+    "freeze": False,
+    "backlog.updates_share": 0.0,
+    "backlog.key_skew": 1.0,
+}
 """Of a workload: what the runs of earlier versions had, whose files do not name it."""
 _EVER_OTHER = frozenset({"busy_before_percent", "fsync_ms"})
 """Of a machine: what is measured anew, and is never twice the same."""
@@ -35,9 +41,8 @@ def changes(base: Summary, now: Summary, where: str) -> Changes:
 def _refused(base: Summary, now: Summary) -> str | None:
     if base.cut_short or now.cut_short:
         return "a run was cut short"
-    before, after = {**_SINCE, **base.workload}, {**_SINCE, **now.workload}
-    other = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    load = sorted(set(other) - _MAY_DIFFER)
+    before, after = {**_SINCE, **_load(base.workload)}, {**_SINCE, **_load(now.workload)}
+    load = sorted(key for key in {**before, **after} if before.get(key) != after.get(key))
     if load:
         return f"the runs had another load: {', '.join(load)}"
     machine = [key for key in _MACHINE if base.hardware.get(key) != now.hardware.get(key)]
@@ -46,6 +51,15 @@ def _refused(base: Summary, now: Summary) -> str | None:
     if base.brokers.keys() != now.brokers.keys():
         return "the runs had other brokers"
     return None
+
+
+def _load(workload: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes figures of a workload, by name; a field of one of its parts has a dot in its."""
+    fields: dict[str, Any] = {}
+    for name, value in workload.items():
+        within = {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {}
+        fields |= within or {name: value}
+    return {name: value for name, value in fields.items() if not {name, name.split(".")[0]} & _MAY_DIFFER}
 
 
 def _figures(base: Summary, now: Summary, broker: BrokerName) -> dict[str, ChangedFigure]:

@@ -1,7 +1,8 @@
 """What each part costs: idle cores, and CPU for each event beyond them.
 
-CPU = idle · seconds + per event · events. What a part burns idle is measured while the other side works, and not
-extrapolated: the rounds have one rate, through which no line can be fitted. The ladder fits one over its rungs.
+CPU = idle · seconds + per event · events. What a part burns idle is measured while the other side works (where it
+is frozen then: while neither does), and not extrapolated: the rounds have one rate, through which no line can be
+fitted. The ladder fits one over its rungs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ Window = tuple[Mapping[str, float], float, int]
 
 def costs(sides: Mapping[BrokerName, MeasuredSide]) -> dict[BrokerName, dict[str, float | None]]:
     """For each broker: what a sound side's parts cost, by figure; None where it was not taken."""
-    return {broker: _costs(measured, _others(sides, broker)) for broker, measured in sides.items()}
+    return {
+        broker: _costs(measured, [(*measured.idle, 0)] if measured.idle else _others(sides, broker))
+        for broker, measured in sides.items()
+    }
 
 
 def _others(sides: Mapping[BrokerName, MeasuredSide], broker: BrokerName) -> list[Window]:

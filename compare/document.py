@@ -50,6 +50,15 @@ class SteadyRound(_Part):
     clock_drift_ms: float
 
 
+class WarmUpFigures(_Part):
+    """How long a side was warmed up, its median latency in each window of that time, and whether the last two were
+    close to each other; null: not tried."""
+
+    seconds: float
+    p50_ms: list[float | None]
+    stationary: bool | None
+
+
 class Stage(_Part):
     """How long one stage of an event's way took under the steady load: milliseconds."""
 
@@ -182,6 +191,7 @@ class BrokerFigures(_Part):
     range: dict[str, tuple[float | None, float | None]]
     latency: Latency | None
     cost: dict[str, float | None]
+    warm_up: WarmUpFigures | None = None
     steady_rounds: list[SteadyRound]
     backlog_rounds: list[BacklogRound]
     void_rounds: list[str] = []

@@ -17,13 +17,18 @@ from compare.measured import (
     foreign_share,
 )
 from compare.run import RunResult
-from compare.statistics import Claim, Estimate, compare_pairs, judge, pairs_needed
+from compare.statistics import Claim, Estimate, compare_pairs, drifting, judge, pairs_needed
 from deploy.native import BrokerName
+from experiment.figures import Latencies
 from experiment.profiles import PROFILES
 from experiment.usage import GENERATOR
 from experiment.workload import FigureName
 
 LATE_SHARE_MAX = 0.01
+LAG_SHARE_MAX = 0.1
+"""How late requests are sent, at the 99th percentile of a side, as a part of its median latency."""
+LAG_FLOOR_MS = 2.5
+"""So late are some on two busy cores, however exact the timers."""
 SAMPLES_MIN = 1_000
 """Latencies in a round, without which its 99th percentile hangs on a handful of them."""
 _FAILED_SHARE_MAX = 0.001
@@ -58,6 +63,7 @@ def comparison(
         name: _reason_of_controls(controls)
         or _reason_against(name, outcome)
         or _reason_of_pairs(name, outcome, pairs[name])
+        or _reason_of_drift(pairs[name], workload.margin)
         for name in FIGURES
     }
     estimates = {name: compare_pairs(each) for name, each in pairs.items() if each}
@@ -125,8 +131,17 @@ def share(outcome: RunResult, group: str = GENERATOR) -> float:
 
 
 def client_limited(result: SteadyResult) -> bool:
-    """Whether more than a hundredth of the requests were sent late."""
+    """Whether more than a hundredth of a round's requests were sent late."""
     return result.load.late > LATE_SHARE_MAX * result.load.operations
+
+
+def lag_ms(measured: MeasuredSide) -> tuple[float, float]:
+    """How late a side's requests were sent, at their 99th percentile, and how late they may be."""
+    lags, latencies = Latencies(), Latencies()
+    for result in measured.steady:
+        lags.add(result.load.send_lag)
+        latencies.add(result.latencies)
+    return lags.percentile_ms(99) or 0.0, max(LAG_FLOOR_MS, LAG_SHARE_MAX * (latencies.percentile_ms(50) or 0.0))
 
 
 def broker_cores(measured: MeasuredSide) -> dict[str, float | None]:
@@ -184,7 +199,8 @@ def _reason_against_latency(name: FigureName, outcome: RunResult) -> str | None:
     results = [result for measured in outcome.sides.values() for result in measured.steady]
     fewest = min((result.latencies.count for result in results), default=0)
     reasons = {
-        "late sends": any(client_limited(result) for result in results),
+        "late sends": any(client_limited(result) for result in results)
+        or any(lag > allowed for lag, allowed in map(lag_ms, outcome.sides.values())),
         "saturated": any(result.load.overruns for result in results),
         "failed requests": any(
             result.latencies.endless > _FAILED_SHARE_MAX * result.load.operations for result in results
@@ -200,6 +216,12 @@ def _reason_of_pairs(name: FigureName, outcome: RunResult, pairs: list[tuple[flo
     if name in outcome.workload.primary and len(pairs) < needed(outcome):
         return f"{len(pairs)} of {needed(outcome)} rounds"
     return None
+
+
+def _reason_of_drift(pairs: list[tuple[float, float]], margin: float) -> str | None:
+    """What both sides have in common of a drift is not in the ratios; what they have not would be decided by how
+    long the run was."""
+    return "not stationary" if drifting([second / first for first, second in pairs], margin) else None
 
 
 def _is_broker(loser: Limiter | None) -> bool:

@@ -82,7 +82,7 @@ def said(found: Mapping[BrokerName, Limiter | None]) -> str | None:
 
 
 def _consumer(name: str) -> bool:
-    return name.endswith(CONSUMER)
+    return CONSUMER in name
 
 
 def _every_client(_name: str) -> bool:

@@ -18,6 +18,7 @@ from experiment.load import LoadReport
 from experiment.side import Side
 from experiment.stamps import Passage, Stages, StampReader, Times, passage_of, times_of
 from experiment.usage import OTHERS, STOLEN, Details
+from experiment.workload import FigureName
 
 GROWTH = (0.4, 1.0)
 """From when until when, in parts of its time, a load's backlog must not grow: till then it fills what it flows
@@ -77,6 +78,16 @@ class BacklogResult:
     relay_details: Details = field(default_factory=Details)
     written_bytes: Mapping[str, int] = field(default_factory=dict)
     events_per_batch: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUpResult:
+    """How long a side was warmed up, the median latency of each window of that time in ms (infinite: most had no
+    effect), and whether the last two were close to each other; None: there were no two."""
+
+    seconds: float
+    medians_ms: tuple[float, ...]
+    stationary: bool | None
 
 
 FOREIGN_SHARE_MAX = 0.1
@@ -163,6 +174,9 @@ class MeasuredSide:
     steady: list[SteadyResult] = field(default_factory=list)
     backlogs: list[BacklogResult] = field(default_factory=list)
     void: list[SteadyResult | BacklogResult] = field(default_factory=list)
+    warm_up: WarmUpResult | None = None
+    idle: tuple[dict[str, float], float] | None = None
+    """CPU seconds by group, over seconds, while nothing was to be done; None: not measured by itself."""
     controls: ControlPhases = field(default_factory=ControlPhases)
     climb: Climb = field(default_factory=Climb)
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -185,6 +199,11 @@ class MeasuredSide:
         return self.side.own_broker is None
 
     @property
+    def can_be_frozen(self) -> bool:
+        """Whether the broker runs as processes of the run; not one's own, nor one in a container."""
+        return self.side.broker in self.side.runtime.servers
+
+    @property
     def verdict(self) -> Verdict:
         """What the last check found."""
         return self.side.verdict
@@ -194,6 +213,15 @@ class MeasuredSide:
         """Whether every event had its one effect, in order, with the bytes that were sent, and so had what ran
         beside."""
         return self.verdict.sound and self.passage.sound and not self.beside_wrong
+
+    def by_round(self) -> dict[FigureName, list[float | None]]:
+        """Each figure that is compared, in the order of its rounds."""
+        return {
+            "effects_per_s": [result.drain.per_s for result in self.backlogs],
+            "relay_events_per_s": [result.relay.per_s for result in self.backlogs],
+            "p50_ms": [result.latencies.percentile_ms(50) for result in self.steady],
+            "p99_ms": [result.latencies.percentile_ms(99) for result in self.steady],
+        }
 
     async def read_stamps(self, entries: list[Entry], foreign: int = 0) -> dict[Identity, Times]:
         """End a phase: what its events' stamps are, by event, once every effect since the last call has them all.

@@ -9,10 +9,18 @@ from compare.controls import Control
 from compare.limiter import BROKER, UNKNOWN, limiters
 from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, SteadyResult
 from compare.run import RunResult
+from compare.statistics import drifting
+from compare.warming import WITHIN
 from experiment.usage import GENERATOR, STOLEN
 from experiment.workload import FigureName
 
 _DRIFT_MAX_S = 0.001
+_DRIFTS: dict[FigureName, str] = {
+    "effects_per_s": "effects/s",
+    "relay_events_per_s": "events/s from the outbox to the broker",
+    "p50_ms": "p50",
+    "p99_ms": "p99",
+}
 _TITLES: dict[FigureName, str] = {
     "effects_per_s": "the drain was",
     "relay_events_per_s": "the way from the outbox to the broker was",
@@ -46,8 +54,11 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
             f"{FOREIGN_SHARE_MAX:.0%} of the CPU time."
         )
     found += _client_limited(outcome)
+    found += _drifts(outcome)
     for broker, measured in outcome.sides.items():
         found += [f"{broker}: {note}" for note in _side_notes(measured)]
+        if outcome.workload.freeze and not measured.can_be_frozen:
+            found.append(f"{broker}: not frozen meanwhile: its broker is no process of this run.")
     found.append(f"the load generator used {judgement.share(outcome, GENERATOR):.0%} of the CPU time meanwhile.")
     found.append(f"profile {outcome.settings['profile']}.")
     rounds, needed = outcome.workload.rounds, judgement.needed(outcome)
@@ -85,6 +96,21 @@ def _client_limited(outcome: RunResult) -> Iterator[str]:
             )
 
 
+def _drifts(outcome: RunResult) -> Iterator[str]:
+    """What changed from the first round to the last: of each side, and of one side to the other."""
+    sides, margin = outcome.sides, outcome.workload.margin
+    of_each = {broker: measured.by_round() for broker, measured in sides.items() if measured.sound}
+    for name, title in _DRIFTS.items():
+        for broker, figures in of_each.items():
+            known = [value for value in figures[name] if value]
+            if len(known) == len(figures[name]) and (drift := drifting(known, margin)):
+                yield (
+                    f"{broker}: {title} changed by {drift.factor - 1:+.0%} from the first round to the last, and "
+                    f"hardly by chance (p = {drift.p:.4f}). What both sides have in common of it is in no ratio, "
+                    "since rounds are compared in pairs; ask for a longer warm_up."
+                )
+
+
 def _of_own_brokers(outcome: RunResult) -> Iterator[str]:
     """What cannot be known of brokers that the run did not start."""
     for broker, where in outcome.settings.get("own_brokers", {}).items():
@@ -100,6 +126,13 @@ def _of_own_brokers(outcome: RunResult) -> Iterator[str]:
 
 
 def _side_notes(measured: MeasuredSide) -> Iterator[str]:
+    yield from _warm_up_notes(measured)
+    lag, allowed = judgement.lag_ms(measured)
+    if lag > allowed:
+        yield (
+            f"the load generator was late: one request in a hundred was sent {lag:.1f} ms after its time, or "
+            f"later, where {allowed:.1f} ms are allowed."
+        )
     if not measured.sound:
         yield "events were lost, doubled, reordered or left behind: no figure is given."
     if measured.layer_failure:
@@ -111,6 +144,21 @@ def _side_notes(measured: MeasuredSide) -> Iterator[str]:
     for backlog in measured.backlogs:
         if backlog.waiting != backlog.events:
             yield f"in {backlog.phase} {backlog.waiting} of {backlog.events} events waited when the drain began."
+
+
+def _warm_up_notes(measured: MeasuredSide) -> Iterator[str]:
+    found = measured.warm_up
+    if found is None:
+        return
+    medians = ", ".join(f"{each:.1f}" for each in found.medians_ms)
+    if found.stationary is None:
+        yield f"whether it was warm after {found.seconds:g} s of warm-up was not tried: too few events."
+    elif not found.stationary:
+        yield (
+            f"after {found.seconds:g} s of warm-up, the most that the workload allows, its median latency still "
+            f"changed by over {WITHIN:.0%} from one window to the next ({medians} ms): the first rounds may be "
+            "those of a cold system."
+        )
 
 
 def _steady_notes(result: SteadyResult) -> Iterator[str]:

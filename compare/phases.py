@@ -1,11 +1,12 @@
-"""Runs and measures the phases on each side: warm-up, steady load, and a backlog that is shipped and drained."""
+"""Runs and measures the phases on each side: steady load, and a backlog that is shipped and drained."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from compare.measured import GROWTH, BacklogResult, MeasuredSide, SteadyResult
+from deploy.topology import BrokerName
 from experiment import broker_state
 from experiment.clock import until
 from experiment.effects import CONSUMER
@@ -16,21 +17,20 @@ from experiment.stamps import Stages
 from experiment.usage import Details, Usage, forget_peak
 from experiment.workload import Steady
 
+IDLE_S = 10.0
 _RELAY_POLL_S = 0.05
 _DRAIN_POLL_S = 0.25
 _EVENTS_PER_S_MIN = 200
 """A backlog that moves slower than this is given up and counted as stuck."""
 
 
-async def warm_up(measured: MeasuredSide) -> None:
-    """Run the same load for a short time; its figures are thrown away, its events are checked."""
-    side, planned = measured.side, measured.side.workload.warm_up
-    if planned.steady_s:
-        await side.send(side.schedule("warm-up", planned.steady_s), "warm-up")
-    if planned.backlog_events:
-        await side.write_backlog(planned.backlog_events, "warm-up")
-    await side.settle()
-    await measured.read_stamps(side.entries)
+async def measure_idle(sides: Mapping[BrokerName, MeasuredSide], seconds: float) -> None:
+    """Measure what both sides use while neither has anything to do."""
+    before = {broker: await measured.side.usage() for broker, measured in sides.items()}
+    await asyncio.sleep(seconds)
+    for broker, measured in sides.items():
+        after = await measured.side.usage()
+        measured.idle = (after.since(before[broker]), after.at_s - before[broker].at_s)
 
 
 async def run_steady(
@@ -47,12 +47,15 @@ async def measure_steady(
     steady: Steady | None = None,
     duration_s: float | None = None,
     beside: Sequence[Entry] = (),
+    *,
+    past_http: bool = False,
 ) -> tuple[list[Entry], SteadyResult]:
     """The same, with the ledger's entries of the phase; what was written `beside` gets its times, too."""
     side = measured.side
     duration_s = duration_s or side.workload.steady.duration_s
     before, drift_s = await side.usage(), side.clock.drift_s()
-    entries, report = await side.send(side.schedule(phase, duration_s, steady), phase)
+    send = side.send_past_http if past_http else side.send
+    entries, report = await send(side.schedule(phase, duration_s, steady), phase)
     await side.settle()
     after = await side.usage()
     await side.databases.resolve(entries)  # what became of a request that was not answered
@@ -118,7 +121,7 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
     waiting = await broker_state.waiting(side.settings(CONSUMER))
     side.progress.detail("starting the consumer")
     started_s = side.clock.now_s()
-    await asyncio.to_thread(side.runtime.processes.start, side.process(CONSUMER), wait=False)
+    await side.start_consumers()
     first, counted = await _await_drain(side, position, events)
     last = await side.usage()
     await side.settle()
@@ -153,7 +156,7 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
 
 async def _stop_consumer(side: Side) -> None:
     side.progress.detail("stopping the consumer")
-    await asyncio.to_thread(side.runtime.processes.stop, side.process(CONSUMER))
+    await side.stop_consumers()
 
 
 async def _write(side: Side, events: int, phase: str) -> list[Entry]:
@@ -168,13 +171,14 @@ def _per_batch(times_s: Iterable[float | None]) -> float:
 
 
 async def _await_relay(side: Side, events: int) -> None:
-    """Wait until the outbox is empty, and every row of it confirmed."""
+    """Wait until the outboxes are empty, and every row of them confirmed."""
+    services = ("order", "user") if side.workload.backlog.updates_share else ("order",)
 
     async def shipped() -> bool:
-        ends = await side.databases.outbox_ends()
-        if ends is not None:
-            side.progress.detail(f"the relay has {ends[1] - ends[0] + 1:,} events to ship")
-        return ends is None
+        ends = [await side.databases.outbox_ends(service) for service in services]
+        if left := sum(last - first + 1 for first, last in filter(None, ends)):
+            side.progress.detail(f"the relays have {left:,} events to ship")
+        return not left
 
     await until(shipped, _patience_s(side, events), _RELAY_POLL_S)
 

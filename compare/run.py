@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from compare.controls import run_wire
+from compare.freezing import DISCARDED_S, Freezer
 from compare.ladder import lower_capacity, run_rung, search_capacity
 from compare.layers import layers_s, run_layers
 from compare.measured import AGAIN, FOREIGN_SHARE_MAX, MeasuredSide, foreign_share, stamps_directory
-from compare.phases import run_backlog, run_steady, warm_up
+from compare.phases import IDLE_S, measure_idle, run_backlog, run_steady
 from compare.scenarios import run_scenario
+from compare.warming import warm_up, windows_of
 from deploy.errors import DeployError
 from deploy.native import Runtime
 from deploy.topology import BROKERS, BrokerName
@@ -53,6 +55,9 @@ CAPACITY = "searching the capacity"
 RUNG = "rung"
 LAYERS = "layers"
 SCENARIO = "scenario"
+IDLE = "idle, both"
+ALONE = frozenset({STEADY, BACKLOG, REPEATED, DELAYED, SLOWED, CAPACITY, RUNG})
+"""Phases during which the other side may be frozen."""
 
 _NAME = "compare"
 _SILENT_MAX_S = 30.0
@@ -89,10 +94,14 @@ def plan(workload: Workload) -> list[Phase]:
     """The phases of the run in their order. Estimates are of a machine with two cores."""
     steady_s = workload.steady.duration_s + workload.steady.follow_up_after_s + 1
     backlog_s = 7 + workload.backlog.events * (1 / 2_000 + workload.payload_bytes / _PAYLOAD_BYTES_PER_S)
-    warm_up_s = workload.warm_up.steady_s + 2 + workload.warm_up.backlog_events / 1_500
-    phases = [Phase(SERVERS, 10), Phase(SERVICES, 16)]
+    window_s, windows = windows_of(workload)
+    warm_up_s = windows * window_s + 2 + workload.warm_up.backlog_events / 1_500
+    phases = [Phase(SERVERS, 10), Phase(SERVICES, 14 + 2 * workload.consumers)]
     phases += [Phase(USERS, 2 + workload.users / 50, broker) for broker in BROKERS]
     phases += [Phase(WARM_UP, warm_up_s, broker) for broker in BROKERS]
+    if workload.freeze:
+        phases.append(Phase(IDLE, IDLE_S + 1))
+        steady_s, backlog_s = steady_s + DISCARDED_S + 3, backlog_s + DISCARDED_S + 3
     for number in range(1, workload.rounds + 1):
         order = turns(workload.seed, number)
         steady = [Phase(STEADY, steady_s, broker, number) for broker in order]
@@ -196,7 +205,7 @@ def _run(workload: Workload, run_root: Path, own: OwnBrokers) -> RunResult:
             runtime.start_servers()
         before = facts.fsync_ms(runtime.root)
         with progress.phase(services):
-            start_both_sets(runtime, profile, own)
+            start_both_sets(runtime, profile, own, workload.consumers)
         outcome.versions = facts.versions(runtime, own)
         outcome.settings = facts.settings(runtime, profile, own)
         try:
@@ -223,19 +232,28 @@ def _cut_short(outcome: RunResult, reason: str) -> None:
     outcome.cut_short = reason
 
 
-def start_both_sets(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> None:
+def start_both_sets(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN, consumers: int = 1) -> None:
     """Start a set of services on each broker, named after it, and wait until all processes are ready."""
     measured = [row.name for row in facts.MEASURED]
+    ready: list[str] = []
     for broker in BROKERS:
         told = {
             **facts.services_environment(profile),
             **stamps_environment(stamps_directory(runtime.root, broker)),
             **own.environment(broker),
         }
-        runtime.start_services(broker, measured, instance=broker, env_overrides=told, modules=STAMPED, wait=False)
-    for broker in BROKERS:
-        for name in measured:
-            runtime.processes.wait_ready(f"{broker}-{name}")
+        made = runtime.start_services(
+            broker,
+            measured,
+            instance=broker,
+            env_overrides=told,
+            replicas={CONSUMER: consumers},
+            modules=STAMPED,
+            wait=False,
+        )
+        ready += [row.name for row in made.processes if row.process in measured]
+    for name in ready:
+        runtime.processes.wait_ready(name)
 
 
 async def _drive(
@@ -249,14 +267,15 @@ async def _drive(
                 broker, runtime, outcome.workload, clock, progress, databases, own_broker=own.where.get(broker)
             )
             outcome.sides[broker] = MeasuredSide(side)
+        freezer = await stack.enter_async_context(Freezer(outcome.sides))
         for kind, group in groupby(phases, key=lambda phase: (phase.kind, phase.round_number)):
             together = list(group)
-            await _run_phases(together, outcome, progress)
+            await _run_phases(together, outcome, progress, freezer)
             if kind[0] in (STEADY, BACKLOG) and put_aside_if_disturbed(kind[0], outcome):
                 again = [replace(phase, again=True) for phase in together]
                 for phase in again:
                     progress.add(phase)
-                await _run_phases(again, outcome, progress)
+                await _run_phases(again, outcome, progress, freezer)
         outcome.settings["topology"] = {
             broker: await topology(
                 measured.side.settings(CONSUMER),
@@ -266,10 +285,15 @@ async def _drive(
         }
 
 
-async def _run_phases(phases: list[Phase], outcome: RunResult, progress: ProgressBar) -> None:
+async def _run_phases(phases: list[Phase], outcome: RunResult, progress: ProgressBar, freezer: Freezer) -> None:
     for phase in phases:
-        assert phase.broker is not None
         with progress.phase(phase):
+            if outcome.workload.freeze:
+                await freezer.leave([phase.broker] if phase.broker and phase.kind in ALONE else BROKERS)
+            if phase.kind == IDLE:
+                await measure_idle(outcome.sides, IDLE_S)
+                continue
+            assert phase.broker is not None
             await _require(outcome.sides[phase.broker].side)
             if phase.kind == RUNG:
                 await _run_rung(phase, outcome)

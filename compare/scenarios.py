@@ -25,6 +25,7 @@ from experiment.workload import (
     JobGraphs,
     KilledConsumer,
     LiveDrain,
+    PastHttp,
     Poison,
     RequestReply,
     Scenario,
@@ -56,9 +57,10 @@ async def run_scenario(measured: MeasuredSide, asked: Scenario, number: int) -> 
         return await _killed(measured, asked, steady, name)
     if isinstance(asked, RequestReply | JobGraphs | FanOut):
         return await _beside(measured, asked, steady, name)
+    past_http = isinstance(asked, PastHttp)
     slowdown = asked.slowdown / (1 - asked.slowdown) if isinstance(asked, SlowConsumer) else 0.0
     with planted(measured.stamps.directory, Planted(slowdown=slowdown)):
-        entries, result = await measure_steady(measured, name, steady, asked.duration_s)
+        entries, result = await measure_steady(measured, name, steady, asked.duration_s, past_http=past_http)
     return ScenarioResult(asked.kind, result, {}, _worst(entries, result.load.started_s))
 
 
@@ -66,7 +68,7 @@ async def _live_drain(measured: MeasuredSide, asked: LiveDrain, steady: Steady, 
     side = measured.side
     waiting = await pile_up(measured, f"{name}-backlog", asked.events)
     began_s = side.clock.now_s()
-    await asyncio.to_thread(side.runtime.processes.start, side.process(CONSUMER), wait=False)
+    await side.start_consumers()
     entries, result = await measure_steady(measured, name, steady, asked.duration_s, beside=waiting)
     done_s = max((entry.durable_s for entry in waiting if entry.durable_s is not None), default=None)
     found = {} if done_s is None else {"drained_s": done_s - began_s}
@@ -92,7 +94,8 @@ async def _killed(measured: MeasuredSide, asked: KilledConsumer, steady: Steady,
     async def kill() -> None:
         nonlocal killed_s
         await asyncio.sleep(asked.duration_s * _KILL_AFTER_SHARE)
-        await asyncio.to_thread(side.runtime.processes.kill, side.process(CONSUMER))
+        for consumer in side.consumers:
+            await asyncio.to_thread(side.runtime.processes.kill, consumer)
         killed_s = side.clock.now_s()  # what it committed before that is no sign of its successor
 
     killing = asyncio.create_task(kill())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -12,12 +13,13 @@ from compare import judgement, ladder, layers, scenarios
 from compare.controls import judge_controls
 from compare.cost import costs
 from compare.document import FORMAT
-from compare.measured import BacklogResult, ControlPhases, MeasuredSide, SteadyResult
+from compare.measured import BacklogResult, ControlPhases, MeasuredSide, SteadyResult, WarmUpResult
 from compare.notes import notes
 from compare.run import RunResult
 from experiment import figures
 from experiment.figures import Latencies
 from experiment.stamps import ASIDE, STAGES, Stages
+from experiment.workload import FigureName
 
 DISCLAIMER = (
     "The numbers belong to this machine, on which brokers, database, services and load generator share the CPUs, "
@@ -65,11 +67,13 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "two-sided sign-flip test, p_holm the same after Holm's adjustment over the primary figures; the "
             "interval holds the ratios that the test does not refuse; better: p_holm of 5 % at most and a median "
             "beyond the margin; equivalent: the whole interval within the margin",
-            "backlog": "written through the order service's own domain, tables and outbox, not over HTTP, in one "
-            "transaction while the consumer is stopped; relayed to the broker before the consumer is started",
+            "backlog": "written through the services' own domain, tables and outbox, not over HTTP, in one "
+            "transaction of each while the consumer is stopped; relayed to the broker before the consumer is "
+            "started",
             **{f"stages.{name}": f"{words}; in ms" for name, words in {**STAGES, **ASIDE}.items()},
-            "idle_cores": "what a part used while the other side worked; ..._cpu_us_per_event: its CPU beyond "
-            "that, by event of the steady load, relayed, or drained (median of the phases)",
+            "idle_cores": "what a part used while the other side worked (with `freeze`: while neither did); "
+            "..._cpu_us_per_event: its CPU beyond that, by event of the steady load, relayed, or drained (median "
+            "of the phases)",
             "bytes_written": "to the disk, by processes of the server that still run, from when a backlog was "
             "written until it was drained, by its events",
             "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest "
@@ -92,45 +96,45 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
 
 def _broker(measured: MeasuredSide) -> dict[str, Any]:
     verdict = measured.verdict
-    drained = [result.drain.per_s for result in measured.backlogs]
-    relayed = [result.relay.per_s for result in measured.backlogs]
     together, stages = Latencies(), Stages()
     for result in measured.steady:
         together.add(result.latencies)
         stages.add(result.stages)
-    per_round = [result.latencies.figures() for result in measured.steady]
-    by_round: dict[str, Sequence[float | None]] = {
-        "effects_per_s": drained,
-        "relay_events_per_s": relayed,
-        "p50_ms": [row["p50_ms"] for row in per_round],
-        "p99_ms": [row["p99_ms"] for row in per_round],
-    }
+    by_round: dict[FigureName, list[float | None]] = measured.by_round()
     of_all: dict[str, float | None] = {
-        "effects_per_s": _median(drained),
+        "effects_per_s": _median(by_round["effects_per_s"]),
         "p50_ms": together.percentile_ms(50),
         "p99_ms": together.percentile_ms(99),
-        "relay_events_per_s": _median(relayed),
+        "relay_events_per_s": _median(by_round["relay_events_per_s"]),
     }
     if not measured.sound:
         # Work that was not done, or done twice, has neither a speed nor a price. The rounds are kept as evidence.
-        by_round, of_all = dict.fromkeys(by_round, ()), dict.fromkeys(of_all)
+        by_round, of_all = {name: [] for name in by_round}, dict.fromkeys(of_all)
     return {
         **of_all,
         **verdict.counts(),
         **_passage(measured),
         "beside_wrong": len(measured.beside_wrong),
         "broker_cores": {name: _rounded(used, 3) for name, used in judgement.broker_cores(measured).items()},
-        "by_round": {name: list(values) for name, values in by_round.items()},
+        "by_round": by_round,
         "range": {name: _range(values) for name, values in by_round.items()},
         "latency": together.figures() if measured.sound else None,
         "stages": stages.figures() if measured.sound else {},
         "cost": _cost(measured),
+        "warm_up": _warm_up(measured.warm_up),
         "steady_rounds": [_steady(result) for result in measured.steady],
         "backlog_rounds": [_backlog(result) for result in measured.backlogs],
         "void_rounds": [result.phase for result in measured.void],
         "control_rounds": _controls(measured.controls),
         "examples": _examples(measured),
     }
+
+
+def _warm_up(result: WarmUpResult | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    medians = [_rounded(each, 3) if isfinite(each) else None for each in result.medians_ms]
+    return {"seconds": round(result.seconds, 1), "p50_ms": medians, "stationary": result.stationary}
 
 
 def _controls(controls: ControlPhases) -> dict[str, Any]:

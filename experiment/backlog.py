@@ -1,15 +1,15 @@
-"""Writes a backlog: orders placed and paid through the order service's own domain, tables and outbox.
+"""Writes a backlog: orders placed and paid, users changed, through the services' own domain, tables and outbox.
 
 Not over HTTP, which would take minutes. State rows and outbox rows are exactly those of a request; what is left
-out is reading the user before and the answer after. All in one transaction, so that the relay finds the
-whole backlog at one moment and its rate can be told.
+out is reading the user before and the answer after. All in one transaction of each service, so that the relays
+find the whole backlog at one moment and its rate can be told.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any
@@ -21,6 +21,7 @@ from uuid_utils.compat import uuid7
 from experiment.clock import Clock
 from experiment.ledger import Entry, Outcome
 from experiment.payload import note
+from experiment.user_changes import write_changes
 from experiment.workload import Backlog
 from services.order import domain, store
 from services.order.domain import KnownUser, Line, Order
@@ -56,27 +57,50 @@ async def write_backlog(
     seed: str,
     clock: Clock,
     note_bytes: int = 0,
+    user_settings: Settings | None = None,
 ) -> list[Entry]:
     """Write `events` events and commit; returns their ledger entries, acknowledged at the time of the commit.
 
-    Each order has a note of `note_bytes`.
+    `settings` are the order service's. Each order has a note of `note_bytes`. With the settings of the user
+    service the backlog's share of changes of users is among them.
     """
-    telemetry = Telemetry(settings, "order", _NAME)
-    database = Database(settings, _NAME)
+    changes = round(events * backlog.updates_share) if user_settings else 0
     writer = _Writer([UUID(user) for user in users], backlog, phase, seed=seed, note_bytes=note_bytes, clock=clock)
+    entries: list[Entry] = []
+    async with AsyncExitStack() as both:  # so that they are committed one right after the other
+        if user_settings and changes:
+            of_users = await both.enter_async_context(_transaction(user_settings, "user"))
+            entries += await write_changes(
+                of_users, users, backlog.key_skew, count=changes, phase=phase, seed=seed, clock=clock
+            )
+        uow = await both.enter_async_context(_transaction(settings, "order"))
+        while len(writer.entries) < events - changes:
+            writer.write_part(uow, events - changes)
+            await uow.flush()
+    entries += writer.entries
+    committed_s = clock.now_s()
+    for entry in entries:
+        entry.acknowledged_s = committed_s
+        entry.outcome = Outcome.ACKNOWLEDGED
+    return entries
+
+
+@asynccontextmanager
+async def units_of_work(settings: Settings, service: str) -> AsyncIterator[UnitsOfWork]:
+    """Transactions on a service's database, on connections of their own."""
+    telemetry = Telemetry(settings, service, _NAME)
+    database = Database(settings, _NAME)
     try:
-        async with UnitsOfWork(database, "order", telemetry.spans).begin() as uow:
-            while len(writer.entries) < events:
-                writer.write_part(uow, events)
-                await uow.flush()
+        yield UnitsOfWork(database, service, telemetry.spans)
     finally:
         await database.close()
         telemetry.shutdown()
-    committed_s = clock.now_s()
-    for entry in writer.entries:
-        entry.acknowledged_s = committed_s
-        entry.outcome = Outcome.ACKNOWLEDGED
-    return writer.entries
+
+
+@asynccontextmanager
+async def _transaction(settings: Settings, service: str) -> AsyncIterator[UnitOfWork]:
+    async with units_of_work(settings, service) as units, units.begin() as uow:
+        yield uow
 
 
 class _TakenBackError(Exception):
@@ -93,25 +117,19 @@ async def backlog_messages(
     clock: Clock,
     note_bytes: int = 0,
 ) -> list[Message]:
-    """What the relay would publish of such a backlog, byte by byte: it is written, read, and taken back."""
-    telemetry = Telemetry(settings, "order", _NAME)
-    database = Database(settings, _NAME)
+    """What the relay would publish of such a backlog's orders, byte by byte: written, read, and taken back."""
     writer = _Writer(
         [UUID(user) for user in users], backlog, "layers", seed=seed, note_bytes=note_bytes, clock=clock
     )
     rows: Sequence[Any] = ()
-    try:
-        with suppress(_TakenBackError):
-            async with UnitsOfWork(database, "order", telemetry.spans).begin() as uow:
-                while len(writer.entries) < events:
-                    writer.write_part(uow, events)
-                    await uow.flush()
-                # Whatever else waits there is committed, and has its place before these.
-                rows = (await uow.connection.execute(_NEWEST, {"count": events})).all()
-                raise _TakenBackError
-    finally:
-        await database.close()
-        telemetry.shutdown()
+    with suppress(_TakenBackError):
+        async with _transaction(settings, "order") as uow:
+            while len(writer.entries) < events:
+                writer.write_part(uow, events)
+                await uow.flush()
+            # Whatever else waits there is committed, and has its place before these.
+            rows = (await uow.connection.execute(_NEWEST, {"count": events})).all()
+            raise _TakenBackError
     return [Message(row.channel, row.type, row.key, bytes(row.body)) for row in reversed(rows)]
 
 

@@ -14,7 +14,7 @@ HIGH_SHARE = 0.95
 EFFECTS_PER_S = (
     "Effects per second while a backlog is drained: of all effects in the order in which COMMIT returned for "
     "them, those after the one that completes the first 5 % up to the one that completes 95 %, divided by the "
-    "time between these two. One consumer process, started cold."
+    "time between these two. As many consumer processes as the workload says, started cold."
 )
 RELAY_EVENTS_PER_S = (
     "Outbox rows per second that the relay published and had confirmed, by the times of the confirmations, "

@@ -22,15 +22,17 @@ from experiment.payload import note
 from experiment.schedule import EVENT_TYPES, Operation
 
 LATE_S = 0.05
-"""A request that has its turn this long after its time was held up by the load generator or the machine."""
+"""A request that has its turn this long after it could have been sent was held up by the load generator, or the
+machine."""
 
 
 @dataclass(slots=True)
 class LoadReport:
     """How well the schedule was kept.
 
-    `late` and `send_lag` tell how late the load generator came to a request (those apart that wait for an order);
-    `overruns` how many requests then found all slots taken, because the system did not keep up.
+    `late` and `send_lag` tell how late the load generator came to a request after its time, and after the answer
+    to the order that it pays or cancels; `overruns` how many requests then found all slots taken, because the
+    system did not keep up.
     """
 
     operations: int = 0
@@ -76,7 +78,7 @@ class LoadGenerator:
         self._users = users
         self._clock = clock
         self._slots = asyncio.Semaphore(in_flight_max)
-        self._lines = [
+        self._lines: list[dict[str, Any]] = [
             {"sku": f"SKU-{n:04d}", "quantity": n + 1, "unit_amount": 1_250} for n in range(lines_per_order)
         ]
         self._note_bytes = note_bytes
@@ -102,7 +104,7 @@ class LoadGenerator:
     ) -> tuple[list[Entry], LoadReport]:
         report = LoadReport()
         entries: list[Entry] = []
-        placed: dict[int, asyncio.Future[str | None]] = {}
+        placed: dict[int, asyncio.Future[Entry | None]] = {}
         tasks: list[asyncio.Task[None]] = []
         report.started_s = self._clock.now_s()
         try:
@@ -132,19 +134,20 @@ class LoadGenerator:
         session: aiohttp.ClientSession,
         operation: Operation,
         entry: Entry,
-        placed: dict[int, asyncio.Future[str | None]],
+        placed: dict[int, asyncio.Future[Entry | None]],
         report: LoadReport,
     ) -> None:
         order_id: str | None = None
+        possible_s = entry.intended_s
         if operation.order is not None:
-            order_id = await placed[operation.order]
-            if order_id is None:
+            order = await placed[operation.order]
+            if order is None or order.acknowledged_s is None:
                 return  # its order was not placed, so there is nothing to close: not sent
-            entry.key = order_id
-        else:
-            lag_s = self._clock.now_s() - entry.intended_s
-            report.send_lag.record(lag_s)
-            report.late += lag_s > LATE_S
+            entry.key = order_id = order.key
+            possible_s = max(possible_s, order.acknowledged_s)
+        lag_s = self._clock.now_s() - possible_s
+        report.send_lag.record(lag_s)
+        report.late += lag_s > LATE_S
         try:
             if self._slots.locked():
                 report.overruns += 1
@@ -152,7 +155,7 @@ class LoadGenerator:
                 await self._send(session, operation, entry, order_id)
         finally:
             if operation.kind == "place":
-                placed[operation.number].set_result(entry.key if entry.outcome is Outcome.ACKNOWLEDGED else None)
+                placed[operation.number].set_result(entry if entry.outcome is Outcome.ACKNOWLEDGED else None)
         if entry.outcome is not Outcome.ACKNOWLEDGED:
             reason = str(entry.status or entry.error)
             report.errors[reason] = report.errors.get(reason, 0) + 1

@@ -52,7 +52,7 @@ def plan_steady(steady: Steady, users: int, duration_s: float, seed: str) -> lis
             planned.append((at_s + steady.follow_up_after_s, kind, planned[-1][2], order))
     if steady.profile_updates_per_s:
         times_s = _arrivals(steady, steady.profile_updates_per_s, duration_s, f"{seed}-updates", offset=0.5)
-        hot = rng.choices(range(users), cum_weights=_zipf(users, steady.key_skew), k=len(times_s))
+        hot = drawn_users(rng, users, steady.key_skew, len(times_s))
         planned += [(at_s, "update", user, None) for at_s, user in zip(times_s, hot, strict=True)]
     planned.sort(key=lambda row: row[0])
     number_of = {order: number for number, (_, kind, _, order) in enumerate(planned) if kind == "place"}
@@ -77,8 +77,10 @@ def _in_a_burst(at_s: float) -> float:
     return second + (at_s - second) * _BURST_SHARE
 
 
-def _zipf(count: int, exponent: float) -> list[float]:
-    return list(accumulate(1 / rank**exponent for rank in range(1, count + 1)))
+def drawn_users(rng: random.Random, users: int, skew: float, count: int) -> list[int]:
+    """Indices of users by a Zipf law with exponent `skew` (0: all alike): the first is the hottest."""
+    weights = list(accumulate(1 / rank**skew for rank in range(1, users + 1)))
+    return rng.choices(range(users), cum_weights=weights, k=count)
 
 
 def turns(seed: int, round_number: int) -> tuple[BrokerName, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from deploy.native import BrokerName, Runtime
 from experiment import broker_state, checker
@@ -14,6 +15,7 @@ from experiment.clock import Clock, until
 from experiment.effects import CONSUMER, Databases
 from experiment.ledger import Entry, Identity, Outcome
 from experiment.load import LoadGenerator, LoadReport
+from experiment.past_http import OutboxLoad
 from experiment.progress_bar import ProgressBar
 from experiment.schedule import Operation, plan_registrations, plan_steady
 from experiment.usage import Usage, take_usage
@@ -56,6 +58,22 @@ class Side:
         """The supervised name of `order`, `notification-consumer`, …."""
         return f"{self.broker}-{name}"
 
+    @property
+    def consumers(self) -> list[str]:
+        """The supervised names of the processes whose effects are counted."""
+        first = self.process(CONSUMER)
+        return [first, *(f"{first}-{number}" for number in range(2, self.workload.consumers + 1))]
+
+    async def stop_consumers(self) -> None:
+        """They stay down until `start_consumers`."""
+        for name in self.consumers:
+            await asyncio.to_thread(self.runtime.processes.stop, name)
+
+    async def start_consumers(self) -> None:
+        """Start what was stopped, without waiting until it is ready."""
+        for name in self.consumers:
+            await asyncio.to_thread(self.runtime.processes.start, name, wait=False)
+
     def settings(self, name: str) -> Settings:
         """The settings of the process `order`, `notification-consumer`, …, for using its code here."""
         return settings_from(self.runtime.service_env(name, self.broker, self.broker))
@@ -92,27 +110,26 @@ class Side:
 
         Returns their ledger entries, which are among `entries` from then on, when all are answered.
         """
-        steady = self.workload.steady
         of_all = "" if enough else f" of {len(operations):,}"
-        generator = LoadGenerator(
-            self.runtime.addresses.service_urls(self.broker),
-            self.users,
-            self.clock,
-            in_flight_max=steady.in_flight_max,
-            timeout_s=steady.request_timeout_s,
-            lines_per_order=steady.lines_per_order,
-            note_bytes=self.workload.payload_bytes,
-            seed=str(self.workload.seed),
-            on_sent=lambda count: self.progress.detail(f"{count:,}{of_all} requests"),
-        )
+        return await self._run(LoadGenerator(**_generator(self, of_all)), operations, phase, enough)
+
+    async def send_past_http(self, operations: list[Operation], phase: str) -> tuple[list[Entry], LoadReport]:
+        """The same, each request a transaction of this process that the relay finds in the outbox."""
+        settings = {service: self.settings(service) for service in ("order", "user")}
+        generator = OutboxLoad(settings, **_generator(self, f" of {len(operations):,}"))
+        return await self._run(generator, operations, phase, None)
+
+    async def _run(
+        self, generator: LoadGenerator, operations: list[Operation], phase: str, enough: asyncio.Event | None
+    ) -> tuple[list[Entry], LoadReport]:
         entries, report = await generator.run(operations, phase, enough)
         self.entries += entries
         return entries, report
 
     async def write_backlog(self, events: int, phase: str, backlog: Backlog | None = None) -> list[Entry]:
-        """Commit so many events to the order service's outbox at once, past HTTP; returns their entries.
+        """Commit so many events to the outboxes at once, past HTTP; returns their entries.
 
-        What orders they are of is said by `backlog`, or else by the workload's.
+        What they are of is said by `backlog`, or else by the workload's.
         """
         entries = await write_backlog(
             self.settings("order"),
@@ -123,6 +140,7 @@ class Side:
             seed=f"{self.workload.seed}-{phase}",
             clock=self.clock,
             note_bytes=self.workload.payload_bytes,
+            user_settings=self.settings("user"),
         )
         self.entries += entries
         return entries
@@ -198,7 +216,7 @@ class Side:
         return {entry.identity for entry in checker.missing(self.entries, self.effects)} - self.given_up
 
     async def _look_for_missing(self) -> Remaining:
-        await asyncio.to_thread(self.runtime.processes.stop, self.process(CONSUMER))
+        await self.stop_consumers()
         settings = self.settings(CONSUMER)
         return Remaining(
             in_outbox=await self.databases.outbox_identities(),
@@ -206,6 +224,22 @@ class Side:
             in_dead_letters=await broker_state.dead_letter_identities(settings)
             | await self.databases.kept_identities(),
         )
+
+
+def _generator(side: Side, of_all: str) -> dict[str, Any]:
+    """What a load generator of the side is made of."""
+    steady = side.workload.steady
+    return {
+        "urls": side.runtime.addresses.service_urls(side.broker),
+        "users": side.users,
+        "clock": side.clock,
+        "in_flight_max": steady.in_flight_max,
+        "timeout_s": steady.request_timeout_s,
+        "lines_per_order": steady.lines_per_order,
+        "note_bytes": side.workload.payload_bytes,
+        "seed": str(side.workload.seed),
+        "on_sent": lambda count: side.progress.detail(f"{count:,}{of_all} requests"),
+    }
 
 
 def _open(verdict: Verdict) -> int:

@@ -14,6 +14,7 @@ _Rungs = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_le
 Lines = Annotated[int, Field(ge=1, le=100)]
 SUBSCRIBERS_MAX = 20
 """More of the orders' events than there are always."""
+CONSUMERS_MAX = 4
 FigureName = Literal["effects_per_s", "relay_events_per_s", "p50_ms", "p99_ms"]
 """What a comparison may decide."""
 
@@ -23,6 +24,7 @@ ProfileName = Literal["single-fsync", "single-pagecache", "as-usual", "replicate
 PAYLOAD_BYTES_MAX = 16_384
 """As much as the order service takes as a note."""
 _LAYER_BYTES_MAX = 2**29
+_WARM_UP_S = 30.0
 
 
 class WorkloadError(Exception):
@@ -34,10 +36,26 @@ class _Part(BaseModel):
 
 
 class WarmUp(_Part):
-    """Load on each broker before the first round: checked like everything else, and not measured."""
+    """Load on each broker before the first round: checked like everything else, and not measured.
+
+    The steady load runs for `steady_s` at least, and on until its median latency hardly changes any more, but for
+    `steady_s_max` at most; None: 30 s, or twice `steady_s`.
+    """
 
     steady_s: Annotated[float, Field(ge=0, le=600)] = 3.0
+    steady_s_max: Annotated[float, Field(ge=0, le=3_600)] | None = None
     backlog_events: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
+
+    @model_validator(mode="after")
+    def _longest_is_longest(self) -> Self:
+        if self.longest_s < self.steady_s:
+            raise ValueError("steady_s_max must not be less than steady_s")
+        return self
+
+    @property
+    def longest_s(self) -> float:
+        """For how long the steady load runs at most."""
+        return max(_WARM_UP_S, 2 * self.steady_s) if self.steady_s_max is None else self.steady_s_max
 
 
 class Steady(_Part):
@@ -82,13 +100,16 @@ class Steady(_Part):
 class Backlog(_Part):
     """Events that wait in the broker while the consumer is down, and are then drained.
 
-    `closed_share` of the orders are paid as well: two events of one key. Only the last `rounds` rounds have a
-    backlog; None: all have one.
+    `closed_share` of the orders are paid as well: two events of one key. `updates_share` of the events are changes
+    of users instead, drawn by a Zipf law with exponent `key_skew`: a hot key has many events in a row. Only the
+    last `rounds` rounds have a backlog; None: all have one.
     """
 
     events: Annotated[int, Field(ge=100, le=1_000_000)]
     rounds: Annotated[int, Field(ge=1, le=100)] | None = None
     closed_share: Share = 0.5
+    updates_share: Share = 0.0
+    key_skew: Annotated[float, Field(ge=0, le=3)] = 1.0
     lines_per_order: Lines = 3
 
 
@@ -144,6 +165,12 @@ class Bursts(_Scenario):
     kind: Literal["bursts"]
 
 
+class PastHttp(_Scenario):
+    """The load is committed to the services' outboxes on time, without HTTP."""
+
+    kind: Literal["past-http"]
+
+
 class SlowConsumer(_Scenario):
     """The consumer stands still for `slowdown` of its working time (0.5: half of its speed)."""
 
@@ -188,7 +215,7 @@ class FanOut(_Scenario):
 
 
 Scenario = Annotated[
-    LiveDrain | Bursts | SlowConsumer | Poison | KilledConsumer | RequestReply | JobGraphs | FanOut,
+    LiveDrain | Bursts | PastHttp | SlowConsumer | Poison | KilledConsumer | RequestReply | JobGraphs | FanOut,
     Field(discriminator="kind"),
 ]
 
@@ -211,6 +238,9 @@ class Workload(_Part):
     `primary` are the figures about which the run decides, named before it, at most four: each more makes all of
     them harder to prove. A difference within `margin` (0.1: 10 %) does not matter. `profile` is what both brokers
     promise when they confirm an event: without equal promises nothing is decided.
+    `consumers` processes of the whole system take the events whose effects are counted, on each side.
+    `freeze`: while one side is measured in the rounds, and on the ladder, broker and services of the other stand
+    still.
     After the check both sides are left alone for `quiet_s`, and checked again.
     `payload_bytes` is how much larger each `order.placed` is: its order has a note of so many bytes, half of which
     cannot be compressed, under every load, in every backlog and in the layers.
@@ -224,6 +254,7 @@ class Workload(_Part):
     margin: Annotated[float, Field(gt=0, le=1)] = 0.1
     profile: ProfileName = "single-fsync"
     users: Annotated[int, Field(ge=1, le=10_000)]
+    consumers: Annotated[int, Field(ge=1, le=CONSUMERS_MAX)] = 1
     payload_bytes: Annotated[int, Field(ge=0, le=PAYLOAD_BYTES_MAX)] = 0
     warm_up: WarmUp = WarmUp()
     steady: Steady
@@ -232,6 +263,7 @@ class Workload(_Part):
     ladder: Ladder | None = None
     scenarios: Annotated[tuple[Scenario, ...], Field(max_length=10)] = ()
     layers: Layers | None = None
+    freeze: bool = False
     quiet_s: Annotated[float, Field(ge=0, le=600)] = 2.0
     settle_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
 

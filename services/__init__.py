@@ -6,4 +6,5 @@ collect_seldom()
 
 __all__ = [
     "order",
+    "user",
 ]

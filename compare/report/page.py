@@ -74,6 +74,8 @@ def _costs(summary: Summary) -> Iterator[tuple[str, ...]]:
 
 def _rounds(summary: Summary) -> Iterator[tuple[str, str]]:
     for broker, one in summary.brokers.items():
+        if one.warm_up:
+            yield f"{TITLES[broker]} warm-up", words.warm_up(one.warm_up)
         for steady in one.steady_rounds:
             found = steady.latency
             said = [f"{name} {number(value)} ms" for name, value in _percentiles(found) if value is not None]

@@ -9,6 +9,7 @@ from experiment.facts import TITLES
 TITLES_OF_KINDS = {
     "bursts": "the requests of a second in its first tenth",
     "live-drain": "a backlog drained beside it",
+    "past-http": "without HTTP, from the outbox on",
     "slow-consumer": "a slow consumer",
     "poison": "poison among the events",
     "killed-consumer": "the consumer killed after a third of the time",

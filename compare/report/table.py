@@ -56,7 +56,7 @@ def _table(summary: dict[str, Any]) -> Table:
         f"Tandem, {workload['name']}: {workload['rounds']} round(s) in turns · "
         f"{steady['orders_per_s']:g} orders/s for {steady['duration_s']:g} s · "
         f"backlog of {workload['backlog']['events']:,} · "
-        f"{words.notes_of_orders(workload, ' · ')}{hardware['cores']} cores"
+        f"{words.out_of_the_usual(workload, ' · ')}{hardware['cores']} cores"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("")

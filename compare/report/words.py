@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from compare.document import UNSOUND, ChangedFigure, ComparedFigure, Summary
+from compare.document import UNSOUND, ChangedFigure, ComparedFigure, Summary, WarmUpFigures
 from compare.report.svg import number
 from deploy.topology import BrokerName
 from experiment.facts import TITLES
@@ -126,15 +126,22 @@ def load(summary: Summary) -> str:
     return (
         f"{summary.workload.get('name', 'workload')}: {summary.workload.get('rounds')} round(s) in pairs, "
         f"{steady.get('orders_per_s', 0):g} orders/s for {steady.get('duration_s', 0):g} s, "
-        f"backlog of {backlog.get('events', 0):,}, {notes_of_orders(summary.workload)}"
+        f"backlog of {backlog.get('events', 0):,}, {out_of_the_usual(summary.workload)}"
         f"{summary.hardware.get('cores')} cores"
     )
 
 
-def notes_of_orders(workload: Mapping[str, Any], then: str = ", ") -> str:
-    """How much larger the orders were made; nothing where they were not."""
-    size = workload.get("payload_bytes", 0)
-    return f"notes of {size:,} bytes{then}" if size else ""
+def out_of_the_usual(workload: Mapping[str, Any], then: str = ", ") -> str:
+    """How much larger the orders were made, how much of the backlog has hot keys, and how many consumers there
+    were; nothing where all is as usual."""
+    size, consumers = workload.get("payload_bytes", 0), workload.get("consumers", 1)
+    share = workload.get("backlog", {}).get("updates_share", 0)
+    said = [
+        f"notes of {size:,} bytes" if size else "",
+        f"{share:.0%} of the backlog changes of users" if share else "",
+        f"{consumers} consumers" if consumers > 1 else "",
+    ]
+    return "".join(f"{each}{then}" for each in said if each)
 
 
 def interval(row: ComparedFigure | ChangedFigure) -> str:
@@ -143,6 +150,13 @@ def interval(row: ComparedFigure | ChangedFigure) -> str:
         return "none"  # a ratio without an interval would be read all the same
     low, high = row.interval
     return f"{row.ratio:.2f} ({low:.2f} to {high:.2f})"
+
+
+def warm_up(found: WarmUpFigures) -> str:
+    """How a side was warmed up."""
+    medians = ", ".join("none" if each is None else number(each) for each in found.p50_ms)
+    said = {None: "too few events to tell whether it was warm", True: "stationary", False: "not stationary"}
+    return f"{found.seconds:g} s, p50 ms by window {medians}: {said[found.stationary]}"
 
 
 def broker_cells(summary: Summary, name: str) -> list[str]:

@@ -1,3 +1,7 @@
 """The user service."""
 
-__all__: list[str] = []
+__all__ = [
+    "domain",
+    "events",
+    "store",
+]

@@ -26,9 +26,12 @@ pytestmark = pytest.mark.timeout(600)
 WORKLOAD = {
     **TINY,
     "payload_bytes": 1_000,
+    "consumers": 2,
+    "backlog": {**TINY["backlog"], "updates_share": 0.3},
     "scenarios": [
-        {"kind": "live-drain", "rounds": 1, "duration_s": 2, "events": 300},
-        {"kind": "poison", "rounds": 1, "duration_s": 2, "share": 0.1},
+        {"kind": "live-drain", "rounds": 1, "duration_s": 1, "events": 300},
+        {"kind": "past-http", "rounds": 1, "duration_s": 1},
+        {"kind": "poison", "rounds": 1, "duration_s": 1, "share": 0.2},
         {"kind": "killed-consumer", "rounds": 1, "duration_s": 3},
         {"kind": "request-reply", "rounds": 1, "duration_s": 1, "requests_per_s": 20},
         {"kind": "jobs", "rounds": 1, "duration_s": 1, "jobs_per_s": 4, "steps": 3},
@@ -113,7 +116,7 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         assert (figures["lost"], figures["duplicate_effects"], figures["reordered"]) == (0, 0, 0)
         assert figures["p50_ms"] <= figures["p99_ms"]
         assert figures["backlog_rounds"][0]["waiting_at_start"] == TINY["backlog"]["events"]
-        drained, poisoned, killed, *_ = (row["found"] for row in figures["scenarios"])
+        drained, _, poisoned, killed, *_ = (row["found"] for row in figures["scenarios"])
         assert drained["drained_s"] > 0
         assert poisoned["dead_letters"] >= 1
         assert killed["silent_s"] > 0
@@ -126,7 +129,12 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         assert all(row["as_tandem"] for row in figures["layers"])
     assert not any("the layers are not whole" in note for note in summary["notes"])
     assert [(row["name"], row["broker"], row["found"]) for row in summary["controls"] if not row["passed"]] == []
-    assert summary["settings"]["servers"]["rabbit"]["default_pass"] == "***"
+    settings = summary["settings"]
+    assert settings["servers"]["rabbit"]["default_pass"] == "***"
+    assert settings["runtimes"]["rabbit"]["version"].startswith("Erlang/OTP ")
+    assert settings["runtimes"]["kafka"]["version"].startswith("Java ")
+    assert settings["runtimes"]["kafka"]["flags"]["MaxHeapSize"].endswith("(command line)")
+    assert set(settings["data_directories"]) == {"postgres", "redis", "rabbit", "kafka"}
 
     with gzip.open(tmp_path / "report" / "ledger.jsonl.gz", "rt") as file:
         lines = [json.loads(line) for line in file]
@@ -134,6 +142,12 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         figures["acknowledged"] for figures in summary["brokers"].values()
     )
     assert all(line["durable_s"] >= line["intended_s"] for line in lines)
+    past_http = [line for line in lines if line["phase"] == "past-http-1"]
+    assert {line["http_status"] for line in past_http} == {None}
+    assert {line["type"] for line in past_http} >= {"order.placed", "user.profile_updated"}
+    for broker in ("rabbit", "kafka"):
+        of_backlog = [line for line in lines if (line["broker"], line["phase"]) == (broker, "backlog-1")]
+        assert sum(line["type"] == "user.profile_updated" for line in of_backlog) == 180
     assert "notes of 1,000 bytes" in (tmp_path / "report" / "report.md").read_text()
     assert (tmp_path / "report" / "latencies.hlog").read_text().count("Tag=") == 2
 

@@ -297,6 +297,41 @@ def test_late_sends_give_no_verdict_on_latency_but_one_on_throughput(tmp_path: P
     assert any("the load generator or the machine was the limit" in note for note in summary["notes"])
 
 
+@pytest.mark.parametrize(
+    ("median_s", "lag_s", "late"),
+    [(0.010, 0.002, False), (0.010, 0.004, True), (0.100, 0.004, False), (0.100, 0.012, True)],
+)
+def test_how_late_a_generator_may_be_depends_on_the_latency(
+    tmp_path: Path, median_s: float, lag_s: float, late: bool
+) -> None:
+    result = run_result(tmp_path, APART)
+    for each in result.sides["kafka"].steady:
+        each.latencies.histogram.record_value(round(median_s * 1e6), 5_000)
+        for _ in range(100):
+            each.load.send_lag.record(lag_s)
+    summary = summarise(result, "make compare")
+    assert (summary["differences"]["p50_ms"] == "no verdict: late sends") is late
+    assert any("kafka: the load generator was late" in note for note in summary["notes"]) is late
+
+
+def test_a_difference_that_grows_in_the_course_of_the_run_is_not_decided_by_its_length(tmp_path: Path) -> None:
+    growing = tuple(2_000.0 + 100 * number for number in range(ROUNDS))
+    result = run_result(tmp_path, {"rabbit": (1_000.0,) * ROUNDS, "kafka": growing})
+    summary = summarise(result, "make compare")
+    assert set(summary["differences"].values()) == {"no verdict: not stationary"}
+    (note,) = [each for each in summary["notes"] if "effects/s changed" in each]
+    assert note.startswith("kafka: effects/s changed by +35% from the first round to the last")
+
+
+def test_a_drift_of_both_sides_is_noted_and_decides_nothing(tmp_path: Path) -> None:
+    slower = tuple(2_000.0 - 150 * number for number in range(ROUNDS))
+    result = run_result(tmp_path, {"rabbit": slower, "kafka": tuple(2 * rate for rate in slower)})
+    summary = summarise(result, "make compare")
+    assert summary["differences"]["p50_ms"] == QUICKER
+    drifts = [note.split(" changed")[0] for note in summary["notes"] if "from the first round to the last" in note]
+    assert {"rabbit: p50", "kafka: p50"} <= set(drifts)
+
+
 def test_requests_without_effect_are_among_the_latencies_and_leave_no_verdict_on_them(tmp_path: Path) -> None:
     result = run_result(tmp_path, APART)
     before = summarise(result, "make compare")["brokers"]["kafka"]["p99_ms"]

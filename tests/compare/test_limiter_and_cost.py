@@ -69,6 +69,13 @@ def test_a_drain_is_held_up_by_its_consumer_and_by_no_other_client(tmp_path: Pat
     assert str(found["relay_events_per_s"]) == "client CPU (0.90 cores)"
 
 
+def test_of_several_consumers_the_busiest_holds_the_drain_up(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    consumers = {"rabbit-notification-consumer": 1.0, "rabbit-notification-consumer-2": 9.0}
+    spent(result, "rabbit", {"rabbit_services": 10.0}, Details(consumers))
+    assert str(limiters(result.sides["rabbit"], machine_cores=2)["effects_per_s"]) == "client CPU (0.90 cores)"
+
+
 @pytest.mark.parametrize(
     ("slower", "faster", "through"),
     [

@@ -31,6 +31,7 @@ from tests.compare.test_judgement import APART, run_result, steady
 
 KINDS = [
     "bursts",
+    "past-http",
     "live-drain",
     "slow-consumer",
     "poison",

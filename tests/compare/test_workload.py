@@ -16,7 +16,7 @@ from compare.statistics import pairs_needed
 from deploy.topology import BROKERS
 from experiment.payload import note
 from experiment.schedule import plan_steady, turns
-from experiment.workload import PAYLOAD_BYTES_MAX, Workload, WorkloadError, load_workload
+from experiment.workload import PAYLOAD_BYTES_MAX, WarmUp, Workload, WorkloadError, load_workload
 from services.order.domain import NOTE_LENGTH_MAX
 
 DOCUMENT = yaml.safe_load(DEFAULT_WORKLOAD.read_text())
@@ -50,6 +50,11 @@ def test_every_workload_of_the_repository_can_be_loaded(file: Path) -> None:
         ("payload_bytes", -1),
         ("payload_bytes", 16_385),
         ("payload_bytes", "1 KB"),
+        ("backlog.updates_share", 1.1),
+        ("backlog.key_skew", -1),
+        ("consumers", 0),
+        ("consumers", 5),
+        ("warm_up.steady_s_max", -1),
         ("name", ""),
     ],
 )
@@ -120,6 +125,13 @@ def test_only_the_last_rounds_have_a_backlog_where_not_all_have_one(workload: Wo
 def test_the_quick_comparison_is_planned_for_less_than_four_minutes(workload: Workload) -> None:
     """Estimates of a machine of two cores; warm, so that nothing is installed."""
     assert sum(phase.estimate_s for phase in plan(workload)) < 240
+
+
+def test_a_warm_up_is_not_over_before_its_time(tmp_path: Path) -> None:
+    document = {**DOCUMENT, "warm_up": {"steady_s": 8, "steady_s_max": 7}}
+    with pytest.raises(WorkloadError, match="steady_s_max must not be less than steady_s"):
+        load_workload(write(tmp_path, document))
+    assert WarmUp(steady_s=60).longest_s == 120
 
 
 def test_an_order_cannot_be_both_paid_and_cancelled(tmp_path: Path) -> None:

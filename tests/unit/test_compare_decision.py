@@ -230,12 +230,17 @@ def test_of_two_runs_of_the_same_nothing_changed() -> None:
 def test_another_load_or_machine_is_no_change_and_other_settings_are_named() -> None:
     other = run(p50_ms=[1.0] * 6)
     other["workload"]["steady"]["orders_per_s"] = 99.0
-    assert changed(run(p50_ms=[1.0] * 6), other).refused == "the runs had another load: steady"
+    assert changed(run(p50_ms=[1.0] * 6), other).refused == "the runs had another load: steady.orders_per_s"
     larger = run(p50_ms=[1.0] * 6)
     larger["workload"]["payload_bytes"] = 1_000
     assert changed(run(p50_ms=[1.0] * 6), larger).refused == "the runs had another load: payload_bytes"
     larger["workload"]["payload_bytes"] = 0  # and before there was such a field
+    larger["workload"] |= {"consumers": 1, "backlog": larger["workload"]["backlog"] | {"updates_share": 0.0}}
+    larger["workload"]["warm_up"] = larger["workload"]["warm_up"] | {"steady_s_max": 60}  # a limit, and no load
     assert changed(run(p50_ms=[1.0] * 6), larger).refused is None
+    larger["workload"]["backlog"]["updates_share"] = 0.3
+    hot = changed(run(p50_ms=[1.0] * 6), larger)
+    assert hot.refused == "the runs had another load: backlog.updates_share"
     moved = run(p50_ms=[1.0] * 6)
     moved["hardware"]["cores"] = 64
     moved["versions"]["kafka"] = "9.9"

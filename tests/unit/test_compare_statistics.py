@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Sequence
 from statistics import median
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compare.statistics import Estimate, compare_pairs, judge, pairs_needed
+from compare.statistics import Estimate, compare_pairs, drifting, judge, pairs_needed
+from compare.statistics.drift import DRIFT_ALPHA, drift_of
 from compare.statistics.sign_flips import ALPHA, PAIRS_MIN, subset_means
 from compare.statistics.verdicts import holm
 
@@ -125,6 +127,52 @@ def test_the_order_of_the_rounds_makes_no_difference(logs: list[float], shuffler
     shuffler.shuffle(shuffled)
     one, other = estimate(logs), estimate(shuffled)
     assert (one.ratio, one.low, one.high, one.p) == pytest.approx((other.ratio, other.low, other.high, other.p))
+
+
+def balance(values: Sequence[float]) -> int:
+    """Rising pairs less falling ones."""
+    return sum((later > earlier) - (later < earlier) for earlier, later in itertools.combinations(values, 2))
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2, 3, 4, 5], [1, 3, 2, 5, 4], [2, 1, 3, 5, 4], [3, 1, 2], [1, 2], [2, 2, 5]]
+)
+def test_a_trend_is_as_rare_as_it_is_among_all_orders(values: list[float]) -> None:
+    orders = list(itertools.permutations(range(len(values))))
+    as_far_out = sum(abs(balance(order)) >= abs(balance(values)) for order in orders)
+    assert drift_of(values).p == pytest.approx(as_far_out / len(orders))
+
+
+def test_a_trend_is_told_by_its_factor_from_the_first_round_to_the_last_whatever_one_round_did() -> None:
+    halved = [100 * 0.5 ** (n / 5) for n in range(6)]
+    assert drift_of(halved).factor == pytest.approx(0.5)
+    halved[2] *= 20
+    assert drift_of(halved).factor == pytest.approx(0.5, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("values", "drifts"),
+    [
+        ([10, 11, 12, 13, 14, 15], True),
+        ([15, 14, 13, 12, 11, 10], True),
+        ([10, 11, 12, 13, 15, 14], False),  # p = 1.7 %
+        ([10, 10.1, 10.2, 10.3, 10.4, 10.5], False),  # within the margin
+        ([10, 20, 30, 40, 50], False),  # five rounds prove nothing
+        ([10], False),
+        ([], False),
+    ],
+)
+def test_a_trend_counts_when_it_is_hardly_chance_and_beyond_the_margin(values: list[float], drifts: bool) -> None:
+    assert (drifting(values, MARGIN) is not None) is drifts
+
+
+def test_rounds_in_no_order_seem_to_have_a_trend_no_more_often_than_said() -> None:
+    draw = random.Random(20261129)
+    runs, rounds = 3_000, 10
+    seen = sum(
+        drift_of([math.exp(draw.gauss(0, 0.2)) for _ in range(rounds)]).p <= DRIFT_ALPHA for _ in range(runs)
+    )
+    assert 0 < seen / runs <= DRIFT_ALPHA + 3 * math.sqrt(DRIFT_ALPHA / runs)
 
 
 def test_a_drift_that_both_sides_share_does_not_hide_a_difference() -> None:

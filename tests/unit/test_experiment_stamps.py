@@ -178,6 +178,19 @@ async def test_what_passes_an_adapter_is_stamped_and_what_failed_is_not(tmp_path
     assert times.deliveries == 1
 
 
+@pytest.mark.parametrize("again", ["a-first", "z-last"])
+def test_what_a_second_consumer_is_given_once_more_was_delivered_when_the_first_one_got_it(
+    tmp_path: Path, again: str
+) -> None:
+    """In whichever order the stamps of both are read."""
+    twice = (Kind.RECEIVED, 500, "a1", b"body")
+    StampFile(tmp_path / f"{again}.stamps").write(
+        twice[0], twice[1], [(event_digest(SOURCE, "a1"), body_digest(b"body"))]
+    )
+    found = passage(tmp_path, SOUND)
+    assert found == Passage(stamped=3, duplicate_deliveries=1)
+
+
 class Connections:
     """Of a database from which nothing is asked."""
 
