@@ -6,10 +6,10 @@ import gc
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aio_pika import IncomingMessage
 from aiokafka import ConsumerRecord
 
 from shared.broker.base import BatchHandler, Delivery, Message, Settlement, destination_name
+from shared.broker.rabbit.arriving import Arrived
 from shared.broker.unreadable import UNREADABLE
 from tests.conformance.harness import TYPE, Harness, Recorder, assert_in_order, eventually, only_on, publish_all
 from tests.conformance.servers_seen import kafka_batch, publish_kafka_batches, queue_counts
@@ -110,7 +110,7 @@ def beginning(body: bytes) -> bytes:
 
 def held_in_memory(place: str) -> int:
     """The bytes of all the bodies from this exchange or topic that the clients' objects in this process hold."""
-    held = [one for one in gc.get_objects() if type(one) in (IncomingMessage, ConsumerRecord)]
-    amqp = [one for one in held if isinstance(one, IncomingMessage) and one.exchange == place]
+    held = [one for one in gc.get_objects() if type(one) in (Arrived, ConsumerRecord)]
+    amqp = [one for one in held if isinstance(one, Arrived) and one.exchange == place]
     records = [one for one in held if isinstance(one, ConsumerRecord) and one.topic == place]
     return sum(len(one.body) for one in amqp) + sum(len(one.value or b"") for one in records)

@@ -12,6 +12,7 @@ import aiormq
 from aio_pika.abc import AbstractRobustConnection
 from faststream.rabbit import Channel, RabbitBroker
 
+from shared.broker.rabbit.arriving import hand_over_at_once
 from shared.broker.rabbit.errors import LOST, refusal, unavailable
 from shared.broker.rabbit.frames import read_frames_from_the_buffer
 from shared.broker.rabbit.internals import open_channel, use_connection_class
@@ -34,6 +35,7 @@ class RabbitConnection:
         self._settings = settings
         read_what_is_not_utf8()
         read_frames_from_the_buffer()
+        hand_over_at_once()
         nodes = urls_of(settings, name=client_name, heartbeat=HEARTBEAT_S)
         self.faststream = RabbitBroker(
             str(nodes[0]),

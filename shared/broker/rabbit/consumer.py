@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -19,6 +19,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from shared.broker.asking import TIMEOUT_MS
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
+from shared.broker.rabbit import arriving
+from shared.broker.rabbit.arriving import Arrived
 from shared.broker.rabbit.connection import say_goodbye
 from shared.broker.rabbit.errors import LOST
 from shared.broker.rabbit.replies import asked
@@ -51,7 +53,7 @@ class RabbitConsumer:
         self._stopping = asyncio.Event()
         self._channel: AbstractChannel | None = None
         self._source: AbstractQueue | None = None
-        self._tag: str | None = None
+        self._tag = arriving.new_tag()
         self._cut_off = False
         self._task: asyncio.Task[None] | None = None
         self.settlement_failures = 0
@@ -66,7 +68,7 @@ class RabbitConsumer:
     async def _consume(self, channel: AbstractChannel) -> None:
         await channel.set_qos(prefetch_count=self._subscription.in_flight_max)
         self._source = await channel.declare_queue(self.queue, passive=True)
-        self._tag = await self._source.consume(self._arrive, no_ack=False)
+        await arriving.consume(self._source, self._tag, self._arrive)
 
     async def look(self, connection: Any, ready: int, consumers: int) -> int | None:
         """How far it got, if something waits for it; None if nothing does, or another replica is at work. `ready`
@@ -90,7 +92,7 @@ class RabbitConsumer:
         """Stop pulling, let the running batch settle within `grace_s`, give back what waits."""
         self._stopping.set()
         self._arrived.set()
-        if self._source is not None and self._tag is not None:
+        if self._source is not None:
             await say_goodbye(self._source.cancel(self._tag))
         if self._task is not None:
             await asyncio.wait([self._task], timeout=grace_s)
@@ -99,6 +101,7 @@ class RabbitConsumer:
         await self._give_back()
         if self._channel is not None:
             await say_goodbye(self._channel.close())
+        arriving.forget(self._tag)
 
     async def _give_back(self) -> None:
         """Return what is unsettled with a nack: closing the channel alone would count as a failed delivery."""
@@ -108,7 +111,7 @@ class RabbitConsumer:
             await say_goodbye(newest.channel.basic_nack(newest.tag, multiple=True, requeue=True))
         self._window.clear()
 
-    async def _arrive(self, raw: AbstractIncomingMessage) -> None:
+    def _arrive(self, raw: Arrived) -> None:
         self._window.arrive(Held.of(raw))
         if self._window.waiting:
             self._arrived.set()
@@ -156,9 +159,9 @@ class RabbitConsumer:
         settlements = await settle_as_retry(self._handler, deliveries)
         kept = [held for held, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
         failed = 0
-        for raw, multiple, count in _acknowledgements(batch, settlements, self._window):
+        for held, multiple, count in _acknowledgements(batch, settlements, self._window):
             try:
-                await raw.ack(multiple=multiple)
+                await held.channel.basic_ack(held.tag, multiple=multiple)
                 self._settled += count
             except LOST:
                 failed += count
@@ -173,15 +176,15 @@ class RabbitConsumer:
 
 def _acknowledgements(
     batch: Sequence[Held], settlements: Sequence[Settlement], window: Window
-) -> list[tuple[AbstractIncomingMessage, bool, int]]:
+) -> list[tuple[Held, bool, int]]:
     """The acks to send as (message, multiple, how many it settles).
 
     One `ack(multiple)` per channel, up to the first message that is to be retried: it covers every older tag
     of its channel, and those are settled, since batches are handed over in the order of tags. One by one
     behind that; and behind the first message that is older and waits, since it was given back and came again.
     """
-    covering: dict[int, tuple[AbstractIncomingMessage, int]] = {}
-    single: list[AbstractIncomingMessage] = []
+    covering: dict[int, tuple[Held, int]] = {}
+    single: list[Held] = []
     retried: set[int] = set()
     older: dict[int, float] = {}
     for held, settlement in zip(batch, settlements, strict=True):
@@ -191,25 +194,33 @@ def _acknowledgements(
         if settlement is not Settlement.ACK:
             retried.add(channel)
         elif channel in retried or held.tag > older[channel]:
-            single.append(held.raw)
+            single.append(held)
         else:
-            covering[channel] = (held.raw, covering[channel][1] + 1 if channel in covering else 1)
-    return [(raw, True, count) for raw, count in covering.values()] + [(raw, False, 1) for raw in single]
+            covering[channel] = (held, covering[channel][1] + 1 if channel in covering else 1)
+    return [(held, True, count) for held, count in covering.values()] + [(held, False, 1) for held in single]
 
 
-def text_headers(raw: AbstractIncomingMessage) -> dict[str, str]:
+def text_headers(raw: Arrived | AbstractIncomingMessage) -> Mapping[str, str]:
     """The headers that were sent, as text, whatever AMQP type they had; bytes that are not UTF-8 are escaped."""
+    return _text_of(raw) if raw.headers else _of_content_type(raw.content_type)
+
+
+@lru_cache(maxsize=64)
+def _of_content_type(content_type: str | None) -> Mapping[str, str]:
+    """The one property that is a header on Kafka."""
+    return {"content-type": content_type} if content_type else {}
+
+
+def _text_of(raw: Arrived | AbstractIncomingMessage) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for name, value in (raw.headers or {}).items():
+    for name, value in raw.headers.items():
         if name in DELIVERY_COUNTS:
             continue
         if isinstance(value, bytes | bytearray):
             headers[name] = value.decode("utf-8", "backslashreplace")
         else:
             headers[name] = value if isinstance(value, str) else str(value)
-    if raw.content_type:  # a property here, a header on Kafka
-        headers.setdefault("content-type", raw.content_type)
-    return headers
+    return {**_of_content_type(raw.content_type), **headers}
 
 
 def _delivery(held: Held, channel: str, queue: str) -> Delivery:

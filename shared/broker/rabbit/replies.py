@@ -17,6 +17,7 @@ from aiormq import spec
 
 from shared.broker.asking import TIMEOUT_MS, Reply, timeout_header, timeout_s_of
 from shared.broker.base import Message
+from shared.broker.rabbit.arriving import Arrived
 from shared.broker.rabbit.connection import RabbitConnection, say_goodbye
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.internals import channel_below, channel_of, frame_bytes_max
@@ -31,16 +32,17 @@ _ADDRESS_START = f"{DIRECT_REPLY}."
 _TRANSIENT = 1
 
 
-def asked(raw: AbstractIncomingMessage, headers: Mapping[str, str], arrived_s: float) -> Asked | None:
+def asked(raw: Arrived, headers: Mapping[str, str], arrived_s: float) -> Asked | None:
     """Who waits for an answer to a message that arrived at that moment of `time.monotonic()`. Only addresses of
     direct reply-to are answered: any other name is a queue, and may be anybody's."""
     timeout_s = timeout_s_of(headers)
     if timeout_s is None:
         return None
-    address = raw.reply_to or ""
+    properties = raw.properties
+    address = properties.reply_to or ""
     return Asked(
         reply_to=address if address.startswith(_ADDRESS_START) else "",
-        correlation_id=str(raw.correlation_id or ""),
+        correlation_id=str(properties.correlation_id or ""),
         begin_by_s=arrived_s + timeout_s / 2,
     )
 

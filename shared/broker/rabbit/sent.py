@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from aio_pika.abc import AbstractIncomingMessage
 from aiormq import spec
 
 from shared.broker.base import DEATHS, Header, Sent
+from shared.broker.rabbit.arriving import Arrived
 from shared.broker.rabbit.field_tables import read_table, write_table
 from shared.broker.rabbit.unreadable import RawTable
 
@@ -29,18 +29,18 @@ DIRECT_REPLY = "amq.rabbitmq.reply-to"
 """RabbitMQ takes it only from who waits for the answer."""
 
 
-def sent_as(raw: AbstractIncomingMessage, text: Mapping[str, str]) -> Sent:
+def sent_as(raw: Arrived, text: Mapping[str, str]) -> Sent:
     """How a message was sent; `text` are its headers where their bytes cannot be read."""
-    table = raw.headers
+    told = raw.properties
+    table = told.headers
     headers = read_table(table.raw) if isinstance(table, RawTable) else []
     if headers is None:
         headers = [Header(name, "text", value) for name, value in text.items()]
-    properties = {name: getattr(raw, name, None) for name in (*_SENT_AGAIN, *_LEFT_OUT)}
-    properties["priority"] = raw.priority or None  # aio-pika has a 0 for none
-    if isinstance(raw.timestamp, datetime):
-        properties["timestamp"] = int(raw.timestamp.timestamp())
-    if isinstance(raw.expiration, float):
-        properties["expiration"] = str(round(raw.expiration * 1_000))
+    properties = {name: getattr(told, name, None) for name in (*_SENT_AGAIN, *_LEFT_OUT)}
+    properties["type"] = told.message_type
+    properties["priority"] = told.priority or None  # 0 is what none means
+    if isinstance(told.timestamp, datetime):
+        properties["timestamp"] = int(told.timestamp.timestamp())
     return Sent(
         headers=[h for h in headers if h.name not in DELIVERY_COUNTS and not h.name.startswith(DEATHS)],
         properties={name: value for name, value in properties.items() if value not in (None, "")},

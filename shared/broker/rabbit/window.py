@@ -15,7 +15,7 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from aio_pika.abc import AbstractIncomingMessage
+from shared.broker.rabbit.arriving import Arrived
 
 _PATIENCE_S = 10.0
 _PATIENCE_WITH_OTHERS_S = 0.5
@@ -25,24 +25,23 @@ _MESSAGE_BYTES = 2_048
 
 @dataclass(slots=True)
 class Held:
-    """A message and the channel that it came by; aio-pika refuses to tell once that channel is closed."""
+    """A message, and what it takes in memory."""
 
-    raw: AbstractIncomingMessage
+    raw: Arrived
     channel: Any
+    tag: int
     weight: int
     arrived_s: float = field(default_factory=monotonic)
 
     @classmethod
-    def of(cls, raw: AbstractIncomingMessage) -> Held:
+    def of(cls, raw: Arrived) -> Held:
         """As it has arrived."""
-        headers = sum(
-            len(name) + len(value) for name, value in raw.headers.items() if isinstance(value, str | bytes)
-        )
-        return cls(raw, raw.channel, len(raw.body) + headers + _MESSAGE_BYTES)
-
-    @property
-    def tag(self) -> int:
-        return self.raw.delivery_tag or 0
+        weight = len(raw.body) + _MESSAGE_BYTES
+        if raw.headers:
+            weight += sum(
+                len(name) + len(value) for name, value in raw.headers.items() if isinstance(value, str | bytes)
+            )
+        return cls(raw, raw.channel, raw.delivery_tag or 0, weight)
 
     @property
     def stale(self) -> bool:
