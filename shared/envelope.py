@@ -7,10 +7,9 @@ Source: CloudEvents specification 1.0.2 and its JSON format; the extension attri
 from __future__ import annotations
 
 from base64 import b64decode
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
@@ -27,31 +26,9 @@ _EXTENSIONS = ("partitionkey", "traceparent", "correlationid", "causationid")
 _OPTIONAL = ("subject", "time", "dataschema", *_EXTENSIONS)
 _ID_LENGTH_MAX = 255
 
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_ID_LENGTH_MAX)]
-
-
-class _Plain(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """An envelope as nearly all are, checked while it is parsed; what is not like this is looked at closely."""
-
-    specversion: Literal["1.0"]
-    id: _Name
-    source: _Name
-    type: _Name
-    datacontenttype: str | None = None
-    subject: str | None = None
-    time: str | None = None
-    dataschema: str | None = None
-    partitionkey: str | None = None
-    traceparent: str | None = None
-    correlationid: str | None = None
-    causationid: str | None = None
-    data: Any = None
-
-
-_read_plain = msgspec.json.Decoder(_Plain).decode
-_read_any = msgspec.json.Decoder().decode
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
 _PERHAPS_NUL = b"\\u0000"
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_ID_LENGTH_MAX)]
 
 
 @lru_cache(maxsize=1_024)
@@ -60,9 +37,11 @@ def schema_uri(event_type: str, version: int) -> str:
     return f"urn:tandem:{event_type}:{version}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Envelope:
-    """One event. Two envelopes with equal `source` and `id` are the same event, whatever else differs."""
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
+    """One event. Two envelopes with equal `source` and `id` are the same event, whatever else differs.
+
+    A struct, so that what is received is parsed straight into one.
+    """
 
     source: str
     type: str
@@ -74,8 +53,17 @@ class Envelope:
     traceparent: str | None = None
     correlationid: str | None = None
     causationid: str | None = None
-    id: str = field(default_factory=lambda: str(uuid7()))
-    time: str | None = field(default_factory=lambda: datetime.now(UTC).isoformat())
+    id: str = msgspec.field(default_factory=lambda: str(uuid7()))
+    time: str | None = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat())
+
+    def __eq__(self, other: object) -> bool:
+        """All that is said is the same, whether it was received or not."""
+        if not isinstance(other, Envelope):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in Envelope.__struct_fields__)
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.id))
 
     @property
     def identity(self) -> str:
@@ -103,8 +91,8 @@ class Envelope:
             )
         return body
 
-    @classmethod
-    def decode(cls, body: bytes) -> Self:
+    @staticmethod
+    def decode(body: bytes) -> Envelope:
         """Read wire bytes; unknown attributes are tolerated and dropped, and null is as good as absent.
 
         Raises `UndecodableError` when the bytes are not JSON, not CloudEvents 1.0, or too many.
@@ -112,27 +100,11 @@ class Envelope:
         if len(body) > EVENT_BYTES_MAX:
             raise UndecodableError(f"{len(body)} bytes, over the {EVENT_BYTES_MAX} that an event may have")
         try:
-            read = _read_closely(body) if _PERHAPS_NUL in body else _read_plain(body)
+            return _read_closely(body) if _PERHAPS_NUL in body else _read_plain(body)
         except msgspec.ValidationError:
-            read = _read_closely(body)
+            return _read_closely(body)
         except _NOT_JSON as error:
             raise _not_json(body, error) from None
-        envelope = object.__new__(cls)
-        # At once: the __init__ of a frozen dataclass sets field by field, and takes longer than parsing the JSON.
-        vars(envelope).update(
-            subject=read.subject,
-            time=read.time,
-            dataschema=read.dataschema,
-            partitionkey=read.partitionkey,
-            traceparent=read.traceparent,
-            correlationid=read.correlationid,
-            causationid=read.causationid,
-            id=read.id,
-            source=read.source,
-            type=read.type,
-            data=read.data,
-        )
-        return envelope
 
     @property
     def key(self) -> str:
@@ -140,8 +112,24 @@ class Envelope:
         return self.partitionkey or self.subject or self.id
 
 
-def _read_closely(body: bytes) -> _Plain:
-    """What `_Plain` does not say: unknown attributes, numbers for strings, null, data in base64. Raises
+class _Received(Envelope, frozen=True, kw_only=True, eq=False, gc=False, forbid_unknown_fields=True):
+    """An envelope as nearly all are, checked while it is parsed; what is not like this is looked at closely."""
+
+    specversion: Literal["1.0"]
+    id: _Name
+    source: _Name
+    type: _Name
+    datacontenttype: str | None = None
+    time: str | None = None
+    data: Any = None
+
+
+_read_plain = msgspec.json.Decoder(_Received).decode
+_read_any = msgspec.json.Decoder().decode
+
+
+def _read_closely(body: bytes) -> _Received:
+    """What `_Received` does not say: unknown attributes, numbers for strings, null, data in base64. Raises
     `UndecodableError`."""
     try:
         document = _read_any(body)
@@ -166,7 +154,7 @@ def _read_closely(body: bytes) -> _Plain:
             raise UndecodableError(f"attribute {name} must be a string without NUL characters")
         attributes[name] = value
     data = document.get("data") if document.get("data_base64") is None else _data_in_base64(document)
-    return _Plain(specversion="1.0", data=data, **attributes)
+    return _Received(specversion="1.0", data=data, **attributes)
 
 
 def _not_json(body: bytes, error: Exception) -> UndecodableError:

@@ -47,7 +47,7 @@ class Work:
     status: Status | None = None
     """None while it is open."""
     error: Exception | None = None
-    claims_counted: set[ClaimState] = field(default_factory=set)
+    claims_counted: frozenset[ClaimState] = frozenset()
     finished: bool = False
     """The dead letter is confirmed, or the claim marked or given back."""
 

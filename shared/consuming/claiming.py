@@ -22,6 +22,7 @@ _log = structlog.get_logger(__name__)
 _BUSY_POLL_S = 0.1
 _REDIS_PAUSE_S = 1.0
 """Once Redis did not answer, it is left alone for so long."""
+_COUNTED = {state: frozenset((state,)) for state in ClaimState}
 
 
 class Claiming:
@@ -64,14 +65,16 @@ class Claiming:
         busy: list[Work] = []
         outcomes: Counter[StrEnum] = Counter()
         for work, claim in zip(works, claims, strict=True):
-            outcomes[claim.state] += claim.state not in work.claims_counted  # what is busy is asked for repeatedly
-            work.claims_counted.add(claim.state)
-            if claim.state is ClaimState.DONE:
-                work.status = Status.DUPLICATE
-            elif claim.state is ClaimState.BUSY:
-                busy.append(work)
-            else:
+            state = claim.state
+            if state not in work.claims_counted:  # what is busy is asked for repeatedly
+                outcomes[state] += 1
+                work.claims_counted = work.claims_counted | {state} if work.claims_counted else _COUNTED[state]
+            if state is ClaimState.NEW:  # nearly always
                 work.attempt = claim.attempt
+            elif state is ClaimState.DONE:
+                work.status = Status.DUPLICATE
+            else:
+                busy.append(work)
         self._metrics.claimed(self._subscription, outcomes)
         return busy
 

@@ -25,7 +25,8 @@ inbox = Table(
 
 # One statement for the whole batch. Sorted, so that two processes that hold the same events lock the rows in
 # the same order; a row that another transaction is inserting is waited for, then skipped.
-# The answer is one row of two arrays: reading it costs a tenth of reading a row per event.
+# The answer is one row: nearly always how many there were is all that it says, and else two arrays, which are read
+# in a tenth of the time of a row per event.
 _RECORD = text(
     """
     with recorded as (
@@ -36,7 +37,10 @@ _RECORD = text(
       on conflict do nothing
       returning source, event_id
     )
-    select array_agg(source), array_agg(event_id) from recorded
+    select count(*),
+           case when count(*) < :count then array_agg(source) end,
+           case when count(*) < :count then array_agg(event_id) end
+      from recorded
     """
 )
 
@@ -50,8 +54,10 @@ _PRUNE = text(
 
 async def record(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
     """Insert a row per event; return the `(source, id)` of those that were not there before."""
-    result = await connection.execute(_RECORD, _parameters(subscriber, events))
-    sources, ids = result.one()
+    result = await connection.execute(_RECORD, {**_parameters(subscriber, events), "count": len(events)})
+    recorded, sources, ids = result.one()
+    if recorded == len(events):
+        return {(event.source, event.id) for event in events}
     return set(zip(sources or (), ids or (), strict=True))
 
 

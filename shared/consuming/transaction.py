@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from shared import failpoints
@@ -77,15 +76,17 @@ class Transaction:
         if self._prepare is not None:
             new = [work.event for work in works if (work.envelope.source, work.envelope.id) in fresh]
             await self._prepare(new, uow)
-        alone = len(works) == 1
+        alone, all_new = len(works) == 1, len(fresh) == len(works)
         for work in works:
-            if (work.envelope.source, work.envelope.id) not in fresh:
+            if not all_new and (work.envelope.source, work.envelope.id) not in fresh:
                 work.status = Status.DUPLICATE
                 continue
             span = self._spans.start_process(self._subscription, work.envelope, batch_span)
-            if span is not None:
-                spans.append((span, work))
-            with nullcontext() if span is None else self._spans.inside(span):
+            if span is None:
+                await self._handle(work, uow, alone=alone)
+                continue
+            spans.append((span, work))
+            with self._spans.inside(span):
                 await self._handle(work, uow, alone=alone)
         aside = [work.envelope for work in works if work.status in PUT_ASIDE]
         if aside:

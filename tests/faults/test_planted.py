@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from msgspec import structs
 from redis.asyncio import Redis
 
 from compare.measured import MeasuredSide
@@ -299,8 +300,7 @@ async def test_events_of_an_unknown_schema_are_found_among_the_dead_letters(side
     connection = await asyncpg.connect(side.runtime.dsn(f"{side.broker}_notification"))
     again = await recorded_event(connection)
     await connection.close()
-    await deliver_again(side, replace(again, id=str(uuid4()), dataschema="urn:tandem:order.placed:99"))
-
+    await deliver_again(side, structs.replace(again, id=str(uuid4()), dataschema="urn:tandem:order.placed:99"))
     last: dict[str, int] = {}
 
     async def counted() -> bool:

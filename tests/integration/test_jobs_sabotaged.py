@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
@@ -70,7 +71,7 @@ class Played:
             for event in events:
                 await pipeline(self.jobs.world.deliver([event]))
                 if again:
-                    await pipeline(self.jobs.world.deliver([replace(event, id=str(uuid7()))]))
+                    await pipeline(self.jobs.world.deliver([msgspec.structs.replace(event, id=str(uuid7()))]))
         return await self.checked()
 
     async def checked(self) -> JobFindings:

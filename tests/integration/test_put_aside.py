@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from shared.broker.base import BODY_BYTES_MAX, DeadLetter, Delivery, Settlement
 from shared.dead_letter import headers as dead_letter
 from shared.dead_letter.headers import KEY_BYTES_MAX, KEY_LEFT_OUT, Kind
@@ -142,7 +144,7 @@ async def test_a_letter_has_the_same_id_whenever_its_event_fails(rabbit_world: W
     event: Any = happened(1)
     for _ in range(2):
         await pipeline(rabbit_world.deliver([event]))
-    await pipeline(rabbit_world.deliver([replace(event, id="another")]))
+    await pipeline(rabbit_world.deliver([msgspec.structs.replace(event, id="another")]))
     letters = await rabbit_world.await_dead_letters(3)
     ids = [letter.headers[dead_letter.LETTER_ID] for letter in letters]
     assert ids[0] == ids[1] != ids[2]

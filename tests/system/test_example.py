@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
@@ -100,12 +100,12 @@ async def test_a_paid_order_gets_one_receipt_and_the_receipt_is_announced_once(
     assert issued.data == {"order_id": order, "amount": 2500}
 
     # The same event comes again, twice, as brokers and relays may have it; then one of another order behind it.
-    again = replace(
+    again = msgspec.structs.replace(
         Envelope.decode(GOLDEN.read_bytes()), id=issued.causationid, subject=order, partitionkey=order,
         data={"order_id": order, "user_id": user, "currency": "EUR", "total_amount": 2500, "version": 2},
     )  # fmt: skip
     other = str(uuid7())
-    behind = replace(again, id=str(uuid7()), data={**again.data, "order_id": other})
+    behind = msgspec.structs.replace(again, id=str(uuid7()), data={**again.data, "order_id": other})
     messages = [Message("order", "order.paid", order, event.encode()) for event in (again, again, behind)]
     assert await receipts.broker.publish(messages) == []
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -145,11 +145,11 @@ class KafkaConsumer:
     async def _work_off(self, records: Sequence[Record]) -> bool:
         """Hand a batch over and settle it; True when something is to be retried after a pause."""
         try:
-            for record in reversed(records):
-                self._in_hand[TopicPartition(record.topic, record.partition)] = record.offset
-            deliveries = [_delivery(record, self._subscription, self.clock) for record in records]
-            settlements = await settle_as_retry(self._handler, deliveries)
-            return await self._settle(records, settlements)
+            runs = runs_of(records)
+            for run in reversed(runs):
+                self._in_hand[run.partition] = records[run.start].offset
+            deliveries = _deliveries(records, self._subscription, self.clock)
+            return await self._settle(records, runs, await settle_as_retry(self._handler, deliveries))
         finally:
             self._in_hand.clear()
             self._handover.idle.set()
@@ -198,20 +198,22 @@ class KafkaConsumer:
             self._handover.idle.clear()
         return records
 
-    async def _settle(self, records: Sequence[Record], settlements: Sequence[Settlement]) -> bool:
+    async def _settle(
+        self, records: Sequence[Record], runs: Sequence[Run], settlements: Sequence[Settlement]
+    ) -> bool:
         """Commit each partition up to its first RETRY and read on from there; True when one is read again."""
         commits: dict[TopicPartition, int] = {}
         rewinds: dict[TopicPartition, int] = {}
         starts: dict[TopicPartition, int] = {}
-        for record, settlement in zip(records, settlements, strict=True):
-            partition = TopicPartition(record.topic, record.partition)
-            starts.setdefault(partition, record.offset)
+        for partition, start, end in runs:
+            starts.setdefault(partition, records[start].offset)
             if partition in rewinds:
                 continue
-            if settlement is Settlement.ACK:
-                commits[partition] = record.offset + 1
-            else:
-                rewinds[partition] = record.offset
+            settled = next((at for at in range(start, end) if settlements[at] is not Settlement.ACK), end)
+            if settled > start:
+                commits[partition] = records[settled - 1].offset + 1
+            if settled < end:
+                rewinds[partition] = records[settled].offset
         passed = {tp: offset for tp, offset in self._uncommitted().items() if tp not in rewinds}
         commits |= {tp: max(offset, commits.get(tp, 0)) for tp, offset in passed.items()}
         if commits and not await self._commit(commits):
@@ -282,16 +284,47 @@ def text_headers(record: Record) -> dict[str, str]:
     return {name: (value or b"").decode("utf-8", "backslashreplace") for name, value in record.headers}
 
 
-def _delivery(record: Record, subscription: Subscription, clock: KafkaClock | None) -> Delivery:
-    headers = text_headers(record)
-    return Delivery(
-        body=record.value or b"",
-        headers=headers,
-        channel=subscription.channel,
-        key=None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
-        redelivered=False,
-        position=f"{record.topic}/{record.partition}@{record.offset}",
-        token=record,
-        asked=None if clock is None else asked(record, headers, clock),
-        sent=partial(sent_as, record),
-    )
+class Run(NamedTuple):
+    """Records of one partition, one after the other in a batch."""
+
+    partition: TopicPartition
+    start: int
+    end: int
+
+
+def runs_of(records: Sequence[Record]) -> list[Run]:
+    """What a batch consists of, in its order."""
+    runs: list[Run] = []
+    topic, number, start = "", -1, 0
+    for at, record in enumerate(records):
+        if record.partition != number or record.topic != topic:
+            if at:
+                runs.append(Run(TopicPartition(topic, number), start, at))
+            topic, number, start = record.topic, record.partition, at
+    if records:
+        runs.append(Run(TopicPartition(topic, number), start, len(records)))
+    return runs
+
+
+def _deliveries(records: Sequence[Record], subscription: Subscription, clock: KafkaClock | None) -> list[Delivery]:
+    """Those with the same headers as the one before, as nearly all have, share what is read of them."""
+    deliveries: list[Delivery] = []
+    before: Any = None
+    headers: Mapping[str, str] = {}
+    for record in records:
+        if record.headers != before:
+            before, headers = record.headers, text_headers(record)
+        deliveries.append(
+            Delivery(
+                body=record.value or b"",
+                headers=headers,
+                channel=subscription.channel,
+                key=None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
+                redelivered=False,
+                position=f"{record.topic}/{record.partition}@{record.offset}",
+                token=record,
+                asked=None if clock is None else asked(record, headers, clock),
+                sent=partial(sent_as, record),
+            )
+        )
+    return deliveries

@@ -52,7 +52,7 @@ def weight_of(records: Sequence[Record]) -> int:
     """About how many bytes of memory these take."""
     weight = 0
     for record in records:
-        weight += max(0, record.serialized_value_size) + max(0, record.serialized_key_size)
+        weight += record.serialized_value_size + record.serialized_key_size  # of none, -1
         for name, value in record.headers:
             weight += len(name) + len(value or b"") + _HEADER_BYTES
     return weight
