@@ -38,6 +38,7 @@ class Claiming:
         self._claims = claims
         self._metrics = metrics
         self._redis_away_until = 0.0
+        self._marking: asyncio.Task[None] | None = None
 
     async def claim(self, batch: Batch) -> None:
         """Claim what is open; wait, bounded, for what a living process holds, so that order is kept."""
@@ -79,12 +80,25 @@ class Claiming:
         return busy
 
     async def mark_done(self, works: Sequence[Work]) -> None:
-        """Mark in Redis that their effects are recorded."""
+        """Have it marked in Redis that their effects are recorded, beside whatever comes next: nothing waits for
+        that but the marking after it, since the inbox knows already."""
+        await self.marked()
         if works and not self._redis_is_away():
-            try:
-                await self._claims.done(self._subscription.subscriber, [work.envelope for work in works])
-            except UnavailableError as error:
-                self._redis_lost(error)
+            self._marking = self._claims.beside(self._mark(works))
+
+    async def marked(self) -> None:
+        """Wait for what `mark_done` has begun."""
+        marking = self._marking
+        if marking is not None:
+            await asyncio.wait([marking])
+            self._marking = None
+            marking.result()
+
+    async def _mark(self, works: Sequence[Work]) -> None:
+        try:
+            await self._claims.done(self._subscription.subscriber, [work.envelope for work in works])
+        except UnavailableError as error:
+            self._redis_lost(error)
 
     async def give_back(self, works: Sequence[Work], *, forget: bool = False) -> None:
         """Release their claims, as far as they are ours; `forget` drops the count of earlier deliveries, too."""

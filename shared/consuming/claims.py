@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -154,6 +154,7 @@ class Claims:
         self._claim_script = self._redis.register_script(_CLAIM)
         self._done_script = self._redis.register_script(_DONE)
         self._release_script = self._redis.register_script(_RELEASE)
+        self._beside: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def heartbeat(self) -> AsyncIterator[None]:
@@ -225,6 +226,15 @@ class Claims:
         does not let it: one that is full, or a replica, answers a `PING` all the same."""
         await self._run_on(self._claim_script, [f"tandem:probe:{self.owner}"], self.owner, _PROBE_MS)
 
+    def beside(self, action: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what need not be waited for now; `close` waits for it, as long as Redis may take."""
+        task = asyncio.create_task(action, name="claims-beside")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
     async def close(self) -> None:
         """Close the connections to Redis."""
+        if self._beside:
+            await asyncio.wait(self._beside)
         await self._redis.aclose()

@@ -1,11 +1,12 @@
 """The consumer pipeline: the order of the stages between the broker and a handler.
 
-    read → claim (Redis) → attempt limit → [transaction: inbox + handlers + outbox] → mark done → settle
+    read → claim (Redis) → attempt limit → [transaction: inbox + handlers + outbox] → mark done, settle
 
 The unit of work is a batch, the unit that a handler sees is one event. A batch that fails is rolled back and
 run again one by one, so that a bad event costs the others time and nothing else. What goes on failing is put aside
 in the dead-letter place: delayed if it may pass, else failed. Nobody is acknowledged before the effect is
-committed or the dead letter confirmed; a letter that was given back gets a receipt when its effect is recorded.
+committed or the dead letter confirmed; Redis is told beside that. A letter that was given back gets a receipt when
+its effect is recorded.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ class Suspects:
             if work.status is None:
                 await self._run_one(work, works[index:])
             await self._finishing.finish([work])
+            await self._claiming.marked()  # before the next, which may be the one that kills
 
     async def _run_one(self, work: Work, rest: list[Work]) -> None:
         """Leave `work` with a status; `rest` begins with it and holds what may have to wait with it."""

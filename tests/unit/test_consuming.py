@@ -12,6 +12,7 @@ import pytest
 from shared.broker.base import Delivery, Subscription
 from shared.consuming.attempts import Attempts, Patience
 from shared.consuming.batch import Batch, Status, Work, retry_with_followers
+from shared.consuming.claiming import Claiming
 from shared.consuming.claims import Claims
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.envelope import Envelope
@@ -176,6 +177,70 @@ async def test_leaving_the_heartbeat_ends_it_although_the_client_swallows_a_canc
     )
     done, _ = await asyncio.wait([asyncio.create_task(live_and_leave())], timeout=10)
     assert done, "the heartbeat is awaited for ever"
+    await claims.close()
+
+
+class SlowlyMarking(Claims):
+    """Redis that answers to a marking when it is told to; the ids that were marked."""
+
+    def __init__(self) -> None:
+        super().__init__(settings_with(redis_url="redis://127.0.0.1:1"))
+        self.answers = asyncio.Event()
+        self.marked: list[str] = []
+
+    async def done(self, subscriber: str, events: Sequence[Envelope]) -> None:
+        await self.answers.wait()
+        self.marked += [f"{subscriber}:{event.id}" for event in events]
+
+
+def claiming(claims: Claims) -> Claiming:
+    metrics: Any = None  # marking counts nothing
+    return Claiming(settings_with(), SUBSCRIPTION, claims, metrics)
+
+
+async def test_nothing_waits_for_a_marking_but_the_next_one_and_the_end() -> None:
+    claims = SlowlyMarking()
+    stage = claiming(claims)
+    await stage.mark_done(list(batch_of("a", "b").works.values()))
+    second = asyncio.create_task(stage.mark_done(list(batch_of("c").works.values())))
+    closing = asyncio.create_task(claims.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert claims.marked == []
+    assert not second.done()
+    assert not closing.done()
+    claims.answers.set()
+    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(closing, 5)
+    await stage.marked()
+    assert claims.marked == ["tester:0", "tester:1", "tester:0"]
+
+
+async def test_redis_that_is_lost_while_it_is_told_is_left_alone_for_a_while() -> None:
+    class Lost(SlowlyMarking):
+        async def done(self, subscriber: str, events: Sequence[Envelope]) -> None:
+            self.marked += [f"{subscriber}:{event.id}" for event in events]
+            raise UnavailableError("planted")
+
+    claims = Lost()
+    stage = claiming(claims)
+    for _ in range(3):
+        await stage.mark_done(list(batch_of("a").works.values()))
+    await stage.marked()
+    await claims.close()
+    assert claims.marked == ["tester:0"]
+
+
+async def test_a_marking_that_fails_for_another_reason_is_told_to_the_next() -> None:
+    class Broken(SlowlyMarking):
+        async def done(self, subscriber: str, events: Sequence[Envelope]) -> None:
+            raise KeyError(subscriber, len(events))
+
+    claims = Broken()
+    stage = claiming(claims)
+    await stage.mark_done(list(batch_of("a").works.values()))
+    with pytest.raises(KeyError, match="tester"):
+        await stage.mark_done([])
     await claims.close()
 
 
