@@ -45,10 +45,11 @@ _log = structlog.get_logger(__name__)
 # The keys come as one JSON array: redis-py takes longer to pack 500 arguments than Redis to run the script.
 _CLAIM = """
 local owner, lock_ms = ARGV[2], ARGV[3]
+local first = 'l:' .. owner .. ':1'
 local alive, answers = {}, {}
 for i, key in ipairs(cjson.decode(ARGV[1])) do
   local answer
-  if redis.call('SET', key, 'l:' .. owner .. ':1', 'NX', 'PX', lock_ms) then
+  if redis.call('SET', key, first, 'NX', 'PX', lock_ms) then
     answer = 1
   else
     local value = redis.call('GET', key)

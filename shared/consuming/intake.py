@@ -62,7 +62,8 @@ class Intake:
         for delivery in deliveries:
             try:
                 envelope = Envelope.decode(delivery.body)
-                known = batch.works.get((envelope.source, envelope.id))
+                identity = (envelope.source, envelope.id)
+                known = batch.works.get(identity)
                 if known is not None:
                     known.deliveries.append(delivery)
                     continue
@@ -72,8 +73,8 @@ class Intake:
                     continue
                 if handler is None:
                     raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")  # noqa: TRY301
-                work = Work(envelope, handler.read(envelope, _asked(delivery)), handler, [delivery])
-                batch.works[envelope.source, envelope.id] = work
+                event = handler.read(envelope, _asked(delivery))
+                batch.works[identity] = Work(envelope, event, handler, [delivery])
             except Exception as error:  # noqa: BLE001 - a model's own code may raise anything: this event's fault
                 batch.rejected.append((delivery, error))
         return batch

@@ -1,4 +1,4 @@
-"""Consumes one Kafka subscription: one poll is one batch, one commit closes it.
+"""Consumes one Kafka subscription: one poll is one batch, one commit closes it, beside the next poll.
 
 A RETRY reads the partition again from there: what follows it in the partition is delivered once more too.
 """
@@ -12,14 +12,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import settle_as_retry
 from shared.broker.kafka.clients import GOODBYE_S, ended
 from shared.broker.kafka.clock import KafkaClock
+from shared.broker.kafka.commits import Commits, Offsets
 from shared.broker.kafka.errors import LOST
+from shared.broker.kafka.handover import Handover
 from shared.broker.kafka.internals import client_of, consumed_offsets, known_ends
 from shared.broker.kafka.replies import asked
 from shared.broker.kafka.sent import sent_as
@@ -35,7 +37,6 @@ _log = structlog.get_logger(__name__)
 
 _POLL_MS = 500
 _PORTION_RECORDS = 16
-_COMMIT_TIMEOUT_S = 5.0
 _RETRY_PAUSE_S = 1.0
 _FAILED_POLLS_MAX = 5
 _REJOIN_TIMEOUT_S = 20.0
@@ -48,27 +49,6 @@ class Waiting(NamedTuple):
     settled: int
     held_back: bool = False
     """By a transaction that is open: nothing else is left to read."""
-
-
-class Handover(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Gives partitions away only when the running batch is settled, so that no other consumer repeats it."""
-
-    def __init__(self, wait_max_s: float) -> None:
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self.rebalances: int | None = None
-        """How many there were; None during one, when nothing may be taken up."""
-        self._count = 0
-        self._wait_max_s = wait_max_s
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        self.rebalances = None
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.idle.wait(), self._wait_max_s)
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._count += 1
-        self.rebalances = self._count
 
 
 class KafkaConsumer:
@@ -86,13 +66,11 @@ class KafkaConsumer:
         self._tolerant = TolerantReader(subscription)
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._committed: dict[TopicPartition, int] = {}
-        """What this member committed since the last rebalance."""
+        self._overlaps = 2 * self._batch_max <= subscription.in_flight_max
+        """While a batch is being settled, there is room for the next."""
+        self._commits = Commits(self.queue, handover)
         self._in_hand: dict[TopicPartition, int] = {}
         """Where what is being handled begins."""
-        self._committed_in: int | None = None
-        """Which rebalance that was."""
-        self.settlement_failures = 0
         self.clock: KafkaClock | None = None
         """By which requests grow old, where they come."""
         self.trouble: Exception | None = None
@@ -110,6 +88,7 @@ class KafkaConsumer:
             await asyncio.wait([self._task], timeout=grace_s)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._commits.give_up()
         self._handover.idle.set()
         await self._leave(grace_s)
 
@@ -141,6 +120,7 @@ class KafkaConsumer:
                 await self._pause()
             if failures >= _FAILED_POLLS_MAX:
                 await self._rejoin()
+        await self._commits.end()
 
     async def _work_off(self, records: Sequence[Record]) -> bool:
         """Hand a batch over and settle it; True when something is to be retried after a pause."""
@@ -152,7 +132,7 @@ class KafkaConsumer:
             return await self._settle(records, runs, await settle_as_retry(self._handler, deliveries))
         finally:
             self._in_hand.clear()
-            self._handover.idle.set()
+            self._handover.let_go()
 
     async def _next_batch(self, source: Coroutine[Any, Any, Sequence[Record]]) -> Sequence[Record]:
         """The next records; nothing when it is time to stop."""
@@ -179,11 +159,12 @@ class KafkaConsumer:
         if rebalances != self._handover.rebalances:
             return ()  # but it did, for others' partitions: what was ours comes again
         if records:  # in this very step, or a rebalance could find us idle with records in hand
-            self._handover.idle.clear()
+            self._handover.hold()
         return records
 
     async def _recover(self) -> Sequence[Record]:
         """Go back to what is committed, and read on from there past what the client cannot read."""
+        await self._commits.end()
         consumer, rebalances = self._subscriber.consumer, self._handover.rebalances
         async with asyncio.timeout(_RECOVERY_TIMEOUT_S):
             positions = await committed_positions(consumer)
@@ -195,7 +176,7 @@ class KafkaConsumer:
         for partition, offset in reached.items():
             consumer.seek(partition, offset)
         if records:
-            self._handover.idle.clear()
+            self._handover.hold()
         return records
 
     async def _settle(
@@ -214,41 +195,38 @@ class KafkaConsumer:
                 commits[partition] = records[settled - 1].offset + 1
             if settled < end:
                 rewinds[partition] = records[settled].offset
-        passed = {tp: offset for tp, offset in self._uncommitted().items() if tp not in rewinds}
-        commits |= {tp: max(offset, commits.get(tp, 0)) for tp, offset in passed.items()}
-        if commits and not await self._commit(commits):
-            self.settlement_failures += len(records)
-            rewinds = starts
-        for partition, offset in rewinds.items():
+        passed = self._commits.missing(self._subscriber.consumer)
+        commits |= {tp: max(offset, commits.get(tp, 0)) for tp, offset in passed.items() if tp not in rewinds}
+        lost = await self._commits.end()  # of the batch before: this one comes again behind it
+        if commits and lost is None:
+            self._commits.begin(self._subscriber.consumer, commits, starts, len(records))
+            if rewinds or not self._overlaps:
+                lost = await self._commits.end()
+        if lost is not None:
+            rewinds = {**starts, **lost}
+        self._read_again_from(rewinds)
+        return bool(rewinds)
+
+    def _read_again_from(self, offsets: Offsets) -> None:
+        for partition, offset in offsets.items():
             with contextlib.suppress(IllegalStateError):  # not ours any more: the next owner reads it
                 self._subscriber.consumer.seek(partition, offset)
-        return bool(rewinds)
 
     async def _pass_by_markers(self) -> bool:
         """Commit what a poll without records has moved past: it would count as waiting for ever. True when that
         failed, and is to be tried again after a pause."""
-        passed = self._uncommitted()
-        return bool(passed) and not await self._commit(passed)
+        lost = await self._commits.end()
+        passed = self._commits.missing(self._subscriber.consumer)
+        if lost is None and passed:
+            self._commits.begin(self._subscriber.consumer, passed, {}, 0)
+            lost = await self._commits.end()
+        self._read_again_from(lost or {})
+        return lost is not None
 
-    def _uncommitted(self) -> dict[TopicPartition, int]:
-        """Where reading goes on, of the partitions where nothing says that so much is committed. Everything before
-        that is settled, but for what is in hand."""
-        if self._committed_in != self._handover.rebalances:
-            self._committed, self._committed_in = {}, self._handover.rebalances
-        if self._committed_in is None:
-            return {}
-        consumed = consumed_offsets(self._subscriber.consumer)
-        return {tp: offset for tp, offset in consumed.items() if self._committed.get(tp) != offset}
-
-    async def _commit(self, offsets: dict[TopicPartition, int]) -> bool:
-        try:
-            async with asyncio.timeout(_COMMIT_TIMEOUT_S):
-                await self._subscriber.consumer.commit(offsets)
-        except (*LOST, IllegalStateError) as error:
-            _log.warning("kafka.settlement_failed", queue=self.queue, error=repr(error))
-            return False
-        self._committed |= offsets
-        return True
+    @property
+    def settlement_failures(self) -> int:
+        """How many messages come again although they were settled, since the group could not be told."""
+        return self._commits.failures
 
     def waiting(self) -> dict[str, Waiting]:
         """How far each partition is settled where something waits; the group itself while it rebalances."""
@@ -263,6 +241,7 @@ class KafkaConsumer:
 
     async def _rejoin(self) -> None:
         """A consumer whose background tasks have ended never polls again: replace it."""
+        await self._commits.end()
         await self._leave(GOODBYE_S)
         with contextlib.suppress(*LOST):
             async with asyncio.timeout(_REJOIN_TIMEOUT_S):

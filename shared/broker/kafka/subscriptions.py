@@ -22,8 +22,9 @@ from shared.broker.kafka.clients import (
     ended,
 )
 from shared.broker.kafka.clock import KafkaClock
-from shared.broker.kafka.consumer import Handover, KafkaConsumer, Waiting
+from shared.broker.kafka.consumer import KafkaConsumer, Waiting
 from shared.broker.kafka.declarations import KafkaDeclarations
+from shared.broker.kafka.handover import Handover
 from shared.broker.kafka.producer import KafkaProducer
 from shared.broker.kafka.topics import clock_topic, dead_letter_topic, group_name, subscribed_topics
 from shared.broker.tending import Standstill
