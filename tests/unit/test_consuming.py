@@ -13,7 +13,7 @@ from shared.broker.base import Delivery, Subscription
 from shared.consuming.attempts import Attempts, Patience
 from shared.consuming.batch import Batch, Status, Work, retry_with_followers
 from shared.consuming.claiming import Claiming
-from shared.consuming.claims import Claims
+from shared.consuming.claims import Claims, _keys
 from shared.consuming.subscriber import Handler, Subscriber
 from shared.envelope import Envelope
 from shared.errors import BusinessError, DelayError, TransientError, UnavailableError
@@ -279,3 +279,10 @@ def test_a_second_delivery_of_an_event_is_a_duplicate_unless_the_event_is_retrie
     work.status = status
     batch.close()
     assert batch.outcome() == [first, again]
+
+
+@pytest.mark.parametrize("sources", [["/a", "/a"], ["/a", "/b"], ["/a"], ["", "/a"], []])
+def test_a_claim_has_the_same_key_whatever_else_is_claimed(sources: list[str]) -> None:
+    events = [Envelope(source=source, type="t", id=f"id-{at}", data={}) for at, source in enumerate(sources)]
+    start, rests = _keys("tester", events)
+    assert [start + rest for rest in rests] == [f"tandem:claim:tester:{event.identity}" for event in events]
