@@ -66,13 +66,13 @@ class Side:
 
     async def stop_consumers(self) -> None:
         """They stay down until `start_consumers`."""
-        for name in self.consumers:
-            await asyncio.to_thread(self.runtime.processes.stop, name)
+        stop = self.runtime.processes.stop
+        await asyncio.gather(*(asyncio.to_thread(stop, name) for name in self.consumers))
 
     async def start_consumers(self) -> None:
         """Start what was stopped, without waiting until it is ready."""
-        for name in self.consumers:
-            await asyncio.to_thread(self.runtime.processes.start, name, wait=False)
+        start = self.runtime.processes.start
+        await asyncio.gather(*(asyncio.to_thread(start, name, wait=False) for name in self.consumers))
 
     def settings(self, name: str) -> Settings:
         """The settings of the process `order`, `notification-consumer`, …, for using its code here."""
