@@ -137,13 +137,12 @@ async def traced(
     on_progress: Callable[[Progress], None],
 ) -> Finished:
     """`run` in a span of its own, in the trace of the job."""
-    told: dict[str, str | int] = {
+    told = {
         "tandem.event.subject": str(lease.job_id),
         "tandem.job.step": str(lease.step_id),
         "tandem.job.queue": lease.queue,
-        "tandem.job.attempt": lease.attempt,
     }
-    with parts.telemetry.steps.attempt(lease.handler.name, told, lease.cause.traceparent) as span:
+    with parts.telemetry.steps.attempt(lease.handler.name, lease.attempt, told, lease.cause.traceparent) as span:
         finished = await run(parts, lease, children, commit, on_progress)
         error = finished.ended.error
         span.end(finished.outcome, None if error is None else str(error["type"]))

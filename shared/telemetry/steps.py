@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from shared.telemetry.tracing import traceparent
+from shared.telemetry.tracing import EventSpan, Recorder, Shape, traceparent
 
 
 class Attempted:
@@ -23,30 +23,37 @@ class Attempted:
 
     def end(self, outcome: str, error_type: str | None) -> None:
         """Say how it ended; an error is named by its type alone."""
-        if self._span is None:
+        if not isinstance(self._span, EventSpan):
             return
-        self._span.set_attribute("tandem.status", outcome)
+        self._span.conclude(outcome)
         if error_type is not None:
             self._span.set_attribute("error.type", error_type)
-            self._span.set_status(Status(StatusCode.ERROR, error_type))
+            self._span.set_status(StatusCode.ERROR, error_type)
+
+
+@lru_cache(maxsize=1_024)
+def _shape_of(handler: str, texts: tuple[str, ...]) -> Shape:
+    fixed = {"tandem.job.handler": handler}
+    return Shape(f"run {handler}", SpanKind.CONSUMER, fixed, texts, "tandem.job.attempt")
 
 
 class StepSpans:
     """Starts one worker's spans of steps."""
 
-    def __init__(self, tracer: Tracer) -> None:
-        self._tracer = tracer
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
 
     @contextmanager
     def attempt(
-        self, handler: str, attributes: Mapping[str, str | int], parent: str | None
+        self, handler: str, number: int, texts: Mapping[str, str], parent: str | None
     ) -> Iterator[Attempted]:
-        """The span of one attempt; `parent` is its job's traceparent."""
-        within = traceparent.remote_span(parent)
-        if within is None or not within.trace_flags.sampled:
+        """The span of a step's attempt of this number, with `texts` for attributes; `parent` is its job's
+        traceparent."""
+        within = traceparent.read(parent)
+        if within is None or not traceparent.says_sampled(within):
             yield Attempted(None)
             return
-        context = trace.set_span_in_context(NonRecordingSpan(within), otel_context.Context())
-        told = {"tandem.job.handler": handler, **attributes}
-        with self._tracer.start_as_current_span(f"run {handler}", context, SpanKind.CONSUMER, told) as span:
+        shape = _shape_of(handler, tuple(texts))
+        span = self._recorder.child_of(within, shape, (*texts.values(), number))
+        with trace.use_span(span, end_on_exit=True):
             yield Attempted(span)

@@ -19,7 +19,7 @@ class Telemetry:
     def __init__(self, settings: Settings, service: str, process: str | None = None) -> None:
         self._provider = Provider(settings, service, process or service)
         self.spans = Spans(self._provider.recorder, settings.broker)
-        self.steps = StepSpans(self._provider.tracer)
+        self.steps = StepSpans(self._provider.recorder)
         self.metrics = Metrics(self._provider.meter, settings.broker)
         self.metrics.spans_lost_from(self._provider.spans_lost)
 

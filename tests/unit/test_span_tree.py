@@ -223,6 +223,34 @@ def test_the_spans_of_an_event_are_as_they_ever_were(tmp_path: Path) -> None:
     assert told(read(tmp_path)) == EXPECTED
 
 
+STEPS = """\
+run render: run render, kind 5, in R below R/768, links none | tandem.job.handler=render
+    tandem.event.subject=job-1 tandem.job.step=step-1 tandem.job.queue=pdf tandem.job.attempt=1
+    tandem.status=done | {} []
+run render': run render, kind 5, in O below O/768, links none | tandem.job.handler=render
+    tandem.event.subject=job-1 tandem.job.step=step-2 tandem.job.queue=pdf tandem.job.attempt=2
+    tandem.status=failed error.type=BusinessError | {'message': 'BusinessError', 'code': 2} []
+run render'': run render, kind 5, in R below R/768, links none | tandem.job.handler=render
+    tandem.job.attempt=4 | {'message': 'LookupError: gone', 'code': 2} [['exception', 'exception.type',
+    'exception.message', 'exception.stacktrace', 'exception.escaped']]"""
+
+
+def test_the_spans_of_leased_steps_are_as_they_ever_were(tmp_path: Path) -> None:
+    telemetry = telemetry_in(tmp_path)
+    for number, (parent, error) in enumerate([(REMOTE, None), (OTHER, "BusinessError"), (UNSAMPLED, None)], 1):
+        attributes = {
+            "tandem.event.subject": "job-1",
+            "tandem.job.step": f"step-{number}",
+            "tandem.job.queue": "pdf",
+        }
+        with telemetry.steps.attempt("render", number, attributes, parent) as attempted:
+            attempted.end("failed" if error else "done", error)
+    with suppress(LookupError), telemetry.steps.attempt("render", 4, {}, REMOTE):
+        raise LookupError("gone")
+    telemetry.shutdown()
+    assert told(read(tmp_path)) == STEPS
+
+
 @pytest.mark.parametrize("traceparent", ["garbage", None])
 def test_where_nothing_is_sampled_a_trace_that_begins_is_handed_on_and_not_recorded(
     tmp_path: Path, traceparent: str | None
