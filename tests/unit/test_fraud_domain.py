@@ -152,6 +152,7 @@ def test_a_day_is_one_of_seoul() -> None:
 )
 def test_a_time_that_cannot_be_read_is_now(told: str | None, moment: datetime) -> None:
     assert domain.moment_of(told, NOW) == moment
+    assert domain.moment_of(told, NOW).tzinfo is UTC
 
 
 @pytest.mark.parametrize(
@@ -196,10 +197,28 @@ def test_what_is_no_list_is_refused(content: bytes) -> None:
         domain.read_list(content)
 
 
+def test_as_many_lines_that_cannot_be_read_as_entries_leave_a_list() -> None:
+    assert domain.read_list(b"192.0.2.1\nwhat is this\n") == domain.Threats(("192.0.2.1/32",), 1)
+    with pytest.raises(NotAListError, match="1 entries, 2 unreadable lines"):
+        domain.read_list(b"192.0.2.1\nwhat is this\nor that\n")
+
+
+@pytest.mark.parametrize(
+    "told", ["a@b@c.example", "mallory@", "mallory @b.example", "mallory@b\x01.example", "m" * 245 + "@b.example"]
+)
+def test_what_is_no_address_is_no_entry(told: str) -> None:
+    assert domain.read_list(f"192.0.2.1\n{told}\n".encode()) == domain.Threats(("192.0.2.1/32",), 1)
+
+
+@pytest.mark.parametrize("told", ["m" * 244 + "@b.example", "10.0.0.0/8", "2001::/16"])
+def test_an_entry_is_as_long_or_as_wide_as_it_may_be(told: str) -> None:
+    assert domain.read_list(told.encode()) == domain.Threats((told,), 0)
+
+
 def test_a_list_without_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(domain, "ENTRIES_MAX", 2)
     assert len(domain.read_list(b"192.0.2.1\n192.0.2.2").values) == 2
-    with pytest.raises(NotAListError):
+    with pytest.raises(NotAListError, match="over 2 entries"):
         domain.read_list(b"192.0.2.1\n192.0.2.2\n192.0.2.3")
 
 

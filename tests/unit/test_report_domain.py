@@ -41,6 +41,7 @@ def test_a_day_is_one_of_seoul_and_today_where_the_time_cannot_be_read(time: str
         (FIRST, FIRST - timedelta(days=1), "end_date"),
         (date(2026, 11, 29), date(2026, 11, 30), "start_date"),
         (date(1999, 12, 31), date(2000, 1, 1), "start_date"),
+        (date(2000, 1, 1), date(2000, 1, 1), None),
         (date.min, date.max, "end_date"),
     ],
 )
@@ -49,6 +50,28 @@ def test_a_period_has_its_days_in_order_begins_in_the_past_and_is_a_year_at_most
 ) -> None:
     problem = domain.problem_of(start, end, date(2026, 11, 28))
     assert (problem and problem[0]) == field
+
+
+def test_what_is_wrong_with_a_period_is_said_in_a_sentence() -> None:
+    today = date(2026, 11, 28)
+    said = [
+        domain.problem_of(FIRST, FIRST - timedelta(days=1), today),
+        domain.problem_of(today + timedelta(days=1), today + timedelta(days=1), today),
+    ]
+    assert said == [
+        ("end_date", "end_date must not be before start_date"),
+        ("start_date", "start_date must not be in the future"),
+    ]
+
+
+def test_a_long_period_is_told_by_weeks() -> None:
+    end = FIRST + timedelta(days=domain.DAILY_MAX)
+    days = (0, 6, 7, 13, 14)
+    rows = [DaySales(FIRST + timedelta(days=day), "EUR", "paid", 10**place, 1) for place, day in enumerate(days)]
+    sales = domain.aggregate(FIRST, end, rows)
+    assert (sales.start, sales.end, sales.bucket_days) == (FIRST, end, 7)
+    assert sales.buckets[:3] == (FIRST, FIRST + timedelta(days=7), FIRST + timedelta(days=14))
+    assert sales.currencies[0].orders_by_bucket[:4] == (11, 1_100, 10_000, 0)
 
 
 def test_sales_are_added_up_by_currency_and_day_without_what_was_cancelled() -> None:
@@ -107,6 +130,15 @@ def test_an_axis_reaches_its_largest_value_with_a_few_round_marks(largest: float
 
 
 @pytest.mark.parametrize(
+    ("largest", "ends"), [(0, (1, 1)), (6, (6, 1)), (7, (8, 2)), (12, (12, 2)), (13, (15, 5)), (31, (40, 10))]
+)
+def test_an_axis_has_as_many_marks_as_it_may_before_they_are_further_apart(
+    largest: float, ends: tuple[float, float]
+) -> None:
+    assert domain.axis(largest) == ends
+
+
+@pytest.mark.parametrize(
     ("amount", "currency", "text"),
     [(125_000, "EUR", "1,250.00"), (5, "USD", "0.05"), (1_250, "KRW", "1,250"), (1_234_567, "KWD", "1,234.567")],
 )
@@ -118,7 +150,8 @@ def test_of_many_labels_a_few_are_shown() -> None:
     shown = domain.sparse([str(number) for number in range(92)])
     assert len(shown) == 92
     assert shown[0] == "0"
-    assert 0 < sum(label != "" for label in shown) <= domain.LABELS_MAX
+    every = -(-92 // domain.LABELS_MAX)
+    assert [label for label in shown if label] == [str(number) for number in range(0, 92, every)]
 
 
 def standing(job_state: str, *states: str, done: float = 0.0) -> domain.Standing:
@@ -140,14 +173,30 @@ def test_a_report_goes_from_pending_to_completed_in_percent() -> None:
     assert [one.status for one in told] == ["pending", *["in_progress"] * 4, "completed"]
     assert [one.progress for one in told] == [0, 0, 20, 70, 99, 100]
     assert [one.current for one in told] == [0, 1, 2, 4, 5, 5]
-    assert [one.message for one in told[1:]] == [
-        "Fetching orders", "Aggregating sales", "Generating the PDF", "Sending the mail", "Completed"
+    assert {one.total for one in told} == {5}
+    assert [one.message for one in told] == [
+        "Waiting for a worker", "Fetching orders", "Aggregating sales", "Generating the PDF", "Sending the mail",
+        "Completed",
     ]  # fmt: skip
 
 
 def test_a_step_whose_work_is_not_committed_is_not_done() -> None:
     told = standing("running", *["succeeded"] * 3, "running", done=1.0)
     assert (told.current, told.progress) == (4, 79)
+    assert standing("running", *["succeeded"] * 4, "running", done=0.94).progress == 98, "rounded down"
+
+
+def test_a_step_that_does_not_run_has_done_no_part_of_it() -> None:
+    assert standing("running", "succeeded", "ready", done=0.5).progress == 20
+
+
+def test_between_its_last_step_and_its_end_a_report_is_in_progress() -> None:
+    told = standing("running", *["succeeded"] * 5)
+    assert (told.status, told.current, told.total, told.progress) == ("in_progress", 5, 5, 99)
+
+
+def test_a_step_without_words_of_its_own_is_told_by_its_name() -> None:
+    assert domain.standing_of("running", [StepStanding("zip", "running")]).message == "zip"
 
 
 def test_a_failed_or_cancelled_report_says_where_it_stopped() -> None:

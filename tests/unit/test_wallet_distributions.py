@@ -135,6 +135,6 @@ def test_its_giver_alone_sees_it_and_for_seven_days() -> None:
     seen = scattered(1)
     assert shown_to(seen, GIVER, NOW + SHOWN_FOR - MOMENT) is seen
     for user, now in ((GIVER, NOW + SHOWN_FOR), (UUID(int=2), NOW)):
-        with pytest.raises(DistributionNotFoundError):
+        with pytest.raises(DistributionNotFoundError, match=r"^there is none with this token, or no longer, or"):
             shown_to(seen, user, now)
     assert distributions.is_open(seen, NOW)

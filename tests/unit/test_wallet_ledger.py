@@ -214,12 +214,16 @@ def test_a_transfer_that_cannot_be_done_any_more_fails_with_a_reason_and_holds_n
 
 
 @pytest.mark.parametrize(
-    "receiver",
-    [account(10), account(11, kind=AccountKind.FEES), account(11, currency="USD")],
+    ("receiver", "said"),
+    [
+        (account(10), "sends nothing to itself"),
+        (account(11, kind=AccountKind.FEES), "is the house's"),
+        (account(11, currency="USD"), "in USD"),
+    ],
     ids=["itself", "house", "currency"],
 )
-def test_money_goes_to_another_member_s_account_in_the_same_currency_alone(receiver: Account) -> None:
-    with pytest.raises(transfers.ReceiverError):
+def test_money_goes_to_another_member_s_account_in_the_same_currency_alone(receiver: Account, said: str) -> None:
+    with pytest.raises(transfers.ReceiverError, match=said):
         accepted(account(10, 1_000), receiver, 1)
 
 
@@ -234,7 +238,7 @@ def test_the_fee_must_be_there_too_and_the_refusal_says_what_is_available() -> N
     with pytest.raises(accounts.InsufficientFundsError) as refused:
         accepted(account(10, 1_000, held=400), account(11), 600, fee_rules("0:1+0"))
     assert refused.value.available == 600
-    with pytest.raises(accounts.InsufficientFundsError):
+    with pytest.raises(accounts.InsufficientFundsError, match="has 5 available, not 6"):
         accounts.hold(account(10, 5), 6)
 
 

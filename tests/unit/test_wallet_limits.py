@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.wallet.domain.accounts import Account, AccountKind
-from services.wallet.domain.fees import BASIS_POINT, FREE, fee_rules
+from services.wallet.domain.fees import BASIS_POINT, FREE, FeeBand, fee_rules
 from services.wallet.domain.limits import LimitException, LimitKind, Limits, Member, Usage, day_of, limits_at
 from services.wallet.domain.postings import AMOUNT_MAX
 from services.wallet.domain.quotes import (
@@ -84,13 +85,34 @@ def test_a_fee_is_never_more_than_its_rule_says_and_never_negative(amount: int, 
     assert (fee - fixed) * BASIS_POINT <= amount * points < (fee - fixed + 1) * BASIS_POINT
 
 
+BANDS = "fee rules are bands of rising amounts, the first from 0"
+TOO_MUCH = f"a fee is at most {AMOUNT_MAX} and the amount"
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["", "1:0+0", "0:0", "0:0+0,0:1+0", "0:0+0,9:0+0,5:0+0", "0:0+10001", "0:9999999999999+0", "0:-1+0", "x"],
+    ("text", "said"),
+    [
+        ("", "'' is no fee band: AMOUNT:FEE+BASIS_POINTS"),
+        ("1:0+0", BANDS),
+        ("0:0", "'0:0' is no fee band: AMOUNT:FEE+BASIS_POINTS"),
+        ("0:0+0,0:1+0", BANDS),
+        ("0:0+0,9:0+0,5:0+0", BANDS),
+        ("0:0+10001", TOO_MUCH),
+        ("0:9999999999999+0", TOO_MUCH),
+        ("0:-1+0", "'0:-1+0' is no fee band: AMOUNT:FEE+BASIS_POINTS"),
+        ("x", "'x' is no fee band: AMOUNT:FEE+BASIS_POINTS"),
+    ],
 )
-def test_rules_that_leave_a_question_are_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError):
+def test_rules_that_leave_a_question_are_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(said)}$"):
         fee_rules(text)
+
+
+def test_rules_are_written_with_commas_up_to_the_largest_fee() -> None:
+    assert fee_rules(f"0:0+0, 5:{AMOUNT_MAX}+{BASIS_POINT}").bands == (
+        FeeBand(0, 0),
+        FeeBand(5, AMOUNT_MAX, BASIS_POINT),
+    )
 
 
 def test_an_exception_of_the_account_is_in_its_quote() -> None:
@@ -121,22 +143,23 @@ def test_a_free_transfer_is_used_up_only_where_there_is_a_fee() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "usage", "total", "left"),
+    ("amount", "usage", "total", "left", "what"),
     [
-        (1_001, Usage(), None, 1_000),
-        (501, Usage(sent_by_account=2_500), None, 500),
-        (301, Usage(sent_by_account=100, sent_by_user=700), 1_000, 300),
-        (1, Usage(sent_by_account=9_000), None, 0),
-        (1, Usage(sent_by_user=9_000), 1_000, 0),
+        (1_001, Usage(), None, 1_000, "in one transfer"),
+        (501, Usage(sent_by_account=2_500), None, 500, "from this account today"),
+        (301, Usage(sent_by_account=100, sent_by_user=700), 1_000, 300, "from all accounts today"),
+        (1, Usage(sent_by_account=9_000), None, 0, "from this account today"),
+        (1, Usage(sent_by_user=9_000), 1_000, 0, "from all accounts today"),
     ],
 )
 def test_each_limit_allows_its_last_unit_and_no_more(
-    amount: int, usage: Usage, total: int | None, left: int
+    amount: int, usage: Usage, total: int | None, left: int, what: str
 ) -> None:
     who = sender(usage, limit_total=total)
     with pytest.raises(LimitExceededError) as refused:
         require_allowed(who, quoted(amount, usage, limit_total=total))
-    assert refused.value.left == left
+    assert (refused.value.left, refused.value.what) == (left, what)
+    assert str(refused.value) == f"{left} may be sent {what}, not {amount}"
     if left:
         require_allowed(who, quoted(left, usage, limit_total=total))
 
