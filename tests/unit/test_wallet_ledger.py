@@ -184,6 +184,25 @@ def test_postings_of_two_currencies_and_two_of_one_account_do_not_balance() -> N
         balanced([Posting(WORLD, "KRW", -1), Posting(WORLD, "KRW", 1)])
 
 
+def test_an_accepted_transfer_is_what_was_asked_and_ends_at_the_time_of_its_end() -> None:
+    asked, sender = accepted(account(10, 1_000), account(11), 600, fee_rules("0:25+0"))
+    assert asked == Transfer(
+        id=UUID(int=99), sender_id=UUID(int=10), receiver_id=UUID(int=11), user_id=OWNER, currency="KRW",
+        amount=600, fee=25, free=False, sender_label="rent", receiver_label="from Ada", day=day_of(NOW),
+        status=TransferStatus.PENDING, reason=None, requested_at=NOW, ended_at=None,
+    )  # fmt: skip
+    later = NOW + timedelta(seconds=1)
+    done = transfers.execute(asked, {sender.id: sender, UUID(int=11): account(11)}, FEES, later).transfer
+    lost = transfers.execute(
+        asked, {sender.id: sender, UUID(int=11): account(11, frozen=True)}, FEES, later
+    ).transfer
+    back = transfers.cancel(asked, sender, later).transfer
+    assert [one.status.value for one in (done, lost, back)] == ["completed", "failed", "cancelled"]
+    assert {one.ended_at for one in (done, lost, back)} == {later}
+    with pytest.raises(transfers.TransferEndedError, match=f"transfer {asked.id} is failed already"):
+        transfers.cancel(lost, sender, later)
+
+
 def test_a_completed_transfer_takes_the_fee_from_the_sender_to_the_house() -> None:
     transfer, sender = accepted(account(10, 1_000), account(11), 600, fee_rules("0:25+0"))
     assert (sender.balance, sender.held, sender.available) == (1_000, 625, 375)
@@ -214,30 +233,34 @@ def test_a_transfer_that_cannot_be_done_any_more_fails_with_a_reason_and_holds_n
 
 
 @pytest.mark.parametrize(
-    ("receiver", "said"),
+    ("receiver", "said", "why"),
     [
-        (account(10), "sends nothing to itself"),
-        (account(11, kind=AccountKind.FEES), "is the house's"),
-        (account(11, currency="USD"), "in USD"),
+        (account(10), "sends nothing to itself", "it is the account that sends"),
+        (account(11, kind=AccountKind.FEES), "is the house's", "it is the house's own"),
+        (account(11, currency="USD"), "is in USD, not in KRW", "it is in USD, not in KRW"),
     ],
     ids=["itself", "house", "currency"],
 )
-def test_money_goes_to_another_member_s_account_in_the_same_currency_alone(receiver: Account, said: str) -> None:
-    with pytest.raises(transfers.ReceiverError, match=said):
+def test_money_goes_to_another_member_s_account_in_the_same_currency_alone(
+    receiver: Account, said: str, why: str
+) -> None:
+    with pytest.raises(transfers.ReceiverError, match=f"^account {receiver.id} {said}$") as refused:
         accepted(account(10, 1_000), receiver, 1)
+    assert refused.value.why == why
 
 
 @pytest.mark.parametrize("frozen", [10, 11])
 def test_nothing_is_accepted_from_or_to_a_frozen_account(frozen: int) -> None:
     sender, receiver = account(10, 1_000, frozen=frozen == 10), account(11, frozen=frozen == 11)
-    with pytest.raises(accounts.AccountFrozenError):
+    with pytest.raises(accounts.AccountFrozenError, match=f"^account {UUID(int=frozen)} is frozen$"):
         accepted(sender, receiver, 1)
 
 
 def test_the_fee_must_be_there_too_and_the_refusal_says_what_is_available() -> None:
-    with pytest.raises(accounts.InsufficientFundsError) as refused:
+    with pytest.raises(accounts.InsufficientFundsError, match="has 600 available, not 601") as refused:
         accepted(account(10, 1_000, held=400), account(11), 600, fee_rules("0:1+0"))
     assert refused.value.available == 600
+    assert accepted(account(10, 1_000, held=399), account(11), 600, fee_rules("0:1+0"))[1].available == 0
     with pytest.raises(accounts.InsufficientFundsError, match="has 5 available, not 6"):
         accounts.hold(account(10, 5), 6)
 

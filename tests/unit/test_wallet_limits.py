@@ -138,6 +138,8 @@ def test_a_quote_says_the_fee_and_what_is_left() -> None:
 
 def test_a_free_transfer_is_used_up_only_where_there_is_a_fee() -> None:
     assert (quoted(500, free_transfers=1).free, quoted(500, free_transfers=1).fee) == (True, 0)
+    one = fee_rules("0:1+0")
+    assert quote(Sender(ACCOUNT, Member(user_id=USER, free_transfers=1)), AMOUNT_MAX, one, NOW).free
     assert (quoted(50, free_transfers=1).free, quoted(50, free_transfers=1).fee) == (False, 0)
     assert quoted(500, Usage(free_transfers=3), free_transfers=1).free_left == 0
 
@@ -165,7 +167,7 @@ def test_each_limit_allows_its_last_unit_and_no_more(
 
 
 def test_a_deactivated_user_sends_nothing() -> None:
-    with pytest.raises(MemberInactiveError):
+    with pytest.raises(MemberInactiveError, match=f"^user {USER} is deactivated$"):
         require_allowed(sender(active=False), quoted(1))
 
 
