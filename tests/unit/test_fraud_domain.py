@@ -66,6 +66,23 @@ def test_each_rule_applies_from_its_limit_on_and_says_so(
     assert all(reason.said for reason in found.reasons)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"amount": 100_000}, "the amount is at least 100000 EUR minor units"),
+        ({"amount": 15_000_000, "currency": "KRW"}, "the amount is at least 15000000 KRW minor units"),
+        ({"earlier_orders": 7}, "at least 5 orders of this user in the 3600 s before"),
+        ({"registered_at": NOW}, "the user registered less than 86400 s before"),
+        ({"registered_at": None}, "nothing is heard of this user yet"),
+        ({"listed_ip": True}, "the IP address is listed as a threat"),
+        ({"listed_address": True}, "the e-mail address is listed as a threat"),
+    ],
+)
+def test_a_reason_is_a_sentence(change: dict[str, object], said: str) -> None:
+    [reason] = domain.evaluate(replace(CLEAN, **change), POLICY).reasons  # type: ignore[arg-type]
+    assert reason.said == said
+
+
 facts = st.builds(
     Facts,
     currency=st.sampled_from(["EUR", "KRW"]),

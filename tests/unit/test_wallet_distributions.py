@@ -30,6 +30,7 @@ from services.wallet.domain.distributions import (
     receive,
     shown_to,
     split_even,
+    split_in,
     split_random,
 )
 from services.wallet.domain.postings import AMOUNT_MAX
@@ -72,6 +73,13 @@ def test_either_split_gives_everybody_something_and_sums_to_the_amount(
     assert max(even) - min(even) <= 1
 
 
+def test_a_distribution_is_split_as_it_was_asked_and_its_shares_are_numbered() -> None:
+    by_split = {split: split_in(split, 1_000, 3, random.Random(7).sample) for split in Split}
+    assert by_split[Split.EVEN] == (Share(334, number=0), Share(333, number=1), Share(333, number=2))
+    assert [share.amount for share in by_split[Split.RANDOM]] == split_random(1_000, 3, random.Random(7).sample)
+    assert by_split[Split.RANDOM] != by_split[Split.EVEN]
+
+
 def test_every_random_split_is_as_likely_as_every_other() -> None:
     sample = random.Random(7).sample
     seen = Counter(tuple(split_random(5, 3, sample)) for _ in range(3_000))
@@ -107,7 +115,7 @@ def test_whoever_asks_and_when_each_share_is_taken_once_and_the_rest_goes_back(
     assert sum(taken.values()) + current.left == current.amount == sum(amounts)
     after, back = give_back(current, NOW + OPEN_FOR)
     assert back == sum(amounts) - sum(taken.values())
-    assert after.left == 0
+    assert (after.left, after.given_back, after.closed_at) == (0, back, NOW + OPEN_FOR)
     with pytest.raises(DistributionClosedError):
         give_back(after, NOW + OPEN_FOR)
 
@@ -119,7 +127,7 @@ def test_each_refusal_says_what_it_is() -> None:
         receive(once, UUID(int=3), "hall", NOW)
     with pytest.raises(NotForGiverError):
         receive(once, GIVER, "room", NOW)
-    with pytest.raises(AlreadyReceivedError) as again:
+    with pytest.raises(AlreadyReceivedError, match=r"^this user has a share already, of 3$") as again:
         receive(once, UUID(int=2), "room", NOW + OPEN_FOR)
     assert again.value.amount == 3
     with pytest.raises(DistributionClosedError):
@@ -127,7 +135,7 @@ def test_each_refusal_says_what_it_is() -> None:
     empty, _ = receive(once, UUID(int=3), "room", NOW)
     with pytest.raises(NothingLeftError):
         receive(empty, UUID(int=4), "room", NOW)
-    with pytest.raises(DistributionClosedError):
+    with pytest.raises(DistributionClosedError, match=r"^it is open still, or closed already$"):
         give_back(empty, NOW + OPEN_FOR - MOMENT)
 
 

@@ -165,6 +165,24 @@ def test_an_account_that_is_frozen_or_full_gets_no_share_and_another_may_have_it
     assert distribution.left == 1
 
 
+def test_a_receipt_ends_at_the_time_of_its_end_and_the_last_one_closes_the_distribution() -> None:
+    distribution, funds = opened(5, 2, Split.EVEN), account(OWN, 5, kind=AccountKind.DISTRIBUTION)
+    accounts = {OWN: funds, **{UUID(int=user): account(UUID(int=user)) for user in (2, 3)}}
+    at_last = NOW + BEGIN_WITHIN
+    ended = []
+    for user, at in ((2, at_last), (2, at_last), (3, at_last), (3, at_last + timedelta(microseconds=1))):
+        outcome = take(asked(user, user, NOW), distribution, accounts, at)
+        distribution = outcome.distribution
+        accounts |= {one.id: one for one in outcome.accounts}
+        ended.append((outcome.receipt.status.value, outcome.receipt.ended_at == at, distribution.closed_at == at))
+    assert ended == [
+        ("received", True, False),
+        ("refused", True, False),
+        ("received", True, True),
+        ("not_begun", True, False),
+    ]
+
+
 def test_a_token_is_eight_letters_that_nobody_mistakes() -> None:
     assert not set(LETTERS) & set("01ilo")
     assert len(set(LETTERS)) == len(LETTERS) == 31
