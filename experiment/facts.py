@@ -37,7 +37,7 @@ counts, out of their places, and has nothing to do when all goes well. Without t
 which no event of an order reaches, and the report and fraud services, whose rows the check does not look at."""
 PLAYED = frozenset(row.name for row in PROCESSES if row.service not in _BESIDE)
 """The processes that run while faults are played, besides those of what runs beside the orders (`faults.kinds`).
-Reports and verdicts do not, since nothing of them is checked there."""
+Reports do not, since nothing of them is checked there."""
 _PACKAGES = (
     "faststream",
     "aio-pika",

@@ -18,9 +18,12 @@ from experiment.effects import CONSUMER
 from experiment.side import StalledError
 from faults import poison
 from faults.scene import ORDER, PATIENCE_S, Scene
+from faults.verdicts.side import VerdictSide
 from shared.broker import Subscription, destination_name
 
 _SUBSCRIPTION = Subscription(channel="order", subscriber="notification", types=frozenset())
+_JUDGING = Subscription(channel="order", subscriber="fraud", types=frozenset())
+"""Reads the same topic, where it runs."""
 _TIMEOUT_S = 15.0
 _POLL_S = 0.5
 _HANDED_OVER_S = 2.0
@@ -42,9 +45,10 @@ async def stream_deleted(scene: Scene) -> None:
     Raises `StalledError` when the queue or topic does not run empty.
     """
     settings = scene.side.settings(CONSUMER)
+    reading = [_SUBSCRIPTION] if scene.company(VerdictSide) is None else [_SUBSCRIPTION, _JUDGING]
 
     async def empty() -> bool:
-        return not await waiting(settings, [_SUBSCRIPTION])
+        return not await waiting(settings, reading)
 
     if not await until(empty, PATIENCE_S, _POLL_S):
         raise StalledError(f"{_SUBSCRIPTION.queue} does not run empty, though nothing is published")

@@ -9,6 +9,8 @@ from faults.jobs.faults import JOB_FAULTS
 from faults.jobs.side import JobSide
 from faults.transfers.faults import TRANSFER_FAULTS
 from faults.transfers.side import TransferSide
+from faults.verdicts.faults import VERDICT_FAULTS
+from faults.verdicts.side import PROCESS, VerdictSide
 from faults.wallet.accounts import ADMIN_PASSWORD
 from faults.wallet.client import GATEWAY_TOKEN
 
@@ -85,4 +87,25 @@ DISTRIBUTIONS = Kind(
     "told_twice (notifications of closed distributions), broken (places where the audit finds a rule broken), "
     "unserved (nothing is given or received any more)",
 )
-KINDS = (JOBS, TRANSFERS, DISTRIBUTIONS)
+VERDICTS = Kind(
+    name="verdicts",
+    title="Verdicts",
+    make=VerdictSide,
+    modules={PROCESS: ()},
+    faults=VERDICT_FAULTS,
+    figures=("evaluated", "by_batch"),
+    columns={
+        "un-\njudged": ("unjudged",),
+        "not\ntold": ("untold",),
+        "told\ntwice": ("told_twice",),
+        "wrong": ("wrong",),
+        "jobs not\nended": ("unended",),
+        "jobs\nfailed": ("failed",),
+        "list\nwrong": ("lists",),
+    },
+    definition="of the verdicts on all orders, and on those of yesterday that a fault keeps for the night's "
+    "batch: unjudged (orders without one), untold and told_twice (orders of which the order service was told "
+    "none, or more than one), wrong (told another than there is), unended and failed (jobs of the fraud service), "
+    "lists (another threat list in force than should be, or not one alert when it could not be fetched)",
+)
+KINDS = (JOBS, TRANSFERS, DISTRIBUTIONS, VERDICTS)

@@ -33,7 +33,7 @@ CONTRACT = {
 
 def test_one_fault_on_each_broker_is_reported_sound_and_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
-    command = [*PYTHON, "-m", "faults", "--only", FAULT, "--without", "jobs", "--out", str(out)]
+    command = [*PYTHON, "-m", "faults", "--only", FAULT, "--without", "jobs", "verdicts", "--out", str(out)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
@@ -62,7 +62,7 @@ def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = [*PYTHON, "-m", "faults", "--only", FAULT, "--broker", "rabbit"]
     with subprocess.Popen(
-        [*command, "--without", "jobs", "transfers", "distributions", "--out", str(out)],
+        [*command, "--without", "jobs", "transfers", "distributions", "verdicts", "--out", str(out)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
