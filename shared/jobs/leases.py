@@ -57,17 +57,19 @@ called with is read beside it: parents have ended before their child is ready.
 """
 
 # That the worker lives is asked of a row that was found, so that a look at an empty queue locks nothing, and has
-# nothing to write to disk. That there is a step of these handlers is asked first, of an index: a look in vain does
-# not read all that waits in the queue for another lane.
+# nothing to write to disk. That there is a step of these handlers is asked first: a look in vain does not read
+# what waits in the queue for another lane. It is asked in an index's order, since PostgreSQL would read the whole
+# table where it expects to come upon one soon.
 _TAKE = text(
     f"""{ALIVE},
     free as (
       select id from job_step
        where state = 'ready' and leased and queue = :queue and handler = any(cast(:handlers as text[]))
          and exists (
-           select from job_step mine
-            where mine.state = 'ready' and mine.leased and mine.queue = :queue
-              and mine.handler = any(cast(:handlers as text[])))
+           select from unnest(cast(:handlers as text[])) as told(handler) cross join lateral (
+             select from job_step mine
+              where mine.state = 'ready' and mine.leased and mine.queue = :queue and mine.handler = told.handler
+              order by mine.concurrency_key limit 1) found)
          and case when id is not null then exists (select from me) end
        order by priority desc, fair_at, id limit :free for no key update skip locked){TAKE_FREE}"""  # noqa: S608
 )
@@ -98,14 +100,14 @@ _NOTIFY_CANCEL = text(f"select pg_notify('{CANCEL_CHANNEL}', cast(:job_id as tex
 _PROGRESS = text(
     """
     with told as (
-      select * from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:progress as text[]),
-                           cast(:worker as uuid[])) as told(id, attempt, progress, worker)),
-    locked as (
-      select s.id from job_step s join told using (id)
-       where s.attempt = told.attempt and s.leased_by = told.worker and s.state = 'running'
+      select given.*
+        from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:progress as text[]),
+                    cast(:worker as uuid[])) as given(id, attempt, progress, worker)
+        join job_step s using (id)
+       where s.attempt = given.attempt and s.leased_by = given.worker and s.state = 'running'
        order by s.id for no key update of s)
     update job_step s set progress = cast(told.progress as json)
-      from told join locked using (id) where s.id = told.id
+      from told where s.id = told.id
     """
 )
 _CHECKPOINT = text(

@@ -42,6 +42,8 @@ _SPEND = text(
 _READY: Final = """job_step s
         where s.state = 'ready' and s.leased and s.queue = :queue and s.handler = told.handler"""
 """Of one handler, which is `told`."""
+_FIRST: Final = "order by s.concurrency_key limit 1"
+"""By the index: where PostgreSQL expects to come upon one soon it would read the table."""
 
 # Whether there is room for a step is asked first, of an index, between the keys that are full: a look in vain does
 # not read all that waits for these.
@@ -64,15 +66,16 @@ _TAKE = text(
       select from unnest(cast(:handlers as text[])) as told(handler)
        where case
          when not exists (select from full_keys where full_keys.handler = told.handler)
-         then exists (select from {_READY})
-         else exists (select from {_READY} and s.concurrency_key is null)
+         then (select true from {_READY} {_FIRST})
+         else (select true from {_READY} and s.concurrency_key is null {_FIRST})
               or exists (
                 select from gaps
                  where gaps.handler = told.handler
                    and case
-                     when above is null then exists (select from {_READY} and s.concurrency_key < below)
-                     when below is null then exists (select from {_READY} and s.concurrency_key > above)
-                     else exists (select from {_READY} and s.concurrency_key > above and s.concurrency_key < below)
+                     when above is null then (select true from {_READY} and s.concurrency_key < below {_FIRST})
+                     when below is null then (select true from {_READY} and s.concurrency_key > above {_FIRST})
+                     else (select true from {_READY} and s.concurrency_key > above
+                                                     and s.concurrency_key < below {_FIRST})
                      end)
          end),
     looked_at as (

@@ -95,16 +95,17 @@ _TAKE_STEPS = text(
 
 _LOCK_STEPS = text("select from job_step where id = any(cast(:ids as uuid[])) order by id for no key update")
 
-# The fence: only the attempt that was taken ends, once. Another attempt is one number higher.
+# The fence: only the attempt that was taken ends, once. Another attempt is one number higher. What is told and
+# what is locked are one, and joined once: of two, PostgreSQL compared each with each where it expected few.
 _END_STEPS = text(
     """
     with told as (
-      select * from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:state as text[]),
-                           cast(:result as text[]), cast(:stored as text[]), cast(:error as text[]),
-                           cast(:wait_s as float8[]), cast(:worker as uuid[]))
-        as told(id, attempt, state, result, stored, error, wait_s, worker)),
-    locked as (
-      select s.id from job_step s join told using (id) order by s.id for no key update of s)
+      select given.*
+        from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:state as text[]),
+                    cast(:result as text[]), cast(:stored as text[]), cast(:error as text[]),
+                    cast(:wait_s as float8[]), cast(:worker as uuid[]))
+          as given(id, attempt, state, result, stored, error, wait_s, worker)
+        join job_step s using (id) order by s.id for no key update of s)
     update job_step s
        set state = told.state,
            result = cast(told.result as json),
@@ -115,7 +116,7 @@ _END_STEPS = text(
                          else s.due_at end,
            leased_by = null,
            finished_at = case when told.state <> 'scheduled' then now() end
-      from told join locked using (id)
+      from told
      where s.id = told.id and s.attempt = told.attempt
        and case when told.worker is null then s.state = 'ready'
                 else s.state = 'running' and s.leased_by = told.worker end
@@ -130,15 +131,15 @@ _END_STEPS = text(
 _END_SOLOS = text(
     """
     with told as (
-      select * from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:result as text[]),
-                           cast(:worker as uuid[])) as told(id, attempt, result, worker)),
-    locked as (
-      select s.id from job_step s join told using (id) order by s.id for no key update of s),
+      select given.*
+        from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:result as text[]),
+                    cast(:worker as uuid[])) as given(id, attempt, result, worker)
+        join job_step s using (id) order by s.id for no key update of s),
     ended as (
       update job_step s
          set state = 'succeeded', result = cast(told.result as json), error = null, leased_by = null,
              finished_at = now()
-        from told join locked using (id)
+        from told
        where s.id = told.id and s.attempt = told.attempt
          and case when told.worker is null then s.state = 'ready'
                   else s.state = 'running' and s.leased_by = told.worker end
@@ -207,11 +208,11 @@ _ADVANCE_CHILDREN = text(
 _ADVANCE_JOBS = text(
     """
     with told as (
-      select * from unnest(cast(:id as uuid[]), cast(:ended as integer[]), cast(:failed as integer[]),
-                           cast(:lost as integer[]), cast(:error as text[]))
-        as told(id, ended, failed, lost, error)),
-    locked as (
-      select j.id from job j join told using (id) order by j.id for no key update of j)
+      select given.*
+        from unnest(cast(:id as uuid[]), cast(:ended as integer[]), cast(:failed as integer[]),
+                    cast(:lost as integer[]), cast(:error as text[]))
+          as given(id, ended, failed, lost, error)
+        join job j using (id) order by j.id for no key update of j)
     update job j
        set open_steps = j.open_steps - told.ended,
            failed_steps = j.failed_steps + told.failed,
@@ -222,7 +223,7 @@ _ADVANCE_JOBS = text(
                         when j.cancel_requested_at is not null then 'cancelled' else 'failed' end,
            finished_at = case when j.open_steps = told.ended then now() end,
            expires_at = case when j.open_steps = told.ended then now() + make_interval(secs => j.result_ttl_s) end
-      from told join locked using (id)
+      from told
      where j.id = told.id
     returning j.kind, j.state, j.finished_at is not null as has_ended,
               extract(epoch from now() - greatest(j.submitted_at, j.due_at))::float8 as duration_s

@@ -18,6 +18,7 @@ from tests.integration.databases import migrated_database
 WAITING = 3_000
 """Of each kind; they fill over a hundred pages, and their indexes some dozens."""
 PAGES_MAX = 60
+BUSY, BATCH = 1_000, 200
 FULL, ALSO_FULL = 'keyed "m"', 'keyed "d"'
 
 _FILL = text(
@@ -50,10 +51,13 @@ async def engine(servers: Runtime) -> AsyncIterator[AsyncEngine]:
     dsn = await migrated_database(servers, "jobs")
     engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
     async with engine.begin() as connection:
-        await fill(connection, "later", "inline", count=WAITING, state="scheduled")
+        await fill(connection, "later", "inline", count=WAITING, state="scheduled", leased=False)
         await fill(connection, "unserved", "unserved", count=WAITING)
         await fill(connection, "other", "shared", count=WAITING)
         await fill(connection, "keyed", "keyed", FULL, count=WAITING)
+        await fill(connection, "busy", "busy", count=WAITING, state="succeeded")
+        await fill(connection, "busy", "busy", count=BUSY)
+        await fill(connection, "inline", "inline", count=BATCH, leased=False)
         await connection.execute(text("analyze job_step"))
     yield engine
     await engine.dispose()
@@ -73,11 +77,12 @@ async def fill(
     key: str | None = None,
     count: int = 1,
     state: str = "ready",
+    *,
+    leased: bool = True,
 ) -> None:
-    """Have so many steps of a handler wait."""
-    told = {"handler": handler, "queue": queue, "key": key, "count": count, "state": state}
-    is_later = state == "scheduled"
-    await connection.execute(_FILL, {**told, "leased": not is_later, "days": int(is_later)})
+    """Have so many steps of a handler wait, or be done."""
+    told = {"handler": handler, "queue": queue, "key": key, "count": count, "state": state, "leased": leased}
+    await connection.execute(_FILL, {**told, "days": int(state == "scheduled")})
 
 
 async def a_worker(connection: AsyncConnection) -> UUID:
@@ -94,12 +99,24 @@ async def have_full(connection: AsyncConnection, *keys: str) -> None:
         await connection.execute(_RUN_ONE, {"worker": other, "key": key})
 
 
-async def pages(connection: AsyncConnection, statement: TextClause, told: Mapping[str, Any]) -> int:
-    """How many a statement touches, in memory or not."""
+async def plan_of(connection: AsyncConnection, statement: TextClause, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What PostgreSQL did, as it explains it."""
     explained = text(f"explain (analyze, buffers, format json) {statement.text}")
     found = (await connection.execute(explained, told)).scalar_one()
-    [plan] = json.loads(found) if isinstance(found, str) else found
-    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+    [explanation] = json.loads(found) if isinstance(found, str) else found
+    return dict(explanation["Plan"])
+
+
+async def pages(connection: AsyncConnection, statement: TextClause, told: Mapping[str, Any]) -> int:
+    """How many a statement touches, in memory or not."""
+    plan = await plan_of(connection, statement, told)
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def compared(plan: dict[str, Any]) -> int:
+    """How many pairs of rows a plan looked at that did not belong together."""
+    here = int(plan.get("Rows Removed by Join Filter", 0)) * int(plan["Actual Loops"])
+    return here + sum(map(compared, plan.get("Plans", ())))
 
 
 async def taken(
@@ -133,6 +150,25 @@ async def test_a_lane_that_has_a_step_behind_what_waits_for_others_takes_it(conn
     await fill(connection, "mine", "shared")
     told = asked(await a_worker(connection), "shared", "mine")
     assert await taken(connection, leases._TAKE, told) == [("mine", None)]
+
+
+async def test_a_lane_that_has_much_to_do_reads_no_more_than_it_takes(connection: AsyncConnection) -> None:
+    told = asked(await a_worker(connection), "busy", "busy")
+    assert await pages(connection, leases._TAKE, told) < 3 * PAGES_MAX
+    assert await taken(connection, leases._TAKE, told) == [("busy", None)] * 8, "explained, it took four as well"
+
+
+@pytest.mark.parametrize("statement", [store._END_STEPS, store._END_SOLOS])
+async def test_the_ends_of_a_batch_are_not_compared_each_with_each(
+    connection: AsyncConnection, statement: TextClause
+) -> None:
+    ids = (await connection.execute(text("select id from job_step where handler = 'inline'"))).scalars().all()
+    nothing = [None] * len(ids)
+    told = {"id": ids, "attempt": [1] * len(ids), "result": ["3"] * len(ids), "worker": nothing}
+    more = {"state": ["succeeded"] * len(ids), "stored": nothing, "error": nothing, "wait_s": nothing}
+    plan = await plan_of(connection, statement, {**told, **(more if statement is store._END_STEPS else {})})
+    assert len(ids) == BATCH
+    assert compared(plan) < 10 * BATCH
 
 
 async def test_who_looks_for_what_is_due_reads_nothing_of_what_is_not(connection: AsyncConnection) -> None:
