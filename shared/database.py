@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -168,6 +169,19 @@ class Database:
                 with network_errors():
                     connection = await stack.enter_async_context(self.engine.begin())
                 yield connection
+
+    @asynccontextmanager
+    async def late_transaction(self) -> AsyncIterator[tuple[AsyncConnection, Callable[[], None]]]:
+        """As `transaction`, but until the function beside the connection is called each statement is a transaction
+        of its own: what turns out to be one statement costs one round trip instead of three."""
+        async with self.transaction() as connection:
+            session = connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
+            session.autocommit = True  # type: ignore[union-attr]
+            begin = partial(setattr, session, "autocommit", False)
+            try:
+                yield connection, begin
+            finally:
+                begin()  # the next one that gets it from the pool wants a transaction
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pkgutil import resolve_name
 from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
 from shared.envelope import Envelope
@@ -31,13 +32,8 @@ class _Silent(UnitOfWork):
 class _SilentUnits(UnitsOfWork):
     """Those that publish nothing."""
 
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[UnitOfWork]:
-        async with self._database.transaction() as connection:
-            uow = _Silent(connection, self._service, self._spans, self.submitter)
-            yield uow
-            await uow.flush()
-        uow.committed()
+    def _unit(self, connection: AsyncConnection, begin: Callable[[], None]) -> UnitOfWork:
+        return _Silent(connection, self._service, self._spans, self.submitter, begin)
 
     def on(self, database: Database) -> UnitsOfWork:
         return _SilentUnits(database, self._service, self._spans)

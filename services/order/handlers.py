@@ -37,7 +37,7 @@ async def place_order(
     note: str | None = None,
 ) -> Order:
     """Place an order of a known user. Raises `UserNotKnownError` and `UserDeactivatedError`."""
-    user = domain.require_known(await store.find_user(uow.connection, user_id), user_id)
+    user = domain.require_known(await store.find_user(uow.reads, user_id), user_id)
     order = domain.place(uuid7(), user, currency, lines, datetime.now(UTC), note=note)
     uow.tell(store.INSERT_ORDER, store.inserted(order))
     uow.publish(OrderPlaced.of(order, client_ip), subject=str(order.id), link=user.traceparent)
@@ -46,12 +46,12 @@ async def place_order(
 
 async def get_order(uow: UnitOfWork, order_id: UUID) -> Order:
     """The order. Raises `OrderNotFoundError`."""
-    return _found(await store.find_order(uow.connection, order_id), order_id)
+    return _found(await store.find_order(uow.reads, order_id), order_id)
 
 
 async def list_orders(uow: UnitOfWork, user_id: UUID, before: UUID | None, page_size: int) -> list[Order]:
     """A user's orders, newest first; none for a user of whom nothing is known."""
-    return await store.list_orders(uow.connection, user_id, before, page_size)
+    return await store.list_orders(uow.reads, user_id, before, page_size)
 
 
 async def pay_order(uow: UnitOfWork, order_id: UUID) -> Order:

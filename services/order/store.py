@@ -21,10 +21,11 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     func,
+    insert,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.order.domain import KnownUser, Line, Order, OrderStatus, Verdict
@@ -39,7 +40,7 @@ orders = Table(
     Column("user_id", Uuid, nullable=False),
     Column("currency", Text, nullable=False),
     # Part of the order and never looked at without it: one row, one insert.
-    Column("lines", JSONB, nullable=False),
+    Column("lines", postgresql.JSONB, nullable=False),
     Column("total_amount", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
     Column("version", Integer, nullable=False),
@@ -76,7 +77,7 @@ UPDATE_ORDER = (
     .values({name: bindparam(f"new_{name}") for name in ("status", "version", "updated_at")})
 )
 
-_new = insert(known_user)
+_new = postgresql.insert(known_user)
 # Events may arrive twice, late, or before the registration: whatever is newest wins.
 RECORD_USER = _new.on_conflict_do_update(
     index_elements=[known_user.c.user_id],
@@ -89,7 +90,7 @@ RECORD_USER = _new.on_conflict_do_update(
     where=known_user.c.version < _new.excluded.version,
 )
 
-_verdict = insert(order_verdict)
+_verdict = postgresql.insert(order_verdict)
 RECORD_VERDICT = _verdict.on_conflict_do_update(
     index_elements=[order_verdict.c.order_id], set_={"verdict": _verdict.excluded.verdict}
 )

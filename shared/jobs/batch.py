@@ -15,7 +15,8 @@ from shared.jobs.advance import Announced, Ended, EndedJob, advance
 from shared.jobs.events import StepReady
 from shared.jobs.flatten import Flat
 from shared.jobs.leases import notify_step
-from shared.jobs.submit import Submission, insert
+from shared.jobs.store import INSERT_JOBS
+from shared.jobs.submit import Submission, written
 from shared.publishing import Cause, Options, Submitted, UnitOfWork
 
 OnEnded = Callable[[str, str, float], None]
@@ -38,7 +39,8 @@ class JobBatch:
     """The jobs that hold the unique keys that were asked for in this unit."""
     _submissions: list[Submission] = field(default_factory=list)
     _ended: list[Ended] = field(default_factory=list)
-    _wakes_workers: bool = False
+    _wake: set[str] = field(default_factory=set)
+    """The handlers of leased steps that are ready."""
     _before_event: tuple[int, int] = (0, 0)
 
     def begin_event(self) -> None:
@@ -78,7 +80,7 @@ class JobBatch:
         Its row says which: a handler may be leased by now whose step was written down before that.
         """
         if step.leased:
-            self._wakes_workers = True
+            self._wake.add(step.handler)
             return
         data = self.ready(job_id=step.job_id, step_id=step.step_id, attempt=step.attempt, handler=step.handler)
         uow.publish(data, subject=str(step.job_id), key=str(step.step_id), cause=step.cause)
@@ -94,13 +96,14 @@ class JobBatch:
         ended, self._ended = self._ended, []
         self._before_event = (0, 0)
         if submissions:
-            await insert(uow.connection, submissions)
+            wake, self._wake = self._wake, set()
+            uow.tell_whole(INSERT_JOBS, await written(uow, submissions, wake))
         if ended:
             ready, jobs = await advance(uow.connection, ended)
             for step in ready:
                 self.announce(uow, step)
             if jobs:
                 uow.after_commit(partial(self._count, jobs))
-        if self._wakes_workers:
-            self._wakes_workers = False
-            await notify_step(uow.connection)
+        if self._wake:
+            await notify_step(uow.connection, self._wake)
+            self._wake.clear()

@@ -20,7 +20,8 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from shared.database import SESSION_LOST, session
-from shared.jobs.leases import BEAT, CANCEL_CHANNEL, CANCELLED, REGISTER, STEP_CHANNEL
+from shared.jobs.leases import BEAT, CANCEL_CHANNEL, CANCELLED, REGISTER
+from shared.jobs.store import STEP_CHANNEL
 from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -38,8 +39,8 @@ class Body(Protocol):
         """How many steps run."""
         ...
 
-    def wake(self) -> None:
-        """There may be steps to take."""
+    def wake(self, handler: str = "") -> None:
+        """There may be steps to take: of this handler, or of any."""
         ...
 
     def cancel(self, steps: Collection[UUID]) -> None:
@@ -79,7 +80,7 @@ class Heart:
     async def _live(self, connection: asyncpg.Connection[Any]) -> None:
         """Returns when the worker was found dead; it begins anew then."""
         connection.add_termination_listener(lambda *_: self._look.set())
-        await connection.add_listener(STEP_CHANNEL, lambda *_: self._body.wake())
+        await connection.add_listener(STEP_CHANNEL, lambda *told: self._body.wake(told[-1]))
         await connection.add_listener(CANCEL_CHANNEL, lambda *_: self._look.set())
         if self.worker is None:
             await self._register(connection)

@@ -25,6 +25,7 @@ from shared.errors import TransientError
 from shared.failpoints import FailPoints
 from shared.jobs import attempt, leases
 from shared.jobs.attempt import Lane, Lease, LeaseKey
+from shared.jobs.bell import Bell
 from shared.jobs.completions import BatchOf, Completions
 from shared.jobs.heart import Heart
 from shared.jobs.keeping import Keeping
@@ -68,8 +69,8 @@ class Worker:
         self._children: Children | None = None
         self._tasks: dict[LeaseKey, asyncio.Task[None]] = {}
         self._to_cancel: set[LeaseKey] = set()
-        self._woken = asyncio.Event()
-        self._alarms = _Alarms(self._woken)
+        self._bell = Bell(self._lanes)
+        self._alarms = _Alarms(self.wake)
         self._taking = asyncio.Lock()
         self._keeping = Keeping(parts.units, self._handlers, batch_of)
         self._heart = Heart(parts.settings, parts.process_name, self)
@@ -116,8 +117,8 @@ class Worker:
     def running(self) -> int:
         return len(self._tasks)
 
-    def wake(self) -> None:
-        self._woken.set()
+    def wake(self, handler: str = "") -> None:
+        self._bell.ring(handler)
 
     def cancel(self, steps: Collection[UUID]) -> None:
         for key, task in self._tasks.items():
@@ -133,20 +134,19 @@ class Worker:
 
     async def _keep_taking(self) -> None:
         while True:
-            self._woken.clear()
+            lanes = await self._bell.heard(self._settings.worker_poll_interval_s)
             try:
-                await self._take()
+                await self._take(lanes)
             except TransientError as error:
                 _log.warning("worker.waiting", error=str(error))
                 await asyncio.sleep(_AGAIN_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._settings.worker_poll_interval_s)
+                self.wake()
 
-    async def _take(self) -> None:
+    async def _take(self, lanes: Sequence[Lane]) -> None:
         worker = self._heart.worker
         if worker is None or self._heart.draining:
             return
-        for lane in self._lanes:
+        for lane in lanes:
             free = min(slots.free() for slots in self._slots_of(lane))
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
@@ -154,7 +154,7 @@ class Worker:
                     if wait_s is not None:
                         self._alarms.set(lane, wait_s)
                     elif taken and lane.limits:
-                        self._woken.set()  # others may have room where these have none
+                        self.wake()  # others may have room where these have none
                     if taken and self._fail_points is not None:
                         self._fail_points.reach(failpoints.WORKER_LEASED)
                     for lease, is_cancelled in taken:
@@ -185,7 +185,7 @@ class Worker:
         self._keeping.forget_progress(lease)
         if task.cancelled():
             self._completions.held.discard(lease.key)
-        self._woken.set()
+        self.wake()
 
     async def _run(self, lease: Lease, lane: Lane) -> None:
         on_progress = partial(self._keeping.on_progress, lease)
@@ -250,14 +250,14 @@ class Worker:
 class _Alarms:
     """Wakes the worker when the rate of a lane's queue allows a step again; one for each lane."""
 
-    def __init__(self, woken: asyncio.Event) -> None:
-        self._woken = woken
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self._handles: dict[Lane, asyncio.TimerHandle] = {}
 
     def set(self, lane: Lane, wait_s: float) -> None:
         if lane in self._handles:
             self._handles[lane].cancel()
-        self._handles[lane] = asyncio.get_running_loop().call_later(wait_s, self._woken.set)
+        self._handles[lane] = asyncio.get_running_loop().call_later(wait_s, self._wake)
 
 
 def _lanes(handlers: Collection[Job[..., Any]], rates: Mapping[str, float]) -> list[Lane]:

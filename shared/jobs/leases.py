@@ -15,8 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.jobs import store
 
-STEP_CHANNEL = "tandem_job_step"
-"""Notified when a leased step may be ready."""
 CANCEL_CHANNEL = "tandem_job_cancel"
 """Notified with the id of a job that is to be cancelled."""
 
@@ -94,7 +92,10 @@ _GIVE_BACK = text(
     returning s.id
     """
 )
-_NOTIFY_STEP = text(f"select pg_notify('{STEP_CHANNEL}', '')")
+_NOTIFY_STEP = text(
+    f"select pg_notify('{store.STEP_CHANNEL}', handler)"  # noqa: S608  a constant
+    " from unnest(cast(:handlers as text[])) as told(handler)"
+)
 _NOTIFY_CANCEL = text(f"select pg_notify('{CANCEL_CHANNEL}', cast(:job_id as text))")
 
 _PROGRESS = text(
@@ -184,9 +185,9 @@ async def give_back(connection: AsyncConnection, worker: UUID, held: Collection[
     return given
 
 
-async def notify_step(connection: AsyncConnection) -> None:
-    """Wake the workers when this transaction is committed."""
-    await connection.execute(_NOTIFY_STEP)
+async def notify_step(connection: AsyncConnection, handlers: Collection[str] = ("",)) -> None:
+    """Wake the workers that run one of `handlers`, or all of them, when this transaction is committed."""
+    await connection.execute(_NOTIFY_STEP, {"handlers": sorted(handlers)})
 
 
 async def notify_cancel(connection: AsyncConnection, job_id: UUID) -> None:

@@ -15,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 Columns = Mapping[str, Sequence[Any]]
 """The parameters of a statement by name, a list for each, all equally long."""
+STEP_CHANNEL = "tandem_job_step"
+"""Notified with the name of a handler of which a leased step may be ready; with nothing, of any."""
 
 # One statement: a submit is as many round trips as it has statements, and whoever submits waits for them.
-_INSERT = text(
-    """
+INSERT_JOBS = text(
+    f"""
     with jobs as (
       insert into job (id, kind, state, tenant, priority, form, step_count, open_steps, failed_steps, lost_outputs,
                        correlation, traceparent, schedule_id, due_at, result_ttl_s, submitted_at)
@@ -49,8 +51,10 @@ _INSERT = text(
                   cast(:step_delay_s as float8[]), cast(:step_priority as smallint[]),
                   cast(:step_concurrency_key as text[]), cast(:step_fair_at as timestamptz[]))
         as told(id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on, delay_s,
-                priority, concurrency_key, fair_at)
-    """
+                priority, concurrency_key, fair_at),
+           (select count(pg_notify('{STEP_CHANNEL}', handler)) from unnest(cast(:wake as text[])) as told(handler))
+        as woken
+    """  # noqa: S608  a constant
 )
 _NO_EDGES: Columns = {"parent": (), "child": (), "position": (), "on_failure": ()}
 
@@ -258,11 +262,12 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
-async def insert_jobs(connection: AsyncConnection, jobs: Columns, steps: Columns, edges: Columns) -> None:
-    """Insert whole jobs; `due_at` of jobs and steps is now and their `delay_s`."""
+def whole_jobs(jobs: Columns, steps: Columns, edges: Columns, wake: Collection[str]) -> dict[str, Any]:
+    """The parameters of `INSERT_JOBS`, which inserts whole jobs; `due_at` of jobs and steps is now and their
+    `delay_s`. When it is committed, workers that run one of the handlers `wake` are woken."""
     told = {"job_": jobs, "step_": steps, "edge_": edges or _NO_EDGES}
     parameters = {prefix + name: values for prefix, columns in told.items() for name, values in columns.items()}
-    await connection.execute(_INSERT, parameters)
+    return {**parameters, "wake": sorted(wake)}
 
 
 async def hold_key(connection: AsyncConnection, key: str, job_id: UUID, unique_s: float | None) -> UUID:

@@ -1,20 +1,18 @@
-"""Writing jobs down: what was submitted in a unit of work becomes rows, with three statements for all of it."""
+"""Writing jobs down: what was submitted in a unit of work becomes rows, with one statement for all of it."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from shared.jobs import limits, store
 from shared.jobs.flatten import Flat
 from shared.jobs.signatures import Job
-from shared.publishing import Options
+from shared.publishing import Options, UnitOfWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +58,15 @@ class Submission:
                 yield index, step.delay_s + self.options.delay_s
 
 
-async def insert(connection: AsyncConnection, submissions: Sequence[Submission]) -> None:
-    """Insert the jobs with all their steps and edges."""
+async def written(uow: UnitOfWork, submissions: Sequence[Submission], wake: Collection[str]) -> dict[str, Any]:
+    """The parameters of `store.INSERT_JOBS` for the jobs, all their steps and edges; who runs `wake` is woken."""
+    turns: limits.Turns = {}
+    if wanted := [turn for one in submissions for turn in one.turns()]:
+        turns = await limits.turns(uow.connection, wanted)
     jobs = store.columns([_job_row(one) for one in submissions])
-    turns = await limits.turns(connection, [turn for one in submissions for turn in one.turns()])
     steps = store.columns([row for one in submissions for row in _step_rows(one, turns)])
     edges = store.columns([row for one in submissions for row in _edge_rows(one)])
-    await store.insert_jobs(connection, jobs, steps, edges)
+    return store.whole_jobs(jobs, steps, edges, wake)
 
 
 def _job_row(one: Submission) -> dict[str, Any]:

@@ -9,10 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 from zlib import crc32
 
-from sqlalchemy import BigInteger, Column, Identity, LargeBinary, MetaData, SmallInteger, Table, Text, insert, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Executable,
+    Identity,
+    Insert,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    TextClause,
+    insert,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
@@ -42,16 +57,32 @@ outbox = Table(
 insert_outbox = insert(outbox)
 
 # Whoever publishes waits for one round trip: the relay is told by the statement that gives it something to do.
-_PUBLISH = text(
-    f"""
+_PUBLISH = f"""
     insert into outbox (shard, channel, type, key, event_id, traceparent, body)
     select told.*
       from (select pg_notify('{NOTIFY_CHANNEL}', '')) as notified,
-           unnest(cast(:shard as smallint[]), cast(:channel as text[]), cast(:type as text[]),
-                  cast(:key as text[]), cast(:event_id as text[]), cast(:traceparent as text[]),
-                  cast(:body as bytea[])) as told
-    """  # noqa: S608  a constant
-)
+           unnest(cast(:outbox_shard as smallint[]), cast(:outbox_channel as text[]),
+                  cast(:outbox_type as text[]), cast(:outbox_key as text[]), cast(:outbox_event_id as text[]),
+                  cast(:outbox_traceparent as text[]), cast(:outbox_body as bytea[])) as told"""  # noqa: S608
+PUBLISH = text(_PUBLISH)
+"""Inserts events in their order, and wakes the relay when the transaction is committed."""
+_PUBLISHED = PUBLISH.columns().cte("published")
+_WITH = "with "
+
+
+@lru_cache(maxsize=256)
+def publishing_beside(statement: Executable) -> Executable | None:
+    """The statement that does the same and what `PUBLISH` does, in one round trip; None where there is none.
+
+    There is for plain inserts, and for texts that begin with `with`: these are the writer's own. What a statement
+    locks first may have been another's, whose events have the places before; an update is not one of these, so
+    that this does not hang on which part of a statement PostgreSQL runs first.
+    """
+    if type(statement) is Insert:
+        return statement.add_cte(_PUBLISHED)
+    if isinstance(statement, TextClause) and (written := statement.text.lstrip()).startswith(_WITH):
+        return text(f"with published as ({_PUBLISH}), {written.removeprefix(_WITH)}")
+    return None
 
 
 def shard_of(key: str) -> int:
@@ -60,7 +91,7 @@ def shard_of(key: str) -> int:
 
 
 def outbox_row(channel: str, event: Envelope) -> dict[str, object]:
-    """The row for `publish_rows`, or `insert_outbox`. Raises `EventTooLargeError`."""
+    """The row for `outbox_columns`, or `insert_outbox`. Raises `EventTooLargeError`."""
     return {
         "shard": shard_of(event.key),
         "channel": channel,
@@ -72,9 +103,9 @@ def outbox_row(channel: str, event: Envelope) -> dict[str, object]:
     }
 
 
-async def publish_rows(connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert these rows, in their order, and wake the relay when the transaction is committed."""
-    await connection.execute(_PUBLISH, {name: [row[name] for row in rows] for name in rows[0]})
+def outbox_columns(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The parameters of `PUBLISH` for these rows, in their order."""
+    return {f"outbox_{name}": [row[name] for row in rows] for name in rows[0]}
 
 
 _STATE = text(

@@ -19,7 +19,7 @@ from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.bulk import insert_of_arrays
-from shared.publishing.outbox import outbox_row, publish_rows
+from shared.publishing.outbox import PUBLISH, outbox_columns, outbox_row, publishing_beside
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.telemetry import Spans
 
@@ -59,14 +59,21 @@ class UnitOfWork:
     """
 
     def __init__(
-        self, connection: AsyncConnection, service: str, spans: Spans, submitter: Submitter | None = None
+        self,
+        connection: AsyncConnection,
+        service: str,
+        spans: Spans,
+        submitter: Submitter | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> None:
-        self.connection = connection
+        self._connection = connection
+        self._begin = begin  # the transaction, where it has not begun yet
         self._service = service
         self._spans = spans
         self._submitter = submitter
         self._parts: dict[object, Part] = {}
         self._outbox: list[Mapping[str, Any]] = []
+        self._whole: list[_Statement] = []
         self._groups: list[tuple[Executable, list[Mapping[str, Any]]]] = []
         self._newest_group_of: dict[int, int] = {}
         self._last_group_of_key: dict[str, int] = {}
@@ -77,6 +84,19 @@ class UnitOfWork:
         self._acts_before_event = 0
         self.can_discard_event = True
         """Nothing that the event told has been sent yet."""
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """For statements in the transaction, which begins with the first of them."""
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
+        return self._connection
+
+    @property
+    def reads(self) -> AsyncConnection:
+        """For reading without locks. No transaction begins for it: in one, too, a read sees what is committed."""
+        return self._connection
 
     def begin_event(self, event: Envelope) -> None:
         """Begin what `event` causes: told from here on is ordered among what its key told before."""
@@ -171,6 +191,10 @@ class UnitOfWork:
         self._told_by_event.append(group)
         self._last_group_of_key[key] = group
 
+    def tell_whole(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
+        """Have `statement` run with `parameters` before all else that is told: for parts, in their `flush`."""
+        self._whole.append((statement, parameters))
+
     def publish(
         self,
         data: EventData,
@@ -208,29 +232,48 @@ class UnitOfWork:
             self._outbox.append(outbox_row(data.channel, event))
         return event
 
-    async def flush(self) -> None:
-        """Send everything told so far, in as few statements as order allows."""
+    async def flush(self, *, last: bool = False) -> None:
+        """Send everything told so far, in as few statements as order allows.
+
+        If it is the `last`, and one statement is all that there is, that is a transaction by itself.
+        """
         for part in list(self._parts.values()):
             await part.flush(self)
-        groups, self._groups = self._groups, []
+        statements = [*self._whole, *(_sent_once(statement, rows) for statement, rows in self._groups if rows)]
+        self._whole, self._groups = [], []
         self._told_by_event.clear()
         self._outbox_before_event = 0
         self.can_discard_event = False
         self._newest_group_of.clear()
         self._last_group_of_key.clear()
-        for statement, rows in groups:
-            if rows:
-                await self._send(statement, rows)
         rows, self._outbox = self._outbox, []
         if rows:
-            await publish_rows(self.connection, rows)
+            _add_events(statements, outbox_columns(rows))
+        alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
+        for statement, parameters in statements:
+            await (self._connection if alone else self.connection).execute(statement, parameters)
 
-    async def _send(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
-        bulk = insert_of_arrays(statement, tuple(rows[0])) if len(rows) > 1 else None
-        if bulk is None:
-            await self.connection.execute(statement, rows)
-        else:
-            await self.connection.execute(bulk, {name: [row[name] for row in rows] for name in rows[0]})
+
+_Statement = tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+"""What is sent at once: a statement, with its parameters or a row of them for each time it runs."""
+
+
+def _sent_once(statement: Executable, rows: Sequence[Mapping[str, Any]]) -> _Statement:
+    if len(rows) == 1:
+        return statement, rows[0]
+    bulk = insert_of_arrays(statement, tuple(rows[0]))
+    return (statement, rows) if bulk is None else (bulk, {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def _add_events(statements: list[_Statement], events: Mapping[str, Any]) -> None:
+    """Have events published behind all else: by the last statement, if it can."""
+    if statements:
+        last, parameters = statements[-1]
+        both = publishing_beside(last)
+        if both is not None and isinstance(parameters, Mapping):
+            statements[-1] = (both, {**parameters, **events})
+            return
+    statements.append((PUBLISH, events))
 
 
 class UnitsOfWork:
@@ -245,15 +288,19 @@ class UnitsOfWork:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
-        """Open a transaction: flushed and committed on leaving, rolled back on any exception.
+        """Open a transaction: flushed and committed on leaving, rolled back on any exception. It begins when it is
+        first needed.
 
         Raises `UnavailableError` and `TransientError` as `database.database_errors` maps them.
         """
-        async with self._database.transaction() as connection:
-            uow = UnitOfWork(connection, self._service, self._spans, self.submitter)
+        async with self._database.late_transaction() as (connection, begin):
+            uow = self._unit(connection, begin)
             yield uow
-            await uow.flush()
+            await uow.flush(last=True)
         uow.committed()
+
+    def _unit(self, connection: AsyncConnection, begin: Callable[[], None]) -> UnitOfWork:
+        return UnitOfWork(connection, self._service, self._spans, self.submitter, begin)
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:

@@ -19,7 +19,7 @@ class LosesTrackOnce:
 
     slots, running, woken = 1, 0, 0
 
-    def wake(self) -> None:
+    def wake(self, handler: str = "") -> None:
         self.woken += 1
         if self.woken == 1:
             raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")

@@ -11,12 +11,13 @@ import asyncpg
 import orjson
 import pytest
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 
 from shared.consuming import inbox
 from shared.envelope import Envelope
 from shared.errors import EventTooLargeError, TransientError, UnavailableError
+from shared.publishing import UnitsOfWork
 from shared.publishing.outbox import NOTIFY_CHANNEL
 from tests.integration.world import INSERT_EFFECT, World, happened
 
@@ -59,16 +60,85 @@ def row(number: int) -> dict[str, Any]:
     return {"event_id": str(number), "key": "k", "number": number}
 
 
-async def test_what_a_batch_tells_is_one_statement_per_table(rabbit_world: World) -> None:
+@asynccontextmanager
+async def round_trips(world: World) -> AsyncIterator[tuple[UnitsOfWork, list[str]]]:
+    """Units of work on a pool of their own, and the first two words of whatever it sends to PostgreSQL inside the
+    block, with what begins and ends transactions."""
+    sent: list[str] = []
+
+    def note(query: str) -> None:
+        sent.append(" ".join(query.lower().strip(";").split()[:2]))
+
+    def listen(connection: Any, _record: object) -> None:
+        connection.driver_connection.add_query_logger(lambda told: note(told.query))
+
+    database = await world.opened_database()
+    engine = database.engine.sync_engine
+    sqlalchemy_event.listen(engine, "connect", listen)
+    sqlalchemy_event.listen(engine, "before_cursor_execute", lambda _c, _cursor, query, *_: note(query))
+    await database.ping()
+    sent.clear()
+    yield UnitsOfWork(database, "tester", world.telemetry.spans), sent
+
+
+async def test_a_unit_of_one_statement_is_one_round_trip(rabbit_world: World) -> None:
+    async with round_trips(rabbit_world) as (units, sent):
+        async with units.begin() as uow:
+            await uow.reads.execute(text("select 1"))
+            uow.tell(INSERT_EFFECT, row(1))
+            uow.publish(rabbit_world.data(number=1), subject="a")
+        assert sent == ["select 1", "with published"]
+        sent.clear()
+        async with units.begin() as uow:
+            uow.publish(rabbit_world.data(number=2), subject="a")
+        assert sent == ["insert into"]
+    assert (await rabbit_world.numbers(), await rabbit_world.count("outbox")) == ([1], 2)
+
+
+async def test_a_unit_of_more_is_one_transaction_and_so_is_the_next_on_its_connection(rabbit_world: World) -> None:
+    async with round_trips(rabbit_world) as (units, sent):
+        async with units.begin() as uow:
+            uow.tell(INSERT_EFFECT, row(1))
+            uow.tell(insert(INSERT_EFFECT.table), row(2))
+        assert sent == ["begin", "insert into", "insert into", "commit"]
+        sent.clear()
+        async with units.begin() as uow:
+            await uow.connection.execute(text("select 1"))
+            uow.tell(INSERT_EFFECT, row(3))
+        assert sent == ["begin", "select 1", "insert into", "commit"]
+        async with units.begin() as uow:
+            uow.tell(INSERT_EFFECT, row(4))
+
+        async def undone() -> None:
+            async with units._database.transaction() as connection:
+                await connection.execute(INSERT_EFFECT, row(5))
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await undone()
+    assert await rabbit_world.numbers() == [1, 2, 3, 4]
+
+
+async def test_a_unit_whose_one_statement_is_refused_leaves_nothing_behind(rabbit_world: World) -> None:
+    async def work() -> None:
+        async with rabbit_world.units.begin() as uow:
+            uow.publish(rabbit_world.data(number=1), subject="a")
+            uow.tell(INSERT_EFFECT, {**row(2), "number": None})
+
+    async with notifications(rabbit_world) as heard:
+        with pytest.raises(IntegrityError, match="null value"):
+            await work()
+    assert heard == []
+    assert [await rabbit_world.count(table) for table in ("effect", "outbox")] == [0, 0]
+
+
+async def test_what_a_batch_tells_is_a_statement_per_table_and_the_last_publishes(rabbit_world: World) -> None:
     async with statements(rabbit_world) as sent, rabbit_world.units.begin() as uow:
         for number in range(50):
             uow.begin_event(happened(number, key=f"key-{number}"))
             uow.tell(INSERT_EFFECT, row(number))
             uow.publish(rabbit_world.data(number=number), subject=f"key-{number}")
-    assert sent == [
-        ("insert into effect", 50),
-        ("insert into outbox", 50),
-    ]
+    assert sent == [("with published as", 50)]
     assert await rabbit_world.numbers() == list(range(50))
     assert await rabbit_world.count("outbox") == 50
 

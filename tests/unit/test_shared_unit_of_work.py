@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Executable, text
+from sqlalchemy import Column, Executable, Integer, MetaData, Table, insert, text, update
+from sqlalchemy.dialects import postgresql
 
 from shared.envelope import Envelope
 from shared.event import EventData
-from shared.publishing.outbox import NOTIFY_CHANNEL
+from shared.publishing.outbox import NOTIFY_CHANNEL, publishing_beside
 from shared.publishing.uow import UnitOfWork
 from shared.settings import Settings
 from shared.telemetry.telemetry import Telemetry
@@ -114,6 +115,56 @@ async def test_the_outbox_comes_last_with_one_notification(uow: UnitOfWork, conn
     assert connection.sent[0] == (A, [{}])
     assert len(connection.sent) == 2
     assert str(connection.sent[-1][0]).count(NOTIFY_CHANNEL) == 1
+
+
+async def test_the_last_of_the_inserts_publishes_too(uow: UnitOfWork, connection: Connection) -> None:
+    table = Table("thing", MetaData(), Column("n", Integer))
+    last = insert(table)
+    uow.tell(A, {"n": 1})
+    uow.publish(Happened(number=1), subject="s")
+    uow.tell(last, {"n": 2})
+    await uow.flush()
+    assert connection.sent[0] == (A, [{"n": 1}])
+    [(statement, [parameters])] = connection.sent[1:]
+    assert str(statement).count(NOTIFY_CHANNEL) == 1
+    assert "INSERT INTO thing" in str(statement)
+    assert (parameters["n"], len(parameters["outbox_body"])) == (2, 1)
+
+
+def test_what_may_wait_for_a_lock_publishes_nothing_beside_itself() -> None:
+    table = Table("thing", MetaData(), Column("n", Integer))
+    upsert = postgresql.insert(table).on_conflict_do_nothing()
+    assert [publishing_beside(one) for one in (update(table), upsert, text("select 1"))] == [None] * 3
+    written = publishing_beside(text("with a as (select :n) select * from a"))
+    assert str(written).startswith("with published as (")
+    assert str(written).endswith("), a as (select :n) select * from a")
+
+
+async def test_a_transaction_begins_when_it_is_needed(connection: Connection, telemetry: Telemetry) -> None:
+    """What is told later is sent by the last flush, alone if it is one statement of one row or of arrays."""
+    begun: list[int] = []
+
+    def unit() -> UnitOfWork:
+        begun.clear()
+        begin = lambda: begun.append(len(connection.sent))  # noqa: E731
+        return UnitOfWork(connection, "tests", telemetry.spans, None, begin)  # type: ignore[arg-type]
+
+    uow = unit()
+    assert uow.reads is connection  # type: ignore[comparison-overlap]
+    uow.tell(A, {"n": 1})
+    await uow.flush(last=True)
+    assert begun == []
+
+    for statements, last in (((A,), False), ((A, B), True), ((A, A), True)):
+        uow = unit()
+        sent_before = len(connection.sent)
+        for number, statement in enumerate(statements):
+            uow.tell(statement, {"n": number})
+        await uow.flush(last=last)
+        assert begun == [sent_before], "once, before all that it is for"
+    uow = unit()
+    assert (uow.connection, uow.connection) == (connection, connection)
+    assert len(begun) == 1
 
 
 def test_an_event_is_caused_by_the_one_being_handled(uow: UnitOfWork) -> None:
