@@ -97,13 +97,14 @@ async def until_relayed(
 
 async def _to_kafka(settings: Settings, topic: str, windows: Sequence[Sequence[WireEvent]]) -> float:
     """Seconds that it takes."""
+    ours = producer_options(settings.kafka_compression)
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap,
         acks="all",
         enable_idempotence=True,
-        linger_ms=5,
-        compression_type=producer_options(settings.kafka_compression)["compression_type"],
-        max_batch_size=256 * 1024,
+        linger_ms=ours["linger_ms"],
+        compression_type=ours["compression_type"],
+        max_batch_size=ours["max_batch_size"],
     )
     headers = [("content-type", CONTENT_TYPE.encode()), ("type", OrderPlaced.event_type.encode())]
     async with producer:

@@ -169,7 +169,7 @@ def unequal(shared: Settings, profile: Profile) -> list[str]:
     packed = producer["compression_type"]
     found = [profile.unequal, f"Kafka's producer compresses ({packed}), RabbitMQ's does not" if packed else None]
     return [difference for difference in found if difference] + [
-        f"Kafka's producer waits {producer['linger_ms']} ms to fill a batch of {batch_kib} KiB, {sent}",
+        f"Kafka's producer sends what has come since the last answer in batches of up to {batch_kib} KiB, {sent}",
         f"{in_order}, Kafka's idempotent producer keeps the order by itself",
         f"a channel is one queue on RabbitMQ, a topic of {shared.kafka_partitions} partitions on Kafka",
         f"RabbitMQ delivers {2 * shared.batch_max:,} messages ahead, Kafka's consumer fetches {fetch_mib} MiB",

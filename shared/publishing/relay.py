@@ -13,6 +13,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
@@ -41,24 +42,29 @@ STANDS_STILL_S = 50.0
 """Told then, and asked for by probes every few seconds, it is known within a minute."""
 
 _FETCH = """
-select position, channel, type, key, event_id, traceparent, body
-  from outbox
- where shard % $1 = $2 and key <> all($3::text[])
-   and $5 >= (
-        select sum(size)
+with gone as (delete from outbox where position = any($6::bigint[])),
+     weight as (
+        select coalesce(sum(size), 0) as bytes
           from (
                 select octet_length(body) as size
                   from outbox
-                 where shard % $1 = $2 and key <> all($3::text[])
+                 where shard % $1 = $2 and key <> all($3::text[]) and position <> all($6::bigint[])
                  order by position
                  limit $4
                ) as next
-       )
- order by position
- limit $4
+     )
+select bytes, next.*
+  from weight
+  left join lateral (
+        select position, channel, type, key, event_id, traceparent, body
+          from outbox
+         where bytes <= $5 and shard % $1 = $2 and key <> all($3::text[]) and position <> all($6::bigint[])
+         order by position
+         limit $4
+       ) as next on true
 """
-"""The next ones, if all together are light enough, as nearly always: their sum costs half of what weighing one by
-one does."""
+"""Deletes what was confirmed, and reads the next ones if all together are light enough, as nearly always: the sum
+costs half of what weighing one by one does. Where none is read, one row has no position."""
 _FETCH_AS_FAR_AS_LIGHT = """
 select position, channel, type, key, event_id, traceparent, body
   from (
@@ -77,6 +83,14 @@ _IN_ORDER_OF_INDEX = {"enable_seqscan": "off"}
 """For the relay's session: a table that is filled and emptied all the time has no statistics that are true, and
 by false ones PostgreSQL reads and sorts a whole backlog for each batch."""
 _DELETE = "delete from outbox where position = any($1::bigint[])"
+
+_DELETED_BESIDE_MAX = 16
+"""So many at most are deleted by the next look, which compares each row that it finds with all of them."""
+_BUSY_ROWS = 4
+_REST_MAX_S = 0.01
+"""A look, a publish and a delete cost the same for one event as for twenty. So while events come faster than that
+goes, the relay rests as long as it worked, at most so long, and takes more at once. To an idle one nothing of this
+happens."""
 
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 
@@ -135,11 +149,16 @@ class Relay:
 
     async def _lead(self, connection: asyncpg.Connection[Any]) -> None:
         await connection.add_listener(NOTIFY_CHANNEL, lambda *_: self._woken.set())
+        confirmed: list[int] = []
         while True:
             self._woken.clear()
-            rows = await self._fetch(connection)
+            began_s = time.monotonic()
+            rows = await self._fetch(connection, confirmed)
+            confirmed = []
             if rows:
-                await self._publish(connection, rows)
+                confirmed = await self._publish(connection, rows)
+                if _BUSY_ROWS <= len(rows) < self._settings.relay_batch_max // 2:
+                    await asyncio.sleep(min(time.monotonic() - began_s, _REST_MAX_S))
             else:
                 if not self._held:
                     self._waiting_since = None
@@ -149,7 +168,8 @@ class Relay:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)
 
-    async def _fetch(self, connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
+    async def _fetch(self, connection: asyncpg.Connection[Any], confirmed: list[int]) -> list[asyncpg.Record]:
+        """The next rows, behind what is `confirmed`, which is deleted."""
         now = time.monotonic()
         self._held = {key: until for key, until in self._held.items() if until > now}
         arguments = (
@@ -159,12 +179,13 @@ class Relay:
             self._settings.relay_batch_max,
             BATCH_BYTES_MAX,
         )
-        rows: list[asyncpg.Record] = await connection.fetch(_FETCH, *arguments)
-        if not rows:  # none, or heavy ones
-            rows = await connection.fetch(_FETCH_AS_FAR_AS_LIGHT, *arguments)
-        return rows
+        rows: list[asyncpg.Record] = await connection.fetch(_FETCH, *arguments, confirmed)
+        if rows[0]["position"] is not None:
+            return sorted(rows, key=itemgetter("position"))
+        return await connection.fetch(_FETCH_AS_FAR_AS_LIGHT, *arguments) if rows[0]["bytes"] else []
 
-    async def _publish(self, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> None:
+    async def _publish(self, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> list[int]:
+        """Publish these rows; delete those that are confirmed, or return their positions for the next look."""
         started_ns = time.time_ns()
         if self._waiting_since is None:
             self._waiting_since = self._clock()
@@ -180,14 +201,18 @@ class Relay:
         failed = {id(failure.message) for failure in failures}
         confirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) not in failed]
         unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]
+        gone: list[int] = [row["position"] for row in confirmed]
+        if gone and (failures or len(gone) > _DELETED_BESIDE_MAX):
+            await connection.execute(_DELETE, gone)
+            gone = []
         if confirmed:
-            await connection.execute(_DELETE, [row["position"] for row in confirmed])
             self._waiting_since = self._clock() if failures else None
         self._record(rows, frozenset(row["event_id"] for row in unconfirmed), started_ns)
         if failures:
             await self._back_off(failures, everything=not confirmed)
         else:
             self._failures_in_a_row = 0
+        return gone
 
     def _record(self, rows: Sequence[asyncpg.Record], failed: frozenset[str], started_ns: int) -> None:
         for channel in sorted({row["channel"] for row in rows}):

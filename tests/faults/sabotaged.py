@@ -77,11 +77,13 @@ def mark_before_confirming() -> None:
     """
     publish = Relay._publish
 
-    async def marked(self: Relay, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> None:
+    async def marked(
+        self: Relay, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]
+    ) -> list[int]:
         await connection.execute(
             "delete from outbox where position = any($1::bigint[])", [row["position"] for row in rows]
         )
-        await publish(self, connection, rows)
+        return await publish(self, connection, rows)
 
     replace(Relay, "_publish", marked)
 

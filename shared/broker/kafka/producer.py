@@ -38,7 +38,7 @@ _OPTIONS: Mapping[str, Any] = {
     "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     "acks": "all",
     "enable_idempotence": True,
-    "linger_ms": 5,
+    "linger_ms": 0,  # the relay's batch is there as a whole; what comes while one is under way goes together, too
     "max_batch_size": 256 * 1024,
     "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
 }
