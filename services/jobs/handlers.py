@@ -155,12 +155,12 @@ async def submit(uow: UnitOfWork, kind: str, graph: Signature) -> Submitted:
 
 async def get_job(uow: UnitOfWork, job_id: UUID) -> RowMapping:
     """The job's row. Raises `JobNotFoundError`."""
-    return await reading.find_job(uow.connection, job_id)
+    return await reading.find_job(uow.reads, job_id)
 
 
 async def get_result(uow: UnitOfWork, task_id: UUID) -> Result:
     """The result of a job, or of a step of one. Raises `JobNotFoundError`."""
-    return await reading.result_of(uow.connection, task_id)
+    return await reading.result_of(uow.reads, task_id)
 
 
 async def cancel_job(uow: UnitOfWork, job_id: UUID) -> RowMapping:

@@ -52,7 +52,7 @@ async def list_notifications(
     uow: UnitOfWork, user_id: UUID | None, order_id: UUID | None, before: int | None, page_size: int
 ) -> list[Notification]:
     """A user's or an order's notifications, newest first; none where nothing is known."""
-    return await store.list_notifications(uow.connection, user_id, order_id, before, page_size)
+    return await store.list_notifications(uow.reads, user_id, order_id, before, page_size)
 
 
 # -- what an event says

@@ -22,7 +22,7 @@ async def register_user(uow: UnitOfWork, email: str, name: str) -> User:
 
 async def get_user(uow: UnitOfWork, user_id: UUID) -> User:
     """The user. Raises `UserNotFoundError`."""
-    return _found(await store.find_user(uow.connection, user_id), user_id)
+    return _found(await store.find_user(uow.reads, user_id), user_id)
 
 
 async def update_profile(uow: UnitOfWork, user_id: UUID, email: str | None, name: str | None) -> User:

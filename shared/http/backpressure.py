@@ -50,7 +50,7 @@ class OutboxGate:
 
     async def look(self) -> None:
         """Look once. Raises `TransientError` when the database cannot tell."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             state = await outbox_state(connection, self._rows_max)
         full = state.messages >= self._rows_max
         if full != self.closed:

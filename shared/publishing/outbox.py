@@ -143,7 +143,7 @@ def outbox_of(database: Database) -> dict[str, Ask]:
     """The gauges' question to the outbox: how much waits in it, and for how long."""
 
     async def ask() -> list[Sample]:
-        async with database.transaction() as connection:
+        async with database.statement() as connection:
             state = await outbox_state(connection, _OUTBOX_COUNT_MAX)
         return [
             Sample("tandem.outbox.messages", state.messages),

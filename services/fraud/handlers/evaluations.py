@@ -12,7 +12,7 @@ from shared.publishing import UnitOfWork
 
 async def get_evaluation(uow: UnitOfWork, order_id: UUID) -> Evaluated:
     """The evaluation of an order. Raises `EvaluationNotFoundError`."""
-    found = await store.find_evaluation(uow.connection, order_id)
+    found = await store.find_evaluation(uow.reads, order_id)
     if found is None:
         raise EvaluationNotFoundError(f"order {order_id} is not evaluated, or not yet")
     return found
@@ -22,9 +22,9 @@ async def list_evaluations(
     uow: UnitOfWork, verdict: Verdict | None, before: int | None, page_size: int
 ) -> list[Evaluated]:
     """Evaluations, of one verdict where it is said, newest first."""
-    return await store.list_evaluations(uow.connection, verdict, before, page_size)
+    return await store.list_evaluations(uow.reads, verdict, before, page_size)
 
 
 async def get_list(uow: UnitOfWork) -> ThreatList | None:
     """The threat-intelligence list that is in force, once one was fetched."""
-    return await store.find_list(uow.connection)
+    return await store.find_list(uow.reads)

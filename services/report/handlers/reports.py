@@ -44,18 +44,18 @@ async def ask_for(uow: UnitOfWork, start: date, end: date, user_id: UUID) -> Sub
 
 async def progress_of(uow: UnitOfWork, job_id: UUID) -> Progress:
     """How far a report is. Raises `JobNotFoundError`."""
-    job = await reading.find_job(uow.connection, job_id)
-    steps = await reading.list_steps(uow.connection, job_id, -1, len(domain.MESSAGES))
+    job = await reading.find_job(uow.reads, job_id)
+    steps = await reading.list_steps(uow.reads, job_id, -1, len(domain.MESSAGES))
     standing = domain.standing_of(
         job["state"], [StepStanding(step["handler"], step["state"], _done(step)) for step in steps]
     )
-    return Progress(job_id, standing, job["error"], await store.find_report(uow.connection, job_id))
+    return Progress(job_id, standing, job["error"], await store.find_report(uow.reads, job_id))
 
 
 async def read_pdf(uow: UnitOfWork, job_id: UUID) -> tuple[str, bytes] | None:
     """The name and the bytes of a report's PDF, if there is one."""
-    found = await store.find_report(uow.connection, job_id)
-    content = None if found is None else await store.read_pdf(uow.connection, job_id)
+    found = await store.find_report(uow.reads, job_id)
+    content = None if found is None else await store.read_pdf(uow.reads, job_id)
     return None if found is None or content is None else (file_name(found.start_date, found.end_date), content)
 
 

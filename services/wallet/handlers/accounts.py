@@ -48,18 +48,18 @@ async def get_account(uow: UnitOfWork, account_id: UUID, *, owner: UUID | None =
 
     Raises `AccountNotFoundError`, also for an account of the house.
     """
-    found = await account_rows.find_accounts(uow.connection, [account_id])
+    found = await account_rows.find_accounts(uow.reads, [account_id])
     return member_account(found, account_id, owner)
 
 
 async def list_accounts(uow: UnitOfWork, user_id: UUID) -> list[Account]:
     """A user's accounts, the oldest first, at most a thousand."""
-    return await account_rows.list_accounts(uow.connection, user_id)
+    return await account_rows.list_accounts(uow.reads, user_id)
 
 
 async def list_entries(uow: UnitOfWork, account_id: UUID, before: int | None, page_size: int) -> list[Entry]:
     """What changed an account's balance, newest first; none for an account that there is not."""
-    return await transfer_rows.list_entries(uow.connection, account_id, before, page_size)
+    return await transfer_rows.list_entries(uow.reads, account_id, before, page_size)
 
 
 async def adjust(uow: UnitOfWork, account_id: UUID, amount: int, reason: str, made_by: str) -> Account:

@@ -127,7 +127,7 @@ async def settle_all(connection: AsyncConnection, ids: Sequence[UUID]) -> list[R
 
 async def get_receipt(uow: UnitOfWork, receipt_id: UUID, user_id: UUID) -> Receipt:
     """The user's receipt. Raises `ReceiptNotFoundError`."""
-    found = await rows.find_receipt(uow.connection, receipt_id)
+    found = await rows.find_receipt(uow.reads, receipt_id)
     if found is None or found.user_id != user_id:
         raise ReceiptNotFoundError(f"receipt {receipt_id} does not exist")
     return found

@@ -112,7 +112,7 @@ async def find_sender(uow: UnitOfWork, user_id: UUID, account_id: UUID, now: dat
 
 async def get_transfer(uow: UnitOfWork, transfer_id: UUID, *, sent_by: UUID | None = None) -> Transfer:
     """The transfer, of the user `sent_by` or, with None, whoever's. Raises `TransferNotFoundError`."""
-    return found_transfer(await transfer_rows.find_transfer(uow.connection, transfer_id), transfer_id, sent_by)
+    return found_transfer(await transfer_rows.find_transfer(uow.reads, transfer_id), transfer_id, sent_by)
 
 
 async def list_transfers(
@@ -120,7 +120,7 @@ async def list_transfers(
 ) -> list[Transfer]:
     """What a user has sent, newest first, of one status or, with None, of any."""
     wanted = TransferFilter(user_id=user_id, status=status)
-    return await list_transfer_rows(uow.connection, wanted, before, page_size)
+    return await list_transfer_rows(uow.reads, wanted, before, page_size)
 
 
 async def cancel_transfer(uow: UnitOfWork, transfer_id: UUID, *, sent_by: UUID | None = None) -> Transfer:
