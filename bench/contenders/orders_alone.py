@@ -33,7 +33,7 @@ class _SilentUnits(UnitsOfWork):
     """Those that publish nothing."""
 
     def _unit(self, connection: AsyncConnection, begin: Callable[[], None]) -> UnitOfWork:
-        return _Silent(connection, self._service, self._spans, self.submitter, begin)
+        return _Silent(connection, self._service, self._spans, self.submitter, begin=begin)
 
     def on(self, database: Database) -> UnitsOfWork:
         return _SilentUnits(database, self._service, self._spans)

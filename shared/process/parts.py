@@ -17,7 +17,7 @@ from shared.errors import UnavailableError
 from shared.failpoints import FailPoints
 from shared.http.backpressure import OutboxGate
 from shared.outside.circuit_breaker import CircuitBreakers
-from shared.publishing import Relay, UnitsOfWork
+from shared.publishing import Leading, Relay, UnitsOfWork
 from shared.reply import Requests, Responder
 from shared.settings import Settings
 from shared.telemetry import Telemetry
@@ -51,6 +51,8 @@ class Parts:
     outbox_gate: OutboxGate
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: what would go on for as long as its client likes ends then."""
+    leading: Leading
+    """Which of the outbox's relays lead in this process."""
     relays: list[Relay] = field(default_factory=list)
     """Those that run in this process; none before the role has begun."""
 
@@ -76,13 +78,15 @@ def build_parts(service_name: str, settings: Settings) -> Parts:
     broker = create_broker(settings, process_name)
     telemetry.metrics.settlement_failures_from(lambda: broker.settlement_failures)
     telemetry.metrics.troubles_from(lambda: broker.troubles)
+    leading = Leading(settings.relay_shards)
     return Parts(
         process_name=process_name,
         settings=settings,
         telemetry=telemetry,
         database=database,
         http_database=Database(settings, process_name) if beside else database,
-        units=UnitsOfWork(database, service_name, telemetry.spans),
+        units=UnitsOfWork(database, service_name, telemetry.spans, leading),
+        leading=leading,
         claims=Claims(settings),
         broker=broker,
         requests=Requests(broker, service_name, telemetry.spans, FailPoints.told(settings.failpoints)),

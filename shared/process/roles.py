@@ -97,7 +97,7 @@ async def relay(work: Work) -> None:
     if not work.service.publishes:
         return
     for shard in range(parts.settings.relay_shards):
-        parts.relays.append(Relay(parts.settings, parts.broker, parts.telemetry, shard))
+        parts.relays.append(Relay(parts.settings, parts.broker, parts.telemetry, shard, leading=parts.leading))
     for one in parts.relays:
         tasks.create_task(one.run())
     tasks.create_task(

@@ -1,6 +1,7 @@
 """Publishing: a unit of work writes events to the outbox, the relay moves them to the broker."""
 
 from shared.publishing import outbox
+from shared.publishing.leading import Leading
 from shared.publishing.outbox import outbox_of, outbox_state
 from shared.publishing.relay import Relay
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
@@ -9,6 +10,7 @@ from shared.publishing.uow import Cause, UnitOfWork, UnitsOfWork
 __all__ = [
     "Cause",
     "Firing",
+    "Leading",
     "Options",
     "Relay",
     "Submitted",

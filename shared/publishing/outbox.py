@@ -1,7 +1,8 @@
 """Transactional Outbox: events wait here, in the transaction that changed the state, until the relay sent them.
 
 Rows hold the final wire bytes, so that what is published is what was committed. Confirmed rows are deleted:
-the table's length is the backlog. The relay is woken by `NOTIFY tandem_outbox` in the same transaction.
+the table's length is the backlog. The relay is woken by `NOTIFY tandem_outbox` in the same transaction, or, where
+it leads in the same process, by whoever commits (`shared.publishing.leading`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
 from shared.envelope import Envelope
+from shared.publishing.told import Statement
 from shared.telemetry import Ask, Sample
 
 NOTIFY_CHANNEL = "tandem_outbox"
@@ -56,33 +58,48 @@ outbox = Table(
 
 insert_outbox = insert(outbox)
 
-# Whoever publishes waits for one round trip: the relay is told by the statement that gives it something to do.
-_PUBLISH = f"""
+_NOTIFIED = f"(select pg_notify('{NOTIFY_CHANNEL}', '')) as notified,"
+_PUBLISH = """
     insert into outbox (shard, channel, type, key, event_id, traceparent, body)
     select told.*
-      from (select pg_notify('{NOTIFY_CHANNEL}', '')) as notified,
-           unnest(cast(:outbox_shard as smallint[]), cast(:outbox_channel as text[]),
+      from {notified} unnest(cast(:outbox_shard as smallint[]), cast(:outbox_channel as text[]),
                   cast(:outbox_type as text[]), cast(:outbox_key as text[]), cast(:outbox_event_id as text[]),
-                  cast(:outbox_traceparent as text[]), cast(:outbox_body as bytea[])) as told"""  # noqa: S608
-PUBLISH = text(_PUBLISH)
-"""Inserts events in their order, and wakes the relay when the transaction is committed."""
-_PUBLISHED = PUBLISH.columns().cte("published")
+                  cast(:outbox_traceparent as text[]), cast(:outbox_body as bytea[])) as told
+"""
 _WITH = "with "
 
 
-@lru_cache(maxsize=256)
-def publishing_beside(statement: Executable) -> Executable | None:
-    """The statement that does the same and what `PUBLISH` does, in one round trip; None where there is none.
+@lru_cache(maxsize=2)
+def publishing(*, notify: bool) -> TextClause:
+    """The statement that inserts events; with `notify` the relay hears of it, too, when it is committed."""
+    return text(_PUBLISH.format(notified=_NOTIFIED if notify else ""))
+
+
+@lru_cache(maxsize=512)
+def publishing_beside(statement: Executable, *, notify: bool) -> Executable | None:
+    """The statement that does the same and what `publishing` does, in one round trip; None where there is none.
 
     There is for plain inserts, and for texts that begin with `with`: these are the writer's own. What a statement
     locks first may have been another's, whose events have the places before; an update is not one of these, so
     that this does not hang on which part of a statement PostgreSQL runs first.
     """
     if type(statement) is Insert:
-        return statement.add_cte(_PUBLISHED)
+        return statement.add_cte(publishing(notify=notify).columns().cte("published"))
     if isinstance(statement, TextClause) and (written := statement.text.lstrip()).startswith(_WITH):
-        return text(f"with published as ({_PUBLISH}), {written.removeprefix(_WITH)}")
+        return text(f"with published as ({publishing(notify=notify).text}), {written.removeprefix(_WITH)}")
     return None
+
+
+def add_events(statements: list[Statement], rows: Sequence[Mapping[str, object]], *, notify: bool) -> None:
+    """Have these outbox rows inserted behind all of `statements`: by the last of them, if it can."""
+    events = {f"outbox_{name}": [row[name] for row in rows] for name in rows[0]}
+    if statements:
+        last, parameters = statements[-1]
+        both = publishing_beside(last, notify=notify)
+        if both is not None and isinstance(parameters, Mapping):
+            statements[-1] = (both, {**parameters, **events})
+            return
+    statements.append((publishing(notify=notify), events))
 
 
 def shard_of(key: str) -> int:
@@ -91,7 +108,7 @@ def shard_of(key: str) -> int:
 
 
 def outbox_row(channel: str, event: Envelope) -> dict[str, object]:
-    """The row for `outbox_columns`, or `insert_outbox`. Raises `EventTooLargeError`."""
+    """The row for `add_events`, or `insert_outbox`. Raises `EventTooLargeError`."""
     return {
         "shard": shard_of(event.key),
         "channel": channel,
@@ -101,11 +118,6 @@ def outbox_row(channel: str, event: Envelope) -> dict[str, object]:
         "traceparent": event.traceparent,
         "body": event.encode(),
     }
-
-
-def outbox_columns(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """The parameters of `PUBLISH` for these rows, in their order."""
-    return {f"outbox_{name}": [row[name] for row in rows] for name in rows[0]}
 
 
 _STATE = text(

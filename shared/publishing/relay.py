@@ -2,8 +2,8 @@
 
 One relay is active per shard however many replicas run: it holds a PostgreSQL advisory lock on the very
 connection that it reads and deletes with, so that losing the one is losing the other. Killed between publish
-and delete, its successor publishes again; consumers drop the duplicate. Woken by `NOTIFY`, with polling as the
-fallback.
+and delete, its successor publishes again; consumers drop the duplicate. Woken by `NOTIFY`, or by who commits in
+the same process, with polling as the fallback.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shared.backoff import backoff_s, jittered_s
 from shared.broker import Message, Publisher, PublishFailure
 from shared.database import SESSION_LOST, session
 from shared.errors import PermanentError, UnavailableError, UnroutableError
+from shared.publishing.leading import Leading
 from shared.publishing.outbox import NOTIFY_CHANNEL
 from shared.settings import Settings
 from shared.telemetry import Telemetry
@@ -104,14 +105,18 @@ class Relay:
         publisher: Publisher,
         telemetry: Telemetry,
         shard: int = 0,
+        *,
         clock: Callable[[], float] = time.monotonic,
+        leading: Leading | None = None,
     ) -> None:
+        """`leading` is told while it leads, for those who commit in the same process."""
         self._settings = settings
         self._clock = clock
         self._publisher = publisher
         self._telemetry = telemetry
         self._shard = shard
         self._woken = asyncio.Event()
+        self._leading = leading or Leading(settings.relay_shards)
         self._held: dict[str, float] = {}
         self._failures_in_a_row = 0
         self._waiting_since: float | None = None
@@ -135,7 +140,8 @@ class Relay:
                     self._settings, f"relay-{self._shard}", **_IN_ORDER_OF_INDEX
                 ) as connection:
                     await self._wait_for_lead(connection)
-                    await self._lead(connection)
+                    with self._leading.of(self._shard, self._woken.set):
+                        await self._lead(connection)
             except SESSION_LOST as error:
                 self._waiting_since = None  # PostgreSQL's trouble, or another's turn
                 _log.warning("relay.database_lost", shard=self._shard, error=str(error) or type(error).__name__)

@@ -7,7 +7,7 @@ one event runs at group-commit speed when the pipeline gives it a batch.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
-from shared.publishing.bulk import insert_of_arrays
-from shared.publishing.outbox import PUBLISH, outbox_columns, outbox_row, publishing_beside
+from shared.publishing.leading import Leading
+from shared.publishing.outbox import add_events, outbox_row
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
+from shared.publishing.told import Told
 from shared.telemetry import Spans
 
 
@@ -64,21 +65,21 @@ class UnitOfWork:
         service: str,
         spans: Spans,
         submitter: Submitter | None = None,
+        *,
         begin: Callable[[], None] | None = None,
+        leading: Leading | None = None,
     ) -> None:
         self._connection = connection
         self._begin = begin  # the transaction, where it has not begun yet
+        self._leading = leading
+        self._wakes_relay = False
         self._service = service
         self._spans = spans
         self._submitter = submitter
         self._parts: dict[object, Part] = {}
         self._outbox: list[Mapping[str, Any]] = []
-        self._whole: list[_Statement] = []
-        self._groups: list[tuple[Executable, list[Mapping[str, Any]]]] = []
-        self._newest_group_of: dict[int, int] = {}
-        self._last_group_of_key: dict[str, int] = {}
+        self._told = Told()
         self._cause: Envelope | None = None
-        self._told_by_event: list[int] = []
         self._outbox_before_event = 0
         self._acts: list[Callable[[], None]] = []
         self._acts_before_event = 0
@@ -101,7 +102,7 @@ class UnitOfWork:
     def begin_event(self, event: Envelope) -> None:
         """Begin what `event` causes: told from here on is ordered among what its key told before."""
         self._cause = event
-        self._told_by_event.clear()
+        self._told.begin_event()
         self._outbox_before_event = len(self._outbox)
         self._acts_before_event = len(self._acts)
         self.can_discard_event = True
@@ -110,9 +111,7 @@ class UnitOfWork:
 
     def discard_event(self) -> None:
         """Take back what was told and published since `begin_event`; of no use after a `flush`."""
-        for group in reversed(self._told_by_event):
-            self._groups[group][1].pop()
-        self._told_by_event.clear()
+        self._told.discard_event()
         del self._outbox[self._outbox_before_event :]
         del self._acts[self._acts_before_event :]
         for part in self._parts.values():
@@ -166,6 +165,8 @@ class UnitOfWork:
 
     def committed(self) -> None:
         """Do what was to be done after the commit."""
+        if self._leading is not None and self._wakes_relay:
+            self._leading.wake()
         for act in self._acts:
             act()
 
@@ -180,20 +181,11 @@ class UnitOfWork:
 
         Statements are told apart by identity: build them once, at import.
         """
-        key = self._cause.key if self._cause else ""
-        at_least = self._last_group_of_key.get(key, 0)
-        group = self._newest_group_of.get(id(statement), -1)
-        if group < at_least:
-            group = len(self._groups)
-            self._groups.append((statement, []))
-            self._newest_group_of[id(statement)] = group
-        self._groups[group][1].append(row)
-        self._told_by_event.append(group)
-        self._last_group_of_key[key] = group
+        self._told.add(self._cause.key if self._cause else "", statement, row)
 
     def tell_whole(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
         """Have `statement` run with `parameters` before all else that is told: for parts, in their `flush`."""
-        self._whole.append((statement, parameters))
+        self._told.add_whole(statement, parameters)
 
     def publish(
         self,
@@ -239,47 +231,25 @@ class UnitOfWork:
         """
         for part in list(self._parts.values()):
             await part.flush(self)
-        statements = [*self._whole, *(_sent_once(statement, rows) for statement, rows in self._groups if rows)]
-        self._whole, self._groups = [], []
-        self._told_by_event.clear()
+        statements = self._told.take()
         self._outbox_before_event = 0
         self.can_discard_event = False
-        self._newest_group_of.clear()
-        self._last_group_of_key.clear()
         rows, self._outbox = self._outbox, []
         if rows:
-            _add_events(statements, outbox_columns(rows))
+            beside = self._leading is not None and self._leading.is_here
+            add_events(statements, rows, notify=not beside)
+            self._wakes_relay |= beside
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
         for statement, parameters in statements:
             await (self._connection if alone else self.connection).execute(statement, parameters)
 
 
-_Statement = tuple[Executable, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
-"""What is sent at once: a statement, with its parameters or a row of them for each time it runs."""
-
-
-def _sent_once(statement: Executable, rows: Sequence[Mapping[str, Any]]) -> _Statement:
-    if len(rows) == 1:
-        return statement, rows[0]
-    bulk = insert_of_arrays(statement, tuple(rows[0]))
-    return (statement, rows) if bulk is None else (bulk, {name: [row[name] for row in rows] for name in rows[0]})
-
-
-def _add_events(statements: list[_Statement], events: Mapping[str, Any]) -> None:
-    """Have events published behind all else: by the last statement, if it can."""
-    if statements:
-        last, parameters = statements[-1]
-        both = publishing_beside(last)
-        if both is not None and isinstance(parameters, Mapping):
-            statements[-1] = (both, {**parameters, **events})
-            return
-    statements.append((PUBLISH, events))
-
-
 class UnitsOfWork:
     """Opens units of work on one service's database."""
 
-    def __init__(self, database: Database, service: str, spans: Spans) -> None:
+    def __init__(self, database: Database, service: str, spans: Spans, leading: Leading | None = None) -> None:
+        """`leading` knows which relays lead in this process, where some may."""
+        self._leading = leading
         self._database = database
         self._service = service
         self._spans = spans
@@ -300,7 +270,9 @@ class UnitsOfWork:
         uow.committed()
 
     def _unit(self, connection: AsyncConnection, begin: Callable[[], None]) -> UnitOfWork:
-        return UnitOfWork(connection, self._service, self._spans, self.submitter, begin)
+        return UnitOfWork(
+            connection, self._service, self._spans, self.submitter, begin=begin, leading=self._leading
+        )
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
@@ -311,6 +283,6 @@ class UnitsOfWork:
 
     def on(self, database: Database) -> UnitsOfWork:
         """The same on other connections to the service's database."""
-        units = UnitsOfWork(database, self._service, self._spans)
+        units = UnitsOfWork(database, self._service, self._spans, self._leading)
         units.submitter = self.submitter
         return units

@@ -13,8 +13,10 @@ from sqlalchemy import text
 
 from shared.broker.base import Broker, Message, PublishFailure
 from shared.errors import UnavailableError
+from shared.publishing import Leading, UnitsOfWork
 from shared.publishing.outbox import insert_outbox, outbox_row
 from shared.publishing.relay import STANDS_STILL_S, Relay
+from tests.integration.test_unit_of_work import notifications
 from tests.integration.world import Happened, World, eventually, happened, keys_of
 
 NEVER_S = 3_600.0
@@ -132,6 +134,23 @@ async def test_a_commit_wakes_the_relay(world: World) -> None:
         for number in range(5):
             await commit(world, [number])
             await world.await_effects(number + 1)
+
+
+async def test_who_commits_beside_the_relay_that_leads_wakes_it_and_notifies_nobody(rabbit_world: World) -> None:
+    world, leading = rabbit_world, Leading(1)
+    units = UnitsOfWork(world.database, "tester", world.telemetry.spans, leading)
+    settings = world.settings(relay_poll_interval_s=NEVER_S)
+    one = Relay(settings, await world.publisher(), world.telemetry, leading=leading)
+    async with world.consumer(), notifications(world) as heard, running(one):
+        await until_it_waits(world)
+        for number in range(3):
+            async with units.begin() as uow:
+                uow.publish(world.data(number=number), subject="a")
+            await world.await_effects(number + 1)
+    assert heard == []
+    async with notifications(world) as heard, units.begin() as uow:
+        uow.publish(world.data(number=3), subject="a")
+    assert heard == ["outbox"], "it leads no more"
 
 
 async def test_polling_finds_what_nobody_was_notified_of(world: World) -> None:

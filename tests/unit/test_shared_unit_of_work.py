@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from shared.envelope import Envelope
 from shared.event import EventData
+from shared.publishing import Leading
 from shared.publishing.outbox import NOTIFY_CHANNEL, publishing_beside
 from shared.publishing.uow import UnitOfWork
 from shared.settings import Settings
@@ -134,8 +135,9 @@ async def test_the_last_of_the_inserts_publishes_too(uow: UnitOfWork, connection
 def test_what_may_wait_for_a_lock_publishes_nothing_beside_itself() -> None:
     table = Table("thing", MetaData(), Column("n", Integer))
     upsert = postgresql.insert(table).on_conflict_do_nothing()
-    assert [publishing_beside(one) for one in (update(table), upsert, text("select 1"))] == [None] * 3
-    written = publishing_beside(text("with a as (select :n) select * from a"))
+    for statement in (update(table), upsert, text("select 1")):
+        assert publishing_beside(statement, notify=True) is None
+    written = publishing_beside(text("with a as (select :n) select * from a"), notify=True)
     assert str(written).startswith("with published as (")
     assert str(written).endswith("), a as (select :n) select * from a")
 
@@ -147,7 +149,7 @@ async def test_a_transaction_begins_when_it_is_needed(connection: Connection, te
     def unit() -> UnitOfWork:
         begun.clear()
         begin = lambda: begun.append(len(connection.sent))  # noqa: E731
-        return UnitOfWork(connection, "tests", telemetry.spans, None, begin)  # type: ignore[arg-type]
+        return UnitOfWork(connection, "tests", telemetry.spans, begin=begin)  # type: ignore[arg-type]
 
     uow = unit()
     assert uow.reads is connection  # type: ignore[comparison-overlap]
@@ -163,8 +165,23 @@ async def test_a_transaction_begins_when_it_is_needed(connection: Connection, te
         await uow.flush(last=last)
         assert begun == [sent_before], "once, before all that it is for"
     uow = unit()
-    assert (uow.connection, uow.connection) == (connection, connection)
+    asked: list[object] = [uow.connection, uow.connection]
+    assert asked == [connection, connection]
     assert len(begun) == 1
+
+
+async def test_relays_of_this_process_are_woken_once_it_is_committed(
+    connection: Connection, telemetry: Telemetry
+) -> None:
+    leading, woken = Leading(1), []
+    uow = UnitOfWork(connection, "tests", telemetry.spans, leading=leading)  # type: ignore[arg-type]
+    with leading.of(0, lambda: woken.append("relay")):
+        uow.publish(Happened(), subject="s")
+        await uow.flush()
+        assert NOTIFY_CHANNEL not in str(connection.sent[-1][0])
+        assert woken == []
+        uow.committed()
+    assert woken == ["relay"]
 
 
 def test_an_event_is_caused_by_the_one_being_handled(uow: UnitOfWork) -> None:
