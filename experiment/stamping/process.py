@@ -38,7 +38,7 @@ class StampedUnits(UnitsOfWork):
     def __init__(
         self, parts: Parts, service: str, stamps: StampFile, plants: Plants, database: Database | None = None
     ) -> None:
-        super().__init__(database or parts.database, service, parts.telemetry.spans)
+        super().__init__(database or parts.database, service, parts.telemetry.spans, parts.leading)
         self._parts = parts
         self._stamps = stamps
         self._plants = plants

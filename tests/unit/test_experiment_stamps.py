@@ -195,8 +195,8 @@ class Connections:
     """Of a database from which nothing is asked."""
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        yield None
+    async def late_transaction(self) -> AsyncIterator[tuple[None, None]]:
+        yield None, None
 
 
 @pytest.mark.parametrize("roles", ["api", "consumer"])
@@ -205,7 +205,9 @@ async def test_a_delay_is_planted_in_requests_alone_also_on_connections_of_their
 ) -> None:
     """Where the same process consumes, HTTP has connections of its own."""
     spans, settings = cast(Any, None), SimpleNamespace(roles={roles})
-    parts: Any = SimpleNamespace(database=None, settings=settings, telemetry=SimpleNamespace(spans=spans))
+    parts: Any = SimpleNamespace(
+        database=None, leading=None, settings=settings, telemetry=SimpleNamespace(spans=spans)
+    )
     units = StampedUnits(parts, "order", StampFile(tmp_path / "any.stamps"), Plants(tmp_path))
     with planted(tmp_path, Planted(delay_s=0.01)):
         async with units.on(cast(Any, Connections())).begin():
