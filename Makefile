@@ -1,5 +1,5 @@
 # Every target works from a fresh clone: the first one that is run makes .venv from requirements.lock.
-# `make help` lists the targets. RUNTIME=docker|native forces a runtime; without it a Docker engine is used if there is one.
+# `make help` lists the targets. RUNTIME=docker|native forces a runtime; without it `up-*` uses a Docker engine if one answers.
 
 .SILENT:
 .DEFAULT_GOAL := help
@@ -73,7 +73,7 @@ audit: $(STAMP) ## prove the wallet's ledger on what is up: exit 1 with what is 
 archive: $(STAMP) ## a service's archived objects (S=notification); with ID=<key> the lines of one (ARGS=--restore puts them back)
 	$(PYTHON) -m deploy archive $(if $(ID),'$(ID)') $(if $(S),--service '$(S)') $(ARGS)
 
-compare: $(STAMP) ## run the same services on both brokers and compare them (FULL=1, WORKLOAD=file, ROUNDS=10, PROFILE=name, BASE=reports/x, PREFER=file)
+compare: $(STAMP) ## run the same services on both brokers and compare them (RUNTIME=docker, FULL=1, WORKLOAD=file, ROUNDS=10, PROFILE=name, BASE=reports/x, PREFER=file)
 	$(PYTHON) -m compare $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
 	  $(if $(PROFILE),--profile '$(PROFILE)') $(if $(BASE),--base '$(BASE)') $(if $(PREFER),--prefer '$(PREFER)') $(ARGS)
 

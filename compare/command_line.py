@@ -3,38 +3,42 @@
 `python -m compare report DIR` makes the pages of a report again; `python -m compare schema` prints what
 `summary.json` looks like.
 
+With RUNTIME=docker it runs in containers (`compare.containers`), otherwise as processes of this machine.
+
 Exit codes: 0 all sound; 1 an event was lost, doubled, reordered or left behind, a control failed, the run did, or
-something stayed on a broker of one's own; 2 a bad option, setting or workload, or a broker of one's own that
-cannot be used; 130 interrupted. A run that was cut short leaves what it measured in `…-partial`.
+something stayed on a broker of one's own; 2 a bad option, setting or workload, or a broker of one's own or an
+engine that cannot be used; 130 interrupted. A run that was cut short leaves what it measured in `…-partial`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from compare.changes import changes
+from compare.containers import engine_for, run_in_containers
 from compare.decision import Preferences, PreferencesError, load_preferences, recommend
 from compare.document import DocumentError, Summary, read_summary, schema
-from compare.report import print_report, render_again, write_report
-from compare.run import RunResult, run
+from compare.ending import RefusedError, code_of, partial_place, place_of, unless_it_fails, writing
+from compare.report import print_report, render_again, write_report, write_summary
+from compare.run import run
 from compare.summary import summarise
-from deploy.errors import DeployError
 from deploy.paths import REPOSITORY
-from experiment.atomic_directory import NotAReportError, require_report_or_nothing
+from experiment.atomic_directory import replace_directory, require_report_or_nothing
 from experiment.logs import log_errors_alone
-from experiment.own_brokers import OwnBrokerError, OwnBrokers, take_from
+from experiment.own_brokers import OwnBrokers, take_from
 from experiment.profiles import PROFILES
-from experiment.side import StalledError
-from experiment.signals import Interrupted
-from experiment.workload import WorkloadError, load_workload
-from shared.errors import ConfigurationError, TandemError
+from experiment.workload import load_workload
+from shared.errors import ConfigurationError
 
 DEFAULT_WORKLOAD = Path(__file__).resolve().parent / "workloads" / "default.yml"
 _FULL_WORKLOAD = DEFAULT_WORKLOAD.with_name("full.yml")
@@ -48,56 +52,49 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] in (["report"], ["schema"]):
         return _document(arguments)
     chosen = _parser().parse_args(arguments)
+    return unless_it_fails(lambda: _compare(chosen))
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    """Check everything that was asked, run it and report; returns the exit code."""
     out: Path = chosen.out
-    try:
-        own = take_from(os.environ)
-    except ConfigurationError as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    try:
-        workload = load_workload(chosen.workload, chosen.rounds, chosen.profile)
-        for place in (out, _partial(out)):
-            require_report_or_nothing(place)
-        asked = _Asked.read(chosen)
-        outcome = run(workload, _RUN_ROOT, own)
-    except (WorkloadError, NotAReportError, DocumentError, PreferencesError, OwnBrokerError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    except (DeployError, StalledError, TandemError) as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as signal_name:
-        print(f"compare: interrupted by {signal_name}; everything that it had started is stopped", file=sys.stderr)
-        return 130
-    return _report(outcome, asked, _command(chosen, own), out)
-
-
-def _report(outcome: RunResult, asked: _Asked, command: str, out: Path) -> int:
-    """Write and print what a run found, and return its exit code."""
-    summary = summarise(outcome, command)
+    own = _own_brokers()
+    workload = load_workload(chosen.workload, chosen.rounds, chosen.profile)
+    for place in (out, partial_place(out)):
+        require_report_or_nothing(place)
+    asked = _Asked.read(chosen)
+    engine = engine_for(workload, own)
+    if engine is not None:
+        take = partial(_take, asked=asked, out=out)
+        return run_in_containers(engine, workload, _command(chosen, own), _RUN_ROOT, take)
+    outcome = run(workload, _RUN_ROOT, own)
+    summary = summarise(outcome, _command(chosen, own))
     summary |= asked.answers(Summary.model_validate(summary))
-    if outcome.cut_short:
-        out = _partial(out)
-        print(f"compare: cut short: {outcome.cut_short}; what was measured is in {out}", file=sys.stderr)
-    try:
+    out = place_of(out, summary)
+    with writing():
         write_report(out, outcome, summary)
-    except OSError as error:
-        print(f"compare: the report cannot be written: {error}", file=sys.stderr)
-        return 1
     print_report(summary, out)
-    if outcome.interrupted:
-        return 130
-    return 1 if outcome.left_behind else exit_code(sound=outcome.sound, controls=summary["controls"])
+    return code_of(outcome, summary)
 
 
-def _partial(out: Path) -> Path:
-    """Where the report of a run that was cut short goes: an earlier whole one stays."""
-    return out.with_name(f"{out.name}-partial")
+def _take(found: Path, *, asked: _Asked, out: Path) -> None:
+    """Put the report of a run in containers where it belongs, with the answers, and print it."""
+    summary = json.loads((found / "summary.json").read_bytes())
+    answers = asked.answers(read_summary(found))
+    summary |= answers
+    out = place_of(out, summary)
+    with writing(), replace_directory(out) as fresh:
+        shutil.copytree(found, fresh, dirs_exist_ok=True)
+        if answers:
+            write_summary(fresh, summary)
+    print_report(summary, out)
 
 
-def exit_code(*, sound: bool, controls: Sequence[Mapping[str, Any]]) -> int:
-    """Of a run that came to its end; `controls` are the summary's."""
-    return 0 if sound and all(control["passed"] for control in controls) else 1
+def _own_brokers() -> OwnBrokers:
+    try:
+        return take_from(os.environ)
+    except ConfigurationError as error:
+        raise RefusedError(str(error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,7 +175,8 @@ def _rounds(text: str) -> int:
 
 def _command(chosen: argparse.Namespace, own: OwnBrokers) -> str:
     """The command that does this run again, without accounts."""
-    words = [*(word for each in own for word in each.again.split()), "make", "compare"]
+    words = ["RUNTIME=docker"] if os.environ.get("RUNTIME") == "docker" else []
+    words += [*(word for each in own for word in each.again.split()), "make", "compare"]
     if chosen.workload.resolve() == _FULL_WORKLOAD:
         words.append("FULL=1")
     elif chosen.workload != DEFAULT_WORKLOAD:

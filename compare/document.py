@@ -311,6 +311,12 @@ class Summary(_Part):
         return found
 
     @property
+    def not_measured(self) -> list[str]:
+        """Which figures of cost could not be measured on either side."""
+        found: list[str] = self.settings.get("not_measured", [])
+        return found
+
+    @property
     def not_checked(self) -> list[BrokerName]:
         """Of which broker it was not checked what it promises by confirming an event."""
         found: list[BrokerName] = self.settings.get("not_checked", [])

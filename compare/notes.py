@@ -33,6 +33,7 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
     unequal = "; ".join(f"({number}) {what}" for number, what in enumerate(outcome.settings["unequal"], start=1))
     found = [_cut_short(outcome)] if outcome.cut_short else []
     found += [f"this compares Tandem on two brokers, which are unequal besides: {unequal}."]
+    found += _of_containers(outcome)
     found += _of_own_brokers(outcome)
     found += [
         f"the control {control.name} failed{f' on {control.broker}' if control.broker else ''}: planted was "
@@ -109,6 +110,22 @@ def _drifts(outcome: RunResult) -> Iterator[str]:
                     f"hardly by chance (p = {drift.p:.4f}). What both sides have in common of it is in no ratio, "
                     "since rounds are compared in pairs; ask for a longer warm_up."
                 )
+
+
+def _of_containers(outcome: RunResult) -> Iterator[str]:
+    """What of it ran in containers, within which limits, and what is measured otherwise there."""
+    told = outcome.settings.get("containers")
+    if told is None:
+        return
+    limits = told["rabbit"]
+    yield (
+        f"the servers ran in containers ({told['engine']}), each broker with at most {limits['cpus']:g} CPUs and "
+        f"{limits['memory_mib']:,} MiB; the services and the load as processes in one more, without a limit. A "
+        "broker's memory is its container's, with what the kernel keeps of its files there: the highest of four "
+        "looks at each backlog."
+    )
+    if outcome.settings.get("not_measured"):
+        yield "what the servers wrote to the disk is not measured: version 1 of control groups does not tell."
 
 
 def _of_own_brokers(outcome: RunResult) -> Iterator[str]:

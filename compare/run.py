@@ -27,6 +27,7 @@ from deploy.topology import BROKERS, BrokerName
 from experiment import facts
 from experiment.broker_state import topology
 from experiment.clock import Clock, until
+from experiment.containers import Contained
 from experiment.effects import CONSUMER
 from experiment.instance import databases_of, instance, keep_logs, remove_leftovers
 from experiment.own_brokers import NONE_OWN, OwnBrokerError, OwnBrokers, delete_leftovers, guarded
@@ -160,13 +161,15 @@ def _beside(number: int, phases: list[Phase], more: list[Phase]) -> list[Phase]:
     return [*phases, *more] if number % 2 else [*more, *phases]
 
 
-def run(workload: Workload, run_root: Path, own: OwnBrokers = NONE_OWN) -> RunResult:
+def run(
+    workload: Workload, run_root: Path, own: OwnBrokers = NONE_OWN, contained: Contained | None = None
+) -> RunResult:
     """Run the whole comparison below `run_root`, and leave nothing running and no data behind, however it ends.
 
     Brokers of one's `own` are used in place of started ones; `OwnBrokerError` is raised, before anything starts,
-    when that cannot be. What ends it before anything was measured is raised: `DeployError` when servers or
-    services do not come up, `StalledError` when the system does not work, `Interrupted`. Later, `cut_short` says
-    it.
+    when that cannot be. `contained` are all servers, where somebody started them in containers. What ends it
+    before anything was measured is raised: `DeployError` when servers or services do not come up, `StalledError`
+    when the system does not work, `Interrupted`. Later, `cut_short` says it.
     """
     if own.where and PROFILES[workload.profile].nodes > 1:
         raise OwnBrokerError(
@@ -174,7 +177,7 @@ def run(workload: Workload, run_root: Path, own: OwnBrokers = NONE_OWN) -> RunRe
         )
     delete_leftovers(run_root, _NAME, _say)
     with guarded(own, _say) as left:
-        outcome = _run(workload, run_root, own)
+        outcome = _run(workload, run_root, own, contained)
     outcome.left_behind = left
     return outcome
 
@@ -183,11 +186,12 @@ def _say(sentence: str) -> None:
     print(f"compare: {sentence}", file=sys.stderr)
 
 
-def _run(workload: Workload, run_root: Path, own: OwnBrokers) -> RunResult:
+def _run(workload: Workload, run_root: Path, own: OwnBrokers, contained: Contained | None) -> RunResult:
     remove_leftovers(run_root, _NAME)
     outcome = RunResult(workload, datetime.now(UTC))
     began = time.monotonic()
-    outcome.hardware = facts.hardware(facts.busy_percent())
+    # Servers that somebody started are starting now.
+    outcome.hardware = facts.hardware(facts.busy_percent() if contained is None else None)
     phases, profile = plan(workload), PROFILES[workload.profile]
     with (
         ProgressBar(phases) as progress,
@@ -198,6 +202,7 @@ def _run(workload: Workload, run_root: Path, own: OwnBrokers) -> RunResult:
             servers=("postgres", "redis", *own.started),
             durability=profile.durability,
             nodes=profile.nodes,
+            contained=contained,
         ) as runtime,
     ):
         servers, services, *rest = phases

@@ -86,6 +86,7 @@ def _migration(service: Service) -> Iterator[str]:
         yield "    build:\n"
         yield "      context: ../..\n"
         yield "      dockerfile: deploy/compose/Dockerfile\n"
+        yield "      target: services\n"
     yield f"    command: [python, -m, shared.migrate, {service.name}]\n"
     yield f"    environment: *{service.processes[0].name}-environment\n"
 

@@ -7,6 +7,7 @@ __all__ = [
     "broker_state",
     "checker",
     "clock",
+    "containers",
     "effects",
     "facts",
     "figures",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import time
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from deploy.native.servers.redis import SETTINGS as REDIS_SETTINGS
 from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES, BrokerName
 from experiment.backlog import settings_from
+from experiment.containers import ContainerRuntime
 from experiment.effects import CONSUMER
 from experiment.own_brokers import NONE_OWN, ONLY_WHERE, OwnBrokers, versions_of
 from experiment.profiles import Profile
@@ -52,6 +54,7 @@ _PACKAGES = (
 _SECRET = "***"  # noqa: S105 - what is shown instead of one
 # Where something lives and what it is called; different in every run and without influence.
 _NOT_SHARED = {"broker", "roles", "process", *ONLY_WHERE}
+_IN_CONTAINERS = "not measured: the brokers run in containers"
 _PLACES = ("url", "dsn", "bootstrap", "port", "dir", "host")
 
 
@@ -67,20 +70,20 @@ def versions(runtime: Runtime, own: OwnBrokers = NONE_OWN) -> dict[str, str]:
         **runtime.versions(),
         **versions_of(own),
         "python": platform.python_version(),
-        "tandem": _revision(),
+        "tandem": revision(),
         **packages,
     }
 
 
-def hardware(busy_percent: float) -> dict[str, Any]:
-    """What the machine is. `busy_percent` is what other programs used of its CPUs just before the run."""
+def hardware(busy_percent: float | None) -> dict[str, Any]:
+    """What the machine is. `busy_percent` is what other programs used of its CPUs just before, if known."""
     return {
         "cpu": _cpu_model(),
         "cores": psutil.cpu_count(logical=True),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "kernel": platform.release(),
         "disk": _disk(),
-        "busy_before_percent": round(busy_percent, 1),
+        "busy_before_percent": "not measured" if busy_percent is None else round(busy_percent, 1),
     }
 
 
@@ -111,17 +114,8 @@ def settings(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> 
     What a server's file does not name has that server's default. Passwords and addresses are left out, but for
     where brokers of one's `own` are.
     """
-    data = runtime.root / "data"
-    files = {
-        "rabbit": data / "rabbit" / "rabbitmq.conf",
-        "kafka": data / "kafka" / "server.properties",
-        "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
-    }
-    made = {name: path.read_text() for name, path in files.items() if name not in own.where}
-    made["redis"] = REDIS_SETTINGS
-    if "rabbit" in made:
-        made["rabbit"] += f"advanced.config = {files['rabbit'].with_name('advanced.config').read_text()}"
-    servers: dict[str, Any] = {name: _read_settings(text, runtime) for name, text in made.items()}
+    contained = runtime if isinstance(runtime, ContainerRuntime) else None
+    servers = contained.server_settings() if contained else _server_settings(runtime, own)
     shared = settings_from(runtime.service_env(CONSUMER, "kafka", "kafka"))
     return {
         "profile": "; not checked on ".join([str(profile), *(TITLES[each] for each in not_checked(own, profile))]),
@@ -137,9 +131,27 @@ def settings(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> 
             "kafka_consumer": consumer_options(shared),
         },
         "servers": servers | dict.fromkeys(own.where, "not read: it is one's own"),
-        "runtimes": runtimes(runtime),
-        "data_directories": mounts(data_directories(runtime, own.where)),
+        "runtimes": _IN_CONTAINERS if contained else runtimes(runtime),
+        "data_directories": mounts(
+            {"harness": runtime.root} if contained else data_directories(runtime, own.where)
+        ),
+        **(contained.facts() if contained else {}),
     }
+
+
+def _server_settings(runtime: Runtime, own: OwnBrokers) -> dict[str, Any]:
+    """As the servers' files have them that were started here."""
+    data = runtime.root / "data"
+    files = {
+        "rabbit": data / "rabbit" / "rabbitmq.conf",
+        "kafka": data / "kafka" / "server.properties",
+        "postgres": (data / "postgres").resolve() / "cluster" / "postgresql.conf",
+    }
+    made = {name: path.read_text() for name, path in files.items() if name not in own.where}
+    made["redis"] = REDIS_SETTINGS
+    if "rabbit" in made:
+        made["rabbit"] += f"advanced.config = {files['rabbit'].with_name('advanced.config').read_text()}"
+    return {name: _read_settings(text, runtime) for name, text in made.items()}
 
 
 def not_checked(own: OwnBrokers, profile: Profile) -> list[BrokerName]:
@@ -205,7 +217,10 @@ def _read_settings(text: str, runtime: Runtime) -> dict[str, str]:
     return found
 
 
-def _revision() -> str:
+def revision() -> str:
+    """Of this code, as git describes it."""
+    if shutil.which("git") is None:
+        return "unknown"
     done = subprocess.run(
         ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--tags"],
         capture_output=True,
@@ -227,6 +242,6 @@ def _cpu_model() -> str:
 
 def _disk() -> str:
     """The file system that holds the data: what a durable commit costs depends on it."""
-    here = str(REPOSITORY)
+    here = str(REPOSITORY / ".run")
     mounts = [part for part in psutil.disk_partitions(all=True) if here.startswith(part.mountpoint)]
     return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "unknown"

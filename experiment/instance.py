@@ -13,6 +13,7 @@ from deploy.native import Ports, Runtime
 from deploy.native.site import Durability, read_state
 from deploy.progress import Steps
 from deploy.topology import BROKERS, SERVICES, BrokerName, ServerName
+from experiment.containers import Contained, ContainerRuntime, Engine
 from experiment.effects import Databases
 
 _OWNER = "owner"
@@ -57,15 +58,19 @@ def instance(
     servers: Collection[ServerName] = ("postgres", "redis", *BROKERS),  # no mail is sent while we measure
     durability: Durability = "usual",
     nodes: int = 1,
+    contained: Contained | None = None,
 ) -> Iterator[Runtime]:
     """An instance for the tool `name`, which is stopped, and its data removed, on the way out.
 
-    Its brokers have so many `nodes`. Should this process be killed outright, the instance's own watch ends its
-    processes.
+    Its brokers have so many `nodes`. `contained` are servers that somebody started in containers, in place of all
+    that is said of servers. Should this process be killed outright, the instance's own watch ends its processes.
     """
     root = run_root / f"{name}-{os.getpid()}"
-    ports = ports or Ports.free_block(nodes=nodes)
-    runtime = Runtime(root, ports, servers=servers, steps=steps, durability=durability)
+    if contained is not None:
+        runtime: Runtime = ContainerRuntime(root, contained, Engine(), steps)
+    else:
+        ports = ports or Ports.free_block(nodes=nodes)
+        runtime = Runtime(root, ports, servers=servers, steps=steps, durability=durability)
     (root / _OWNER).write_text(str(start_ticks(os.getpid())))
     try:
         yield runtime
@@ -79,4 +84,5 @@ def keep_logs(runtime: Runtime, run_root: Path, name: str, steps: Steps) -> None
     kept = run_root / f"{name}-failed-logs"
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(runtime.site.logs, kept)
-    steps.say(f"the logs of this run are kept in {kept}")
+    where = runtime.contained.kept_logs if isinstance(runtime, ContainerRuntime) else kept
+    steps.say(f"the logs of this run are kept in {where}")

@@ -1,4 +1,7 @@
-"""Measures CPU time, memory and bytes written of the processes that take part, from the kernel's accounts."""
+"""Measures CPU time, memory and bytes written of what takes part, from the kernel's accounts.
+
+Those of servers in containers are asked of the engine.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import psutil
 from deploy.native import BrokerName, Runtime
 from deploy.native.servers.table import process_names
 from deploy.topology import ServerName
+from experiment.containers import Account, ContainerRuntime
 
 GENERATOR = "load_generator"
 OTHERS = "other_processes"
@@ -27,7 +31,8 @@ _FORGET_PEAK = "5"
 class Details:
     """What was used between two moments, besides CPU by group.
 
-    `process_cpu_s` by process of a service; `written_bytes` to the disk by group, and by processes that still run;
+    `process_cpu_s` by process of a service; `written_bytes` to the disk by server, by processes that still run, of
+    those of which it is known;
     `stalled_s`: for how long some process of the machine waited for a disk (0 where the kernel does not say).
     """
 
@@ -72,13 +77,13 @@ class Usage:
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     """What every group of processes has used so far: each server, each set of services, this process. Blocks."""
-    servers: dict[str, list[int]] = {name: _server_pids(runtime, name) for name in runtime.servers}
+    servers = runtime.accounts() if isinstance(runtime, ContainerRuntime) else _accounts(runtime, broker)
     services = {
         row.name: runtime.processes.pids(row.name)
         for service_set in runtime.sets.values()
         for row in service_set.processes
     }
-    groups: dict[str, list[int]] = {**servers}
+    groups: dict[str, list[int]] = {}
     for name, service_set in runtime.sets.items():
         groups[f"{name}_services"] = [pid for row in service_set.processes for pid in services[row.name]]
     groups[GENERATOR] = [os.getpid()]
@@ -86,20 +91,38 @@ def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     idle = machine.idle + getattr(machine, "iowait", 0.0)
     return Usage(
         at_s=at_s,
-        cpu_s={name: _all_cpu_s(pids) for name, pids in groups.items()},
+        cpu_s={
+            **{name: account.cpu_s for name, account in servers.items()},
+            **{name: _all_cpu_s(pids) for name, pids in groups.items()},
+        },
         machine_cpu_s=sum(machine[:8]) - idle,  # the fields after the eighth are counted in the first two already
-        broker_memory_bytes=sum(_peak_bytes(pid) for pid in servers[broker]) if broker in servers else None,
+        broker_memory_bytes=servers[broker].memory_bytes if broker in servers else None,
         details=Details(
             {name: _all_cpu_s(pids) for name, pids in services.items()},
-            {name: sum(_written_bytes(pid) for pid in pids) for name, pids in servers.items()},
+            {name: each.written_bytes for name, each in servers.items() if each.written_bytes is not None},
             _stalled_s(),
         ),
         stolen_s=getattr(machine, "steal", 0.0),
     )
 
 
+def _accounts(runtime: Runtime, broker: BrokerName) -> dict[ServerName, Account]:
+    """Of servers that run as processes here; as the broker's memory the highest, and none of the others'."""
+    pids = {name: _server_pids(runtime, name) for name in runtime.servers}
+    return {
+        name: Account(
+            _all_cpu_s(of_server),
+            sum(_peak_bytes(pid) for pid in of_server) if name == broker else None,
+            sum(_written_bytes(pid) for pid in of_server),
+        )
+        for name, of_server in pids.items()
+    }
+
+
 def forget_peak(runtime: Runtime, broker: BrokerName) -> None:
     """Begin anew with the broker's highest memory; where that is refused, it counts from the broker's start."""
+    if isinstance(runtime, ContainerRuntime):
+        runtime.forget_highest(broker)
     if broker not in runtime.servers:
         return
     for pid in _server_pids(runtime, broker):

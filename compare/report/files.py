@@ -20,14 +20,19 @@ PAGE, COMMENT = "report.html", "report.md"
 def write_report(out: Path, outcome: RunResult, summary: dict[str, Any]) -> None:
     """Replace the directory `out` by this report: it is there whole, or as it was before."""
     with replace_directory(out) as fresh:
-        (fresh / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-        _write_pages(fresh, Summary.model_validate(summary))
+        write_summary(fresh, summary)
         write_ledger(
             fresh / "ledger.jsonl.gz",
             {broker: measured.side.entries for broker, measured in outcome.sides.items()},
             {broker: measured.side.committed_s() for broker, measured in outcome.sides.items()},
         )
         write_histogram_log(fresh / "latencies.hlog", _histograms(outcome))
+
+
+def write_summary(directory: Path, summary: dict[str, Any]) -> None:
+    """Write, or replace, the summary in the directory of a report, and its pages."""
+    (directory / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    _write_pages(directory, Summary.model_validate(summary))
 
 
 def render_again(directory: Path, summary: Summary) -> Path:

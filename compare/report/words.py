@@ -84,9 +84,10 @@ def verdict(summary: Summary) -> str:
 
 
 def cost(summary: Summary, broker: BrokerName, name: str) -> str:
-    """A figure of cost as a cell: one of a broker that is somebody's own is not measured."""
+    """A figure of cost as a cell: one of a broker that is somebody's own is not measured, and some are nowhere."""
     value = summary.brokers[broker].cost.get(name)
-    if value is None and name.startswith("broker_") and broker in summary.own_brokers:
+    own = name.startswith("broker_") and broker in summary.own_brokers
+    if value is None and (own or name in summary.not_measured):
         return NOT_MEASURED
     return "none" if value is None else number(value)
 

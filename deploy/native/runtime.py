@@ -36,9 +36,10 @@ class Runtime:
 
     Every method blocks; in async code call them through `asyncio.to_thread`. What a method starts has answered
     a real request when the method returns. With `watch_parent` (the default) the instance ends soon after this
-    Python process has ended; `make up-*` turns that off. `durability` is when its brokers confirm. What
-    it starts has an environment of its own making; for its own connections libpq's variables are taken out of this
-    process. All errors are DeployError with a sentence for a person.
+    Python process has ended; `make up-*` turns that off. `durability` is when its brokers confirm, `password` that
+    of servers which are there already. What it starts has an environment of its own making; for its own
+    connections libpq's variables are taken out of this process. All errors are DeployError with a sentence for a
+    person.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Runtime:
         watch_parent: bool = True,
         steps: Steps | None = None,
         durability: Durability = "usual",
+        password: str | None = None,
     ) -> None:
         forget_libpq()
-        self.site = Site.open(root, ports, durability)
+        self.site = Site.open(root, ports, durability, password)
         self._inventory = Inventory(self.site, servers)
         self.servers = self._inventory.servers
         self.sets = self._inventory.sets

@@ -35,13 +35,18 @@ class Site:
     durability: Durability = "usual"
 
     @classmethod
-    def open(cls, root: Path, ports: Ports, durability: Durability = "usual") -> "Site":
-        """Make the root, or come back to it: an existing instance keeps its password, since its data has it."""
+    def open(
+        cls, root: Path, ports: Ports, durability: Durability = "usual", password: str | None = None
+    ) -> "Site":
+        """Make the root, or come back to it: an existing instance keeps its password, since its data has it.
+
+        A new one has the `password` of servers that are there already, or else one of its own.
+        """
         root = root.resolve()
         if not root.exists() or read_state(root):
             make_directory(root)
         kept = read_state(root)
-        return cls(root, ports, str(kept.get("password") or secrets.token_hex(16)), durability)
+        return cls(root, ports, str(kept.get("password") or password or secrets.token_hex(16)), durability)
 
     @property
     def logs(self) -> Path:

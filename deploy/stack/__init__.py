@@ -2,6 +2,10 @@
 
 __all__ = [
     "choice",
+    "compared",
+    "compose",
+    "docker",
+    "lock",
     "native",
     "stack",
 ]

@@ -1,4 +1,4 @@
-"""Runs `docker compose` on a project and reads what it answers."""
+"""Runs `docker`, and `docker compose` on a project, and reads what they answer."""
 
 import json
 import math
@@ -7,7 +7,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ _COMPOSE_MIN = (2, 20)  # `required: false` under depends_on
 _QUICK_TIMEOUT_S = 30
 _END_TIMEOUT_S = 10
 _NO_COMPOSE = "Docker Compose 2.20 or newer is not installed"
+_USUAL_SOCKET = "/var/run/docker.sock"
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,12 @@ class Project:
 
         Raises DeployError with its last lines when it fails or takes too long.
         """
-        with subprocess.Popen(
+        return _output_of(
             self._command(arguments),
-            env=_environment(broker),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us: it must not end the command that cleans up after it
-        ) as process:
-            try:
-                said, complaint = process.communicate(timeout=timeout_s)
-            except subprocess.TimeoutExpired as error:
-                _end(process)
-                raise DeployError(
-                    f"docker compose {' '.join(arguments)} took longer than {timeout_s:.0f} s"
-                ) from error
-            except BaseException:
-                _end(process)
-                raise
-        if process.returncode != 0:
-            raise DeployError(f"docker compose {' '.join(arguments)} failed:\n{last_lines(complaint, 12)}")
-        return said
+            f"docker compose {' '.join(arguments)}",
+            environment=_environment(broker),
+            timeout_s=timeout_s,
+        ).decode(errors="replace")
 
     def print(self, *arguments: str) -> int:
         """Let Compose print to our own output, for as long as it likes; returns its exit code."""
@@ -96,6 +82,53 @@ class Project:
         return [*compose, *files, "--project-name", self.name, *arguments]
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What a Docker engine says of itself. `socket` is the path on its machine by which containers reach it."""
+
+    cpus: int
+    name: str
+    socket: str
+
+
+def engine() -> Engine | None:
+    """The engine that `docker` talks to; None where none answers."""
+    told = _told("info", "--format", "{{json .}}")
+    try:
+        found = json.loads(told or "{}")
+    except ValueError:
+        return None
+    if not found.get("NCPU"):  # what the client knows by itself it tells without an engine, too
+        return None
+    host = (_told("context", "inspect", "--format", "{{.Endpoints.docker.Host}}") or "").strip()
+    system = found.get("OperatingSystem", "")
+    name = f"Docker {found.get('ServerVersion', '')} on {system}, cgroup v{found.get('CgroupVersion', '1')}"
+    return Engine(found["NCPU"], name, socket_within(host, system))
+
+
+def socket_within(host: str, system: str, platform: str = sys.platform) -> str:
+    """Where containers of an engine reach it that the client reaches at `host`: at the same path where both are on
+    this machine; in a virtual machine or on another one, where an engine usually has it."""
+    here = platform == "linux" and system != "Docker Desktop" and host.startswith("unix://")
+    return host.removeprefix("unix://") if here else _USUAL_SOCKET
+
+
+def docker(
+    *arguments: str, timeout_s: float = _QUICK_TIMEOUT_S, told: Mapping[str, str] | None = None, sent: bytes = b""
+) -> bytes:
+    """Run a command of `docker` and return what it printed; it gets what is `told` as variables, and `sent`.
+
+    Raises DeployError with its last lines when it fails or takes too long.
+    """
+    return _output_of(
+        ["docker", *arguments],
+        f"docker {arguments[0]}",
+        environment={**os.environ, **(told or {})},
+        timeout_s=timeout_s,
+        sent=sent,
+    )
+
+
 def is_available() -> bool:
     """Whether an engine answers, with a Compose that is new enough for our files."""
     return shutil.which("docker") is not None and _compose() is not None and _engine_answers()
@@ -109,11 +142,7 @@ def pids_of(container: dict[str, Any]) -> list[int]:
 
 
 def _engine_answers() -> bool:
-    try:
-        done = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=_QUICK_TIMEOUT_S)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    return _told("info") is not None
 
 
 def _compose() -> list[str] | None:
@@ -145,7 +174,42 @@ def _environment(broker: str) -> dict[str, str]:
     return {**passed, "TANDEM_BROKER": broker}
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _told(*arguments: str) -> str | None:
+    """What a command of `docker` printed; None where it failed, or there is none."""
+    try:
+        done = subprocess.run(
+            ["docker", *arguments], capture_output=True, text=True, check=False, timeout=_QUICK_TIMEOUT_S
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _output_of(
+    command: Sequence[str], title: str, *, environment: Mapping[str, str], timeout_s: float, sent: bytes = b""
+) -> bytes:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.PIPE if sent else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us: it must not end the command that cleans up after it
+    ) as process:
+        try:
+            said, complaint = process.communicate(sent or None, timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            _end(process)
+            raise DeployError(f"{title} took longer than {timeout_s:.0f} s") from error
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode != 0:
+        raise DeployError(f"{title} failed:\n{last_lines(complaint.decode(errors='replace'), 12)}")
+    return said
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     """With the plugin that it runs: that one would go on by itself."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):

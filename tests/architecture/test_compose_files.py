@@ -58,7 +58,9 @@ def host_ports(service: dict[str, Any]) -> dict[int, int]:
 
 
 def from_images() -> list[str]:
-    return re.findall(r"^FROM (\S+)", (COMPOSE / "Dockerfile").read_text(), re.MULTILINE)
+    found = re.findall(r"^FROM (\S+) AS (\S+)$", (COMPOSE / "Dockerfile").read_text(), re.MULTILINE)
+    stages = {stage for _, stage in found}
+    return [image for image, _ in found if image not in stages]
 
 
 def native_settings(template: str, separator: str) -> dict[str, str]:
@@ -85,7 +87,9 @@ def test_the_servers_are_of_the_native_versions() -> None:
 
 
 def test_the_service_image_installs_hashed_wheels_and_runs_without_privileges() -> None:
-    text = (COMPOSE / "Dockerfile").read_text()
+    text, _, harness = (COMPOSE / "Dockerfile").read_text().partition("\nFROM services AS harness\n")
+    assert "COPY compare" in harness
+    assert STACK["migrate-user"]["build"]["target"] == "services"
     assert "--require-hashes" in text
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["tandem"]
     assert text.index("pip install") < text.index("COPY services")

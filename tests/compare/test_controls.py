@@ -12,10 +12,11 @@ import orjson
 import pytest
 
 from compare import run
-from compare.command_line import DEFAULT_WORKLOAD, exit_code
+from compare.command_line import DEFAULT_WORKLOAD
 from compare.controls import Control, judge_controls
 from compare.controls.gates import FOUND_ON_THE_WIRE, PAIRS_MIN
 from compare.document import Summary
+from compare.ending import exit_code
 from compare.measured import AGAIN, MeasuredSide
 from compare.report import words
 from compare.run import RunResult
