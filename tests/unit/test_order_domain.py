@@ -25,6 +25,9 @@ def test_a_new_order_is_placed_with_version_1_and_the_sum_of_its_lines() -> None
     order = placed()
     assert (order.status, order.version, order.total_amount) == (OrderStatus.PLACED, 1, 2 * 1250 + 4999)
     assert (order.user_id, order.placed_at, order.updated_at) == (USER.user_id, NOW, NOW)
+    assert (order.id, order.currency, order.note) == (ORDER_ID, "EUR", None)
+    assert order.lines == (Line("TEA-250", 2, 1250), Line("POT-1", 1, 4999))
+    assert domain.place(ORDER_ID, USER, "EUR", [], NOW, note="by the door").note == "by the door"
 
 
 @pytest.mark.parametrize(
