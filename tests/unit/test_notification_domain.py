@@ -12,6 +12,49 @@ from services.order.http import CURRENCIES
 from shared import money
 
 ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
+ADA, BOB = UUID(int=1), UUID(int=2)
+FULL = "the receiver's account cannot hold so much"
+
+
+@pytest.mark.parametrize(
+    ("event", "about", "subject", "body"),
+    [
+        (
+            "transfer_completed",
+            (ADA, BOB, 1_250, 5, "EUR"),
+            "Your transfer is done",
+            f"12.50 EUR went from {ADA} to {BOB}; the fee was 0.05 EUR.",
+        ),
+        (
+            "transfer_received",
+            (ADA, BOB, 1_250, "JPY"),
+            "You have received money",
+            f"1250 JPY came from {ADA} to {BOB}.",
+        ),
+        (
+            "transfer_failed",
+            (BOB, 1_250, "JPY", "receiver_full"),
+            "Your transfer failed",
+            f"1250 JPY to {BOB} were not sent: {FULL}. Nothing left your account.",
+        ),
+        (
+            "transfer_failed",
+            (BOB, 1_250, "JPY", "new word"),
+            "Your transfer failed",
+            f"1250 JPY to {BOB} were not sent: new word. Nothing left your account.",
+        ),
+        (
+            "transfer_cancelled",
+            (BOB, 1_250, "JPY"),
+            "Your transfer is cancelled",
+            f"1250 JPY to {BOB} were not sent, as you wished.",
+        ),
+    ],
+)
+def test_each_end_of_a_transfer_has_words_of_its_own(
+    event: str, about: tuple[object, ...], subject: str, body: str
+) -> None:
+    assert getattr(domain, event)(*about) == Text(subject, body)
 
 
 @pytest.mark.parametrize(

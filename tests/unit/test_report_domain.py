@@ -146,6 +146,44 @@ def test_an_amount_has_the_decimals_of_its_currency(amount: int, currency: str, 
     assert domain.format_amount(amount, currency) == text
 
 
+@pytest.mark.parametrize(
+    ("days", "by", "period"), [(domain.DAILY_MAX, "일별", "day"), (domain.DAILY_MAX + 1, "주별", "week")]
+)
+def test_the_charts_of_sales_say_what_they_show_and_in_which_unit(days: int, by: str, period: str) -> None:
+    rows = [
+        DaySales(FIRST, "EUR", "placed", 9, 125_000),
+        DaySales(FIRST, "EUR", "paid", 4, 0),
+        DaySales(FIRST, "EUR", "cancelled", 1, 700),
+        DaySales(FIRST, "KRW", "placed", 2, 5_000),
+    ]
+    charts = domain.charts_of(domain.aggregate(FIRST, FIRST + timedelta(days=days - 1), rows))
+    assert charts.orders.title == f"{by} 주문 수 · Orders by {period}"
+    assert [(line.name, line.values[0]) for line in charts.orders.series] == [("EUR", 14), ("KRW", 2)]
+    assert charts.orders.labels[0] == "11-01"
+    assert charts.currencies == domain.Chart(
+        "통화별 주문 수 · Orders by currency",
+        ("EUR", "KRW"),
+        (
+            domain.Series("미결제 Open", (9, 2)),
+            domain.Series("결제 Paid", (4, 0)),
+            domain.Series("취소 Cancelled", (1, 0)),
+        ),
+        top=10,
+        step=2,
+    )
+    assert [chart.title for chart in charts.sales] == [
+        f"{by} 매출 · Sales by {period}, {unit}" for unit in ("EUR", "KRW")
+    ]
+    assert [(one.name, one.values[0]) for chart in charts.sales for one in chart.series] == [
+        ("EUR", 1_250.0),
+        ("KRW", 5_000.0),
+    ]
+
+
+def test_a_chart_of_nothing_has_an_axis_of_one() -> None:
+    assert domain.chart("nothing", (), ()) == domain.Chart("nothing", (), (), top=1.0, step=1.0)
+
+
 def test_of_many_labels_a_few_are_shown() -> None:
     shown = domain.sparse([str(number) for number in range(92)])
     assert len(shown) == 92

@@ -91,7 +91,7 @@ def test_every_random_split_is_as_likely_as_every_other() -> None:
     ("amount", "people"), [(0, 1), (2, 3), (5, 0), (PEOPLE_MAX + 1, PEOPLE_MAX + 1), (AMOUNT_MAX + 1, 2)]
 )
 def test_what_cannot_be_split_is_refused_either_way(amount: int, people: int) -> None:
-    with pytest.raises(TooFewUnitsError):
+    with pytest.raises(TooFewUnitsError, match=f"^{amount} cannot be split among {people}: 1 to"):
         split_even(amount, people)
     with pytest.raises(TooFewUnitsError):
         split_random(amount, people, random.Random(1).sample)
@@ -123,17 +123,17 @@ def test_whoever_asks_and_when_each_share_is_taken_once_and_the_rest_goes_back(
 def test_each_refusal_says_what_it_is() -> None:
     once, share = receive(scattered(3, 4), UUID(int=2), "room", NOW)
     assert share == Share(3, UUID(int=2), 0, NOW)
-    with pytest.raises(DistributionNotFoundError):
+    with pytest.raises(DistributionNotFoundError, match=r"^there is no such distribution in this room$"):
         receive(once, UUID(int=3), "hall", NOW)
-    with pytest.raises(NotForGiverError):
+    with pytest.raises(NotForGiverError, match=r"^who gives does not take$"):
         receive(once, GIVER, "room", NOW)
     with pytest.raises(AlreadyReceivedError, match=r"^this user has a share already, of 3$") as again:
         receive(once, UUID(int=2), "room", NOW + OPEN_FOR)
     assert again.value.amount == 3
-    with pytest.raises(DistributionClosedError):
+    with pytest.raises(DistributionClosedError, match=r"^it is over: what was left went back to the giver$"):
         receive(once, UUID(int=3), "room", NOW + OPEN_FOR)
     empty, _ = receive(once, UUID(int=3), "room", NOW)
-    with pytest.raises(NothingLeftError):
+    with pytest.raises(NothingLeftError, match=r"^there is nothing left: every share is taken$"):
         receive(empty, UUID(int=4), "room", NOW)
     with pytest.raises(DistributionClosedError, match=r"^it is open still, or closed already$"):
         give_back(empty, NOW + OPEN_FOR - MOMENT)

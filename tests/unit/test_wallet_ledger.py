@@ -261,14 +261,16 @@ def test_the_fee_must_be_there_too_and_the_refusal_says_what_is_available() -> N
         accepted(account(10, 1_000, held=400), account(11), 600, fee_rules("0:1+0"))
     assert refused.value.available == 600
     assert accepted(account(10, 1_000, held=399), account(11), 600, fee_rules("0:1+0"))[1].available == 0
-    with pytest.raises(accounts.InsufficientFundsError, match="has 5 available, not 6"):
+    with pytest.raises(accounts.InsufficientFundsError, match="has 5 available, not 6") as refused:
         accounts.hold(account(10, 5), 6)
+    assert refused.value.available == 5
 
 
 def test_a_posting_neither_takes_what_is_held_nor_makes_an_account_too_rich() -> None:
-    with pytest.raises(accounts.InsufficientFundsError):
+    with pytest.raises(accounts.InsufficientFundsError, match="has 6 available, not 7") as refused:
         accounts.post(account(10, 10, held=4), Posting(UUID(int=10), "KRW", -7))
-    with pytest.raises(accounts.BalanceTooLargeError):
+    assert refused.value.available == 6
+    with pytest.raises(accounts.BalanceTooLargeError, match=f"would hold more than {BALANCE_MAX}$"):
         accounts.post(account(10, BALANCE_MAX), Posting(UUID(int=10), "KRW", 1))
 
 
