@@ -80,6 +80,10 @@ def test_a_distribution_is_split_as_it_was_asked_and_its_shares_are_numbered() -
     assert by_split[Split.RANDOM] != by_split[Split.EVEN]
 
 
+def test_the_largest_amount_can_be_split() -> None:
+    assert split_even(AMOUNT_MAX, 1) == [AMOUNT_MAX]
+
+
 def test_every_random_split_is_as_likely_as_every_other() -> None:
     sample = random.Random(7).sample
     seen = Counter(tuple(split_random(5, 3, sample)) for _ in range(3_000))

@@ -274,6 +274,23 @@ def test_a_posting_neither_takes_what_is_held_nor_makes_an_account_too_rich() ->
         accounts.post(account(10, BALANCE_MAX), Posting(UUID(int=10), "KRW", 1))
 
 
+def test_the_last_unit_that_is_held_can_be_released() -> None:
+    assert accounts.release(account(10, 5, held=1), 1).held == 0
+
+
+def test_a_set_of_postings_that_is_none_is_refused_with_the_reason() -> None:
+    with pytest.raises(UnbalancedError, match=r"^1 postings sum to \{'KRW': 3\}$"):
+        balanced([Posting(UUID(int=1), "KRW", 3)])
+    with pytest.raises(UnbalancedError, match=r"^a set of postings changes each of its accounts once$"):
+        balanced([Posting(UUID(int=1), "KRW", 0)])
+
+
+def test_the_house_has_one_account_of_each_kind_in_each_currency() -> None:
+    asked = [(kind, unit) for kind in (AccountKind.WORLD, AccountKind.FEES) for unit in ("KRW", "EUR")]
+    assert len({accounts.house_account_id(*one) for one in asked}) == len(asked)
+    assert accounts.house_account_id(*asked[0]) == accounts.house_account_id(*asked[0])
+
+
 def test_the_house_s_accounts_keep_no_balance_that_all_would_wait_for() -> None:
     house = account(1, kind=AccountKind.WORLD)
     assert accounts.post(house, Posting(house.id, "KRW", -(10**15))) == house

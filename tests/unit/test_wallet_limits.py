@@ -15,11 +15,13 @@ from services.wallet.domain.fees import BASIS_POINT, FREE, FeeBand, fee_rules
 from services.wallet.domain.limits import LimitException, LimitKind, Limits, Member, Usage, day_of, limits_at
 from services.wallet.domain.postings import AMOUNT_MAX
 from services.wallet.domain.quotes import (
+    FeeChangedError,
     LimitExceededError,
     MemberInactiveError,
     Quote,
     Sender,
     quote,
+    require_agreed,
     require_allowed,
 )
 from shared.errors import ConfigurationError
@@ -164,6 +166,13 @@ def test_each_limit_allows_its_last_unit_and_no_more(
     assert str(refused.value) == f"{left} may be sent {what}, not {amount}"
     if left:
         require_allowed(who, quoted(left, usage, limit_total=total))
+
+
+def test_another_fee_than_was_agreed_to_is_refused() -> None:
+    for agreed in (5, None):
+        require_agreed(quoted(100), agreed)
+    with pytest.raises(FeeChangedError, match=r"^the fee is 5 now, not 4$"):
+        require_agreed(quoted(100), 4)
 
 
 def test_a_deactivated_user_sends_nothing() -> None:
