@@ -6,6 +6,7 @@ Those of servers in containers are asked of the engine.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -77,7 +78,11 @@ class Usage:
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     """What every group of processes has used so far: each server, each set of services, this process. Blocks."""
-    servers = runtime.accounts() if isinstance(runtime, ContainerRuntime) else _accounts(runtime, broker)
+    if isinstance(runtime, ContainerRuntime):
+        servers = runtime.accounts()
+        at_s = time.monotonic()  # an engine takes up to a second, and tells what is at its end
+    else:
+        servers = _accounts(runtime, broker)
     services = {
         row.name: runtime.processes.pids(row.name)
         for service_set in runtime.sets.values()

@@ -46,7 +46,7 @@ class Engine:
 
     def account(self, container: str) -> Account:
         """What a container has used so far, page cache included."""
-        # Otherwise it takes a second, to tell how much was used in it.
+        # Otherwise it takes one second more, to tell how much was used in it.
         answer = self._get(f"/containers/{container}/stats", stream="false", **{"one-shot": "true"})
         try:
             return account_of(answer.json())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -178,7 +179,9 @@ def test_usage_of_an_instance_in_containers_is_its_containers(
     told = answer("stats-cgroup-v1")
     put(answering, "one-postgres", told)
     put(answering, "one-kafka", with_version_2(told, [512]))
-    usage = take_usage(runtime, "kafka", 1.0)
+    asked_s = time.monotonic()
+    usage = take_usage(runtime, "kafka", asked_s)
+    assert usage.at_s > asked_s, "it is that of the answer, for which an engine takes its time"
     assert usage.cpu_s["kafka"] == usage.cpu_s["postgres"] == account_of(told).cpu_s
     assert usage.broker_memory_bytes == told["memory_stats"]["usage"]
     assert usage.details.written_bytes == {"kafka": 512}, "that of PostgreSQL is not known, and not 0"
