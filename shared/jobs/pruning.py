@@ -1,7 +1,8 @@
 """Pruning: jobs that ended long ago are deleted with all that belongs to them, a bounded portion in a transaction.
 
-Not by dropped partitions: the id of a schedule's job begins with its due time, which a backfill lets lie in any
-past, and the tables refer to each other by step. What is old is found by the primary key, in the order of time.
+Not by dropped partitions (ADR 13): every look of a worker would go through all of them, and the id of a schedule's
+job begins with its due time, which a backfill lets lie in any past. What is old is found by the primary key, in
+the order of time.
 """
 
 from __future__ import annotations
