@@ -1,6 +1,7 @@
 """An instance of Tandem: servers and services on ports and data of its own."""
 
 import os
+import signal
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -134,7 +135,7 @@ class Runtime:
             }
             self.processes.wait_all_ready(titles, titles=titles)
         except BaseException:
-            self._end(brokers_at_once=True)  # while they start they take half a minute to be stopped in good order
+            self._end(at_once=BROKERS)  # while they start they take half a minute to be stopped in good order
             raise
 
     def require_free_ports(self) -> None:
@@ -217,28 +218,30 @@ class Runtime:
 
     def stop(self, *, remove: bool = False) -> None:
         """End every process of the instance; none is left when this returns. With `remove` its data goes too."""
-        self._end(brokers_at_once=remove)  # asked to stop, they put data in order that is about to be deleted
+        # Asked to stop, they put data in order that is about to be deleted, for up to half a minute.
+        self._end(at_once=(*BROKERS, "postgres") if remove else ())
         if remove:
             self.site.remove()
 
     # -- inside
 
-    def _end(self, *, brokers_at_once: bool) -> None:
-        if brokers_at_once and self.running:
+    def _end(self, *, at_once: Collection[ServerName]) -> None:
+        if at_once and self.running:
             with suppress(OSError):  # supervisord is ending already: nothing is faster than that
-                self._end_brokers_at_once()
+                self._end_at_once(at_once)
         self._supervisor.shutdown()
         self.sets.clear()
         self._inventory.save()
 
-    def _end_brokers_at_once(self) -> None:
+    def _end_at_once(self, servers: Collection[ServerName]) -> None:
         for name in [*self.sets]:
-            self.stop_services(name)  # they take their leave of a broker that is still there
+            self.stop_services(name)  # they take their leave of servers that are still there
         running = {row["name"] for row in self.processes.rows() if row["pid"]}
-        nodes = {name for broker in BROKERS for name in table.process_names(self.site, broker)}
+        nodes = {name for server in servers for name in table.process_names(self.site, server)}
         for name in running & nodes:
             self._supervisor.stop(name, wait=False)
-            self.processes.kill(name)
+            # Killed, PostgreSQL would leave its shared memory behind.
+            self.processes.kill(name, signal.SIGQUIT if name == "postgres" else signal.SIGKILL)
 
     def _install(self) -> Installed:
         if self._installed is None:
