@@ -26,8 +26,8 @@ DEFINITION = (
     "effect; pipeline: Tandem's pipeline with its effects in Redis and PostgreSQL, given batches as large as the "
     "drain's from memory; all of them with the bytes that the relay publishes"
 )
-_STARTING_S = 3.0
-_ABOUT_PER_S = {"publish": 5_000, "consume": 10_000, "pipeline": 3_000}
+_STARTING_S = 1.5
+_ABOUT_PER_S = {"publish": 15_000, "consume": 20_000, "pipeline": 15_000}
 
 
 def layers_s(broker: BrokerName, asked: Layers) -> float:

@@ -94,7 +94,7 @@ class RunResult:
 def plan(workload: Workload) -> list[Phase]:
     """The phases of the run in their order. Estimates are of a machine with two cores."""
     steady_s = workload.steady.duration_s + workload.steady.follow_up_after_s + 1
-    backlog_s = 7 + workload.backlog.events * (1 / 2_000 + workload.payload_bytes / _PAYLOAD_BYTES_PER_S)
+    backlog_s = 7 + workload.backlog.events * (1 / 4_000 + workload.payload_bytes / _PAYLOAD_BYTES_PER_S)
     window_s, windows = windows_of(workload)
     warm_up_s = windows * window_s + 2 + workload.warm_up.backlog_events / 1_500
     phases = [Phase(SERVERS, 10), Phase(SERVICES, 14 + 2 * workload.consumers)]
