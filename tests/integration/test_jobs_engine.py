@@ -10,6 +10,7 @@ import pytest
 from deploy.native import Runtime
 from deploy.paths import REPOSITORY
 from examples import baskets
+from shared.envelope import Envelope
 from shared.jobs.control import JobNotFoundError, JobStateError, cancel, retry
 from shared.jobs.jobs import RESULT_TTL_S
 from shared.jobs.reading import Outcome
@@ -154,10 +155,10 @@ async def test_an_announcement_that_comes_again_or_late_has_no_effect(on_rabbit:
     await on_rabbit.submit(tag.s(1, name="a", failures=1))
     [first] = await on_rabbit.take_outbox()
     pipeline = await on_rabbit.pipeline()
-    again = type(first)(source="/elsewhere", type=first.type, data=first.data)
+    again = Envelope(source="/elsewhere", type=first.type, data=first.data)
     await pipeline(on_rabbit.world.deliver([first, first, again]))
     await on_rabbit.run_to_the_end(pipeline)
-    await pipeline(on_rabbit.world.deliver([first, type(first)(source="/late", type=first.type, data=first.data)]))
+    await pipeline(on_rabbit.world.deliver([first, Envelope(source="/late", type=first.type, data=first.data)]))
     assert len(await on_rabbit.rows("select 1 from effect")) == 1
     assert await on_rabbit.world.dead_letters() == []
 

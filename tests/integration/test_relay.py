@@ -287,7 +287,7 @@ async def test_an_event_waits_for_the_unconfirmed_one_before_it_under_its_key(ra
         )
         await broker.declare((), (elsewhere,))
         await until_empty(world)
-        await world.await_effects(3)
+        await world.await_effects(5)  # and two marks of `drained`
         await world.drained()
     assert await world.real_numbers() == [4, 2, 3]
 
