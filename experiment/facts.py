@@ -51,6 +51,8 @@ _PACKAGES = (
     "uvicorn",
     "pydantic",
 )
+_CALLED = {"redis": "redis-py"}
+"""Of packages that are called as a server is."""
 _SECRET = "***"  # noqa: S105 - what is shown instead of one
 # Where something lives and what it is called; different in every run and without influence.
 _NOT_SHARED = {"broker", "roles", "process", *ONLY_WHERE}
@@ -65,7 +67,7 @@ def services_environment(profile: Profile) -> dict[str, str]:
 
 def versions(runtime: Runtime, own: OwnBrokers = NONE_OWN) -> dict[str, str]:
     """Of the servers, those of one's own as they tell it, and of what is in the processes."""
-    packages = {name: version(name) for name in _PACKAGES}
+    packages = {_CALLED.get(name, name): version(name) for name in _PACKAGES}
     return {
         **runtime.versions(),
         **versions_of(own),
