@@ -6,9 +6,7 @@ import copy
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +28,7 @@ from deploy.topology import BROKERS
 from experiment.checker import Effect, Verdict
 from experiment.clock import Clock
 from experiment.effects import Databases
-from experiment.facts import unequal, versions
+from experiment.facts import unequal
 from experiment.figures import Latencies, RateFigure
 from experiment.ledger import Entry
 from experiment.load import LoadReport
@@ -397,10 +395,3 @@ def test_latency_is_not_quoted_at_saturation(tmp_path: Path) -> None:
     summary = summarise(result, "make compare")
     assert summary["differences"]["p99_ms"] == "no verdict: saturated"
     assert any("the services did not keep up" in note for note in summary["notes"])
-
-
-def test_the_versions_are_those_of_the_servers_and_of_the_packages_that_talk_to_them() -> None:
-    servers: Any = SimpleNamespace(versions=lambda: {"redis": "7.0.15", "kafka": "4.3.0"})
-    found = versions(servers)
-    assert (found["redis"], found["kafka"]) == ("7.0.15", "4.3.0")
-    assert found["redis-py"] == version("redis")
