@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.process import Parts, build_parts, run
@@ -34,9 +33,6 @@ class _SilentUnits(UnitsOfWork):
 
     def _unit(self, connection: AsyncConnection, begin: Callable[[], None]) -> UnitOfWork:
         return _Silent(connection, self._service, self._spans, self.submitter, begin=begin)
-
-    def on(self, database: Database) -> UnitsOfWork:
-        return _SilentUnits(database, self._service, self._spans)
 
 
 def build(service_name: str, settings: Settings) -> Parts:

@@ -22,7 +22,6 @@ import orjson
 from experiment.stamping.planted import Plants
 from experiment.stamping.stamp_file import DIRECTORY, NO_EVENT, Kind, StampFile, body_digest, event_digest
 from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
-from shared.database import Database
 from shared.envelope import Envelope
 from shared.process import Parts, build_parts, run
 from shared.publishing import UnitOfWork, UnitsOfWork
@@ -35,20 +34,11 @@ _CYCLE_MAX_NS = 1_000_000_000
 class StampedUnits(UnitsOfWork):
     """Units of work that stamp the events whose effects they committed, as soon as COMMIT has returned."""
 
-    def __init__(
-        self, parts: Parts, service: str, stamps: StampFile, plants: Plants, database: Database | None = None
-    ) -> None:
-        super().__init__(database or parts.database, service, parts.telemetry.spans, parts.leading)
-        self._parts = parts
+    def __init__(self, parts: Parts, service: str, stamps: StampFile, plants: Plants) -> None:
+        super().__init__(parts.database, service, parts.telemetry.spans, parts.leading)
         self._stamps = stamps
         self._plants = plants
         self._serves = "api" in parts.settings.roles
-
-    def on(self, database: Database) -> StampedUnits:
-        """Stamped on other connections, too: where a process also consumes, requests have their own."""
-        units = StampedUnits(self._parts, self._service, self._stamps, self._plants, database)
-        units.submitter = self.submitter
-        return units
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -282,7 +283,7 @@ class UnitsOfWork:
             yield connection
 
     def on(self, database: Database) -> UnitsOfWork:
-        """The same on other connections to the service's database."""
-        units = UnitsOfWork(database, self._service, self._spans, self._leading)
-        units.submitter = self.submitter
+        """The same, whatever it is, on other connections to the service's database."""
+        units = copy(self)
+        units._database = database  # noqa: SLF001 - of its own class
         return units
