@@ -80,7 +80,8 @@ def comparison(
             claim = _within_resolution(claim, estimate, finest)
         limited = {broker: each[name] for broker, each in limited_by.items()}
         winner = _winner(kind, estimate, one, other) if claim and claim.said == "better" else None
-        by_broker = winner is not None and _is_broker(limited[one if winner == other else other])
+        held_up = [limited[one if winner == other else other]] if winner else list(limited.values())
+        by_broker = any(_is_broker(each) for each in held_up)
         found[name] = {
             "title": kind.title,
             "unit": kind.unit,
@@ -95,7 +96,8 @@ def comparison(
             "verdict": claim.said if claim else "none",
             "winner": winner,
             "why": claim.why if claim else reasons[name],
-            "sentence": _sentence(kind, estimate, claim, reasons[name], (other, winner, by_broker)),
+            "sentence": _sentence(kind, estimate, claim, reasons[name], (other, winner, by_broker))
+            + against_itself(estimate, claim, finest, kind),
         }
     return found
 
@@ -259,12 +261,22 @@ def _sentence(
         return f"no verdict: {reason}"
     if claim.said == "not named":
         return "no verdict: not named beforehand"
+    through = "" if by_broker or claim.said == "inconclusive" else ", through these Python clients"
     if claim.said != "better":
-        return f"{claim.said}: {other} {_percent(estimate.low)} to {_percent(estimate.high)}"
+        return f"{claim.said}: {other} {_percent(estimate.low)} to {_percent(estimate.high)}{through}"
     seen = estimate if winner == other else estimate.turned()
     low, high = sorted([abs(seen.low - 1), abs(seen.high - 1)])
-    through = "" if by_broker else ", through these Python clients"
     return f"{winner} {kind.better} by {abs(seen.ratio - 1):.0%} ({low:.0%} to {high:.0%}){through}"
+
+
+def against_itself(estimate: Estimate | None, claim: Claim | None, finest: float | None, kind: FigureKind) -> str:
+    """What a sentence adds where the interval of a difference reaches down to that of a broker from itself."""
+    if estimate is None or claim is None or finest is None or claim.said not in {"better", "inconclusive"}:
+        return ""
+    if estimate.low <= 1 <= estimate.high or min(max(e, 1 / e) for e in (estimate.low, estimate.high)) > finest:
+        return ""
+    lower = claim.said == "better" and kind.better == "lower"
+    return f"; a broker differs from itself by up to {1 - 1 / finest if lower else finest - 1:.0%}"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -14,6 +14,7 @@ from experiment.workload import FigureName
 
 BROKER = "broker CPU"
 UNKNOWN = "unknown"
+NONE = "none"
 BUSY_CORES_MIN = 0.7
 """Who uses so much of a core, on average of a window with its edges, has no more to give: clients have one thread,
 and so has a queue of RabbitMQ's."""
@@ -114,7 +115,7 @@ def _limiter(
         return Limiter("foreign load", others)
     if full or used[name] >= BUSY_CORES_MIN:
         return Limiter(name, used[name])
-    nothing = "none" if measured.broker_measured else UNKNOWN
+    nothing = NONE if measured.broker_measured else UNKNOWN
     return Limiter("disk" if stalled >= _STALLED_MIN else nothing, used[name])
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from compare import judgement
 from compare.controls import Control
-from compare.limiter import BROKER, UNKNOWN, limiters
+from compare.limiter import BROKER, NONE, UNKNOWN, Limiter, limiters
 from compare.measured import FOREIGN_SHARE_MAX, MeasuredSide, SteadyResult
 from compare.run import RunResult
-from compare.statistics import drifting
+from compare.statistics import PAIRS_MIN, compare_pairs, drifting
 from compare.warming import WITHIN
+from deploy.topology import BrokerName
 from experiment.usage import GENERATOR, STOLEN
 from experiment.workload import FigureName
 
@@ -56,6 +57,7 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
         )
     found += _client_limited(outcome)
     found += _drifts(outcome)
+    found += _repeats({broker: measured.controls.repeated for broker, measured in outcome.sides.items()})
     for broker, measured in outcome.sides.items():
         found += [f"{broker}: {note}" for note in _side_notes(measured)]
         if outcome.workload.freeze and not measured.can_be_frozen:
@@ -88,13 +90,43 @@ def _client_limited(outcome: RunResult) -> Iterator[str]:
         found = {broker: of_figures[name] for broker, of_figures in limited.items()}
         if all(limiter is not None and limiter.name not in (BROKER, UNKNOWN) for limiter in found.values()):
             known = {broker: each for broker, each in cores.items() if outcome.sides[broker].broker_measured}
-            said = ", ".join(f"{broker} {limiter}" for broker, limiter in found.items())
+            said = ", ".join(f"{broker} {_held_up(limiter)}" for broker, limiter in found.items() if limiter)
             of_known = ", ".join(f"{broker} {of_figures[name] or 0:.2f}" for broker, of_figures in known.items())
             used = f"; the brokers used {of_known} cores" if known else ""
             yield (
-                f"{title} not limited by a broker, but by: {said}{used}. "
+                f"{title} not limited by a broker: {said}{used}. "
                 "The figures are those of the clients, the services and the load."
             )
+
+
+def _repeats(sides: Mapping[BrokerName, Mapping[int, SteadyResult]]) -> Iterator[str]:
+    """What the loads that A/A repeats say of one broker to the other: the same run, a second time."""
+    (one, first), (other, second) = sides.items()
+    said = []
+    for name, percent in {"p50": 50, "p99": 99}.items():
+        pairs = [
+            (left, right)
+            for number, each in first.items()
+            if number in second
+            and (left := each.latencies.percentile_ms(percent))
+            and (right := second[number].latencies.percentile_ms(percent))
+        ]
+        if len(pairs) >= PAIRS_MIN:
+            said.append(f"{name} {_ratio(pairs)}")
+    if said:
+        yield f"the repeated loads of A/A, {other} to {one}, of which no verdict is taken: {', '.join(said)}."
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
+    """The ratio of pairs, with its interval."""
+    found = compare_pairs(pairs)
+    return f"{found.ratio:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def _held_up(limiter: Limiter) -> str:
+    """By whom, or, where nothing was used up, who used the most all the same."""
+    nothing = f"by nothing that was used up (its busiest part: {limiter.cores:.2f} cores)"
+    return nothing if limiter.name == NONE else f"by {limiter}"
 
 
 def _drifts(outcome: RunResult) -> Iterator[str]:

@@ -24,6 +24,7 @@ _SHARE_OFF_MAX = 0.1
 _SPEED_OFF_MAX = 0.05
 """A recovered speed may be so far off: a consumer that stands still leaves the CPUs to the others meanwhile."""
 _LATENCIES: tuple[FigureName, ...] = ("p50_ms", "p99_ms")
+_A_A = "nothing; the later load to the earlier"
 _PERCENT = {"p50_ms": 50, "p99_ms": 99}
 
 
@@ -68,12 +69,12 @@ def _against_itself(broker: BrokerName, measured: MeasuredSide, workload: Worklo
     }
     claims = judge(estimates, figures, workload.margin)
     said = [
-        f"{name} {claim.said} ({_percents(log(estimates[name].low), log(estimates[name].high))})"
+        f"{name.removesuffix('_ms')} {claim.said} ({_percents(log(one.low), log(one.high))})"
         for name, claim in claims.items()
-        if estimates[name].low and not isinf(estimates[name].high)
+        if (one := estimates[name]).low and not isinf(one.high)
     ]
     passed = len(said) == len(figures) and all(claim.said != "better" for claim in claims.values())
-    return Control("A/A", broker, "nothing", "; ".join(said) or "too few rounds", passed)
+    return Control("A/A", broker, _A_A, "; ".join(said) or "too few rounds", passed)
 
 
 def _repeats(measured: MeasuredSide, figure: FigureName) -> list[tuple[float, float]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from compare.document import BrokerFigures, LayerFigures, Summary
 from compare.report.svg import number
 from experiment.facts import TITLES
+from experiment.figures import HIGH_SHARE, LOW_SHARE
 
 _LAYERS = {
     "publish": "published by the client library alone, confirmed",
@@ -14,7 +15,11 @@ _LAYERS = {
     "pipeline": "Tandem's pipeline alone, effects and all, no broker",
 }
 _WHOLE = {"relay_events_per_s": "Tandem, outbox to broker", "effects_per_s": "Tandem, draining"}
-MODE_HEADS = ["mode", "stays in order", "consumers", "messages/s", "lowest to highest", "limiter"]
+MODE_HEADS = ["mode", "stays in order", "consumers", "messages/s", "in s", "lowest to highest", "limiter"]
+SHARE = HIGH_SHARE - LOW_SHARE
+"""The part of a layer's messages over which its rate is taken."""
+SHORT_S = 0.5
+"""A rate over less time says little: one hiccough of the machine, or one fetch of a client, decides it."""
 
 
 def heads(summary: Summary) -> list[str]:
@@ -27,7 +32,7 @@ def rows(summary: Summary) -> list[list[str]]:
     sides = list(summary.brokers.items())
     if not any(one.layers for _, one in sides):
         return []
-    found = [[title, *_flat(_layer(one, layer) for _, one in sides)] for layer, title in _LAYERS.items()]
+    found = [[title, *_flat(_layer(summary, one, layer) for _, one in sides)] for layer, title in _LAYERS.items()]
     whole = [
         [title, *_flat(_whole(summary, name, broker, one) for broker, one in sides)]
         for name, title in _WHOLE.items()
@@ -49,6 +54,7 @@ def mode_rows(summary: Summary) -> list[list[str]]:
             _ORDERS[each.order or "none"],
             str(each.consumers),
             _cell(each.per_s),
+            _cell(_seconds(summary, each)),
             " to ".join(_cell(value) for value in each.range),
             each.limiter,
         ]
@@ -59,9 +65,34 @@ def mode_rows(summary: Summary) -> list[list[str]]:
 _ORDERS = {"by key": "events of a key", "whole stream": "the whole stream", "none": "nothing"}
 
 
-def _layer(one: BrokerFigures, layer: str) -> tuple[str, str]:
+def caveat(summary: Summary) -> str:
+    """Says which rates were taken over too short a time to be believed; empty where none was."""
+    shortest = [
+        seconds for one in summary.brokers.values() for each in one.layers
+        if (seconds := _seconds(summary, each)) is not None and seconds < SHORT_S
+    ]  # fmt: skip
+    if not shortest:
+        return ""
+    return (
+        f"Rates are taken over {SHARE:.0%} of the messages. Where those came in less than {SHORT_S:g} s (here in "
+        f"as little as {number(min(shortest))} s), a rate is only an order of magnitude, and its limiter that of "
+        "starting: ask for more layers.events."
+    )
+
+
+def _seconds(summary: Summary, each: LayerFigures) -> float | None:
+    """Over how long a layer's rate was taken."""
+    events = (summary.workload.get("layers") or {}).get("events")
+    return SHARE * events / each.per_s if events and each.per_s else None
+
+
+def _layer(summary: Summary, one: BrokerFigures, layer: str) -> tuple[str, str]:
     found: LayerFigures | None = next((e for e in one.layers if e.layer == layer and e.as_tandem), None)
-    return (_cell(found.per_s), found.limiter) if found else ("none", "none")
+    if found is None:
+        return "none", "none"
+    seconds = _seconds(summary, found)
+    short = f" in {number(seconds)} s" if seconds is not None and seconds < SHORT_S else ""
+    return _cell(found.per_s) + short, found.limiter
 
 
 def _whole(summary: Summary, name: str, broker: str, one: BrokerFigures) -> tuple[str, str]:

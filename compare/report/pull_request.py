@@ -34,13 +34,14 @@ def render_markdown(summary: Summary) -> str:
             "",
             *_table(["figure", *brokers, "ratio (95 % interval)", "n", "limiter", "said"], figures),
             "",
-            "★: named before the run. n: pairs of rounds.",
+            f"★: named before the run. n: pairs of rounds. {words.LIMITER}",
             "",
             *_recommendation(summary),
             *_changes(summary),
             *_table(["events", *brokers], counts),
             "",
             *([*_table(words.CONTROL_HEADS, words.controls(summary)), ""] if summary.controls else []),
+            *_against_itself(summary),
             *_ladder(summary),
             *_scenarios(summary),
             *_layers(summary),
@@ -58,7 +59,13 @@ def render_markdown(summary: Summary) -> str:
 
 def _ladder(summary: Summary) -> list[str]:
     said, rows = words.capacities(summary), words.ladder(summary)
-    return [*said, "", *([*_table(words.ladder_heads(summary), rows), ""] if rows else [])] if said else []
+    table = [*_table(words.ladder_heads(summary), rows), "", words.LADDER, ""] if rows else []
+    return [*said, "", *table] if said else []
+
+
+def _against_itself(summary: Summary) -> list[str]:
+    said = words.against_itself(summary)
+    return [said, ""] if said else []
 
 
 def _scenarios(summary: Summary) -> list[str]:
@@ -69,6 +76,7 @@ def _scenarios(summary: Summary) -> list[str]:
 def _layers(summary: Summary) -> list[str]:
     rows, modes = layers.rows(summary), layers.mode_rows(summary)
     found = [*_table(layers.heads(summary), rows), ""] if rows else []
+    found += [layers.caveat(summary), ""] if layers.caveat(summary) else []
     return found + ([*_table(layers.MODE_HEADS, modes), ""] if modes else [])
 
 

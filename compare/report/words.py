@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from compare.document import UNSOUND, ChangedFigure, ComparedFigure, Summary, WarmUpFigures
+from compare.document import UNSOUND, ChangedFigure, ComparedFigure, LadderFigures, Summary, WarmUpFigures
 from compare.report.svg import number
 from deploy.topology import BrokerName
 from experiment.facts import TITLES
@@ -121,6 +122,13 @@ def soundness(summary: Summary) -> str:
     return f"None of {events:,} acknowledged events was lost, doubled, reordered or left behind, on either broker."
 
 
+def when(summary: Summary) -> str:
+    """When the run began, and how long it took."""
+    began = datetime.fromisoformat(summary.started_at).astimezone(UTC)
+    minutes, seconds = divmod(round(summary.took_s), 60)
+    return f"{began:%d %B %Y, %H:%M} UTC · took {minutes} min {seconds} s"
+
+
 def load(summary: Summary) -> str:
     """The workload in a line, as far as its file says it."""
     steady, backlog = summary.workload.get("steady", {}), summary.workload.get("backlog", {})
@@ -182,6 +190,16 @@ def counts(summary: Summary) -> list[tuple[str, list[str]]]:
     ]
 
 
+LIMITER = (
+    "Limiter: who had no more to give, having used 0.7 of a core or more, or the most of a machine that was 90 % "
+    "busy. None: nobody did, so that what runs as fast as it can (draining, outbox to broker, layers) waits for "
+    "its own steps, one after the other; the number is what the busiest used."
+)
+OF_A_A = (
+    "A/A: the steady load a second time on the same broker. It passes where neither of the two would be called "
+    "better. An interval without 0 shows that the place within a round matters: hence pairs, whose order turns."
+)
+_A_A = "A/A"
 CONTROL_HEADS = ["control", "planted", "found", "so it"]
 
 
@@ -196,6 +214,11 @@ def controls(summary: Summary) -> list[list[str]]:
         ]
         for control in summary.controls
     ]
+
+
+def against_itself(summary: Summary) -> str:
+    """What the controls A/A are, where a run has them."""
+    return OF_A_A if any(control.name == _A_A for control in summary.controls) else ""
 
 
 def stages(summary: Summary) -> list[list[str]]:
@@ -233,7 +256,8 @@ def ladder(summary: Summary) -> list[list[str]]:
     for rungs in zip(*(side.rungs for side in sides), strict=False):
         cells: list[str] = []
         for rung in rungs:
-            times = ["none" if each is None else number(each) for each in (rung.p50_ms, rung.p99_ms)]
+            few = f"{rung.samples:,} samples"
+            times = [few if each is None else number(each) for each in (rung.p50_ms, rung.p99_ms)]
             cells += [*(times if rung.carried else ["not carried"] * 2), rung.limiter]
         rows.append([f"{rungs[0].orders_per_s:,.1f} ({rungs[0].share:.0%})", *cells])
     return rows
@@ -248,11 +272,34 @@ def capacities(summary: Summary) -> list[str]:
         capacity = one.ladder.capacity_orders_per_s
         carried = "none of the rates tried" if capacity is None else f"{capacity:,.0f} orders/s"
         fit = "; ".join(
-            f"{name} {number(line['idle_cores'])} cores and {number(line['cpu_us_per_event'])} µs per event"
+            f"{name} {number(line['idle_cores'])} cores and {_per_event(line['cpu_us_per_event'])} per event"
             for name, line in one.ladder.fitted.items()
         )
-        found.append(f"{TITLES[broker]} carried {carried}{f'. CPU by rate: {fit}' if fit else ''}.")
+        said = f"{TITLES[broker]} carried {carried}{_refused(one.ladder)}"
+        found.append(f"{said}{f'. CPU by rate: {fit}' if fit else ''}.")
     return found
+
+
+LADDER = (
+    "Each rate was tried once: this shows a shape, and decides nothing. A rate is not carried where requests or "
+    "events pile up, whoever is the cause. CPU by rate is a line through the rungs: an event costs more at low "
+    "rates, where batches are small, so that the idle cores of a line are more than those measured idle."
+)
+
+
+def _refused(ladder: LadderFigures) -> str:
+    """The lowest rate above the capacity that was not carried, and why."""
+    capacity = ladder.capacity_orders_per_s or 0.0
+    above = [each for each in ladder.tries if not each.carried and each.orders_per_s > capacity]
+    if not above:
+        return ""
+    least = min(above, key=lambda each: each.orders_per_s)
+    return f", and not {least.orders_per_s:,.0f}{f' ({least.why})' if least.why else ''}"
+
+
+def _per_event(us: float) -> str:
+    """A slope below 0 is one that the clock of CPU time cannot tell from none."""
+    return f"{number(us)} µs" if us > 0 else "nothing to be seen"
 
 
 def recommendation(summary: Summary) -> list[tuple[str, list[str]]]:

@@ -2,6 +2,7 @@
 whether one drifts."""
 
 __all__ = [
+    "PAIRS_MIN",
     "Claim",
     "Estimate",
     "compare_pairs",
@@ -13,5 +14,12 @@ __all__ = [
 ]
 
 from compare.statistics.drift import drifting
-from compare.statistics.sign_flips import Estimate, compare_pairs, interval_of, pairs_needed, subset_means
+from compare.statistics.sign_flips import (
+    PAIRS_MIN,
+    Estimate,
+    compare_pairs,
+    interval_of,
+    pairs_needed,
+    subset_means,
+)
 from compare.statistics.verdicts import Claim, judge

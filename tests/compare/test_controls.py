@@ -17,9 +17,14 @@ from compare.controls import Control, judge_controls
 from compare.controls.gates import FOUND_ON_THE_WIRE, PAIRS_MIN
 from compare.document import Summary
 from compare.ending import exit_code
+from compare.judgement import FIGURES, against_itself
 from compare.measured import AGAIN, MeasuredSide
 from compare.report import words
+from compare.report.page import render_page
+from compare.report.pull_request import render_markdown
 from compare.run import RunResult
+from compare.statistics import Claim, Estimate
+from compare.statistics.verdicts import Said
 from compare.summary import summarise
 from experiment.stamping.planted import WIRE, Planted, Plants, planted
 from experiment.workload import load_workload
@@ -59,7 +64,7 @@ def test_what_was_planted_is_found_and_a_broker_does_not_differ_from_itself(tmp_
     controls = found(result)
     assert set(controls) == {"A/A rabbit", "A/A kafka", "delay", "slowdown", "wire rabbit", "wire kafka"}
     assert [name for name, control in controls.items() if not control.passed] == []
-    assert "p50_ms equivalent (" in controls["A/A rabbit"].found
+    assert "p50 equivalent (" in controls["A/A rabbit"].found
     summary = summarise(result, "make compare FULL=1")
     assert summary["comparison"]["p50_ms"]["winner"] == "kafka"
     assert 1 < summary["comparison"]["p50_ms"]["resolution"] < 1.05
@@ -162,6 +167,39 @@ def test_a_difference_that_a_broker_has_from_itself_is_none(tmp_path: Path) -> N
     assert row["ratio"] == pytest.approx(0.5, rel=0.01)
     assert (row["verdict"], row["winner"]) == ("inconclusive", None)
     assert row["resolution"] > 2
+    assert row["sentence"].startswith("inconclusive: kafka -50% to -50%; a broker differs from itself by up to ")
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict", "added"),
+    [
+        ((0.84, 0.91), "better", "; a broker differs from itself by up to 10%"),
+        ((1.21, 1.55), "inconclusive", ""),
+        ((1.10, 1.55), "inconclusive", "; a broker differs from itself by up to 11%"),
+        ((0.84, 0.89), "better", ""),
+        ((0.95, 1.3), "inconclusive", ""),
+        ((0.95, 1.05), "equivalent", ""),
+    ],
+)
+def test_where_a_difference_may_be_no_larger_than_that_of_a_broker_from_itself_the_sentence_says_so(
+    interval: tuple[float, float], verdict: Said, added: str
+) -> None:
+    seen = Estimate(10, 0.87, *interval, 0.95, 0.004)
+    assert against_itself(seen, Claim(verdict, 0.008, ""), 1.11, FIGURES["p50_ms"]) == added
+    assert against_itself(seen, Claim(verdict, 0.008, ""), None, FIGURES["p50_ms"]) == ""
+
+
+def test_the_repetitions_of_both_brokers_are_compared_too_and_decide_nothing(tmp_path: Path) -> None:
+    result = full_run(tmp_path)
+    summary = Summary.model_validate(summarise(result, "make compare FULL=1"))
+    said = "the repeated loads of A/A, kafka to rabbit, of which no verdict is taken: p50 0.50 (0."
+    assert [note for note in summary.notes if note.startswith(said)]
+    for text in (render_page(summary), render_markdown(summary)):
+        assert said in text
+        assert words.OF_A_A in text
+    for number in (1, 2, 3):
+        del result.sides["kafka"].controls.repeated[number]
+    assert not any("repeated loads" in note for note in summarise(result, "make compare")["notes"])
 
 
 def test_seven_rounds_control_nothing(tmp_path: Path) -> None:

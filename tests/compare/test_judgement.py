@@ -133,6 +133,11 @@ def test_a_broker_against_itself_is_equivalent(tmp_path: Path) -> None:
     alike: dict[BrokerName, tuple[float, ...]] = {"rabbit": rates, "kafka": tuple(reversed(rates))}
     summary = summarise(run_result(tmp_path, alike), "make compare")
     assert {row["verdict"] for row in summary["comparison"].values()} == {"equivalent"}
+    assert not any("clients" in said for said in summary["differences"].values()), (
+        "both brokers were at their limit"
+    )
+    idle = summarise(run_result(tmp_path, alike, broker_s=IDLE_S), "make compare")
+    assert all(said.endswith(", through these Python clients") for said in idle["differences"].values())
     assert {row["winner"] for row in summary["comparison"].values()} == {None}
 
 
@@ -182,7 +187,7 @@ def test_where_neither_broker_is_near_its_limit_it_is_said_that_the_clients_are_
     assert [note.split(" not limited")[0] for note in limited] == [
         "the drain was", "the way from the outbox to the broker was", "the latencies were"
     ]  # fmt: skip
-    assert "rabbit none (0.05 cores), kafka none (0.05 cores); the brokers used rabbit 0.05" in limited[0]
+    assert "rabbit by nothing that was used up (its busiest part: 0.05 cores), kafka by nothing" in limited[0]
 
 
 def test_all_that_is_unequal_is_said_first(tmp_path: Path) -> None:

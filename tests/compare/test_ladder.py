@@ -117,13 +117,29 @@ def test_the_report_shows_capacities_and_rungs_and_no_percentile_of_too_few_samp
     assert rungs.rungs[0].samples == 1_000
     assert rungs.rungs[0].p99_ms is not None
     assert rungs.rungs[0].p999_ms is None
-    assert words.capacities(summary) == ["RabbitMQ carried 200 orders/s.", "Kafka carried 100 orders/s."]
+    grew = "the backlog grew from 1 to 99 events"
+    assert words.capacities(summary) == [
+        f"RabbitMQ carried 200 orders/s, and not 400 ({grew}).",
+        f"Kafka carried 100 orders/s, and not 200 ({grew}).",
+    ]
     first, second = words.ladder(summary)
     assert first[0] == "50.0 (50%)"
     assert second[1:3] == ["not carried", "not carried"]
     for text in (render_page(summary), render_markdown(summary)):
-        assert "RabbitMQ carried 200 orders/s." in text
+        assert "RabbitMQ carried 200 orders/s, and not 400" in text
+        assert words.LADDER in text
         assert "not carried" in text
+
+
+def test_what_cannot_be_told_is_no_number_and_no_bare_none(climbed: RunResult) -> None:
+    """A percentile of too few samples says so, and CPU that falls with the rate is no gain."""
+    document = summarise(climbed, "make compare WORKLOAD=my.yml")
+    ladder = document["brokers"]["rabbit"]["ladder"]
+    ladder["fitted"] = {"redis": {"idle_cores": 0.0025, "cpu_us_per_event": -1.8}}
+    ladder["rungs"][0] |= {"samples": 499, "p99_ms": None}
+    summary = Summary.model_validate(document)
+    assert words.ladder(summary)[0][2] == "499 samples"
+    assert "redis 0.0025 cores and nothing to be seen per event." in words.capacities(summary)[0]
 
 
 def test_a_run_without_a_ladder_says_nothing_of_one(tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ def test_the_report_shows_the_median_of_each_layer_with_its_limiter_beside_the_w
         assert "12 such ordered queues" in text
 
 
+def test_a_rate_that_took_too_short_a_time_says_so_where_it_stands(layered: RunResult) -> None:
+    layered.workload = layered.workload.model_copy(update={"layers": Layers(events=5_000)})
+    layered.sides["kafka"].layers = [result("consume", AS_TANDEM["kafka"], 45_000)]
+    summary = Summary.model_validate(summarise(layered, "make compare WORKLOAD=my.yml"))
+    rows = {title: cells for title, *cells in layers.rows(summary)}
+    consumed = rows["consumed by the client library alone, no effect"]
+    assert consumed[0] == "9,000", "half a second and no less"
+    assert consumed[2] == "45,000 in 0.1 s"
+    assert "0.1" in [row[4] for row in layers.mode_rows(summary)]
+    for text in (render_page(summary), render_markdown(summary)):
+        assert "in as little as 0.1 s" in text
+    layered.workload = layered.workload.model_copy(update={"layers": Layers(events=50_000)})
+    assert layers.caveat(Summary.model_validate(summarise(layered, "make compare"))) == ""
+
+
 def test_modes_that_keep_the_same_in_order_stand_together(layered: RunResult) -> None:
     summary = Summary.model_validate(summarise(layered, "make compare WORKLOAD=my.yml"))
     kept = [row[1] for row in layers.mode_rows(summary)]
