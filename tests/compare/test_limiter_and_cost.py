@@ -13,7 +13,7 @@ from compare.run import RunResult
 from compare.summary import summarise
 from deploy.native import BrokerName
 from experiment.usage import GENERATOR, OTHERS, Details
-from tests.compare.test_judgement import APART, run_result
+from tests.compare.test_judgement import ALIKE, APART, BUSY_S, IDLE_S, run_result
 
 SECONDS = 10.0
 """How long each phase of the runs is."""
@@ -125,3 +125,14 @@ def test_bytes_and_the_highest_memory_are_those_of_the_backlogs(tmp_path: Path) 
     assert found["broker_bytes_written_per_event"] == 500
     assert found["postgres_bytes_written_per_event"] == 2_000
     assert found["broker_memory_mib"] == 107
+
+
+@pytest.mark.parametrize(("broker_s", "through"), [(BUSY_S, False), (IDLE_S, True)])
+def test_two_that_are_equivalent_through_the_same_clients_say_nothing_of_their_brokers(
+    tmp_path: Path, broker_s: float, *, through: bool
+) -> None:
+    summary = summarise(run_result(tmp_path, ALIKE, broker_s), "make compare")
+    assert {row["verdict"] for row in summary["comparison"].values()} == {"equivalent"}
+    assert {said.endswith(", through these Python clients") for said in summary["differences"].values()} == {
+        through
+    }
