@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
-from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
+from shared.broker import (
+    Delivery,
+    Message,
+    Prepared,
+    PreparingHandler,
+    PublishFailure,
+    Settlement,
+    Subscription,
+)
 from shared.envelope import CONTENT_TYPE
 
 
@@ -22,17 +31,30 @@ class NullBroker:
         del messages
         return []
 
-    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
-        """Hand over all of the subscription's messages, batch by batch. Raises `RuntimeError` when one is not
-        acknowledged."""
+    async def subscribe(self, subscription: Subscription, handler: PreparingHandler) -> None:
+        """Hand over all of the subscription's messages, batch by batch, the next one prepared while one runs.
+
+        Raises `RuntimeError` when one is not acknowledged.
+        """
         wanted = [each for each in self._messages if each.channel == subscription.channel]
+        ahead: asyncio.Task[Prepared] | None = None
         for start in range(0, len(wanted), self._batch_max):
-            batch = wanted[start : start + self._batch_max]
-            deliveries = [_delivery(each, start + place) for place, each in enumerate(batch)]
-            settlements = await handler(deliveries)
+            batch = await (handler.prepare(self._batch(wanted, start)) if ahead is None else ahead)
+            following = handler.prepare(self._batch(wanted, start + self._batch_max))
+            ahead = asyncio.create_task(following)
+            settlements = await batch.run()
             if any(settlement is not Settlement.ACK for settlement in settlements):
                 raise RuntimeError("an event was not acknowledged")
-            self._mark(len(batch))
+            self._mark(len(settlements))
+        if ahead is not None:
+            await (await ahead).abandon()
+
+    def _batch(self, wanted: Sequence[Message], start: int) -> list[Delivery]:
+        """From there on, as many as a batch may have; behind the last, none."""
+        return [
+            _delivery(message, start + place)
+            for place, message in enumerate(wanted[start : start + self._batch_max])
+        ]
 
 
 def _delivery(message: Message, place: int) -> Delivery:

@@ -10,9 +10,10 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,16 @@ import orjson
 
 from experiment.stamping.planted import Plants
 from experiment.stamping.stamp_file import DIRECTORY, NO_EVENT, Kind, StampFile, body_digest, event_digest
-from shared.broker import BatchHandler, Delivery, Message, PublishFailure, Settlement, Subscription
+from shared.broker import (
+    BatchHandler,
+    Delivery,
+    Message,
+    Prepared,
+    PreparingHandler,
+    PublishFailure,
+    Settlement,
+    Subscription,
+)
 from shared.envelope import Envelope
 from shared.process import Parts, build_parts, run
 from shared.publishing import UnitOfWork, UnitsOfWork
@@ -87,25 +97,60 @@ def stamp_broker(broker: Any, stamps: StampFile, plants: Plants) -> None:
         return failures
 
     async def stamped_subscribe(subscription: Subscription, handler: BatchHandler) -> None:
-        ended_ns = time.monotonic_ns()
-
-        async def handle(deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
-            nonlocal ended_ns
-            received_ns = time.monotonic_ns()
-            try:
-                return await handler(deliveries)
-            finally:
-                stamps.write(Kind.RECEIVED, received_ns, _events(each.body for each in deliveries))
-                if slowdown := plants.now().slowdown:
-                    busy_ns = min(time.monotonic_ns() - ended_ns, _CYCLE_MAX_NS)
-                    # The whole process stands still, as if all that it does took longer.
-                    time.sleep(slowdown * busy_ns / 1e9)  # noqa: ASYNC251
-                ended_ns = time.monotonic_ns()
-
-        await subscribe(subscription, handle)
+        kind = _StampedPreparing if isinstance(handler, PreparingHandler) else _Stamped
+        await subscribe(subscription, kind(handler, stamps, plants))
 
     _put(broker, "publish", stamped_publish)
     _put(broker, "subscribe", stamped_subscribe)
+
+
+class _Stamped:
+    """The handler of a batch, with what it was given stamped when it has ended."""
+
+    def __init__(self, handler: Any, stamps: StampFile, plants: Plants) -> None:
+        self._handler = handler
+        self._stamps = stamps
+        self._plants = plants
+        self._ended_ns = time.monotonic_ns()
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
+        return await self._run(self._handler(deliveries), deliveries, time.monotonic_ns())
+
+    async def _run(
+        self, work: Awaitable[Sequence[Settlement]], deliveries: Sequence[Delivery], received_ns: int
+    ) -> Sequence[Settlement]:
+        try:
+            return await work
+        finally:
+            self._stamps.write(Kind.RECEIVED, received_ns, _events(each.body for each in deliveries))
+            if slowdown := self._plants.now().slowdown:
+                busy_ns = min(time.monotonic_ns() - self._ended_ns, _CYCLE_MAX_NS)
+                # The whole process stands still, as if all that it does took longer.
+                time.sleep(slowdown * busy_ns / 1e9)  # noqa: ASYNC251
+            self._ended_ns = time.monotonic_ns()
+
+
+class _StampedPreparing(_Stamped):
+    """One that is given the next batch meanwhile. What is abandoned comes again, and is stamped then."""
+
+    async def prepare(self, deliveries: Sequence[Delivery]) -> Prepared:
+        received_ns = time.monotonic_ns()
+        prepared = await self._handler.prepare(deliveries)
+        return _StampedBatch(partial(self._run, deliveries=deliveries, received_ns=received_ns), prepared)
+
+
+@dataclass(frozen=True, slots=True)
+class _StampedBatch:
+    """What it has prepared."""
+
+    stamped: Callable[[Awaitable[Sequence[Settlement]]], Awaitable[Sequence[Settlement]]]
+    prepared: Prepared
+
+    async def run(self) -> Sequence[Settlement]:
+        return await self.stamped(self.prepared.run())
+
+    async def abandon(self) -> None:
+        await self.prepared.abandon()
 
 
 def _events(bodies: Iterable[bytes]) -> Iterable[tuple[bytes, bytes]]:

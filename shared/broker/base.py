@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -101,6 +101,26 @@ class Settlement(Enum):
 
 BatchHandler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Settlement]]]
 """Receives 1 to `batch_max` deliveries in broker order; returns one settlement for each, in the same order."""
+
+
+class Prepared(Protocol):
+    """A batch that was taken up and has had no effect. It is run or abandoned, once."""
+
+    async def run(self) -> Sequence[Settlement]:
+        """One settlement for each delivery, as a `BatchHandler` returns them."""
+
+    async def abandon(self) -> None:
+        """Forget it: its deliveries come again, behind what the batch before it leaves to be retried."""
+
+
+@runtime_checkable
+class PreparingHandler(Protocol):
+    """A `BatchHandler` that can also take up a batch while it works on the one before."""
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Settlement]: ...
+
+    async def prepare(self, deliveries: Sequence[Delivery]) -> Prepared:
+        """Do what comes before a batch's effects, beside those of the batch before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +243,10 @@ class Consumer(Protocol):
         """Start to deliver, from the oldest message that the subscriber has not settled.
 
         One call of `handler` at a time. Whatever it raises is logged and answered as `RETRY` for its whole
-        batch. A settlement that fails is reported through `settlement_failures` and logged, and
-        the message is delivered again.
+        batch. While a `PreparingHandler` works on a full batch it is asked to prepare the next, where
+        `in_flight_max` and `in_flight_bytes_max` have room for both: that one is run when the one before has ended
+        with nothing to be retried, and is abandoned otherwise, and before the adapter is left. A settlement that
+        fails is reported through `settlement_failures` and logged, and the message is delivered again.
 
         Raises as `Broker.declare`, which it does first; what is refused later (a right that was taken away) is
         waited for.

@@ -147,7 +147,7 @@ def _keys(subscriber: str, events: Sequence[Envelope]) -> tuple[str, list[str]]:
 
 
 class Claims:
-    """The claims of one process, which works on one batch of a subscription at a time.
+    """The claims of one process, which has effects of one batch of a subscription at a time.
 
     Its methods raise `UnavailableError` when Redis does not answer in time.
     """

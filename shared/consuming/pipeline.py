@@ -7,6 +7,9 @@ run again one by one, so that a bad event costs the others time and nothing else
 in the dead-letter place: delayed if it may pass, else failed. Nobody is acknowledged before the effect is
 committed or the dead letter confirmed; Redis is told beside that. A letter that was given back gets a receipt when
 its effect is recorded.
+
+While one batch is in its transaction the next may be read and claimed (`prepare`), which has no effect; its
+attempts begin when the one before has ended.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from shared.broker import DeadLetterChannel, Delivery, Settlement
 from shared.consuming.attempts import Attempts, Patience
-from shared.consuming.batch import Status
+from shared.consuming.batch import Batch, Status
 from shared.consuming.claiming import Claiming
 from shared.consuming.claims import Claims
 from shared.consuming.finishing import Finishing
@@ -34,7 +38,7 @@ from shared.telemetry import Telemetry
 
 
 class Pipeline:
-    """One subscription's stages; an instance is the `BatchHandler` that the broker calls."""
+    """One subscription's stages; an instance is the `PreparingHandler` that the broker calls."""
 
     def __init__(
         self,
@@ -59,28 +63,82 @@ class Pipeline:
         self._finishing = Finishing(letters, self._claiming, fail_points, units=units, record=subscriber.put_aside)
         self._suspects = Suspects(settings, self._claiming, self._attempts, self._finishing)
         self._metrics = telemetry.metrics
+        self._suspecting = False
+        """What runs may kill this process."""
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Settlement]:
         """Process a batch; return one settlement for each delivery, in the same order.
 
         Whatever is raised, cancellation included, the batch's claims are given back first.
         """
+        return await (await self.prepare(deliveries)).run()
+
+    async def prepare(self, deliveries: Sequence[Delivery]) -> TakenUp:
+        """Read and claim a batch. Behind one with suspects it is claimed when it runs: if that one kills the
+        process, it is not to be counted against what waited."""
         await self._intake.admit(len(deliveries))
         started = time.perf_counter()
-        batch = self._intake.read(deliveries)
+        taken = TakenUp(self, self._intake.read(deliveries))
+        if not self._suspecting:
+            await self.claim(taken)
+        taken.spent_s = time.perf_counter() - started
+        return taken
+
+    async def claim(self, taken: TakenUp) -> None:
+        """Claim what is open of it. Suspects are claimed one by one, when it is each one's turn."""
         try:
-            await self._claiming.claim(batch)
-            if batch.has_suspects():
+            await self._claiming.claim(taken.batch)
+        except BaseException:
+            await self.give_back(taken)
+            raise
+        taken.claimed = True
+        if taken.batch.has_suspects():
+            await self._claiming.give_back(taken.batch.open())
+
+    async def run(self, taken: TakenUp) -> Sequence[Settlement]:
+        """Give it its effects; one settlement for each delivery. The batch before it has ended."""
+        started = time.perf_counter()
+        batch = taken.batch
+        if not taken.claimed:
+            await self.claim(taken)
+        self._suspecting = batch.has_suspects()
+        try:
+            if self._suspecting:
                 await self._suspects.run(batch)
             else:
                 await self._attempts.run(batch)
             await self._finishing.reject(batch)
             await self._finishing.finish(list(batch.works.values()))
         except BaseException:
-            await asyncio.shield(self._claiming.give_back(list(batch.works.values())))
+            await self.give_back(taken)
             raise
+        finally:
+            self._suspecting = False
         batch.close()
         await self._finishing.send_receipts(batch)
         outcome = batch.outcome()
-        self._metrics.processed(self.subscription, Counter(outcome), time.perf_counter() - started)
+        spent_s = taken.spent_s + time.perf_counter() - started
+        self._metrics.processed(self.subscription, Counter(outcome), spent_s)
         return [Settlement.RETRY if status is Status.RETRIED else Settlement.ACK for status in outcome]
+
+    async def give_back(self, taken: TakenUp) -> None:
+        """Release its claims, as far as they are ours, also while this task is being cancelled."""
+        await asyncio.shield(self._claiming.give_back(list(taken.batch.works.values())))
+
+
+@dataclass(slots=True)
+class TakenUp:
+    """A batch that is read and, nearly always, claimed: what `Pipeline.prepare` leaves."""
+
+    pipeline: Pipeline
+    batch: Batch
+    claimed: bool = False
+    spent_s: float = 0.0
+
+    async def run(self) -> Sequence[Settlement]:
+        """As `Pipeline.run`."""
+        return await self.pipeline.run(self)
+
+    async def abandon(self) -> None:
+        """Give its claims back without counting this delivery."""
+        await self.pipeline.give_back(self)

@@ -23,9 +23,8 @@ class Suspects:
         self._finishing = finishing
 
     async def run(self, batch: Batch) -> None:
-        """Run what is open. Its claims, made all together, are given back first."""
+        """Run what is open. Its claims, made all together, were given back."""
         works = batch.open()
-        await self._claiming.give_back(works)
         for index, work in enumerate(works):
             if work.status is None:
                 await self._run_one(work, works[index:])

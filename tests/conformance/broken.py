@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from shared.broker.asking import TIMEOUT_S_MAX, Reply
@@ -20,6 +20,8 @@ from shared.broker.base import (
     Delivery,
     Message,
     Operation,
+    Prepared,
+    PreparingHandler,
     PublishFailure,
     QueueState,
     Settlement,
@@ -32,6 +34,7 @@ from shared.settings import Settings
 from tests.conformance import checks_dead_letters as dead_letters
 from tests.conformance import checks_delivery as delivery
 from tests.conformance import checks_memory as memory
+from tests.conformance import checks_preparing as preparing
 from tests.conformance import checks_publishing as publishing
 from tests.conformance import checks_recovery as recovery
 from tests.conformance import checks_replies as replies
@@ -69,7 +72,8 @@ class Sound:
         async def handle(batch: Sequence[Delivery]) -> Sequence[Settlement]:
             return await self.handle(handler, batch)
 
-        await self.real.subscribe(subscription, handle)
+        wrapped = Preparing(self, handler) if isinstance(handler, PreparingHandler) else handle
+        await self.real.subscribe(subscription, wrapped)
 
     async def subscribe_dead_letters(self, subscription: Subscription, group: str, handler: BatchHandler) -> None:
         async def handle(batch: Sequence[Delivery]) -> Sequence[Settlement]:
@@ -85,6 +89,10 @@ class Sound:
     async def handle(self, handler: BatchHandler, batch: Sequence[Delivery]) -> Sequence[Settlement]:
         """Between the real adapter and the check's handler."""
         return await handler(batch)
+
+    async def prepare(self, handler: PreparingHandler, batch: Sequence[Delivery]) -> Prepared:
+        """The same of a batch that is taken up ahead."""
+        return await handler.prepare(batch)
 
     async def dead_letters(self, subscription: Subscription, limit: int = 100) -> list[DeadLetter]:
         return await self.real.dead_letters(subscription, limit)
@@ -117,6 +125,20 @@ class Sound:
     @property
     def settlement_failures(self) -> Mapping[str, int]:
         return self.real.settlement_failures
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Lies between the real adapter and a check's handler that prepares."""
+
+    adapter: Sound
+    handler: PreparingHandler
+
+    async def __call__(self, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        return await self.adapter.handle(self.handler, batch)
+
+    async def prepare(self, batch: Sequence[Delivery]) -> Prepared:
+        return await self.adapter.prepare(self.handler, batch)
 
 
 class AcknowledgesFirst(Sound):
@@ -242,6 +264,36 @@ class IgnoresBounds(Sound):
         )
 
 
+@dataclass(frozen=True)
+class _RunsAnyway:
+    """A batch that was prepared, and has its effects whatever became of the one before."""
+
+    prepared: Prepared
+
+    async def run(self) -> Sequence[Settlement]:
+        return await self.prepared.run()
+
+    async def abandon(self) -> None:
+        await self.prepared.run()
+
+
+class RunsWhatWasPrepared(Sound):
+    """Abandons nothing."""
+
+    async def prepare(self, handler: PreparingHandler, batch: Sequence[Delivery]) -> Prepared:
+        return _RunsAnyway(await handler.prepare(batch))
+
+
+class PreparesNothing(Sound):
+    """Hides that a handler prepares."""
+
+    async def subscribe(self, subscription: Subscription, handler: BatchHandler) -> None:
+        async def handle(batch: Sequence[Delivery]) -> Sequence[Settlement]:
+            return await handler(batch)
+
+        await self.real.subscribe(subscription, handle)
+
+
 class DeclaresOnlyOnce(Sound):
     """Never looks again at what it has declared."""
 
@@ -347,7 +399,16 @@ BREAKS: Mapping[type[Sound], tuple[tuple[Check, str], ...]] = {
         (delivery.check_batches_are_bounded_and_run_one_at_a_time, "more than batch_max"),
         (delivery.check_no_more_than_in_flight_max_is_handed_over, "more than in_flight_max"),
         (memory.check_large_messages_are_held_one_after_the_other, "bytes at once"),
+        (preparing.check_the_next_batch_is_prepared_while_one_runs, "more than in_flight_max"),
     ),
+    RunsWhatWasPrepared: (
+        (
+            preparing.check_what_was_prepared_behind_a_retry_is_abandoned,
+            "not abandoned|out of order|settled twice",
+        ),
+        (preparing.check_leaving_abandons_what_was_prepared, "not abandoned"),
+    ),
+    PreparesNothing: ((preparing.check_the_next_batch_is_prepared_while_one_runs, "nothing was prepared"),),
     DeclaresOnlyOnce: ((recovery.check_what_somebody_deleted_comes_back, "again"),),
     DeliversWhatWasTakenBack: (
         (transactions.check_what_a_producer_took_back_is_never_delivered, "was delivered"),

@@ -10,12 +10,13 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from deploy.native import BrokerName, Runtime
-from shared.broker.base import Broker, Delivery, Message, PublishFailure, Settlement, Subscription
+from shared.broker.base import Broker, Delivery, Message, Prepared, PublishFailure, Settlement, Subscription
 from shared.broker.connect import create_broker
 from shared.settings import Settings
 from tests.conformance.servers_seen import delete_topics
@@ -106,6 +107,69 @@ class Recorder:
         await self.until(lambda: expected <= set(self.settled), "every message is settled, none lost")
 
 
+class PreparingRecorder(Recorder):
+    """One that is given the next batch meanwhile; a call of `run` is what counts as a delivery.
+
+    Told that it `holds`, it waits to `go_on` once it runs a batch with another prepared behind it.
+    """
+
+    def __init__(self, deadline_s: float, settle: Settle | None = None) -> None:
+        super().__init__(deadline_s, settle)
+        self.waiting: list[Sequence[Delivery]] = []
+        """Batches that are prepared, and neither run nor abandoned."""
+        self.in_hand: Sequence[Delivery] = ()
+        self.beside = 0
+        """How many were prepared while another ran."""
+        self.abandoned: list[bytes] = []
+        self.held_max = 0
+        """Most messages that were in hand and prepared at once."""
+        self.holds = False
+        self.holding, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        return await (await self.prepare(batch)).run()
+
+    async def prepare(self, batch: Sequence[Delivery]) -> Prepared:
+        self.waiting.append(batch)
+        self.held_max = max(self.held_max, len(self.in_hand) + sum(len(each) for each in self.waiting))
+        self.beside += bool(self.in_hand)
+        self._changed.set()
+        return _RecordedBatch(self, batch)
+
+    async def run(self, batch: Sequence[Delivery]) -> Sequence[Settlement]:
+        self.waiting.remove(batch)
+        self.overlapped |= bool(self.in_hand)
+        self.in_hand = batch
+        try:
+            for _ in range(5):  # as a transaction would: the next one may come meanwhile
+                if not self.waiting:
+                    await asyncio.sleep(0.01)
+            if self.holds and self.waiting:
+                self.holding.set()
+                await self.go_on.wait()
+            return await super().__call__(batch)
+        finally:
+            self.in_hand = ()
+
+    def abandon(self, batch: Sequence[Delivery]) -> None:
+        self.waiting.remove(batch)
+        self.abandoned += [delivery.body for delivery in batch]
+
+
+@dataclass(frozen=True)
+class _RecordedBatch:
+    """What it has prepared."""
+
+    recorder: PreparingRecorder
+    batch: Sequence[Delivery]
+
+    async def run(self) -> Sequence[Settlement]:
+        return await self.recorder.run(self.batch)
+
+    async def abandon(self) -> None:
+        self.recorder.abandon(self.batch)
+
+
 class Harness:
     """One check's world. Entering makes nothing; leaving closes the brokers that it opened, and cleans up."""
 
@@ -162,6 +226,9 @@ class Harness:
 
     def recorder(self, settle: Settle | None = None) -> Recorder:
         return Recorder(self.deadline_s, settle)
+
+    def preparing(self, settle: Settle | None = None) -> PreparingRecorder:
+        return PreparingRecorder(self.deadline_s, settle)
 
     def subscription(self, subscriber: str = "tester", **overrides: Any) -> Subscription:
         # Subscribers are named per check: on Kafka a group is not bound to a topic.

@@ -12,13 +12,14 @@ from shared.broker.base import Settlement
 from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
+from shared.errors import PermanentError
 from shared.event import Event
 from shared.publishing.uow import UnitOfWork
 from shared.telemetry.provider import prometheus_page
 from tests.integration.world import Happened, World, happened, take_effect
 
 ACK, RETRY = Settlement.ACK, Settlement.RETRY
-FIRST = Claim(ClaimState.NEW, 1)
+FIRST, BUSY = Claim(ClaimState.NEW, 1), Claim(ClaimState.BUSY)
 QUICK: dict[str, Any] = {"heartbeat_interval_s": 0.2, "heartbeat_ttl_s": 1.0}
 LIVING: dict[str, Any] = {"heartbeat_ttl_s": 60.0}
 """Of a holder that lives: on a busy machine, a quick heart may miss its time."""
@@ -119,6 +120,80 @@ async def test_cancellation_is_passed_on_and_gives_the_claims_back(rabbit_world:
     assert await rabbit_world.count("effect") == await rabbit_world.count("inbox") == 0
     other = await rabbit_world.claims()
     assert await other.claim("tester", events) == [FIRST, FIRST]
+
+
+# -- a batch that is taken up ahead
+
+
+async def test_what_is_taken_up_ahead_has_no_effect_and_is_claimed_until_it_is_abandoned(
+    rabbit_world: World,
+) -> None:
+    pipeline, other = await rabbit_world.pipeline(**LIVING), await rabbit_world.claims()
+    events = [happened(1), happened(2)]
+    taken = await pipeline.prepare(rabbit_world.deliver(events))
+    assert await rabbit_world.count("effect") == await rabbit_world.count("inbox") == 0
+    assert await other.claim("tester", events) == [BUSY, BUSY]
+    await taken.abandon()
+    assert await other.claim("tester", events) == [FIRST, FIRST], "not counted"
+
+
+async def test_two_batches_at_once_that_share_an_event_have_its_effect_once(rabbit_world: World) -> None:
+    pipeline = await rabbit_world.pipeline()
+    events = [happened(number) for number in range(5)]
+    first = await pipeline.prepare(rabbit_world.deliver(events[:3]))
+    second = await pipeline.prepare(rabbit_world.deliver(events[2:]))
+    assert await first.run() == [ACK] * 3
+    assert await second.run() == [ACK] * 3
+    assert await rabbit_world.numbers() == [0, 1, 2, 3, 4]
+
+
+async def test_a_shared_event_that_became_a_dead_letter_becomes_no_effect_in_the_second(
+    rabbit_world: World,
+) -> None:
+    async def refuse(event: Event[Happened], uow: UnitOfWork) -> None:
+        if event.data.number == 1:
+            raise PermanentError("planted")
+        take_effect(event, uow)
+
+    pipeline = await rabbit_world.pipeline(refuse)
+    events = [happened(number) for number in range(3)]
+    first = await pipeline.prepare(rabbit_world.deliver(events[:2]))
+    second = await pipeline.prepare(rabbit_world.deliver(events[1:]))
+    assert (await first.run(), await second.run()) == ([ACK] * 2, [ACK] * 2)
+    assert await rabbit_world.numbers() == [0, 2]
+
+
+async def test_behind_what_may_kill_nothing_is_claimed_before_its_turn(rabbit_world: World) -> None:
+    """Else what waits would be counted with it, process after process."""
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: Event[Happened], uow: UnitOfWork) -> None:
+        take_effect(event, uow)
+        entered.set()
+        await go_on.wait()
+
+    pipeline, other = await rabbit_world.pipeline(handle, **LIVING), await rabbit_world.claims()
+    suspect, waits = happened(1), happened(2)
+    await died_with(rabbit_world, [suspect], times=1)
+    running = asyncio.create_task(pipeline(rabbit_world.deliver([suspect])))
+    await asyncio.wait_for(entered.wait(), 30)
+    taken = await pipeline.prepare(rabbit_world.deliver([waits]))
+    assert await other.claim("tester", [waits]) == [FIRST]
+    await other.release("tester", [waits])
+    go_on.set()
+    assert (await running, await taken.run()) == ([ACK], [ACK])
+    assert await rabbit_world.numbers() == [1, 2]
+
+
+async def test_suspects_that_wait_are_not_counted_for_what_runs_before_them(rabbit_world: World) -> None:
+    pipeline, other = await rabbit_world.pipeline(), await rabbit_world.claims()
+    suspect = happened(1)
+    await died_with(rabbit_world, [suspect], times=1)
+    taken = await pipeline.prepare(rabbit_world.deliver([suspect]))
+    assert await other.claim("tester", [suspect]) == [Claim(ClaimState.NEW, 2)], "as if it had not been taken up"
+    await other.release("tester", [suspect])
+    assert await taken.run() == [ACK]
+    assert await rabbit_world.numbers() == [1]
 
 
 # -- attempts

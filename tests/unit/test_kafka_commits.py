@@ -10,10 +10,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
 
-from shared.broker.kafka import commits
+from shared.broker.base import Settlement
 from shared.broker.kafka.commits import Commits
-from shared.broker.kafka.consumer import Run, runs_of
+from shared.broker.kafka.consumer import Batch
 from shared.broker.kafka.handover import Handover
+from shared.broker.kafka.reader import Run, runs_of
 
 ONE, OTHER = TopicPartition("topic", 1), TopicPartition("topic", 2)
 
@@ -89,19 +90,31 @@ async def test_who_gives_up_leaves_nothing_behind() -> None:
     assert consumer.committed == []
 
 
-async def test_what_is_committed_is_missing_again_after_a_rebalance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "consumed_offsets", lambda _consumer: {ONE: 7, OTHER: 4})
+async def test_what_is_committed_is_missing_again_after_a_rebalance() -> None:
     handover, consumer = Handover(60), Consumer()
-    own: Any = Commits("queue", handover)
-    assert own.missing(consumer) == {}, "nothing is assigned yet"
+    own, positions = Commits("queue", handover), {ONE: 7, OTHER: 4}
+    assert own.missing(positions) == {}, "nothing is assigned yet"
     await handover.on_partitions_assigned({ONE, OTHER})
     consumer.answers.set()
-    assert own.missing(consumer) == {ONE: 7, OTHER: 4}
+    assert own.missing(positions) == {ONE: 7, OTHER: 4}
     own.begin(consumer, {ONE: 7, OTHER: 3}, {}, 0)
-    await own.end()
-    assert own.missing(consumer) == {OTHER: 4}
+    await own.ended()
+    assert await own.end() is None
+    assert own.missing(positions) == {OTHER: 4}
     await handover.on_partitions_assigned({ONE, OTHER})
-    assert own.missing(consumer) == {ONE: 7, OTHER: 4}
+    assert own.missing(positions) == {ONE: 7, OTHER: 4}
+
+
+async def test_who_waits_for_a_commit_leaves_its_outcome_to_others() -> None:
+    own, consumer = Commits("queue", Handover(60)), Consumer()
+    consumer.fails = CommitFailedError()
+    own.begin(consumer, {ONE: 7}, {ONE: 2}, 5)
+    waiting = asyncio.create_task(own.ended())
+    await rest()
+    assert not waiting.done()
+    consumer.answers.set()
+    await waiting
+    assert await own.end() == {ONE: 2}
 
 
 def test_a_batch_is_runs_of_partitions_in_its_order() -> None:
@@ -114,3 +127,18 @@ def test_a_batch_is_runs_of_partitions_in_its_order() -> None:
         Run(ONE, 4, 5),
     ]
     assert runs_of([]) == []
+
+
+def test_a_partition_is_settled_up_to_its_first_retry_whatever_the_others_are() -> None:
+    records: list[Any] = [
+        SimpleNamespace(topic="topic", partition=partition, offset=offset)
+        for partition, offset in [(1, 10), (1, 11), (2, 5), (1, 14), (1, 15), (2, 6)]
+    ]
+    work: Any = None
+    batch = Batch(records, runs_of(records), work)
+    ack, retry = Settlement.ACK, Settlement.RETRY
+    assert batch.starts == {ONE: 10, OTHER: 5}
+    assert batch.ends([ack] * 6) == ({ONE: 16, OTHER: 7}, {})
+    assert batch.ends([ack, ack, ack, retry, ack, ack]) == ({ONE: 12, OTHER: 7}, {ONE: 14})
+    assert batch.ends([ack, ack, retry, ack, ack, ack]) == ({ONE: 16}, {OTHER: 5})
+    assert batch.ends([retry] * 6) == ({}, {ONE: 10, OTHER: 5})

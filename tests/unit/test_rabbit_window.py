@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,3 +167,36 @@ def test_all_that_is_unsettled_can_be_given_back() -> None:
     assert isinstance(unsettled[-1], LetGo)
     held.clear()
     assert held.unsettled() == []
+
+
+def names(taken: Sequence[Held]) -> list[str]:
+    return [name_of(held) for held in taken]
+
+
+def test_what_is_taken_ahead_is_in_hand_when_what_was_before_it_is_settled() -> None:
+    own = Window(100 * SIZE, ordered=True)
+    queue = Queue(own)
+    queue.send("a", "b", "c", "d", "e")
+    assert names(own.take(2)) == ["a", "b"]
+    assert names(own.take_ahead(2)) == ["c", "d"]
+    assert (own.taken_ahead, own.waiting, len(own.unsettled())) == (2, 1, 5)
+    assert own.lowest_tag(queue.channel) == 3, "an acknowledgement of what is in hand must not reach it"
+    own.settled([])
+    assert (own.taken_ahead, own.waiting, own.lowest_tag(queue.channel)) == (0, 1, 5)
+    assert names(own.unsettled()) == ["c", "d", "e"]  # type: ignore[arg-type]
+    own.settled([])
+    assert names(own.take(2)) == ["e"]
+
+
+def test_what_was_taken_ahead_waits_again_behind_what_is_to_be_retried() -> None:
+    own = Window(100 * SIZE, ordered=True)
+    Queue(own).send("a", "b", "c", "d", "e")
+    taken = own.take(2)
+    own.take_ahead(2)
+    own.settled(taken[1:])
+    assert names(own.take(9)) == ["b", "c", "d", "e"]
+    own.take_ahead(9)
+    own.put_back()
+    own.put_back()
+    own.settled(own.take(0))
+    assert names(own.take(9)) == ["b", "c", "d", "e"]

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from shared.broker.kafka.errors import LOST
 from shared.broker.kafka.handover import Handover
-from shared.broker.kafka.internals import consumed_offsets
 
 _log = structlog.get_logger(__name__)
 
@@ -37,15 +36,13 @@ class Commits:
         self.failures = 0
         """How many messages were in those that failed."""
 
-    def missing(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        """Where reading goes on, of the partitions where nothing says that so much is committed. Everything before
-        that is settled, but for what is in hand."""
+    def missing(self, positions: Offsets) -> dict[TopicPartition, int]:
+        """Of these offsets, up to which all is settled, or soon will be, those that nothing says are committed."""
         if self._committed_in != self._handover.rebalances:
             self._committed, self._committed_in = {}, self._handover.rebalances
         if self._committed_in is None:
             return {}
-        consumed = consumed_offsets(consumer)
-        return {tp: offset for tp, offset in consumed.items() if self._committed.get(tp) != offset}
+        return {tp: offset for tp, offset in positions.items() if self._committed.get(tp) != offset}
 
     def begin(self, consumer: Any, offsets: Offsets, starts: Offsets, count: int) -> None:
         """Commit these, when nothing is under way. They settle `count` messages, which begin at `starts`."""
@@ -53,6 +50,11 @@ class Commits:
         self._handover.hold()
         self._under_way = asyncio.create_task(self._commit(consumer, offsets), name=f"commit-{self._queue}")
         self._under_way.add_done_callback(lambda _: self._handover.let_go())
+
+    async def ended(self) -> None:
+        """Wait until what was begun has ended, and leave to `end` what became of it."""
+        if self._under_way is not None:
+            await asyncio.wait([self._under_way])
 
     async def end(self) -> Offsets | None:
         """Wait until what was begun has ended. If it failed: where that begins which it was to settle."""

@@ -1,5 +1,7 @@
 """Consumes one RabbitMQ queue: gathers what has arrived into batches, hands them over and settles them.
 
+While a full batch is being handled the next one is taken up, once it is here; behind a RETRY it is abandoned.
+
 A RETRY is not sent back to the queue: the message stays ours, unsettled, and is handed over again before
 everything behind it. A `nack(requeue)` would let the messages of its key that this consumer already holds
 overtake it, and on RabbitMQ before 4.3 every one of them would count towards the delivery limit.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,7 +21,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from shared.broker.asking import TIMEOUT_MS
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
-from shared.broker.batches import settle_as_retry
+from shared.broker.batches import Ahead, BatchInHand, takes_ahead
 from shared.broker.rabbit import arriving
 from shared.broker.rabbit.arriving import Arrived
 from shared.broker.rabbit.connection import say_goodbye
@@ -32,6 +35,14 @@ _log = structlog.get_logger(__name__)
 _GATHER_WAIT_S = 0.003
 _BUSY_BATCH = 32
 _RETRY_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages in their handler's hands."""
+
+    held: Sequence[Held]
+    work: BatchInHand
 
 
 class RabbitConsumer:
@@ -50,6 +61,9 @@ class RabbitConsumer:
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
         self._window = Window(subscription.in_flight_bytes_max, ordered=ordered)
         self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        """As many may be taken as are a batch, when somebody waits for that."""
+        self._ahead: Ahead[Batch] = Ahead()
         self._stopping = asyncio.Event()
         self._channel: AbstractChannel | None = None
         self._source: AbstractQueue | None = None
@@ -115,20 +129,29 @@ class RabbitConsumer:
         self._window.arrive(Held.of(raw))
         if self._window.waiting:
             self._arrived.set()
+            if self._window.waiting >= self._batch_max:
+                self._full.set()
 
     async def _work(self) -> None:
         last_count = 0
-        while not self._stopping.is_set():
-            try:
-                batch = await self._gather(last_count)
-                last_count = len(batch)
-                kept = await self._work_off(batch) if batch and not self._stopping.is_set() else False
-            except Exception:  # noqa: BLE001  a consumer that dies in silence is the worst of all
-                _log.exception("rabbit.consumer_failed", queue=self.queue)
-                kept = True
-            if kept:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
+        try:
+            while not self._stopping.is_set():
+                try:
+                    batch = await self._ahead.take() or self._batch(await self._gather(last_count))
+                    last_count = len(batch.held)
+                    if self._stopping.is_set():
+                        await batch.work.abandon()
+                        break
+                    kept = bool(batch.held) and await self._work_off(batch)
+                except Exception:  # noqa: BLE001  a consumer that dies in silence is the worst of all
+                    _log.exception("rabbit.consumer_failed", queue=self.queue)
+                    await self._drop_ahead()
+                    kept = True
+                if kept:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stopping.wait(), _RETRY_PAUSE_S)
+        finally:
+            await self._drop_ahead()
 
     async def _gather(self, last_count: int) -> list[Held]:
         """What is ready now, up to a batch; a few milliseconds more while the stream is dense."""
@@ -153,13 +176,36 @@ class RabbitConsumer:
         except TimeoutError:
             self._window.forget_recalled()
 
-    async def _work_off(self, batch: list[Held]) -> bool:
-        """Hand a batch over and settle it; True when something is to be retried after a pause."""
-        deliveries = [_delivery(held, self._subscription.channel, self.queue) for held in batch]
-        settlements = await settle_as_retry(self._handler, deliveries)
-        kept = [held for held, s in zip(batch, settlements, strict=True) if s is not Settlement.ACK]
+    def _batch(self, held: Sequence[Held]) -> Batch:
+        deliveries = [_delivery(each, self._subscription.channel, self.queue) for each in held]
+        return Batch(held, BatchInHand(self._handler, deliveries))
+
+    async def _take_ahead(self) -> Batch | None:
+        """Take up the next batch as soon as a full one is here; none where bodies were let go."""
+        while self._window.waiting < self._batch_max:
+            self._full.clear()
+            await self._full.wait()
+        if self._window.incomplete:
+            return None
+        batch = self._batch(self._window.take_ahead(self._batch_max))
+        await batch.work.prepare()
+        return batch
+
+    async def _drop_ahead(self) -> None:
+        await self._ahead.drop()
+        self._window.put_back()
+
+    async def _work_off(self, batch: Batch) -> bool:
+        """Have a batch handled, and settle it; True when something is to be retried after a pause."""
+        if takes_ahead(self._handler, self._subscription, len(batch.held)):
+            await batch.work.prepare()
+            self._ahead.begin(self._take_ahead(), f"ahead-{self.queue}")
+        settlements = await batch.work.run()
+        kept = [held for held, s in zip(batch.held, settlements, strict=True) if s is not Settlement.ACK]
+        if kept or not self._window.taken_ahead:
+            await self._drop_ahead()
         failed = 0
-        for held, multiple, count in _acknowledgements(batch, settlements, self._window):
+        for held, multiple, count in _acknowledgements(batch.held, settlements, self._window):
             try:
                 await held.channel.basic_ack(held.tag, multiple=multiple)
                 self._settled += count

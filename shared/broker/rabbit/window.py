@@ -9,7 +9,7 @@ one to the broker's count of its deliveries.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
@@ -79,6 +79,7 @@ class Window:
         else consumes, and it was only slow, it would come out of order."""
         self._waiting: deque[Held] = deque()
         self._in_hand: list[Held] = []
+        self._ahead: list[Held] = []
         self._let_go: deque[LetGo] = deque()
         self._recalled: deque[LetGo] = deque()
         """Given back, and not arrived again yet."""
@@ -104,11 +105,24 @@ class Window:
             self._in_hand.append(self._waiting.popleft())
         return list(self._in_hand)
 
-    def settled(self, kept: Iterable[Held]) -> None:
+    def take_ahead(self, count_max: int) -> list[Held]:
+        """Take what comes behind that, which is in hand when it is settled."""
+        while self._waiting and len(self._ahead) < count_max:
+            self._ahead.append(self._waiting.popleft())
+        return list(self._ahead)
+
+    def put_back(self) -> None:
+        """What was taken ahead waits again, before everything else."""
+        self._waiting.extendleft(reversed(self._ahead))
+        self._ahead = []
+
+    def settled(self, kept: Sequence[Held]) -> None:
         """What was in hand is settled, but for `kept`, which comes before everything else again."""
-        self._waiting.extendleft(reversed(list(kept)))
-        self._in_hand = []
-        self._weight = sum(held.weight for held in self._waiting)
+        if kept:
+            self.put_back()
+            self._waiting.extendleft(reversed(kept))
+        self._in_hand, self._ahead = self._ahead, []
+        self._weight = sum(held.weight for held in (*self._in_hand, *self._waiting))
 
     def recall(self) -> list[LetGo]:
         """What to give back now, in this order: as much as there is room for."""
@@ -130,23 +144,29 @@ class Window:
         return bool(self._let_go or self._recalled)
 
     @property
+    def taken_ahead(self) -> int:
+        """How many are behind those in hand, and taken."""
+        return len(self._ahead)
+
+    @property
     def waiting(self) -> int:
         """How many may be taken."""
         return len(self._waiting)
 
     def unsettled(self) -> list[Held | LetGo]:
         """All that the broker waits for an answer to."""
-        everything: tuple[Held | LetGo, ...] = (*self._in_hand, *self._waiting, *self._let_go)
+        everything: tuple[Held | LetGo, ...] = (*self._in_hand, *self._ahead, *self._waiting, *self._let_go)
         return [held for held in everything if not held.stale]
 
     def lowest_tag(self, channel: Any) -> float:
         """Of what came by the channel and is not in hand; infinite if there is nothing."""
-        others: tuple[Held | LetGo, ...] = (*self._waiting, *self._let_go)
+        others: tuple[Held | LetGo, ...] = (*self._ahead, *self._waiting, *self._let_go)
         return min((held.tag for held in others if held.channel is channel), default=inf)
 
     def clear(self) -> None:
         self._waiting.clear()
         self._in_hand = []
+        self._ahead = []
         self._let_go.clear()
         self._recalled.clear()
         self._weight = 0
@@ -176,4 +196,4 @@ class Window:
             self._waiting = deque(held for held in self._waiting if not held.stale)
             self._let_go = deque(place for place in self._let_go if not place.stale)
             self._recalled = deque(place for place in self._recalled if not place.stale)
-            self._weight = sum(held.weight for held in (*self._waiting, *self._in_hand))
+            self._weight = sum(held.weight for held in (*self._in_hand, *self._ahead, *self._waiting))
