@@ -3,7 +3,7 @@
 One relay is active per shard however many replicas run: it holds a PostgreSQL advisory lock on the very
 connection that it reads and deletes with, so that losing the one is losing the other. Killed between publish
 and delete, its successor publishes again; consumers drop the duplicate. Woken by `NOTIFY`, or by who commits in
-the same process, with polling as the fallback.
+the same process, with polling as the fallback. While a full batch is published the next one is read.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import asyncpg
@@ -26,6 +25,7 @@ from shared.database import SESSION_LOST, session
 from shared.errors import PermanentError, UnavailableError, UnroutableError
 from shared.publishing.leading import Leading
 from shared.publishing.outbox import NOTIFY_CHANNEL
+from shared.publishing.outbox_reader import IN_ORDER_OF_INDEX, OutboxReader
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 
@@ -37,56 +37,9 @@ _WAIT_MAX_S = 2.0
 _HELD_KEYS_MAX = 10_000
 _UNWANTED_HOLD_S = 5.0
 """For how long the key of a message waits that the broker, though there, does not take."""
-BATCH_BYTES_MAX = 8 * 1024 * 1024
-"""What is published at once, unless the first event alone is larger: the largest events are few at once."""
 STANDS_STILL_S = 50.0
 """Told then, and asked for by probes every few seconds, it is known within a minute."""
 
-_FETCH = """
-with gone as (delete from outbox where position = any($6::bigint[])),
-     weight as (
-        select coalesce(sum(size), 0) as bytes
-          from (
-                select octet_length(body) as size
-                  from outbox
-                 where shard % $1 = $2 and key <> all($3::text[]) and position <> all($6::bigint[])
-                 order by position
-                 limit $4
-               ) as next
-     )
-select bytes, next.*
-  from weight
-  left join lateral (
-        select position, channel, type, key, event_id, traceparent, body
-          from outbox
-         where bytes <= $5 and shard % $1 = $2 and key <> all($3::text[]) and position <> all($6::bigint[])
-         order by position
-         limit $4
-       ) as next on true
-"""
-"""Deletes what was confirmed, and reads the next ones if all together are light enough, as nearly always: the sum
-costs half of what weighing one by one does. Where none is read, one row has no position."""
-_FETCH_AS_FAR_AS_LIGHT = """
-select position, channel, type, key, event_id, traceparent, body
-  from (
-        select next.*, sum(octet_length(body)) over (order by position rows unbounded preceding) as bytes_so_far
-          from (
-                select * from outbox
-                 where shard % $1 = $2 and key <> all($3::text[])
-                 order by position
-                 limit $4
-               ) as next
-       ) as weighed
- where bytes_so_far <= $5 or bytes_so_far = octet_length(body)
- order by position
-"""
-_IN_ORDER_OF_INDEX = {"enable_seqscan": "off"}
-"""For the relay's session: a table that is filled and emptied all the time has no statistics that are true, and
-by false ones PostgreSQL reads and sorts a whole backlog for each batch."""
-_DELETE = "delete from outbox where position = any($1::bigint[])"
-
-_DELETED_BESIDE_MAX = 16
-"""So many at most are deleted by the next look, which compares each row that it finds with all of them."""
 _BUSY_ROWS = 4
 _REST_MAX_S = 0.01
 """A look, a publish and a delete cost the same for one event as for twenty. So while events come faster than that
@@ -137,7 +90,7 @@ class Relay:
         while True:
             try:
                 async with session(  # its end frees the lock
-                    self._settings, f"relay-{self._shard}", **_IN_ORDER_OF_INDEX
+                    self._settings, f"relay-{self._shard}", **IN_ORDER_OF_INDEX
                 ) as connection:
                     await self._wait_for_lead(connection)
                     with self._leading.of(self._shard, self._woken.set):
@@ -155,70 +108,83 @@ class Relay:
 
     async def _lead(self, connection: asyncpg.Connection[Any]) -> None:
         await connection.add_listener(NOTIFY_CHANNEL, lambda *_: self._woken.set())
+        reader, batch_max = OutboxReader(self._settings, self._shard, connection), self._settings.relay_batch_max
+        rows: Sequence[asyncpg.Record] = ()
         confirmed: list[int] = []
-        while True:
-            self._woken.clear()
-            began_s = time.monotonic()
-            rows = await self._fetch(connection, confirmed)
-            confirmed = []
-            if rows:
-                confirmed = await self._publish(connection, rows)
-                if _BUSY_ROWS <= len(rows) < self._settings.relay_batch_max // 2:
-                    await asyncio.sleep(min(time.monotonic() - began_s, _REST_MAX_S))
-            else:
-                if not self._held:
-                    self._waiting_since = None
-                await self._wait(self._settings.relay_poll_interval_s)
+        try:
+            while True:
+                began_s = time.monotonic()
+                if not rows:
+                    self._woken.clear()
+                    rows, confirmed = await reader.next(self._kept_back(), confirmed), []
+                if rows:
+                    full = len(rows) == batch_max
+                    ahead = reader.next(self._kept_back(), confirmed, _places(rows)) if full else None
+                    newly_confirmed, following = await self._publish(reader, rows, ahead)
+                    confirmed = newly_confirmed if full else [*confirmed, *newly_confirmed]
+                    if _BUSY_ROWS <= len(rows) < batch_max // 2:
+                        await asyncio.sleep(min(time.monotonic() - began_s, _REST_MAX_S))
+                    rows = following
+                else:
+                    if not self._held:
+                        self._waiting_since = None
+                    await self._wait(self._settings.relay_poll_interval_s)
+        finally:
+            if confirmed:  # or the next to lead would publish it again
+                with contextlib.suppress(*SESSION_LOST):
+                    await reader.delete(confirmed)
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)
 
-    async def _fetch(self, connection: asyncpg.Connection[Any], confirmed: list[int]) -> list[asyncpg.Record]:
-        """The next rows, behind what is `confirmed`, which is deleted."""
+    def _kept_back(self) -> Collection[str]:
+        """The keys that wait."""
         now = time.monotonic()
         self._held = {key: until for key, until in self._held.items() if until > now}
-        arguments = (
-            self._settings.relay_shards,
-            self._shard,
-            list(self._held),
-            self._settings.relay_batch_max,
-            BATCH_BYTES_MAX,
-        )
-        rows: list[asyncpg.Record] = await connection.fetch(_FETCH, *arguments, confirmed)
-        if rows[0]["position"] is not None:
-            return sorted(rows, key=itemgetter("position"))
-        return await connection.fetch(_FETCH_AS_FAR_AS_LIGHT, *arguments) if rows[0]["bytes"] else []
+        return self._held
 
-    async def _publish(self, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]) -> list[int]:
-        """Publish these rows; delete those that are confirmed, or return their positions for the next look."""
+    async def _publish(
+        self,
+        reader: OutboxReader,
+        rows: Sequence[asyncpg.Record],
+        ahead: Coroutine[Any, Any, Sequence[asyncpg.Record]] | None,
+    ) -> tuple[list[int], Sequence[asyncpg.Record]]:
+        """Publish these rows and meanwhile read those `ahead`; return the places of what is confirmed, for the
+        next look to delete, and what was read.
+
+        Of a batch in which something failed the rest is deleted here, and what was read behind it is left, since
+        those keys come first.
+        """
         started_ns = time.time_ns()
         if self._waiting_since is None:
             self._waiting_since = self._clock()
         messages = [Message(row["channel"], row["type"], row["key"], row["body"]) for row in rows]
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_PUBLISH)
-        try:
-            failures = await self._publisher.publish(messages)
-        except UnavailableError as error:
-            failures = [PublishFailure(message, error) for message in messages]
+        failures, following = await _side_by_side(self._confirmed(messages), ahead)
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.AFTER_PUBLISH)
         failed = {id(failure.message) for failure in failures}
         confirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) not in failed]
         unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]
-        gone: list[int] = [row["position"] for row in confirmed]
-        if gone and (failures or len(gone) > _DELETED_BESIDE_MAX):
-            await connection.execute(_DELETE, gone)
-            gone = []
         if confirmed:
             self._waiting_since = self._clock() if failures else None
         self._record(rows, frozenset(row["event_id"] for row in unconfirmed), started_ns)
-        if failures:
-            await self._back_off(failures, everything=not confirmed)
-        else:
+        if not failures:
             self._failures_in_a_row = 0
-        return gone
+            return _places(confirmed), following
+        if confirmed:
+            await reader.delete(_places(confirmed))
+        await self._back_off(failures, everything=not confirmed)
+        return [], ()
+
+    async def _confirmed(self, messages: Sequence[Message]) -> Sequence[PublishFailure]:
+        """What could not be published of it."""
+        try:
+            return await self._publisher.publish(messages)
+        except UnavailableError as error:
+            return [PublishFailure(message, error) for message in messages]
 
     def _record(self, rows: Sequence[asyncpg.Record], failed: frozenset[str], started_ns: int) -> None:
         for channel in sorted({row["channel"] for row in rows}):
@@ -244,3 +210,22 @@ class Relay:
             await asyncio.sleep(wait_s)
         else:
             self._held.update((key, now + wait_s) for key in others)
+
+
+def _places(rows: Sequence[asyncpg.Record]) -> list[int]:
+    return [row["position"] for row in rows]
+
+
+async def _side_by_side(
+    publishing: Coroutine[Any, Any, Sequence[PublishFailure]],
+    ahead: Coroutine[Any, Any, Sequence[asyncpg.Record]] | None,
+) -> tuple[Sequence[PublishFailure], Sequence[asyncpg.Record]]:
+    """Both results. Whatever becomes of the one, the other has ended."""
+    if ahead is None:
+        return await publishing, ()
+    published, read = await asyncio.gather(publishing, ahead, return_exceptions=True)
+    if isinstance(published, BaseException):
+        raise published
+    if isinstance(read, BaseException):
+        raise read
+    return published, read

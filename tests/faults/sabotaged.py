@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-import asyncpg
-
 from shared import failpoints
 from shared.broker.base import BatchHandler, Delivery, Settlement
 from shared.consuming import inbox
 from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.envelope import Envelope
 from shared.process import parts, server
+from shared.publishing.outbox_reader import OutboxReader
 from shared.publishing.relay import Relay
 from tests.conformance.broken import AcknowledgesFirst
 
@@ -77,13 +76,9 @@ def mark_before_confirming() -> None:
     """
     publish = Relay._publish
 
-    async def marked(
-        self: Relay, connection: asyncpg.Connection[Any], rows: Sequence[asyncpg.Record]
-    ) -> list[int]:
-        await connection.execute(
-            "delete from outbox where position = any($1::bigint[])", [row["position"] for row in rows]
-        )
-        return await publish(self, connection, rows)
+    async def marked(self: Relay, reader: OutboxReader, rows: Sequence[Any], ahead: Any) -> Any:
+        await reader.delete([row["position"] for row in rows])
+        return await publish(self, reader, rows, ahead)
 
     replace(Relay, "_publish", marked)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -57,6 +58,7 @@ _PRODUCER_LOST = (
 )
 """After these, and after a plain `KafkaError` (its sender died), an idempotent producer refuses for ever."""
 
+_Headers = tuple[tuple[str, bytes], ...]
 _Sent = asyncio.Future[Any] | Exception
 """The confirmation to come, or why the message was not even sent."""
 
@@ -160,18 +162,17 @@ class KafkaProducer:
         if message.channel not in self.channels:
             return UnavailableError(f"channel {message.channel} was not declared")
         topic = destination_name("kafka", message.channel, self._prefix)
-        headers = {"type": message.type, **message.headers}
-        size = len(message.body) + len(message.key.encode())
-        size += sum(len(name) + len(value.encode()) for name, value in headers.items())
+        try:
+            headers = _with_headers(message.type, message.headers) if message.headers else _headers(message.type)
+            key = message.key.encode()
+        except UnicodeError as error:
+            return PermanentError(f"Kafka: {error}")  # its repr holds all of the text
+        size = len(message.body) + len(key) + sum(len(name) + len(value) for name, value in headers)
         if size + _RECORD_OVERHEAD_BYTES > RECORD_BYTES_MAX:
             return EventTooLargeError(
                 f"Kafka: {size} bytes with key and headers, over the {RECORD_BYTES_MAX} allowed"
             )
-        try:
-            encoded = [(name, text.encode()) for name, text in {"content-type": CONTENT_TYPE, **headers}.items()]
-        except UnicodeError as error:
-            return PermanentError(f"Kafka: {error}")  # its repr holds all of the text
-        return await self._send(topic, message.key.encode(), message.body, encoded)
+        return await self._send(topic, key, message.body, headers)
 
     async def _send(
         self,
@@ -233,6 +234,17 @@ class KafkaProducer:
         if isinstance(error, _PRODUCER_LOST) or type(error) is KafkaError:
             self._lost = True
         return failure(error)
+
+
+@lru_cache(maxsize=256)
+def _headers(event_type: str) -> _Headers:
+    """Those of an event that has none of its own, as nearly all. Raises `UnicodeError`."""
+    return _with_headers(event_type, {})
+
+
+def _with_headers(event_type: str, own: Mapping[str, str]) -> _Headers:
+    headers = {"content-type": CONTENT_TYPE, "type": event_type, **own}
+    return tuple((name, text.encode()) for name, text in headers.items())
 
 
 async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from aio_pika import RobustExchange
 from aio_pika.exceptions import DeliveryError, PublishError
@@ -15,6 +17,7 @@ from shared.broker.base import Message, PublishFailure, Sent
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.errors import LOST, unavailable
 from shared.broker.rabbit.internals import channel_of, frame_bytes_max
+from shared.broker.rabbit.sending import Portion, outcomes, publish_at_once
 from shared.broker.rabbit.sent import PERSISTENT, properties_of
 from shared.envelope import CONTENT_TYPE
 from shared.errors import PermanentError, UnavailableError, UnroutableError
@@ -23,11 +26,11 @@ PUBLISHES_IN_FLIGHT_MAX = 500
 _SHORT_STRING_BYTES_MAX = 255
 _FRAME_OVERHEAD_BYTES = 64
 """Of a frame of properties: its ends, what they belong to, and the message id that aiormq adds."""
-_NOT_ENCODABLE = (TypeError, ValueError, struct.error)
+NOT_ENCODABLE = (TypeError, ValueError, struct.error)
 
 
 class RabbitPublisher:
-    """`Publisher`: the keys side by side, the messages of one key each after the one before was confirmed."""
+    """`Publisher`: the first message of each key at once, every other one after the one before was confirmed."""
 
     def __init__(self, declarations: RabbitDeclarations, publish_timeout_s: float) -> None:
         self._declarations = declarations
@@ -35,31 +38,79 @@ class RabbitPublisher:
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
         """As `Publisher.publish`."""
-        chains: dict[str, list[Message]] = {}
-        for message in messages:
-            chains.setdefault(message.key, []).append(message)
         deadline = asyncio.get_running_loop().time() + self._publish_timeout_s
-        slots = asyncio.Semaphore(PUBLISHES_IN_FLIGHT_MAX)
-        failures = await asyncio.gather(
-            *(self._publish_chain(chain, deadline, slots) for chain in chains.values())
-        )
-        return [failure for part in failures for failure in part]
-
-    async def _publish_chain(
-        self, chain: Sequence[Message], deadline: float, slots: asyncio.Semaphore
-    ) -> list[PublishFailure]:
-        """The messages of one key."""
-        for index, message in enumerate(chain):
-            try:
-                async with asyncio.timeout_at(deadline), slots:
-                    exchange = self._declarations.exchange(message.channel)
-                    await publish_confirmed(exchange, message.type, message.body, message.headers)
-            except Exception as error:  # noqa: BLE001  whatever it is: not confirmed, so the key stops here
-                reason = unavailable(error) if isinstance(error, LOST) else error
+        chains: dict[str, deque[Message]] = {}
+        for message in messages:
+            chains.setdefault(message.key, deque()).append(message)
+        failures: list[PublishFailure] = []
+        while chains:
+            firsts = [chain.popleft() for chain in islice(chains.values(), PUBLISHES_IN_FLIGHT_MAX)]
+            failed = await self._publish_each(firsts, deadline)
+            for failure in failed:
                 earlier = UnavailableError("an earlier event of its key was not confirmed")
-                later = [PublishFailure(other, earlier) for other in chain[index + 1 :]]
-                return [PublishFailure(message, reason), *later]
+                later = chains.pop(failure.message.key)
+                failures += [failure, *(PublishFailure(message, earlier) for message in later)]
+            for message in firsts:
+                if message.key in chains and not chains[message.key]:
+                    del chains[message.key]
+        return failures
+
+    async def _publish_each(self, messages: Sequence[Message], deadline: float) -> list[PublishFailure]:
+        """Publish these, of which no two have the same key: those without headers, as events are, as one write."""
+        plain: dict[str, list[Message]] = {}
+        parts: list[Awaitable[list[PublishFailure]]] = []
+        for message in messages:
+            if message.headers:
+                parts.append(self._publish_one(message, deadline))
+            else:
+                plain.setdefault(message.channel, []).append(message)
+        parts += [self._publish_plain(part, deadline) for part in plain.values()]
+        failed = [await parts[0]] if len(parts) == 1 else await asyncio.gather(*parts)
+        return [failure for part in failed for failure in part]
+
+    async def _publish_plain(self, messages: Sequence[Message], deadline: float) -> list[PublishFailure]:
+        """Publish messages without headers to one channel."""
+        name = ""
+        try:
+            exchange = self._declarations.exchange(messages[0].channel)
+            name = exchange.name
+            async with asyncio.timeout_at(deadline):
+                told = [(message.type, CONTENT_TYPE, message.body) for message in messages]
+                confirmations = await publish_at_once(await channel_of(exchange), Portion(name, told))
+        except Exception as error:  # noqa: BLE001  whatever it is: nothing was sent
+            if isinstance(error, NOT_ENCODABLE) and len(messages) > 1:  # one of them is to blame
+                parts = [await self._publish_plain([message], deadline) for message in messages]
+                return [failure for part in parts for failure in part]
+            return [_failure(message, name, error) for message in messages]
+        errors = await outcomes(confirmations, deadline)
+        return [
+            _failure(message, name, error)
+            for message, error in zip(messages, errors, strict=True)
+            if error is not None
+        ]
+
+    async def _publish_one(self, message: Message, deadline: float) -> list[PublishFailure]:
+        """Publish one by itself."""
+        name = ""
+        try:
+            exchange = self._declarations.exchange(message.channel)
+            name = exchange.name
+            async with asyncio.timeout_at(deadline):
+                await publish_confirmed(exchange, message.type, message.body, message.headers)
+        except Exception as error:  # noqa: BLE001  whatever it is: not confirmed, so the key stops here
+            return [_failure(message, name, error)]
         return []
+
+
+def _failure(message: Message, exchange: str, error: Exception) -> PublishFailure:
+    """A message that was not confirmed, with the reason in our words."""
+    try:
+        with our_errors(message.type, exchange):
+            raise error  # noqa: TRY301
+    except LOST as lost:
+        return PublishFailure(message, unavailable(lost))
+    except Exception as ours:  # noqa: BLE001  it is told, whatever it is
+        return PublishFailure(message, ours)
 
 
 async def publish_confirmed(
@@ -97,7 +148,7 @@ def our_errors(routing_key: str, exchange: str) -> Iterator[None]:
         raise UnroutableError(f"RabbitMQ has no queue for {routing_key} on {exchange}") from error
     except DeliveryError as error:
         raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange}") from error
-    except _NOT_ENCODABLE as error:
+    except NOT_ENCODABLE as error:
         raise PermanentError(f"RabbitMQ: {error!r}") from error
 
 
