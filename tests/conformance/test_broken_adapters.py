@@ -9,7 +9,8 @@ import pytest
 from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
 from tests.conformance import checks_recovery as recovery
-from tests.conformance.broken import BREAKS, Sound
+from tests.conformance.breaks import BREAKS
+from tests.conformance.broken import Sound
 from tests.conformance.catalogue import applies_to, claim_of
 from tests.conformance.harness import DEADLINE_S, Check, Harness
 from tests.conformance.matrix import Findings

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import zip_longest
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -28,6 +27,7 @@ from shared.broker.kafka.access import connection_options
 from shared.broker.kafka.clients import GOODBYE_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, ended
 from shared.broker.kafka.errors import LOST, failure
 from shared.broker.kafka.internals import cancel_sender
+from shared.broker.kafka.portions import Event, portions_of
 from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
 from shared.envelope import CONTENT_TYPE
 from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
@@ -41,7 +41,7 @@ _OPTIONS: Mapping[str, Any] = {
     "enable_idempotence": True,
     "linger_ms": 0,  # the relay's batch is there as a whole; what comes while one is under way goes together, too
     "max_batch_size": 256 * 1024,
-    "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_send_event`
+    "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_event`
 }
 _RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
 _NOT_A_RECORD = (AssertionError, TypeError, ValueError)
@@ -58,7 +58,7 @@ _PRODUCER_LOST = (
 )
 """After these, and after a plain `KafkaError` (its sender died), an idempotent producer refuses for ever."""
 
-_Headers = tuple[tuple[str, bytes], ...]
+_Headers = list[tuple[str, bytes]]
 _Sent = asyncio.Future[Any] | Exception
 """The confirmation to come, or why the message was not even sent."""
 
@@ -122,19 +122,67 @@ class KafkaProducer:
 
         Everything is under way at once: the idempotent producer keeps the order of a partition by itself.
         """
-        results: list[_Sent] = []
-        stopped_keys: set[str] = set()
+        results: list[_Sent | None] = [None] * len(messages)
         with contextlib.suppress(TimeoutError):  # what is not confirmed by then failed; it may still arrive
             async with asyncio.timeout(self._publish_timeout_s):
-                for message in messages:
-                    result = await self._send_event(message, stopped_keys)
-                    if isinstance(result, Exception):
-                        stopped_keys.add(message.key)
-                    results.append(result)
-                pending = [result for result in results if isinstance(result, asyncio.Future)]
+                events = self._events(messages, results)
+                for topic, wanted in events.items():
+                    await self._send_events(topic, wanted, results)
+                pending = {result for result in results if isinstance(result, asyncio.Future)}
                 if pending:
                     await asyncio.wait(pending)
         return self._failures(messages, results)
+
+    def _events(self, messages: Sequence[Message], results: list[_Sent | None]) -> dict[str, list[Event]]:
+        """Those that can be sent, by their topics; of each of the others the result says why not."""
+        events: dict[str, list[Event]] = {}
+        stopped_keys: set[str] = set()
+        for place, message in enumerate(messages):
+            try:
+                if message.key in stopped_keys:
+                    raise UnavailableError("an earlier event of its key was not sent")
+                if message.channel not in self.channels:
+                    raise UnavailableError(f"channel {message.channel} was not declared")
+                event = _event(place, message)
+            except TandemError as error:
+                stopped_keys.add(message.key)
+                results[place] = error
+            else:
+                topic = destination_name("kafka", message.channel, self._prefix)
+                events.setdefault(topic, []).append(event)
+        return events
+
+    async def _send_events(self, topic: str, events: Sequence[Event], results: list[_Sent | None]) -> None:
+        """Hand them over to the producer; where a partition's part fails, what is behind it is not sent."""
+        stopped: set[int] = set()
+        try:
+            producer = await self._living_producer()
+            portions = portions_of(events, await producer.partitions_for(topic), producer.create_batch)
+        except TimeoutError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is: nothing was sent
+            if isinstance(error, _NOT_A_RECORD) and len(events) > 1:  # one of them is to blame
+                for event in events:
+                    await self._send_events(topic, [event], results)
+                return
+            reason = _permanent(error) if isinstance(error, _NOT_A_RECORD) else self._reason(error)
+            for event in events:
+                results[event.place] = reason
+            return
+        for portion in portions:
+            sent: _Sent = UnavailableError("an earlier event of its partition was not sent")
+            if portion.partition not in stopped:
+                try:
+                    confirmation = await producer.send_batch(portion.batch, topic, partition=portion.partition)
+                    confirmation.add_done_callback(_look_at)
+                    sent = confirmation
+                except TimeoutError:
+                    raise
+                except Exception as error:  # noqa: BLE001  as above
+                    sent = self._reason(error)
+                    stopped.add(portion.partition)
+            for place in portion.places:
+                results[place] = sent
 
     async def publish_one(
         self,
@@ -156,24 +204,6 @@ class KafkaProducer:
             raise self._reason(error) from error
         return record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else None
 
-    async def _send_event(self, message: Message, stopped_keys: set[str]) -> _Sent:
-        if message.key in stopped_keys:
-            return UnavailableError("an earlier event of its key was not sent")
-        if message.channel not in self.channels:
-            return UnavailableError(f"channel {message.channel} was not declared")
-        topic = destination_name("kafka", message.channel, self._prefix)
-        try:
-            headers = _with_headers(message.type, message.headers) if message.headers else _headers(message.type)
-            key = message.key.encode()
-        except UnicodeError as error:
-            return PermanentError(f"Kafka: {error}")  # its repr holds all of the text
-        size = len(message.body) + len(key) + sum(len(name) + len(value) for name, value in headers)
-        if size + _RECORD_OVERHEAD_BYTES > RECORD_BYTES_MAX:
-            return EventTooLargeError(
-                f"Kafka: {size} bytes with key and headers, over the {RECORD_BYTES_MAX} allowed"
-            )
-        return await self._send(topic, key, message.body, headers)
-
     async def _send(
         self,
         topic: str,
@@ -191,7 +221,7 @@ class KafkaProducer:
         except TimeoutError:
             raise
         except _NOT_A_RECORD as error:
-            return PermanentError(f"Kafka: {error!r}"[:_REASON_CHARACTERS_MAX])
+            return _permanent(error)
         except Exception as error:  # noqa: BLE001  whatever it is: not sent
             return self._reason(error)
         confirmation.add_done_callback(_look_at)
@@ -207,10 +237,10 @@ class KafkaProducer:
                     await self.start()
         return self._producer
 
-    def _failures(self, messages: Sequence[Message], results: Sequence[_Sent]) -> list[PublishFailure]:
+    def _failures(self, messages: Sequence[Message], results: Sequence[_Sent | None]) -> list[PublishFailure]:
         failures: list[PublishFailure] = []
         failed_keys: set[str] = set()
-        for message, result in zip_longest(messages, results):
+        for message, result in zip(messages, results, strict=True):
             error = self._error_of(result)
             if error is None and message.key in failed_keys:
                 error = UnavailableError("an earlier event of its key was not confirmed")
@@ -236,6 +266,23 @@ class KafkaProducer:
         return failure(error)
 
 
+def _permanent(error: Exception) -> PermanentError:
+    return PermanentError(f"Kafka: {error!r}"[:_REASON_CHARACTERS_MAX])
+
+
+def _event(place: int, message: Message) -> Event:
+    """What is sent. Raises `EventTooLargeError`, `PermanentError`."""
+    try:
+        headers = _with_headers(message.type, message.headers) if message.headers else _headers(message.type)
+        key = message.key.encode()
+        size = len(message.body) + len(key) + sum(len(name.encode()) + len(value) for name, value in headers)
+    except UnicodeError as error:
+        raise PermanentError(f"Kafka: {error}") from error  # its repr holds all of the text
+    if size + _RECORD_OVERHEAD_BYTES > RECORD_BYTES_MAX:
+        raise EventTooLargeError(f"Kafka: {size} bytes with key and headers, over the {RECORD_BYTES_MAX} allowed")
+    return Event(place, key, message.body, headers)
+
+
 @lru_cache(maxsize=256)
 def _headers(event_type: str) -> _Headers:
     """Those of an event that has none of its own, as nearly all. Raises `UnicodeError`."""
@@ -244,7 +291,7 @@ def _headers(event_type: str) -> _Headers:
 
 def _with_headers(event_type: str, own: Mapping[str, str]) -> _Headers:
     headers = {"content-type": CONTENT_TYPE, "type": event_type, **own}
-    return tuple((name, text.encode()) for name, text in headers.items())
+    return [(name, text.encode()) for name, text in headers.items()]
 
 
 async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:
