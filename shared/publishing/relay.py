@@ -41,7 +41,7 @@ STANDS_STILL_S = 50.0
 """Told then, and asked for by probes every few seconds, it is known within a minute."""
 
 _BUSY_ROWS = 4
-_REST_MAX_S = 0.01
+_REST_MAX_S = 0.025
 """A look, a publish and a delete cost the same for one event as for twenty. So while events come faster than that
 goes, the relay rests as long as it worked, at most so long, and takes more at once. To an idle one nothing of this
 happens."""
