@@ -12,6 +12,7 @@ from compare.run import RunResult
 from compare.statistics import PAIRS_MIN, compare_pairs, drifting
 from compare.warming import WITHIN
 from deploy.topology import BrokerName
+from experiment.figures import SHORT_S
 from experiment.usage import GENERATOR, STOLEN
 from experiment.workload import FigureName
 
@@ -56,6 +57,7 @@ def notes(outcome: RunResult, controls: Sequence[Control]) -> list[str]:
             f"{FOREIGN_SHARE_MAX:.0%} of the CPU time."
         )
     found += _client_limited(outcome)
+    found += _too_short(outcome)
     found += _drifts(outcome)
     found += _repeats({broker: measured.controls.repeated for broker, measured in outcome.sides.items()})
     for broker, measured in outcome.sides.items():
@@ -97,6 +99,21 @@ def _client_limited(outcome: RunResult) -> Iterator[str]:
                 f"{title} not limited by a broker: {said}{used}. "
                 "The figures are those of the clients, the services and the load."
             )
+
+
+def _too_short(outcome: RunResult) -> Iterator[str]:
+    """Which rates were taken over so short a time that one hiccough of the machine decides them."""
+    for broker, measured in outcome.sides.items():
+        for title, rates in {
+            "the drain": [each.drain for each in measured.backlogs],
+            "the way from the outbox to the broker": [each.relay for each in measured.backlogs],
+        }.items():
+            shortest = min((rate.seconds for rate in rates if rate.per_s), default=SHORT_S)
+            if shortest < SHORT_S:
+                yield (
+                    f"{broker}: the rate of {title} was taken over as little as {shortest:.2f} s, which is an "
+                    "order of magnitude and no figure, and so is its limiter; ask for more backlog.events."
+                )
 
 
 def _repeats(sides: Mapping[BrokerName, Mapping[int, SteadyResult]]) -> Iterator[str]:

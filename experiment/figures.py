@@ -11,6 +11,8 @@ from hdrh.histogram import HdrHistogram
 
 LOW_SHARE = 0.05
 HIGH_SHARE = 0.95
+SHORT_S = 0.5
+"""A rate over less time says little: one hiccough of the machine, or one fetch of a client, decides it."""
 EFFECTS_PER_S = (
     "Effects per second while a backlog is drained: of all effects in the order in which COMMIT returned for "
     "them, those after the one that completes the first 5 % up to the one that completes 95 %, divided by the "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deploy.native import BrokerName, Runtime
+from deploy.native.servers.table import SERVERS_BY_NAME
+from deploy.topology import ServerName
 from experiment import broker_state, checker
 from experiment.backlog import settings_from, write_backlog
 from experiment.checker import Effect, Remaining, Verdict
@@ -22,6 +25,7 @@ from experiment.usage import Usage, take_usage
 from experiment.workload import Backlog, Steady, Workload
 from shared.settings import Settings
 
+Supervised = Mapping[ServerName, tuple[int, ...]]
 _SETTLE_POLL_S = 0.1
 _CHECK_POLL_S = 0.5
 """A whole check reads every table, and the broker."""
@@ -53,6 +57,8 @@ class Side:
     """Events that did not arrive in time: no later phase waits for them again."""
     verdict: Verdict = field(default_factory=Verdict)
     """What the last `verify` found."""
+    _supervised: Supervised = field(init=False, default_factory=dict)
+    """The process of each node of each server, when usage was taken last."""
 
     def process(self, name: str) -> str:
         """The supervised name of `order`, `notification-consumer`, …."""
@@ -152,8 +158,12 @@ class Side:
         return await asyncio.to_thread(self.runtime.processes.is_healthy, self.broker)
 
     async def usage(self) -> Usage:
-        """CPU time and memory of everything that takes part, now."""
-        return await asyncio.to_thread(take_usage, self.runtime, self.broker, time.monotonic())
+        """CPU time and memory of everything that takes part, now. Raises `StalledError` where a server has ended
+        since the last time."""
+        used = await asyncio.to_thread(take_usage, self.runtime, self.broker, time.monotonic())
+        _require_same_servers(self._supervised, used.supervised)
+        self._supervised = used.supervised
+        return used
 
     # -- check
 
@@ -245,3 +255,11 @@ def _generator(side: Side, of_all: str) -> dict[str, Any]:
 def _open(verdict: Verdict) -> int:
     """How much of what was found may yet come right."""
     return len(verdict.lost) + len(verdict.stuck) + len(verdict.dead_lettered) + len(verdict.stale)
+
+
+def _require_same_servers(before: Supervised, now: Supervised) -> None:
+    """A server that crashed is started again by its supervisor: what is measured over that is a crash."""
+    for server, processes in before.items():
+        if now.get(server, processes) != processes:
+            again = "is not started again yet" if 0 in now[server] else "was started again"
+            raise StalledError(f"{SERVERS_BY_NAME[server].title} ended in the middle of the run, and {again}")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -54,6 +55,8 @@ class Usage:
     broker_memory_bytes: int | None
     details: Details
     stolen_s: float = 0.0
+    supervised: Mapping[ServerName, tuple[int, ...]] = field(default_factory=dict)
+    """The supervised process of each node of each server that runs as processes here; 0 for one that is down."""
 
     def since(self, earlier: Usage) -> dict[str, float]:
         """CPU seconds by group between two moments. `other_processes` is what the machine did besides, `stolen`
@@ -78,11 +81,14 @@ class Usage:
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     """What every group of processes has used so far: each server, each set of services, this process. Blocks."""
+    supervised: dict[ServerName, tuple[int, ...]] = {}
     if isinstance(runtime, ContainerRuntime):
         servers = runtime.accounts()
         at_s = time.monotonic()  # an engine takes up to a second, and tells what is at its end
     else:
-        servers = _accounts(runtime, broker)
+        nodes = {name: _nodes(runtime, name) for name in runtime.servers}
+        supervised = {name: tuple(pids[0] if pids else 0 for pids in each) for name, each in nodes.items()}
+        servers = {name: _account(list(chain(*each)), peak=name == broker) for name, each in nodes.items()}
     services = {
         row.name: runtime.processes.pids(row.name)
         for service_set in runtime.sets.values()
@@ -108,20 +114,17 @@ def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
             _stalled_s(),
         ),
         stolen_s=getattr(machine, "steal", 0.0),
+        supervised=supervised,
     )
 
 
-def _accounts(runtime: Runtime, broker: BrokerName) -> dict[ServerName, Account]:
-    """Of servers that run as processes here; as the broker's memory the highest, and none of the others'."""
-    pids = {name: _server_pids(runtime, name) for name in runtime.servers}
-    return {
-        name: Account(
-            _all_cpu_s(of_server),
-            sum(_peak_bytes(pid) for pid in of_server) if name == broker else None,
-            sum(_written_bytes(pid) for pid in of_server),
-        )
-        for name, of_server in pids.items()
-    }
+def _account(pids: Sequence[int], *, peak: bool) -> Account:
+    """Of a server that runs as processes here; its highest memory where it is asked for."""
+    return Account(
+        _all_cpu_s(pids),
+        sum(_peak_bytes(pid) for pid in pids) if peak else None,
+        sum(_written_bytes(pid) for pid in pids),
+    )
 
 
 def forget_peak(runtime: Runtime, broker: BrokerName) -> None:
@@ -130,14 +133,14 @@ def forget_peak(runtime: Runtime, broker: BrokerName) -> None:
         runtime.forget_highest(broker)
     if broker not in runtime.servers:
         return
-    for pid in _server_pids(runtime, broker):
+    for pid in chain(*_nodes(runtime, broker)):
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text(_FORGET_PEAK)
 
 
-def _server_pids(runtime: Runtime, name: ServerName) -> list[int]:
-    """Of all its nodes."""
-    return [pid for process in process_names(runtime.site, name) for pid in runtime.processes.pids(process)]
+def _nodes(runtime: Runtime, name: ServerName) -> list[list[int]]:
+    """The processes of each node of a server, the supervised one first."""
+    return [runtime.processes.pids(process) for process in process_names(runtime.site, name)]
 
 
 def _all_cpu_s(pids: Sequence[int]) -> float:

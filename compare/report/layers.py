@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from compare.document import BrokerFigures, LayerFigures, Summary
 from compare.report.svg import number
 from experiment.facts import TITLES
-from experiment.figures import HIGH_SHARE, LOW_SHARE
+from experiment.figures import HIGH_SHARE, LOW_SHARE, SHORT_S
 
 _LAYERS = {
     "publish": "published by the client library alone, confirmed",
@@ -18,8 +18,6 @@ _WHOLE = {"relay_events_per_s": "Tandem, outbox to broker", "effects_per_s": "Ta
 MODE_HEADS = ["mode", "stays in order", "consumers", "messages/s", "in s", "lowest to highest", "limiter"]
 SHARE = HIGH_SHARE - LOW_SHARE
 """The part of a layer's messages over which its rate is taken."""
-SHORT_S = 0.5
-"""A rate over less time says little: one hiccough of the machine, or one fetch of a client, decides it."""
 
 
 def heads(summary: Summary) -> list[str]:

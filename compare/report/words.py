@@ -119,7 +119,10 @@ def soundness(summary: Summary) -> str:
     if found:
         return f"The check of every event found: {'; '.join(found)}."
     events = sum(row.acknowledged for row in summary.brokers.values())
-    return f"None of {events:,} acknowledged events was lost, doubled, reordered or left behind, on either broker."
+    return (
+        f"None of {events:,} acknowledged events was lost, doubled, reordered or left behind, on either broker. "
+        "No server was stopped meanwhile: make faults does that."
+    )
 
 
 def when(summary: Summary) -> str:

@@ -12,6 +12,7 @@ from compare.limiter import Limiter, limiters
 from compare.run import RunResult
 from compare.summary import summarise
 from deploy.native import BrokerName
+from experiment.figures import RateFigure
 from experiment.usage import GENERATOR, OTHERS, Details
 from tests.compare.test_judgement import ALIKE, APART, BUSY_S, IDLE_S, run_result
 
@@ -136,3 +137,13 @@ def test_two_that_are_equivalent_through_the_same_clients_say_nothing_of_their_b
     assert {said.endswith(", through these Python clients") for said in summary["differences"].values()} == {
         through
     }
+
+
+def test_a_rate_that_took_a_fraction_of_a_second_is_said_to_be_no_figure(tmp_path: Path) -> None:
+    result = run_result(tmp_path, APART)
+    assert not any("order of magnitude" in note for note in summarise(result, "make compare")["notes"])
+    measured = result.sides["kafka"]
+    measured.backlogs[2] = replace(measured.backlogs[2], drain=RateFigure(900, 0.05, 18_000))
+    found = [note for note in summarise(result, "make compare")["notes"] if "order of magnitude" in note]
+    assert [note.partition(" was taken")[0] for note in found] == ["kafka: the rate of the drain"]
+    assert "over as little as 0.05 s" in found[0]
