@@ -77,11 +77,15 @@ NOT_MEASURED = "not measured"
 
 
 def verdict(summary: Summary) -> str:
-    """The sentence that a reader takes away: what the figures named beforehand say, and of whom it is not checked
-    what it promises."""
+    """The sentence that a reader takes away, or one for each figure that was named beforehand."""
+    return " ".join(verdicts(summary))
+
+
+def verdicts(summary: Summary) -> list[str]:
+    """What the figures named beforehand say, one by one, and of whom it is not checked what it promises."""
     named = " and ".join(TITLES[broker] for broker in summary.not_checked)
-    doubt = f" Not checked: what {named}, one's own, promises by confirming an event." if named else ""
-    return _verdict(summary) + doubt
+    doubt = [f"Not checked: what {named}, one's own, promises by confirming an event."] if named else []
+    return [*_verdicts(summary), *doubt]
 
 
 def cost(summary: Summary, broker: BrokerName, name: str) -> str:
@@ -93,17 +97,17 @@ def cost(summary: Summary, broker: BrokerName, name: str) -> str:
     return "none" if value is None else number(value)
 
 
-def _verdict(summary: Summary) -> str:
+def _verdicts(summary: Summary) -> list[str]:
     if summary.cut_short:
-        return f"No verdict: the run was cut short: {summary.cut_short}."
+        return [f"No verdict: the run was cut short: {summary.cut_short}."]
     if not summary.sound:
-        return "No verdict: events were lost, doubled, reordered or left behind."
+        return ["No verdict: events were lost, doubled, reordered or left behind."]
     primary = [row for row in summary.comparison.values() if row.primary] or list(summary.comparison.values())
     decided = [row for row in primary if row.verdict in {"better", "equivalent"}]
     if not decided:
         reasons = list(dict.fromkeys(row.sentence.removeprefix("no verdict: ") for row in primary))
-        return f"No verdict: {'; '.join(reasons)}."
-    return " ".join(f"{_decision(summary, row)}." for row in primary)
+        return [f"No verdict: {'; '.join(reasons)}."]
+    return [f"{_decision(summary, row)}." for row in primary]
 
 
 def soundness(summary: Summary) -> str:

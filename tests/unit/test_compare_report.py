@@ -160,6 +160,11 @@ def test_without_an_interval_there_is_no_ratio(document: dict[str, Any]) -> None
     assert "3.59" not in text
 
 
+def test_each_figure_that_was_named_has_a_verdict_of_its_own_on_the_page() -> None:
+    found = Page((SAMPLE / "report.html").read_text())
+    assert [a.get("class") for a in found.all("p")].count("verdict") == 4
+
+
 def test_a_loss_takes_the_verdict_and_the_figures(decided: dict[str, Any]) -> None:
     side = decided["brokers"]["kafka"]
     side |= {"lost": 3, "p50_ms": None, "latency": None, "examples": {"lost": ["order.placed <k> 1"]}}
