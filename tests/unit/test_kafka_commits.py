@@ -10,9 +10,9 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
 
-from shared.broker.base import Settlement
+from shared.broker.base import Settlement, Subscription
 from shared.broker.kafka.commits import Commits
-from shared.broker.kafka.consumer import Batch
+from shared.broker.kafka.consumer import Batch, KafkaConsumer
 from shared.broker.kafka.handover import Handover
 from shared.broker.kafka.reader import Run, runs_of
 
@@ -135,10 +135,48 @@ def test_a_partition_is_settled_up_to_its_first_retry_whatever_the_others_are() 
         for partition, offset in [(1, 10), (1, 11), (2, 5), (1, 14), (1, 15), (2, 6)]
     ]
     work: Any = None
-    batch = Batch(records, runs_of(records), work)
+    batch = Batch(records, runs_of(records), work, 1)
     ack, retry = Settlement.ACK, Settlement.RETRY
     assert batch.starts == {ONE: 10, OTHER: 5}
     assert batch.ends([ack] * 6) == ({ONE: 16, OTHER: 7}, {})
     assert batch.ends([ack, ack, ack, retry, ack, ack]) == ({ONE: 12, OTHER: 7}, {ONE: 14})
     assert batch.ends([ack, ack, retry, ack, ack, ack]) == ({ONE: 16}, {OTHER: 5})
     assert batch.ends([retry] * 6) == ({}, {ONE: 10, OTHER: 5})
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["still ours", "assigned anew"])
+async def test_what_was_taken_up_before_a_rebalance_is_abandoned_after_it(again: bool) -> None:
+    class Handler:
+        abandoned = False
+
+        async def __call__(self, batch: Any) -> Any: ...
+
+        async def prepare(self, batch: Any) -> Any:
+            return self
+
+        async def run(self) -> Any: ...
+
+        async def abandon(self) -> None:
+            self.abandoned = True
+
+    async def nothing(_wait_ms: int, _weight: int = 0) -> list[Any]:
+        return []
+
+    async def take_up() -> Batch:
+        batch = consumer._take([record])
+        await batch.work.prepare()
+        return batch
+
+    handover, handler = Handover(60), Handler()
+    subscription = Subscription(channel="order", subscriber="any", types=frozenset())
+    consumer: Any = KafkaConsumer(subscription, None, handover, handler)
+    consumer._reader.poll = nothing
+    record = SimpleNamespace(topic="topic", partition=1, offset=3, value=b"", key=None, headers=())
+    await handover.on_partitions_assigned({ONE})
+    consumer._ahead.begin(take_up(), "ahead")
+    await rest()
+    assert not handover.idle.is_set()
+    if again:
+        await handover.on_partitions_assigned({ONE})
+    batch = await consumer._next()
+    assert (batch is None, handler.abandoned, handover.idle.is_set()) == (again, again, again)

@@ -53,6 +53,8 @@ class Batch:
     records: Sequence[Record]
     runs: Sequence[Run]
     work: BatchInHand
+    read_in: int | None
+    """The assignment that its partitions were ours by."""
 
     @property
     def starts(self) -> dict[TopicPartition, int]:
@@ -153,8 +155,11 @@ class KafkaConsumer:
     async def _next(self) -> Batch | None:
         """The batch that was taken up, or the next that comes."""
         batch = await self._ahead.take()
-        if batch is not None:
+        if batch is not None and self._handover.rebalances in {batch.read_in, None}:
             return batch
+        if batch is not None:  # its partitions may be another's now, who goes on behind what is committed
+            await batch.work.abandon()
+            self._handover.let_go()
         self._settled = {}
         records = await self._reader.poll(_POLL_MS)
         return self._take(records) if records else None
@@ -171,7 +176,8 @@ class KafkaConsumer:
         """Have them in hand, until `Handover.let_go`."""
         deliveries = _deliveries(records, self._subscription, self.clock)
         self._handover.hold()
-        return Batch(records, runs_of(records), BatchInHand(self._handler, deliveries))
+        work = BatchInHand(self._handler, deliveries)
+        return Batch(records, runs_of(records), work, self._handover.rebalances)
 
     async def _take_ahead(self, weight: int) -> Batch | None:
         """Take up what is here beside the batch that is being handled, which weighs so much."""
