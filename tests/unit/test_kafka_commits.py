@@ -163,7 +163,7 @@ async def test_what_was_taken_up_before_a_rebalance_is_abandoned_after_it(again:
         return []
 
     async def take_up() -> Batch:
-        batch = consumer._take([record])
+        batch: Batch = consumer._take([record])
         await batch.work.prepare()
         return batch
 

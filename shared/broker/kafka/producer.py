@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -22,15 +21,14 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
-from shared.broker.base import Message, PublishFailure, destination_name
+from shared.broker.base import Message, PublishFailure
 from shared.broker.kafka.access import connection_options
 from shared.broker.kafka.clients import GOODBYE_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, RETRY_BACKOFF_MS, ended
 from shared.broker.kafka.errors import LOST, failure
 from shared.broker.kafka.internals import cancel_sender
-from shared.broker.kafka.portions import Event, portions_of
-from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX, RECORD_BYTES_MAX
-from shared.envelope import CONTENT_TYPE
-from shared.errors import EventTooLargeError, PermanentError, TandemError, UnavailableError
+from shared.broker.kafka.portions import Event, events_of, portions_of
+from shared.broker.kafka.topics import DEAD_LETTER_BYTES_MAX
+from shared.errors import PermanentError, TandemError, UnavailableError
 from shared.settings import Settings
 
 _OPTIONS: Mapping[str, Any] = {
@@ -41,9 +39,11 @@ _OPTIONS: Mapping[str, Any] = {
     "enable_idempotence": True,
     "linger_ms": 0,  # the relay's batch is there as a whole; what comes while one is under way goes together, too
     "max_batch_size": 256 * 1024,
-    "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `_event`
+    "max_request_size": DEAD_LETTER_BYTES_MAX,  # an event has less: `events_of`
 }
-_RECORD_OVERHEAD_BYTES = 1_024  # the record's own fields
+_PORTION_MIN = 32
+"""From so many on they are put into batches here. Fewer are handed over one by one: then aiokafka gathers those of
+others, too, where it takes one batch for a partition at a time."""
 _NOT_A_RECORD = (AssertionError, TypeError, ValueError)
 """What aiokafka raises, before anything is sent, for what it would never send."""
 _REASON_CHARACTERS_MAX = 500
@@ -125,35 +125,30 @@ class KafkaProducer:
         results: list[_Sent | None] = [None] * len(messages)
         with contextlib.suppress(TimeoutError):  # what is not confirmed by then failed; it may still arrive
             async with asyncio.timeout(self._publish_timeout_s):
-                events = self._events(messages, results)
+                events, refused = events_of(messages, self.channels, self._prefix)
+                for place, reason in refused.items():
+                    results[place] = reason
+                send = self._send_each if len(messages) < _PORTION_MIN else self._send_portions
                 for topic, wanted in events.items():
-                    await self._send_events(topic, wanted, results)
+                    await send(topic, wanted, results)
                 pending = {result for result in results if isinstance(result, asyncio.Future)}
                 if pending:
                     await asyncio.wait(pending)
         return self._failures(messages, results)
 
-    def _events(self, messages: Sequence[Message], results: list[_Sent | None]) -> dict[str, list[Event]]:
-        """Those that can be sent, by their topics; of each of the others the result says why not."""
-        events: dict[str, list[Event]] = {}
-        stopped_keys: set[str] = set()
-        for place, message in enumerate(messages):
-            try:
-                if message.key in stopped_keys:
-                    raise UnavailableError("an earlier event of its key was not sent")
-                if message.channel not in self.channels:
-                    raise UnavailableError(f"channel {message.channel} was not declared")
-                event = _event(place, message)
-            except TandemError as error:
-                stopped_keys.add(message.key)
-                results[place] = error
-            else:
-                topic = destination_name("kafka", message.channel, self._prefix)
-                events.setdefault(topic, []).append(event)
-        return events
+    async def _send_each(self, topic: str, events: Sequence[Event], results: list[_Sent | None]) -> None:
+        """Hand them over one by one; where one fails, what is behind it under its key is not sent."""
+        stopped: set[bytes] = set()
+        for event in events:
+            sent: _Sent = UnavailableError("an earlier event of its key was not sent")
+            if event.key not in stopped:
+                sent = await self._send(topic, event.key, event.body, event.headers)
+            if isinstance(sent, Exception):
+                stopped.add(event.key)
+            results[event.place] = sent
 
-    async def _send_events(self, topic: str, events: Sequence[Event], results: list[_Sent | None]) -> None:
-        """Hand them over to the producer; where a partition's part fails, what is behind it is not sent."""
+    async def _send_portions(self, topic: str, events: Sequence[Event], results: list[_Sent | None]) -> None:
+        """Hand them over batch by batch; where one fails, what is behind it in its partition is not sent."""
         stopped: set[int] = set()
         try:
             producer = await self._living_producer()
@@ -161,11 +156,10 @@ class KafkaProducer:
         except TimeoutError:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is: nothing was sent
-            if isinstance(error, _NOT_A_RECORD) and len(events) > 1:  # one of them is to blame
-                for event in events:
-                    await self._send_events(topic, [event], results)
+            if isinstance(error, _NOT_A_RECORD):  # one of them is to blame
+                await self._send_each(topic, events, results)
                 return
-            reason = _permanent(error) if isinstance(error, _NOT_A_RECORD) else self._reason(error)
+            reason = self._reason(error)
             for event in events:
                 results[event.place] = reason
             return
@@ -268,30 +262,6 @@ class KafkaProducer:
 
 def _permanent(error: Exception) -> PermanentError:
     return PermanentError(f"Kafka: {error!r}"[:_REASON_CHARACTERS_MAX])
-
-
-def _event(place: int, message: Message) -> Event:
-    """What is sent. Raises `EventTooLargeError`, `PermanentError`."""
-    try:
-        headers = _with_headers(message.type, message.headers) if message.headers else _headers(message.type)
-        key = message.key.encode()
-        size = len(message.body) + len(key) + sum(len(name.encode()) + len(value) for name, value in headers)
-    except UnicodeError as error:
-        raise PermanentError(f"Kafka: {error}") from error  # its repr holds all of the text
-    if size + _RECORD_OVERHEAD_BYTES > RECORD_BYTES_MAX:
-        raise EventTooLargeError(f"Kafka: {size} bytes with key and headers, over the {RECORD_BYTES_MAX} allowed")
-    return Event(place, key, message.body, headers)
-
-
-@lru_cache(maxsize=256)
-def _headers(event_type: str) -> _Headers:
-    """Those of an event that has none of its own, as nearly all. Raises `UnicodeError`."""
-    return _with_headers(event_type, {})
-
-
-def _with_headers(event_type: str, own: Mapping[str, str]) -> _Headers:
-    headers = {"content-type": CONTENT_TYPE, "type": event_type, **own}
-    return [(name, text.encode()) for name, text in headers.items()]
 
 
 async def _end(producer: AIOKafkaProducer, grace_s: float) -> None:
