@@ -62,7 +62,8 @@ def _cells(one: BrokerFigures, kind: str) -> list[str]:
     found: ScenarioFigures | None = next((each for each in one.scenarios if each.kind == kind), None)
     if found is None:
         return ["none"] * 4
-    times = [_said(value) for value in (found.p50_ms, found.p99_ms, found.max_ms)]
+    few = f"{found.samples:,} samples"
+    times = [few if value is None else number(value) for value in (found.p50_ms, found.p99_ms, found.max_ms)]
     besides = [_FOUND.get(name, f"{name} {{}}").format(_said(value)) for name, value in found.found.items()]
     return [*times, "; ".join([*besides, *_beside(found)]) or "nothing else"]
 

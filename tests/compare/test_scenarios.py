@@ -66,6 +66,13 @@ def test_the_report_tells_latency_and_the_median_of_what_was_found(played: RunRe
     )
 
 
+def test_where_there_is_no_percentile_it_says_of_how_many_samples(played: RunResult) -> None:
+    document = summarise(played, "make compare WORKLOAD=my.yml")
+    document["brokers"]["rabbit"]["scenarios"][0] |= {"samples": 180, "p99_ms": None}
+    (row,) = scenarios.rows(Summary.model_validate(document))
+    assert row[2] == "180 samples"
+
+
 def test_the_report_tells_what_ran_beside_the_orders_over_all_rounds(tmp_path: Path) -> None:
     run = run_result(tmp_path, APART)
     for measured in run.sides.values():
