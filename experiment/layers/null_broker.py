@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from shared.broker import (
     Delivery,
     Message,
-    Prepared,
     PreparingHandler,
     PublishFailure,
     Settlement,
@@ -37,17 +36,15 @@ class NullBroker:
         Raises `RuntimeError` when one is not acknowledged.
         """
         wanted = [each for each in self._messages if each.channel == subscription.channel]
-        ahead: asyncio.Task[Prepared] | None = None
+        batch = await handler.prepare(self._batch(wanted, 0))
         for start in range(0, len(wanted), self._batch_max):
-            batch = await (handler.prepare(self._batch(wanted, start)) if ahead is None else ahead)
-            following = handler.prepare(self._batch(wanted, start + self._batch_max))
-            ahead = asyncio.create_task(following)
+            following = asyncio.create_task(handler.prepare(self._batch(wanted, start + self._batch_max)))
             settlements = await batch.run()
             if any(settlement is not Settlement.ACK for settlement in settlements):
                 raise RuntimeError("an event was not acknowledged")
             self._mark(len(settlements))
-        if ahead is not None:
-            await (await ahead).abandon()
+            batch = await following
+        await batch.abandon()
 
     def _batch(self, wanted: Sequence[Message], start: int) -> list[Delivery]:
         """From there on, as many as a batch may have; behind the last, none."""

@@ -148,6 +148,11 @@ class Subscription:
         """The subscriber's own place on the channel: `notification.order`."""
         return f"{self.subscriber}.{self.channel}"
 
+    @property
+    def room_for_two(self) -> bool:
+        """Whether a second full batch may be in flight beside one."""
+        return self.in_flight_max >= 2 * self.batch_max
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:

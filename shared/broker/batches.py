@@ -27,8 +27,8 @@ def takes_ahead(handler: BatchHandler, subscription: Subscription, count: int) -
     Only behind a full one. Where less is waiting, what is to come joins the next batch until that one begins, and
     has its effect as early; two batches would share it and cost twice.
     """
-    room = subscription.in_flight_max >= 2 * subscription.batch_max
-    return room and count >= subscription.batch_max and isinstance(handler, PreparingHandler)
+    full = count >= subscription.batch_max
+    return subscription.room_for_two and full and isinstance(handler, PreparingHandler)
 
 
 class BatchInHand:

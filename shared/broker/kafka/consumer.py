@@ -92,8 +92,6 @@ class KafkaConsumer:
         self._reader = Reader(subscription, subscriber, handover)
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._overlaps = 2 * subscription.batch_max <= subscription.in_flight_max
-        """While a batch is being settled, there is room for the next."""
         self._commits = Commits(self.queue, handover)
         self._ahead: Ahead[Batch] = Ahead()
         self._settled: Offsets = {}
@@ -232,7 +230,7 @@ class KafkaConsumer:
         lost = await self._commits.end()  # of the batch before: this one comes again behind it
         if commits and lost is None:
             self._commits.begin(self._subscriber.consumer, commits, batch.starts, len(batch.records))
-            if rewinds or not self._overlaps:
+            if rewinds or not self._subscription.room_for_two:  # for the next, while this one is being settled
                 lost = await self._commits.end()
         if lost is not None:
             rewinds = {**batch.starts, **lost}

@@ -58,7 +58,6 @@ _PRODUCER_LOST = (
 )
 """After these, and after a plain `KafkaError` (its sender died), an idempotent producer refuses for ever."""
 
-_Headers = list[tuple[str, bytes]]
 _Sent = asyncio.Future[Any] | Exception
 """The confirmation to come, or why the message was not even sent."""
 

@@ -26,7 +26,7 @@ PUBLISHES_IN_FLIGHT_MAX = 500
 _SHORT_STRING_BYTES_MAX = 255
 _FRAME_OVERHEAD_BYTES = 64
 """Of a frame of properties: its ends, what they belong to, and the message id that aiormq adds."""
-NOT_ENCODABLE = (TypeError, ValueError, struct.error)
+_NOT_ENCODABLE = (TypeError, ValueError, struct.error)
 
 
 class RabbitPublisher:
@@ -78,7 +78,7 @@ class RabbitPublisher:
                 told = [(message.type, CONTENT_TYPE, message.body) for message in messages]
                 confirmations = await publish_at_once(await channel_of(exchange), Portion(name, told))
         except Exception as error:  # noqa: BLE001  whatever it is: nothing was sent
-            if isinstance(error, NOT_ENCODABLE) and len(messages) > 1:  # one of them is to blame
+            if isinstance(error, _NOT_ENCODABLE) and len(messages) > 1:  # one of them is to blame
                 parts = [await self._publish_plain([message], deadline) for message in messages]
                 return [failure for part in parts for failure in part]
             return [_failure(message, name, error) for message in messages]
@@ -148,7 +148,7 @@ def our_errors(routing_key: str, exchange: str) -> Iterator[None]:
         raise UnroutableError(f"RabbitMQ has no queue for {routing_key} on {exchange}") from error
     except DeliveryError as error:
         raise UnavailableError(f"RabbitMQ refused {routing_key} on {exchange}") from error
-    except NOT_ENCODABLE as error:
+    except _NOT_ENCODABLE as error:
         raise PermanentError(f"RabbitMQ: {error!r}") from error
 
 
