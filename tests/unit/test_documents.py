@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from io import StringIO
 from itertools import combinations, pairwise
+from pkgutil import resolve_name
 from unittest.mock import create_autospec
 
 import orjson
 import pytest
 from opentelemetry.metrics import Meter
+from rich.console import Console
 
+from compare.report.table import print_report
+from deploy.topology import SERVICES
 from docs.generate import event_picture
 from docs.generate.event_picture import ARROWS, BOXES, HEIGHT, WIDTH, Arrow
 from docs.generate.pages import PAGES, ROOT
@@ -21,8 +27,11 @@ from shared.envelope import EVENT_BYTES_MAX, Envelope
 from shared.errors import UndecodableError
 from shared.settings import Settings
 from shared.telemetry.metrics import Metrics
+from tests.unit.unserved import unserved
 
 REPOSITORY = ROOT.parent
+SAMPLE = REPOSITORY / "reports" / "sample"
+README_LINES_MAX = 130
 Extent = tuple[float, float, float, float]
 
 
@@ -127,6 +136,35 @@ def test_the_snippet_of_the_readme_is_the_example_that_is_run() -> None:
     [snippet] = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text(), re.M | re.S)
     app = (REPOSITORY / "examples" / "receipts" / "app.py").read_text()
     assert snippet == app.split("# readme: from here\n")[1].split("# readme: to here\n")[0]
+
+
+def test_the_readme_is_read_at_one_sitting() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= README_LINES_MAX
+
+
+def test_the_table_of_the_readme_is_what_the_sample_prints() -> None:
+    shown = (REPOSITORY / "README.md").read_text().split("```\n")[1]
+    printed = StringIO()
+    print_report(orjson.loads((SAMPLE / "summary.json").read_bytes()), SAMPLE, Console(file=printed))
+    head, rest = (part.splitlines() for part in printed.getvalue().split("└")[:2])
+    assert [line.rstrip() for line in [*head, f"└{rest[0]}"]] == shown.splitlines()[2:]
+
+
+def test_a_post_or_patch_takes_an_idempotency_key_but_for_those_that_the_readme_excepts() -> None:
+    without = set()
+    for name in SERVICES:
+        service = import_module(f"services.{name}.app").SERVICE
+        if service.application is None:
+            continue
+        document = resolve_name(service.application)(unserved(service)).openapi()
+        without |= {
+            f"{method} {path}"
+            for path, operations in document["paths"].items()
+            for method, operation in operations.items()
+            if method in {"post", "patch"}
+            and not any(one["name"].lower() == "idempotency-key" for one in operation.get("parameters", []))
+        }
+    assert without == {"post /session", "post /transfers/quote"}
 
 
 def test_the_index_of_the_documents_has_every_one_of_them() -> None:
