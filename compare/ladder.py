@@ -29,13 +29,17 @@ _POINTS_MIN = 3
 
 
 async def search_capacity(measured: MeasuredSide, asked: Ladder) -> None:
-    """Try rates by doubling, then by bisection; ends when carried and not carried differ by a tenth."""
+    """Try rates by doubling, then by bisection; ends when carried and not carried differ by a tenth.
+
+    What was written meanwhile is tidied up, or the rungs would be measured beside that.
+    """
     tries, steady = measured.climb.tries, measured.side.workload.steady
     orders_per_s: float | None = min(steady.orders_per_s, asked.orders_per_s_max)
     while orders_per_s is not None and len(tries) < asked.tries:
         name = f"capacity-{len(tries) + 1}"
         tries.append(await _run_rate(measured, name, steady.at(orders_per_s), asked.search_s))
         orders_per_s = next_rate(tries, asked.orders_per_s_max)
+    await measured.side.databases.tidy()
 
 
 def next_rate(tries: Sequence[Rate], highest: float) -> float | None:

@@ -28,6 +28,7 @@ async def warm_up(measured: MeasuredSide) -> None:
         await side.write_backlog(planned.backlog_events, "warm-up")
     await side.settle()
     await measured.read_stamps(side.entries)
+    await side.databases.tidy()
 
 
 def windows_of(workload: Workload) -> tuple[float, int]:

@@ -66,6 +66,12 @@ class Databases:
         """Run a statement there that has no rows."""
         await self._connections[service].execute(statement)
 
+    async def tidy(self) -> None:
+        """Vacuum, analyse and checkpoint now: by itself the server would do so beside whatever comes next."""
+        for connection in self._connections.values():
+            await connection.execute("vacuum (analyze)")
+        await self.execute(SUBSCRIBER, "checkpoint")
+
     async def effects(self, after_position: int = 0) -> list[Effect]:
         """All effects recorded after a position, in the order in which they were recorded."""
         rows = await self._connections["notification"].fetch(_EFFECTS, after_position)
