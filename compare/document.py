@@ -85,11 +85,12 @@ class BacklogRound(_Part):
 
 
 class Try(_Part):
-    """A rate in the search for the capacity, and why it was not carried."""
+    """A rate in the search for the capacity, why it was not carried, and who had no more to give meanwhile."""
 
     orders_per_s: float
     carried: bool
     why: str | None
+    limiter: str | None = None
 
 
 class Rung(_Part):
@@ -144,7 +145,8 @@ class LayerFigures(_Part):
     """A part of the whole by itself: messages per second (median of the rounds), and what used how many cores.
 
     `layer`: `publish` and `consume` through the client library alone, `pipeline` without broker. `as_tandem`: in
-    the mode of Tandem's own channels, by one consumer.
+    the mode of Tandem's own channels, by one consumer. `messages`: how many each run carried, the fewest of its
+    rounds; null, in older documents: as many as `layers.events`.
     """
 
     layer: Literal["publish", "consume", "pipeline"]
@@ -153,6 +155,7 @@ class LayerFigures(_Part):
     as_tandem: bool
     consumers: Annotated[int, Field(ge=1)]
     rounds: Annotated[int, Field(ge=1)]
+    messages: Count | None = None
     per_s: float | None
     range: tuple[float | None, float | None]
     limiter: str

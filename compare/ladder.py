@@ -97,7 +97,12 @@ def figures(measured: MeasuredSide, machine_cores: float) -> dict[str, Any] | No
     return {
         "capacity_orders_per_s": climb.capacity,
         "tries": [
-            {"orders_per_s": round(rate.orders_per_s, 2), "carried": rate.growing is None, "why": rate.growing}
+            {
+                "orders_per_s": round(rate.orders_per_s, 2),
+                "carried": rate.growing is None,
+                "why": rate.growing,
+                "limiter": _limiter(measured, rate, machine_cores),
+            }
             for rate in climb.tries
         ],
         "rungs": [
@@ -106,7 +111,7 @@ def figures(measured: MeasuredSide, machine_cores: float) -> dict[str, Any] | No
                 "orders_per_s": round(rate.orders_per_s, 2),
                 "carried": rate.growing is None,
                 **_latency(rate.result),
-                "limiter": str(limiter_of(measured, [rate.result], machine_cores) or "none"),
+                "limiter": _limiter(measured, rate, machine_cores),
                 "cores": {
                     group: round(cpu_s / rate.result.seconds, 4) for group, cpu_s in rate.result.cpu_s.items()
                 },
@@ -115,6 +120,10 @@ def figures(measured: MeasuredSide, machine_cores: float) -> dict[str, Any] | No
         ],
         "fitted": fitted(climb, broker, broker_measured=measured.broker_measured),
     }
+
+
+def _limiter(measured: MeasuredSide, rate: Rate, machine_cores: float) -> str:
+    return str(limiter_of(measured, [rate.result], machine_cores) or "none")
 
 
 def _latency(result: SteadyResult) -> dict[str, float | int | None]:

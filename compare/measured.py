@@ -183,6 +183,8 @@ class MeasuredSide:
     beside_wrong: list[str] = field(default_factory=list)
     """What was lost, done twice or wrong of what ran beside the orders."""
     layers: list[LayerResult] = field(default_factory=list)
+    layer_copies: int = 1
+    """How many times over the client libraries carry the messages of a layer, as the last runs were too short."""
     layer_failure: str | None = None
     """Why there are no more of them."""
     passage: Passage = field(default_factory=Passage)

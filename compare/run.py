@@ -140,7 +140,7 @@ def _layers(workload: Workload) -> list[Phase]:
         return []
     numbers = range(1, asked.rounds + 1)
     return [
-        Phase(LAYERS, layers_s(broker, asked), broker, number)
+        Phase(LAYERS, layers_s(broker, asked, number), broker, number)
         for number in numbers
         for broker in turns(workload.seed, number)
     ]

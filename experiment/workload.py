@@ -223,8 +223,9 @@ Scenario = Annotated[
 class Layers(_Part):
     """Parts of the whole by themselves, after the check, `rounds` times with `events` messages each.
 
-    With the same bytes: published and consumed through the client library alone, without any effect; and through
-    Tandem's pipeline with nothing that it comes from. `modes`: consumed in other modes and by more consumers, too.
+    With the same bytes: published and consumed through the client library alone, without any effect, several times
+    over what takes it no time; and through Tandem's pipeline with nothing that it comes from. `modes`: consumed in
+    other modes and by more consumers, too.
     """
 
     events: Annotated[int, Field(ge=100, le=1_000_000)] = 30_000

@@ -80,8 +80,8 @@ def caveat(summary: Summary) -> str:
 
 def _seconds(summary: Summary, each: LayerFigures) -> float | None:
     """Over how long a layer's rate was taken."""
-    events = (summary.workload.get("layers") or {}).get("events")
-    return SHARE * events / each.per_s if events and each.per_s else None
+    messages = each.messages or (summary.workload.get("layers") or {}).get("events")
+    return SHARE * messages / each.per_s if messages and each.per_s else None
 
 
 def _layer(summary: Summary, one: BrokerFigures, layer: str) -> tuple[str, str]:

@@ -295,13 +295,14 @@ LADDER = (
 
 
 def _refused(ladder: LadderFigures) -> str:
-    """The lowest rate above the capacity that was not carried, and why."""
+    """The lowest rate above the capacity that was not carried, why, and what limited the system meanwhile."""
     capacity = ladder.capacity_orders_per_s or 0.0
     above = [each for each in ladder.tries if not each.carried and each.orders_per_s > capacity]
     if not above:
         return ""
     least = min(above, key=lambda each: each.orders_per_s)
-    return f", and not {least.orders_per_s:,.0f}{f' ({least.why})' if least.why else ''}"
+    why = f" ({least.why})" if least.why else ""
+    return f", and not {least.orders_per_s:,.0f}{why}{f'; limiter: {least.limiter}' if least.limiter else ''}"
 
 
 def _per_event(us: float) -> str:

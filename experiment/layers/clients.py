@@ -43,9 +43,14 @@ class Ran:
         return self.progress[-1].at_s - self.progress[0].at_s if self.progress else 0.0
 
     @property
+    def messages(self) -> int:
+        """How many they carried."""
+        return self.progress[-1].count if self.progress else 0
+
+    @property
     def per_batch(self) -> float:
         """Messages in a batch, on average."""
-        return round(self.progress[-1].count / self.batches, 1) if self.batches else 0.0
+        return round(self.messages / self.batches, 1) if self.batches else 0.0
 
 
 @dataclass(slots=True)

@@ -50,9 +50,9 @@ def raw_client(settings: Settings, mode: Mode) -> Any:
     return RawKafka(settings, mode)
 
 
-async def publish(settings: Settings, mode: Mode, path: Path) -> None:
-    """Declare the mode's place and publish the file's messages there."""
-    messages = read_messages(path)
+async def publish(settings: Settings, mode: Mode, path: Path, copies: int) -> None:
+    """Declare the mode's place and publish the file's messages there, all of them so many times over."""
+    messages = copies * read_messages(path)
     async with raw_client(settings, mode) as client:
         await client.declare()
         if await _told():
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> None:
     what, *rest = arguments
     rest_garbage_collector()
     if what == "publish":
-        uvloop.run(publish(settings, MODES[rest[0]], Path(rest[1])))
+        uvloop.run(publish(settings, MODES[rest[0]], Path(rest[1]), int(rest[2])))
     elif what == "consume":
         uvloop.run(consume(settings, MODES[rest[0]], [int(place) for place in rest[1].split(",")]))
     else:

@@ -99,7 +99,8 @@ def climbed(tmp_path: Path) -> RunResult:
     result = run_result(tmp_path, APART)
     for broker, measured in result.sides.items():
         carried = 200.0 if broker == "rabbit" else 100.0
-        measured.climb.tries = [rate(carried), rate(2 * carried, "the backlog grew from 1 to 99 events")]
+        grew, cores = "the backlog grew from 1 to 99 events", 0.95 if broker == "rabbit" else 0.6
+        measured.climb.tries = [rate(carried), rate(2 * carried, grew, cores, broker)]
         measured.climb.rungs = {0.5: rate(50, cores=0.2, broker=broker), 0.85: rate(85, "it grew", 0.9, broker)}
     return result
 
@@ -119,9 +120,10 @@ def test_the_report_shows_capacities_and_rungs_and_no_percentile_of_too_few_samp
     assert rungs.rungs[0].p999_ms is None
     grew = "the backlog grew from 1 to 99 events"
     assert words.capacities(summary) == [
-        f"RabbitMQ carried 200 orders/s, and not 400 ({grew}).",
-        f"Kafka carried 100 orders/s, and not 200 ({grew}).",
+        f"RabbitMQ carried 200 orders/s, and not 400 ({grew}); limiter: broker CPU (0.95 cores).",
+        f"Kafka carried 100 orders/s, and not 200 ({grew}); limiter: none (0.60 cores).",
     ]
+    assert [each.limiter for each in rungs.tries] == ["none (0.00 cores)", "broker CPU (0.95 cores)"]
     first, second = words.ladder(summary)
     assert first[0] == "50.0 (50%)"
     assert second[1:3] == ["not carried", "not carried"]
@@ -129,6 +131,16 @@ def test_the_report_shows_capacities_and_rungs_and_no_percentile_of_too_few_samp
         assert "RabbitMQ carried 200 orders/s, and not 400" in text
         assert words.LADDER in text
         assert "not carried" in text
+
+
+def test_a_summary_without_the_limiters_of_the_tries_says_nothing_of_them(climbed: RunResult) -> None:
+    document = summarise(climbed, "make compare WORKLOAD=my.yml")
+    for one in document["brokers"].values():
+        for each in one["ladder"]["tries"]:
+            del each["limiter"]
+    assert words.capacities(Summary.model_validate(document))[0] == (
+        "RabbitMQ carried 200 orders/s, and not 400 (the backlog grew from 1 to 99 events)."
+    )
 
 
 def test_what_cannot_be_told_is_no_number_and_no_bare_none(climbed: RunResult) -> None:
