@@ -18,6 +18,7 @@ from services.wallet.store.audit import Finding, audit, begin_snapshot, report
 from shared.consuming import Subscriber
 from shared.database import Database
 from shared.errors import ConfigurationError, TandemError
+from shared.garbage import collect_seldom
 from shared.process import Parts, Service, run
 from shared.settings import Settings
 
@@ -74,7 +75,10 @@ async def _findings(settings: Settings) -> list[Finding]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a process of the wallet, or with `audit` its audit; returns the exit code."""
-    return print_audit() if list(arguments) == ["audit"] else run(SERVICE)
+    if list(arguments) != ["audit"]:
+        return run(SERVICE)
+    collect_seldom()
+    return print_audit()
 
 
 if __name__ == "__main__":

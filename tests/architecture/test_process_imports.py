@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+from importlib import reload
+from pathlib import Path
 
 import pytest
 
+import services
 from tests.architecture.source import REPOSITORY
 
 PROGRAM = """
@@ -39,10 +43,21 @@ NEVER_IN_THIS_ONE = {
 nothing that only OpenTelemetry's own instrumentation can."""
 
 
-def imported(broker: str, role: str) -> set[str]:
-    """The modules that a process of the notification service has when it begins to serve; with the role `api`,
-    when it has been asked for its AsyncAPI document, too."""
-    environment = {
+BEFORE_ANYTHING = """
+import gc
+import sys
+import uvicorn
+
+collections = []
+gc.callbacks.append(lambda phase, _: collections.append(phase) if "services" in sys.modules else None)
+uvicorn.Server.run = lambda _: print(collections, gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count() > 0)
+"""
+"""In place of serving: how often garbage was looked for since the service was imported, and how it is now."""
+
+
+def environment_of(broker: str, role: str) -> dict[str, str]:
+    """Enough to begin with; no server is asked."""
+    return {
         "PATH": "/usr/bin:/bin",
         "TANDEM_BROKER": broker,
         "TANDEM_ROLES": role,
@@ -52,9 +67,19 @@ def imported(broker: str, role: str) -> set[str]:
         "TANDEM_RABBIT_URL": "amqp://127.0.0.1:1",
         "TANDEM_KAFKA_BOOTSTRAP": "127.0.0.1:1",
     }
-    command = [sys.executable, "-c", PROGRAM]
+
+
+def imported(broker: str, role: str) -> set[str]:
+    """The modules that a process of the notification service has when it begins to serve; with the role `api`,
+    when it has been asked for its AsyncAPI document, too."""
     done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", PROGRAM],
+        cwd=REPOSITORY,
+        env=environment_of(broker, role),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2_000:]
     return set(done.stdout.split())
@@ -74,3 +99,26 @@ def test_the_names_that_a_consumer_must_not_import_are_the_right_ones() -> None:
     assert modules >= HTTP
     assert "opentelemetry.instrumentation" not in modules
     assert modules & ASYNCAPI
+
+
+def test_a_service_looks_for_garbage_only_when_all_is_imported_and_seldom_from_then_on(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BEFORE_ANYTHING)
+    done = subprocess.run(
+        [sys.executable, "-m", "services.order.app"],
+        cwd=REPOSITORY,
+        env=environment_of("rabbit", "relay") | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "['start', 'stop'] True 50000 True\n", done.stderr[-2_000:]
+
+
+def test_whoever_else_imports_a_service_goes_on_collecting_garbage() -> None:
+    gc.disable()
+    try:
+        reload(services)
+        assert gc.isenabled()
+    finally:
+        gc.enable()
