@@ -127,6 +127,9 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         assert all(0 < each["p50_ms"] <= each["max_ms"] for each in (replied, jobs, fanned))
         assert [row["layer"] for row in figures["layers"]] == ["publish", "consume", "pipeline"]
         assert all(row["as_tandem"] for row in figures["layers"])
+        published, consumed, piped = (row["messages"] for row in figures["layers"])
+        assert (published, piped) == (consumed, 100)
+        assert published > 100, "a hundred messages are carried in no time, and so once more"
     assert not any("the layers are not whole" in note for note in summary["notes"])
     assert [(row["name"], row["broker"], row["found"]) for row in summary["controls"] if not row["passed"]] == []
     settings = summary["settings"]

@@ -12,9 +12,10 @@ import orjson
 import pytest
 
 from deploy.native import Runtime
+from deploy.topology import BrokerName
 from experiment.backlog import backlog_messages
 from experiment.clock import Clock
-from experiment.layers import MODES, LayerError, Mode, run_clients, write_messages
+from experiment.layers import AS_TANDEM, MODES, LayerError, Mode, run_clients, write_messages
 from experiment.layers.messages import read_messages
 from experiment.layers.process import raw_client
 from experiment.workload import Backlog
@@ -98,23 +99,42 @@ async def test_consumers_in_a_mode_get_everything_together(servers: Runtime, mod
     assert consumed == EVENTS
 
 
+def environment_on(servers: Runtime, broker: str, **more: str) -> dict[str, str]:
+    """What a process of a layer is told of the servers."""
+    urls = servers.server_urls()
+    found = {
+        "broker": broker,
+        "http_port": "1",
+        "postgres_dsn": servers.dsn("postgres"),
+        "redis_url": urls["redis"],
+        "rabbit_url": urls["rabbit"],
+        "kafka_bootstrap": urls["kafka"],
+    }
+    return {f"TANDEM_{name.upper()}": value for name, value in {**found, **more}.items()}
+
+
+@pytest.mark.parametrize("broker", ["rabbit", "kafka"])
+async def test_processes_carry_the_messages_of_a_file_as_often_as_they_are_told(
+    broker: BrokerName, tmp_path: Path, servers: Runtime
+) -> None:
+    async def look() -> None:
+        return None
+
+    mode, file, environment = AS_TANDEM[broker], tmp_path / "messages", environment_on(servers, broker)
+    write_messages(file, [Message("order", "order.placed", f"key-{n % 7}", b"{}") for n in range(EVENTS)])
+    for command in (["publish", mode, str(file), "3"], ["consume", mode, "0"]):
+        ran = await run_clients([command], environment, 3 * EVENTS, look)
+        assert ran.messages == 3 * EVENTS, command
+
+
 async def test_a_layer_that_cannot_begin_says_why(tmp_path: Path, servers: Runtime) -> None:
     async def look() -> None:
         raise AssertionError("there is nothing to look at")
 
-    environment = {
-        f"TANDEM_{name.upper()}": str(value)
-        for name, value in {
-            "broker": "rabbit",
-            "http_port": 1,
-            "postgres_dsn": servers.dsn("postgres"),
-            "redis_url": servers.server_urls()["redis"],
-            "rabbit_url": "amqp://guest:guest@127.0.0.1:9/",
-        }.items()
-    }
+    environment = environment_on(servers, "rabbit", rabbit_url="amqp://guest:guest@127.0.0.1:9/")
     (tmp_path / "messages").write_bytes(b"")
-    with pytest.raises(LayerError, match="the layer publish did not start: "):
-        await run_clients([["publish", "single-active", str(tmp_path / "messages")]], environment, 1, look)
+    with pytest.raises(LayerError, match=r"(?s)the layer publish did not start: .*refused"):
+        await run_clients([["publish", "single-active", str(tmp_path / "messages"), "1"]], environment, 1, look)
 
 
 def test_places_are_shared_out_once() -> None:
