@@ -1,26 +1,33 @@
 """What an earlier version left on its servers, recorded as it was, and put back onto today's.
 
 `recorded/<broker>.json` was written by the code of commit 2664dc1: messages as a foreign client saw them, rows as
-PostgreSQL gave them. Bytes are `{"bytes": text}` or `{"base64": …}`, and times are moved to now when they are
-read, as if all of it had been left a moment ago.
+PostgreSQL gave them; so was `services.json`, of the services of then: their rows, and what they had answered.
+Bytes are `{"bytes": text}` or `{"base64": …}`, and times are moved to now when they are read, as if all of it had
+been left a moment ago.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import Any, Literal
+from uuid import UUID, uuid4
 
 import aio_pika
 import asyncpg
 import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from alembic import command
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from deploy.native import BrokerName, Runtime
+from shared.migrate import configuration, migrate
 from tests.conformance.servers_seen import delete_topics
 
 CHANNEL = "recorded"
@@ -29,9 +36,9 @@ RECORDED = Path(__file__).parent / "recorded"
 Recording = dict[str, Any]
 
 
-def recording(broker: BrokerName) -> Recording:
-    """Everything of one broker's file, with bytes, ids and times as such."""
-    document = orjson.loads((RECORDED / f"{broker}.json").read_bytes())
+def recording(name: BrokerName | Literal["services"]) -> Recording:
+    """Everything of one file, with bytes, ids and times as such."""
+    document = orjson.loads((RECORDED / f"{name}.json").read_bytes())
     moved = datetime.now(UTC) - datetime.fromisoformat(document["recorded_at"]["time"])
 
     def read(value: Any) -> Any:
@@ -52,6 +59,30 @@ def recording(broker: BrokerName) -> Recording:
 
     result: Recording = read(document)
     return result
+
+
+async def upgraded(
+    runtime: Runtime, service: str, version: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    """The DSN of a database of a service as it was left at a version, brought up to date by today's migrations."""
+    name = f"{CHANNEL}_{service}_{uuid4().hex[:10]}"
+    await asyncio.to_thread(runtime.ensure_databases, [name])
+    dsn = runtime.dsn(name)
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
+
+    def as_then(connection: Connection) -> None:
+        config = configuration(service)
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(as_then)
+    await engine.dispose()
+    for table, left in rows.items():
+        await insert_rows(dsn, table, left)
+    before, _ = await migrate(service, dsn)
+    assert before == version
+    return dsn
 
 
 async def insert_rows(dsn: str, table: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -31,11 +31,15 @@ class Running:
         envelope = Envelope(
             source="/services/user", type=event_type, data=data, traceparent=data.get("traceparent")
         )
+        await self.take(envelope)
+
+    async def take(self, envelope: Envelope) -> None:
+        """As `receive`, of an event as it came."""
         [handler] = [
             handler
             for subscriber in self.process.service.subscribers
             for handler in subscriber.handlers
-            if handler.model.event_type == event_type
+            if handler.model.event_type == envelope.type
         ]
         async with self.process.parts.units.begin() as uow:
             uow.begin_event(envelope)

@@ -6,23 +6,17 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from alembic import command
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from shared.broker.base import Message
 from shared.envelope import Envelope
 from shared.errors import BusinessError, TransientError
 from shared.event import Event
-from shared.migrate import configuration, migrate
 from shared.publishing.relay import Relay
 from shared.publishing.uow import UnitOfWork
 from tests.integration.letters import Letters, letters_of, webhook
-from tests.integration.recording import CHANNEL, Recording, declare, insert_rows, recording, remove, send
+from tests.integration.recording import CHANNEL, Recording, declare, insert_rows, recording, remove, send, upgraded
 from tests.integration.world import (
     DATABASE,
     TYPE,
@@ -93,24 +87,10 @@ async def left(world: World) -> AsyncIterator[Recording]:
     await remove(world.runtime, world.broker_name, found)
 
 
-async def upgraded_letters(world: World, left: Recording) -> tuple[str, tuple[str | None, str | None]]:
+async def upgraded_letters(world: World, left: Recording) -> str:
     """A database of the dead-letter service as it was left, brought up to date by today's migrations."""
-    name = f"{CHANNEL}_{uuid4().hex[:10]}"
-    await asyncio.to_thread(world.runtime.ensure_databases, [name])
-    dsn = world.runtime.dsn(name)
-    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
-
-    def as_then(connection: Connection) -> None:
-        config = configuration("dead_letter")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-
-    async with engine.begin() as connection:
-        await connection.run_sync(as_then)
-    await engine.dispose()
-    for table in ("dead_letter", "redrive", "alert", "idempotency_key"):
-        await insert_rows(dsn, table, left[table])
-    return dsn, await migrate("dead_letter", dsn)
+    tables = ("dead_letter", "redrive", "alert", "idempotency_key")
+    return await upgraded(world.runtime, "dead_letter", "0001", {table: left[table] for table in tables})
 
 
 @pytest.mark.timeout(300)
@@ -120,8 +100,7 @@ async def test_what_an_earlier_version_left_takes_effect_once_and_its_groups_of_
     await send(world.runtime, world.broker_name, [*left["events"], *left["given_back"], *left["dead_letters"]])
     for table in ("outbox", "inbox", "effect"):
         await insert_rows(world.runtime.dsn(DATABASE), table, left[table])
-    letters_dsn, versions = await upgraded_letters(world, left)
-    assert versions[0] == "0001"
+    letters_dsn = await upgraded_letters(world, left)
     assert len({row["fingerprint"] for row in left["dead_letter"]}) == len(left["dead_letter"]) == CAUSES
 
     publisher = await world.publisher()  # declares: what is there has the same arguments
@@ -143,7 +122,7 @@ async def test_what_a_consumer_of_an_earlier_version_answers_resolves_its_letter
     world: World, left: Recording
 ) -> None:
     """As while consumers are still being replaced: only the dead-letter service is today's."""
-    letters_dsn, _ = await upgraded_letters(world, left)
+    letters_dsn = await upgraded_letters(world, left)
     async with letters_of(world, dsn=letters_dsn) as letters:
         await send(world.runtime, world.broker_name, left["receipt"])
 
