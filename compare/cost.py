@@ -40,9 +40,15 @@ def _costs(measured: MeasuredSide, meanwhile: list[Window]) -> dict[str, float |
             found[f"{part}_{name}_cpu_us_per_event"] = _rounded(_beyond_idle(windows, group, idle or 0.0), 1)
     for server in (broker, "postgres"):
         part = "broker" if server == broker else server
-        written = sum(result.written_bytes.get(server, 0) for result in backlogs)
+        written = sum(result.kept.written_bytes.get(server, 0) for result in backlogs)
         events = sum(result.events for result in backlogs)
         found[f"{part}_bytes_written_per_event"] = round(written / events) if events and written else None
+    growth = _per_event((result.kept.stored_bytes, result.events) for result in backlogs)
+    found["broker_log_growth_bytes_per_event"] = _rounded(growth, 0)
+    flushed = _per_event((each.details.disk_flushes, each.latencies.count) for each in measured.steady)
+    found["disk_flushes_steady_per_event"] = _rounded(flushed, 2)
+    flushed = _per_event((result.kept.disk_flushes, result.events) for result in backlogs)
+    found["disk_flushes_backlog_per_1000_events"] = _rounded(flushed and 1_000 * flushed, 1)
     memory = [result.broker_memory_bytes for result in backlogs if result.broker_memory_bytes is not None]
     found["broker_memory_mib"] = round(max(memory) / 2**20) if memory else None
     if not measured.broker_measured:
@@ -80,6 +86,14 @@ def _beyond_idle(windows: Iterable[Window], group: str, idle_cores: float) -> fl
         if events
     ]
     return max(0.0, median(each)) if each else None
+
+
+def _per_event(windows: Iterable[tuple[int | None, int]]) -> float | None:
+    """Of all windows together; None where it is not known of one, or there was none."""
+    rows = list(windows)
+    events = sum(count for _, count in rows)
+    known = [amount for amount, _ in rows if amount is not None]
+    return sum(known) / events if events and len(known) == len(rows) else None
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

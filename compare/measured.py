@@ -55,9 +55,9 @@ class BacklogResult:
     `waiting` is what the broker held when the consumer was started, `first_effect_s` the time from that start
     to the first effect. `cpu_s`, `cpu_effects` and `seconds` belong together: from soon after the first effect
     to the last; so do `relay_cpu_s` and `relay_seconds`: from when the backlog was written until it was shipped.
-    `broker_memory_bytes` is the highest from the stop of the consumer on (None: not measured), `written_bytes` by
-    server since the backlog was written. `events_per_batch`: on average, as `sent` by the relay and as `received`
-    by the consumer.
+    `broker_memory_bytes` is the highest from the stop of the consumer on (None: not measured), `kept` what became
+    of disks since the backlog was written. `events_per_batch`: on average, as `sent` by the relay, and as
+    `received` by the consumer.
     """
 
     phase: str
@@ -76,7 +76,7 @@ class BacklogResult:
     clock_drift_s: float
     details: Details = field(default_factory=Details)
     relay_details: Details = field(default_factory=Details)
-    written_bytes: Mapping[str, int] = field(default_factory=dict)
+    kept: Details = field(default_factory=Details)
     events_per_batch: Mapping[str, float] = field(default_factory=dict)
 
 

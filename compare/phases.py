@@ -155,7 +155,7 @@ async def run_backlog(measured: MeasuredSide, phase: str) -> BacklogResult:
             "sent": _per_batch(entry.relayed_s for entry in entries),
             "received": _per_batch(entry.received_s for entry in entries),
         },
-        written_bytes=last.details_since(written).written_bytes,
+        kept=last.details_since(written),
     )
 
 

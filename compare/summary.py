@@ -75,7 +75,11 @@ def summarise(outcome: RunResult, command: str) -> dict[str, Any]:
             "..._cpu_us_per_event: its CPU beyond that, by event of the steady load, relayed, or drained (median "
             "of the phases)",
             "bytes_written": "to the disk, by processes of the server that still run, from when a backlog was "
-            "written until it was drained, by its events",
+            "written until it was drained, by its events; log_growth: by what the broker's files, with what it "
+            "has set aside for them, were larger then",
+            "disk_flushes": "how often the disk of the run was told to keep what it has, for an fsync and the "
+            "like, by whomever on this machine, while a steady load ran, or from when a backlog was written until "
+            "it was drained, by their events",
             "limiter": "who used 0.7 of a core or more while the figure was taken (client CPU: the busiest "
             "process of the services), or the most on a machine that was 90 % busy (foreign load: where half of "
             "that was other programs'); else disk, where some process waited for one half of the time; else none, "
@@ -161,6 +165,7 @@ def _steady(result: SteadyResult) -> dict[str, Any]:
         "cpu_s": result.cpu_s,
         "process_cpu_s": _used(result.details.process_cpu_s),
         "disk_stalled_s": result.details.stalled_s,
+        "disk_flushes": result.details.disk_flushes,
         "seconds": round(result.seconds, 3),
         "clock_drift_ms": round(result.clock_drift_s * 1_000, 3),
     }
@@ -186,7 +191,9 @@ def _backlog(result: BacklogResult) -> dict[str, Any]:
         "relay_process_cpu_s": _used(result.relay_details.process_cpu_s),
         "disk_stalled_s": result.details.stalled_s,
         "events_per_batch": dict(result.events_per_batch),
-        "written_bytes": dict(result.written_bytes),
+        "written_bytes": dict(result.kept.written_bytes),
+        "disk_flushes": result.kept.disk_flushes,
+        "broker_stored_bytes": result.kept.stored_bytes,
         "cpu_window_s": round(result.seconds, 3),
         "broker_memory_mib": None
         if result.broker_memory_bytes is None

@@ -21,6 +21,7 @@ from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES, BrokerName
 from experiment.backlog import settings_from
 from experiment.containers import ContainerRuntime
+from experiment.disk import FLUSHES, flushes
 from experiment.effects import CONSUMER
 from experiment.own_brokers import NONE_OWN, ONLY_WHERE, OwnBrokers, versions_of
 from experiment.profiles import Profile
@@ -137,7 +138,7 @@ def settings(runtime: Runtime, profile: Profile, own: OwnBrokers = NONE_OWN) -> 
         "data_directories": mounts(
             {"harness": runtime.root} if contained else data_directories(runtime, own.where)
         ),
-        **(contained.facts() if contained else {}),
+        **(contained.facts() if contained else {"not_measured": FLUSHES if flushes(runtime.root) is None else ()}),
     }
 
 

@@ -19,6 +19,7 @@ from deploy.native import BrokerName, Runtime
 from deploy.native.servers.table import process_names
 from deploy.topology import ServerName
 from experiment.containers import Account, ContainerRuntime
+from experiment.disk import flushes, stored_bytes
 
 GENERATOR = "load_generator"
 OTHERS = "other_processes"
@@ -35,12 +36,16 @@ class Details:
 
     `process_cpu_s` by process of a service; `written_bytes` to the disk by server, by processes that still run, of
     those of which it is known;
-    `stalled_s`: for how long some process of the machine waited for a disk (0 where the kernel does not say).
+    `stalled_s`: for how long some process of the machine waited for a disk (0 where the kernel does not say);
+    `disk_flushes`: how often the run's disk was told to keep what it has, by anybody (None: not known);
+    `stored_bytes`: by how much the broker's files became more (None: they are not here).
     """
 
     process_cpu_s: Mapping[str, float] = field(default_factory=dict)
     written_bytes: Mapping[str, int] = field(default_factory=dict)
     stalled_s: float = 0.0
+    disk_flushes: int | None = None
+    stored_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +81,25 @@ class Usage:
             },
             {name: max(0, count - then.written_bytes.get(name, 0)) for name, count in now.written_bytes.items()},
             round(now.stalled_s - then.stalled_s, 3),
+            _difference(now.disk_flushes, then.disk_flushes),
+            _difference(now.stored_bytes, then.stored_bytes),
         )
+
+
+def _difference(now: int | None, then: int | None) -> int | None:
+    return None if now is None or then is None else now - then
 
 
 def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
     """What every group of processes has used so far: each server, each set of services, this process. Blocks."""
     supervised: dict[ServerName, tuple[int, ...]] = {}
+    disk_flushes: int | None = None
+    stored: int | None = None
     if isinstance(runtime, ContainerRuntime):
         servers = runtime.accounts()
         at_s = time.monotonic()  # an engine takes up to a second, and tells what is at its end
     else:
+        disk_flushes, stored = flushes(runtime.root), _stored_bytes(runtime, broker)
         nodes = {name: _nodes(runtime, name) for name in runtime.servers}
         supervised = {name: tuple(pids[0] if pids else 0 for pids in each) for name, each in nodes.items()}
         servers = {name: _account(list(chain(*each)), peak=name == broker) for name, each in nodes.items()}
@@ -112,6 +126,8 @@ def take_usage(runtime: Runtime, broker: BrokerName, at_s: float) -> Usage:
             {name: _all_cpu_s(pids) for name, pids in services.items()},
             {name: each.written_bytes for name, each in servers.items() if each.written_bytes is not None},
             _stalled_s(),
+            disk_flushes,
+            stored,
         ),
         stolen_s=getattr(machine, "steal", 0.0),
         supervised=supervised,
@@ -171,6 +187,14 @@ def _peak_bytes(pid: int) -> int:
 def _written_bytes(pid: int) -> int:
     found = (line for line in _lines(f"/proc/{pid}/io") if line.startswith("write_bytes:"))
     return int(next(found, "write_bytes: 0").split()[1])
+
+
+def _stored_bytes(runtime: Runtime, broker: BrokerName) -> int | None:
+    """What the broker's files take, of all its nodes; None where it is not one of the run's servers."""
+    if broker not in runtime.servers:
+        return None
+    data = runtime.root / "data"
+    return sum(stored_bytes(data / process) for process in process_names(runtime.site, broker))
 
 
 def _stalled_s() -> float:

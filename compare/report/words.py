@@ -41,6 +41,9 @@ COSTS = {
     "services_drain_cpu_us_per_event": "CPU µs per event beyond idle, drained: services",
     "broker_bytes_written_per_event": "bytes written to disk per event: broker",
     "postgres_bytes_written_per_event": "bytes written to disk per event: PostgreSQL",
+    "broker_log_growth_bytes_per_event": "bytes that the broker's files grew by, per event",
+    "disk_flushes_steady_per_event": "flushes of the disk per event, steady load: the whole machine",
+    "disk_flushes_backlog_per_1000_events": "flushes of the disk per 1,000 events, relayed and drained: the same",
     "broker_memory_mib": "broker memory at its highest, from build to drain, MiB",
 }
 STAGES = {

@@ -15,6 +15,7 @@ from deploy.progress import Steps
 from deploy.topology import BROKERS, BrokerName, ServerName
 from experiment.containers.contained import Contained
 from experiment.containers.engine import Account, Engine
+from experiment.disk import FLUSHES
 
 _READY_TIMEOUT_S = 120.0
 _POLL_S = 0.5
@@ -67,7 +68,11 @@ class ContainerRuntime(Runtime):
                 "engine": self.contained.engine,
                 **{name: limits.model_dump() for name, limits in self.contained.limits.items()},
             },
-            "not_measured": [f"{part}_bytes_written_per_event" for part in sorted(parts)],
+            "not_measured": [
+                *(f"{part}_bytes_written_per_event" for part in sorted(parts)),
+                "broker_log_growth_bytes_per_event",
+                *FLUSHES,
+            ],
         }
 
     def accounts(self) -> dict[ServerName, Account]:

@@ -111,20 +111,27 @@ def test_what_a_part_burns_idle_is_measured_while_the_other_side_works(tmp_path:
     assert found["kafka"]["broker_drain_cpu_us_per_event"] == pytest.approx((3 - 1) / 9_000 * 1e6, abs=0.1)
     assert found["kafka"]["services_relay_cpu_us_per_event"] == pytest.approx(4 / 10_000 * 1e6)
     assert found["kafka"]["broker_bytes_written_per_event"] is None, "the kernel did not say"
+    assert found["kafka"]["broker_log_growth_bytes_per_event"] is None
+    assert found["kafka"]["disk_flushes_steady_per_event"] is None
 
 
-def test_bytes_and_the_highest_memory_are_those_of_the_backlogs(tmp_path: Path) -> None:
+def test_bytes_flushes_and_the_highest_memory_are_those_of_the_backlogs(tmp_path: Path) -> None:
     result = run_result(tmp_path, APART)
     measured = result.sides["rabbit"]
+    kept = Details(
+        written_bytes={"rabbit": 5_000_000, "postgres": 20_000_000}, disk_flushes=400, stored_bytes=9_000_000
+    )
     measured.backlogs = [
-        replace(
-            each, written_bytes={"rabbit": 5_000_000, "postgres": 20_000_000}, broker_memory_bytes=number << 20
-        )
+        replace(each, kept=kept, broker_memory_bytes=number << 20)
         for number, each in enumerate(measured.backlogs, start=100)
     ]
+    measured.steady = [replace(each, details=Details(disk_flushes=2_500)) for each in measured.steady]
     found = costs(result.sides)["rabbit"]
     assert found["broker_bytes_written_per_event"] == 500
     assert found["postgres_bytes_written_per_event"] == 2_000
+    assert found["broker_log_growth_bytes_per_event"] == 900
+    assert found["disk_flushes_backlog_per_1000_events"] == 40
+    assert found["disk_flushes_steady_per_event"] == 2.5
     assert found["broker_memory_mib"] == 107
 
 

@@ -186,7 +186,12 @@ def test_usage_of_an_instance_in_containers_is_its_containers(
     assert usage.broker_memory_bytes == told["memory_stats"]["usage"]
     assert usage.details.written_bytes == {"kafka": 512}, "that of PostgreSQL is not known, and not 0"
     facts = runtime.facts()
-    assert facts["not_measured"] == ["postgres_bytes_written_per_event"]
+    assert facts["not_measured"] == [
+        "postgres_bytes_written_per_event",
+        "broker_log_growth_bytes_per_event",
+        "disk_flushes_steady_per_event",
+        "disk_flushes_backlog_per_1000_events",
+    ]
     assert facts["containers"]["kafka"]["memory_mib"] == 2_048
     assert "hush-hush" not in str(facts) + repr(CONTAINED)
 
