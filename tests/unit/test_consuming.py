@@ -3,91 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shared.broker.base import Delivery, Subscription
-from shared.consuming.attempts import Attempts, Patience
-from shared.consuming.batch import Batch, Status, Work, retry_with_followers
+from shared.broker.base import Delivery
+from shared.consuming.batch import Status, Work, retry_with_followers
 from shared.consuming.claiming import Claiming
 from shared.consuming.claims import Claims, _keys
-from shared.consuming.subscriber import Handler, Subscriber
 from shared.envelope import Envelope
 from shared.errors import BusinessError, DelayError, TransientError, UnavailableError
-from shared.event import Event, EventData
-from shared.publishing.uow import UnitOfWork
-from shared.settings import Settings
-
-DONE, DEAD, RETRIED = Status.DONE, Status.DEAD_LETTERED, Status.RETRIED
-SUBSCRIPTION = Subscription(channel="thing", subscriber="tester", types=frozenset({"thing.happened"}))
-
-
-class Happened(EventData):
-    channel = "thing"
-    event_type = "thing.happened"
-
-
-async def on_happened(_event: Event[Happened], _uow: UnitOfWork) -> None:
-    raise AssertionError("the transactions of these tests call no handler")
-
-
-HANDLER = Handler(Happened, on_happened)
-
-
-def batch_of(*keys: str) -> Batch:
-    """An event for each key; its id is its place."""
-    works = {}
-    deliveries = []
-    for place, key in enumerate(keys):
-        envelope = Envelope(source="/tests", type="thing.happened", id=str(place), partitionkey=key, data={})
-        delivery = Delivery(b"", {}, "thing", key, redelivered=False, position=f"thing#{place}", token=None)
-        works["/tests", str(place)] = Work(envelope, Event(envelope, Happened()), HANDLER, [delivery])
-        deliveries.append(delivery)
-    return Batch(deliveries, works)
-
-
-def statuses(batch: Batch) -> list[Status | None]:
-    return [work.status for work in batch.works.values()]
-
-
-class Transactions:
-    """Every transaction that was begun, by the ids in it; each event's `outcome` is asked for, and raised if it is
-    an error."""
-
-    def __init__(self, outcome: Callable[[str], Exception | None]) -> None:
-        self.outcome = outcome
-        self.begun: list[str] = []
-
-    async def run(self, works: Sequence[Work]) -> None:
-        self.begun.append("".join(work.envelope.id for work in works))
-        for work in works:
-            error = self.outcome(work.envelope.id)
-            if error is not None:
-                raise error
-            work.status = DONE
-
-
-def settings_with(**overrides: Any) -> Settings:
-    unused = {
-        "broker": "rabbit",
-        "http_port": 1,
-        "postgres_dsn": "postgresql://-",
-        "redis_url": "redis://-",
-        "rabbit_url": "amqp://-",
-    }
-    quick = {"retry_wait_initial_s": 0.001, "retry_wait_max_s": 0.002, "outage_hold_s": 0.0005}
-    return Settings.from_environment(**{**unused, **quick, **overrides})
-
-
-def attempts(
-    transact: Callable[[Sequence[Work]], Awaitable[None]], *, outside_effects: bool = False, **overrides: Any
-) -> Attempts:
-    settings = settings_with(**overrides)
-    subscriber = Subscriber("thing", "tester", (HANDLER,), outside_effects=outside_effects, concurrency=2)
-    return Attempts(settings, subscriber, SUBSCRIPTION, transact, Patience(settings, SUBSCRIPTION))
+from tests.unit.stages import (
+    DEAD,
+    DONE,
+    RETRIED,
+    SUBSCRIPTION,
+    Transactions,
+    attempts,
+    batch_of,
+    settings_with,
+    statuses,
+)
 
 
 async def test_a_batch_without_failures_is_one_transaction() -> None:
@@ -152,6 +91,34 @@ async def test_side_by_side_every_event_has_a_transaction_of_its_own_and_those_o
     batch = batch_of("a", "b", "a", "b")
     await attempts(transact, outside_effects=True, outage_hold_s=60).run(batch)
     assert (ended, statuses(batch)) == (["1", "3", "0", "2"], [DONE] * 4)
+
+
+async def test_side_by_side_a_lost_server_sends_back_what_has_not_begun_but_not_what_is_done() -> None:
+    lost = {"2": UnavailableError("planted")}
+    batch, transactions = batch_of("a", "b", "c", "c", "d"), Transactions(lost.get)
+    hold = {"outage_hold_s": 20, "retry_wait_initial_s": 30, "retry_wait_max_s": 30}  # no wait is short enough
+    await attempts(transactions.run, outside_effects=True, concurrency=1, **hold).run(batch)
+    assert transactions.begun == ["0", "1", "2"]
+    assert statuses(batch) == [DONE, DONE, RETRIED, RETRIED, RETRIED]
+    assert [batch.works["/tests", name].error for name in "23"] == [lost["2"]] * 2
+
+
+async def test_side_by_side_what_has_not_begun_in_time_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("shared.consuming.attempts.time", SimpleNamespace(monotonic=lambda: now))
+    took = {"0": 9.0, "1": 1.0, "2": 0.5}
+
+    def pass_time(name: str) -> None:
+        nonlocal now
+        now += took[name]
+
+    batch, transactions = batch_of("a", "b", "c", "c", "c"), Transactions(pass_time)
+    await attempts(transactions.run, outside_effects=True, concurrency=1, outage_hold_s=10).run(batch)
+    assert transactions.begun == ["0", "1", "2"], "within ten seconds to the last"
+    assert statuses(batch) == [DONE, DONE, DONE, RETRIED, RETRIED]
+    errors = [work.error for work in batch.works.values() if work.status is RETRIED]
+    assert [str(error) for error in errors] == ["the batch takes too long"] * 2
+    assert all(isinstance(error, UnavailableError) for error in errors)
 
 
 async def test_leaving_the_heartbeat_ends_it_although_the_client_swallows_a_cancellation() -> None:
