@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.envelope import Envelope
@@ -134,6 +135,19 @@ async def test_a_heartbeat_keeps_a_slow_owners_claims(rabbit_world: World) -> No
     await slow.claim("s", events)
     await asyncio.sleep(2 * QUICK["heartbeat_ttl_s"])  # the claim: still busy after the heartbeat's lifetime
     assert await other.claim("s", events) == [BUSY]
+
+
+async def test_claims_marks_and_heartbeats_live_as_long_as_they_are_told(rabbit_world: World) -> None:
+    claims = await rabbit_world.claims(claim_lock_s=600, claim_done_s=1_200, heartbeat_ttl_s=300)
+    done, _held, freed = events = some(3)
+    await claims.claim("s", events)
+    await claims.done("s", [done])
+    await claims.release("s", [freed])
+    keys = [*(f"tandem:claim:s:{event.identity}" for event in events), f"tandem:alive:{claims.owner}"]
+    async with Redis.from_url(rabbit_world.settings().redis_url) as redis:
+        lives_ms = [await redis.pttl(key) for key in keys]
+    for life_ms, told_s in zip(lives_ms, (1_200, 600, 600, 300), strict=True):
+        assert told_s * 500 < life_ms <= told_s * 1_000
 
 
 async def test_ones_own_claim_is_no_obstacle_and_no_further_attempt(rabbit_world: World) -> None:

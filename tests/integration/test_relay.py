@@ -68,10 +68,19 @@ async def relay(world: World, broker: Any = None, shard: int = 0, **overrides: A
 
 @asynccontextmanager
 async def running(one: Relay) -> AsyncIterator[None]:
+    """Inside, the relay runs; a test whose relay has died is told so at once, and waits for nothing."""
+    test = asyncio.current_task()
+    assert test is not None
     task = asyncio.create_task(one.run())
+
+    def end_test(_: object) -> None:
+        test.cancel()
+
+    task.add_done_callback(end_test)
     try:
         yield
     finally:
+        task.remove_done_callback(end_test)
         assert not task.done(), task.exception()
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.broker.base import Delivery
 from shared.consuming.batch import Status, Work, retry_with_followers
-from shared.consuming.claiming import Claiming
-from shared.consuming.claims import Claims, _keys
-from shared.envelope import Envelope
 from shared.errors import BusinessError, DelayError, TransientError, UnavailableError
 from tests.unit.stages import (
     DEAD,
     DONE,
     RETRIED,
-    SUBSCRIPTION,
+    Slept,
     Transactions,
     attempts,
     batch_of,
-    settings_with,
     statuses,
 )
 
@@ -36,12 +32,22 @@ async def test_a_batch_without_failures_is_one_transaction() -> None:
 
 
 async def test_a_batch_that_fails_is_run_again_one_by_one_and_only_the_bad_event_is_put_aside() -> None:
-    bad = KeyError("planted")
+    bad = KeyError("planted" * 100)
     batch, transactions = batch_of("a", "b", "c"), Transactions(lambda name: bad if name == "1" else None)
-    await attempts(transactions.run, handler_attempts_max=2).run(batch)
+    with capture_logs() as logs:
+        await attempts(transactions.run, handler_attempts_max=2).run(batch)
     assert transactions.begun == ["012", "0", "1", "1", "2"]
     assert statuses(batch) == [DONE, DEAD, DONE]
-    assert batch.works["/tests", "1"].error is bad
+    assert [work.error for work in batch.works.values()] == [None, bad, None]
+    assert logs == [
+        {
+            "event": "pipeline.isolating",
+            "queue": "tester.thing",
+            "count": 3,
+            "error": repr(bad)[:500],
+            "log_level": "info",
+        }
+    ]
 
 
 @pytest.mark.parametrize("error", [BusinessError("never"), DelayError("not yet", delay_s=9)])
@@ -58,9 +64,11 @@ async def test_no_short_retry_begins_after_its_time() -> None:
 
 
 async def test_a_lost_server_sends_the_whole_batch_back_and_blames_no_event() -> None:
-    batch, transactions = batch_of("a", "b"), Transactions(lambda _: UnavailableError("planted"))
+    lost = UnavailableError("planted")
+    batch, transactions = batch_of("a", "b"), Transactions(lambda _: lost)
     await attempts(transactions.run).run(batch)
     assert (transactions.begun, statuses(batch)) == (["01"], [RETRIED] * 2)
+    assert [work.error for work in batch.works.values()] == [lost] * 2
 
 
 async def test_a_server_that_is_back_in_time_is_waited_for() -> None:
@@ -68,6 +76,28 @@ async def test_a_server_that_is_back_in_time_is_waited_for() -> None:
     batch, transactions = batch_of("a"), Transactions(lambda _: next(answers))
     await attempts(transactions.run, outage_hold_s=60).run(batch)
     assert (transactions.begun, statuses(batch)) == (["0"] * 3, [DONE])
+
+
+WAITS: dict[str, Any] = {"retry_wait_initial_s": 1, "retry_wait_max_s": 3}
+
+
+async def test_each_short_retry_waits_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = Slept(monkeypatch, "shared.consuming.attempts")
+    batch, transactions = batch_of("a"), Transactions(lambda _: TransientError("planted"))
+    await attempts(transactions.run, handler_attempts_max=5, handler_retry_max_s=60, **WAITS).run(batch)
+    assert (slept.asked_for, len(transactions.begun)) == ([1, 2, 3, 3], 5)
+
+
+async def test_a_lost_server_is_waited_for_to_the_end_of_its_time_longer_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept = Slept(monkeypatch, "shared.consuming.attempts")
+    batch, transactions = batch_of("a"), Transactions(lambda _: UnavailableError("planted"))
+    with capture_logs() as logs:
+        await attempts(transactions.run, outage_hold_s=6, **WAITS).run(batch)
+    assert (slept.asked_for, len(transactions.begun)) == ([1, 2, 3], 4), "six seconds, and not one more"
+    told = {"event": "pipeline.waiting", "queue": "tester.thing", "error": "planted", "log_level": "warning"}
+    assert logs == [told] * 3
 
 
 async def test_one_by_one_a_lost_server_sends_back_the_rest_but_not_what_is_done() -> None:
@@ -121,96 +151,6 @@ async def test_side_by_side_what_has_not_begun_in_time_goes_back(monkeypatch: py
     assert all(isinstance(error, UnavailableError) for error in errors)
 
 
-async def test_leaving_the_heartbeat_ends_it_although_the_client_swallows_a_cancellation() -> None:
-    class Swallowing(Claims):
-        """As `asyncio.wait_for` of Python 3.11 does, within the client, when the answer comes at that moment."""
-
-        beats = 0
-        beating = asyncio.Event()
-
-        async def _beat(self) -> None:
-            self.beats += 1
-            if self.beats == 2:  # the first of the pulse's own
-                self.beating.set()
-                with suppress(asyncio.CancelledError):
-                    await asyncio.Event().wait()
-
-    async def live_and_leave() -> None:
-        async with claims.heartbeat():
-            await claims.beating.wait()
-
-    claims = Swallowing(
-        settings_with(redis_url="redis://127.0.0.1:1", heartbeat_interval_s=0.001, heartbeat_ttl_s=1)
-    )
-    done, _ = await asyncio.wait([asyncio.create_task(live_and_leave())], timeout=10)
-    assert done, "the heartbeat is awaited for ever"
-    await claims.close()
-
-
-class SlowlyMarking(Claims):
-    """Redis that answers to a marking when it is told to; the ids that were marked."""
-
-    def __init__(self) -> None:
-        super().__init__(settings_with(redis_url="redis://127.0.0.1:1"))
-        self.answers = asyncio.Event()
-        self.marked: list[str] = []
-
-    async def done(self, subscriber: str, events: Sequence[Envelope]) -> None:
-        await self.answers.wait()
-        self.marked += [f"{subscriber}:{event.id}" for event in events]
-
-
-def claiming(claims: Claims) -> Claiming:
-    metrics: Any = None  # marking counts nothing
-    return Claiming(settings_with(), SUBSCRIPTION, claims, metrics)
-
-
-async def test_nothing_waits_for_a_marking_but_the_next_one_and_the_end() -> None:
-    claims = SlowlyMarking()
-    stage = claiming(claims)
-    await stage.mark_done(list(batch_of("a", "b").works.values()))
-    second = asyncio.create_task(stage.mark_done(list(batch_of("c").works.values())))
-    closing = asyncio.create_task(claims.close())
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert claims.marked == []
-    assert not second.done()
-    assert not closing.done()
-    claims.answers.set()
-    await asyncio.wait_for(second, 5)
-    await asyncio.wait_for(closing, 5)
-    await stage.marked()
-    assert claims.marked == ["tester:0", "tester:1", "tester:0"]
-
-
-async def test_redis_that_is_lost_while_it_is_told_is_left_alone_for_a_while() -> None:
-    class Lost(SlowlyMarking):
-        async def done(self, subscriber: str, events: Sequence[Envelope]) -> None:
-            self.marked += [f"{subscriber}:{event.id}" for event in events]
-            raise UnavailableError("planted")
-
-    claims = Lost()
-    stage = claiming(claims)
-    for _ in range(3):
-        await stage.mark_done(list(batch_of("a").works.values()))
-    await stage.marked()
-    await claims.close()
-    assert claims.marked == ["tester:0"]
-
-
-async def test_a_marking_that_fails_for_another_reason_is_told_to_the_next() -> None:
-    class Broken(SlowlyMarking):
-        async def done(self, subscriber: str, events: Sequence[Envelope]) -> None:
-            raise KeyError(subscriber, len(events))
-
-    claims = Broken()
-    stage = claiming(claims)
-    await stage.mark_done(list(batch_of("a").works.values()))
-    with pytest.raises(KeyError, match="tester"):
-        await stage.mark_done([])
-    await claims.close()
-
-
 # -- the batch's own rules
 
 
@@ -246,10 +186,3 @@ def test_a_second_delivery_of_an_event_is_a_duplicate_unless_the_event_is_retrie
     work.status = status
     batch.close()
     assert batch.outcome() == [first, again]
-
-
-@pytest.mark.parametrize("sources", [["/a", "/a"], ["/a", "/b"], ["/a"], ["", "/a"], []])
-def test_a_claim_has_the_same_key_whatever_else_is_claimed(sources: list[str]) -> None:
-    events = [Envelope(source=source, type="t", id=f"id-{at}", data={}) for at, source in enumerate(sources)]
-    start, rests = _keys("tester", events)
-    assert [start + rest for rest in rests] == [f"tandem:claim:tester:{event.identity}" for event in events]

@@ -83,3 +83,9 @@ async def test_everything_waits_when_too_many_keys_are_held_back(waiting: Waitin
     assert waiting.slept == [0.2]
     await waiting.back_off([("e", UnavailableError("away"))])
     assert (sorted(waiting.held()), waiting.slept[1:]) == (["a", "b", "c", "d"], [0.4])
+
+
+async def test_as_many_keys_as_may_be_held_back_make_nobody_wait(waiting: Waiting) -> None:
+    unwanted = [(key, UnroutableError("nobody")) for key in "abc"]
+    await waiting.back_off([*unwanted, ("d", UnavailableError("away"))])
+    assert (sorted(waiting.held()), waiting.slept) == (["a", "b", "c", "d"], [])

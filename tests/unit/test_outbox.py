@@ -1,0 +1,57 @@
+"""What the gauges ask of an outbox: how much waits in it, and since when by the oldest event's id."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from shared.publishing import outbox_of
+from shared.publishing.outbox import _STATE
+from shared.telemetry import Sample
+
+CREATED_MS = 1_700_000_000_000
+OLDEST = str(UUID(int=CREATED_MS << 80))
+
+
+class Outbox:
+    """A database that answers the one question."""
+
+    def __init__(self, messages: int, oldest: str | None) -> None:
+        self.row = SimpleNamespace(messages=messages, oldest=oldest)
+        self.asked: list[object] = []
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Any]:
+        yield self
+
+    async def execute(self, statement: object, parameters: object) -> Any:
+        assert statement is _STATE
+        self.asked.append(parameters)
+        return SimpleNamespace(one=lambda: self.row)
+
+
+@pytest.mark.parametrize(
+    ("messages", "oldest", "now_s", "age_s"),
+    [
+        (3, OLDEST, CREATED_MS / 1_000 + 2.5, 2.5),
+        (3, OLDEST, CREATED_MS / 1_000 - 60, 0.0),  # another machine's clock is ahead
+        (0, None, CREATED_MS / 1_000, 0.0),
+    ],
+)
+async def test_it_says_how_many_wait_and_how_old_the_oldest_is(
+    monkeypatch: pytest.MonkeyPatch, messages: int, oldest: str | None, now_s: float, age_s: float
+) -> None:
+    monkeypatch.setattr("shared.publishing.outbox.time", SimpleNamespace(time=lambda: now_s))
+    database: Any = Outbox(messages, oldest)
+    questions = outbox_of(database)
+    assert list(questions) == ["outbox"]
+    assert await questions["outbox"]() == [
+        Sample("tandem.outbox.messages", messages),
+        Sample("tandem.outbox.oldest.age", age_s),
+    ]
+    assert database.asked == [{"count_max": 1_000_000}], "it counts no further"
