@@ -85,12 +85,16 @@ class BacklogRound(_Part):
 
 
 class Try(_Part):
-    """A rate in the search for the capacity, why it was not carried, and who had no more to give meanwhile."""
+    """A rate in the search for the capacity, why it was not carried, and who had no more to give meanwhile.
+
+    `machine_cores`: what all programs of the machine used together, from the first request to the last effect.
+    """
 
     orders_per_s: float
     carried: bool
     why: str | None
     limiter: str | None = None
+    machine_cores: float | None = None
 
 
 class Rung(_Part):

@@ -102,6 +102,9 @@ def figures(measured: MeasuredSide, machine_cores: float) -> dict[str, Any] | No
                 "carried": rate.growing is None,
                 "why": rate.growing,
                 "limiter": _limiter(measured, rate, machine_cores),
+                "machine_cores": round(sum(rate.result.cpu_s.values()) / rate.result.seconds, 2)
+                if rate.result.seconds
+                else None,
             }
             for rate in climb.tries
         ],

@@ -64,6 +64,31 @@ _ORDERS = {"by key": "events of a key", "whole stream": "the whole stream", "non
 
 
 def caveat(summary: Summary) -> str:
+    """Says which rates are not to be believed, and where the whole is faster than a part; may be empty."""
+    return " ".join(sentence for sentence in (_too_short(summary), _surpassed(summary)) if sentence)
+
+
+def _surpassed(summary: Summary) -> str:
+    """Says on which sides the whole, the adapter in it, is faster than the client library."""
+    wholes = {"publish": "relay_events_per_s", "consume": "effects_per_s"}
+    named = [
+        TITLES[broker]
+        for broker, one in summary.brokers.items()
+        if any(
+            each.per_s is not None and each.per_s < (getattr(one, wholes[each.layer]) or 0.0)
+            for each in one.layers
+            if each.as_tandem and each.layer in wholes
+        )
+    ]
+    if not named:
+        return ""
+    return (
+        f"On {' and on '.join(named)} Tandem is faster than the client library alone: its adapter goes below it, "
+        "a window of events at once."
+    )
+
+
+def _too_short(summary: Summary) -> str:
     """Says which rates were taken over too short a time to be believed; empty where none was."""
     shortest = [
         seconds for one in summary.brokers.values() for each in one.layers

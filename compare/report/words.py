@@ -305,7 +305,9 @@ def _refused(ladder: LadderFigures) -> str:
         return ""
     least = min(above, key=lambda each: each.orders_per_s)
     why = f" ({least.why})" if least.why else ""
-    return f", and not {least.orders_per_s:,.0f}{why}{f'; limiter: {least.limiter}' if least.limiter else ''}"
+    limiter = f"; limiter: {least.limiter}" if least.limiter else ""
+    machine = f", the whole machine {least.machine_cores:g} cores" if least.machine_cores is not None else ""
+    return f", and not {least.orders_per_s:,.0f}{why}{limiter}{machine}"
 
 
 def _per_event(us: float) -> str:

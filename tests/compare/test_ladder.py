@@ -120,8 +120,14 @@ def test_the_report_shows_capacities_and_rungs_and_no_percentile_of_too_few_samp
     assert rungs.rungs[0].p999_ms is None
     grew = "the backlog grew from 1 to 99 events"
     assert words.capacities(summary) == [
-        f"RabbitMQ carried 200 orders/s, and not 400 ({grew}); limiter: broker CPU (0.95 cores).",
-        f"Kafka carried 100 orders/s, and not 200 ({grew}); limiter: none (0.60 cores).",
+        (
+            f"RabbitMQ carried 200 orders/s, and not 400 ({grew}); limiter: broker CPU (0.95 cores), "
+            "the whole machine 0.96 cores."
+        ),
+        (
+            f"Kafka carried 100 orders/s, and not 200 ({grew}); limiter: none (0.60 cores), "
+            "the whole machine 0.61 cores."
+        ),
     ]
     assert [each.limiter for each in rungs.tries] == ["none (0.00 cores)", "broker CPU (0.95 cores)"]
     first, second = words.ladder(summary)
@@ -137,7 +143,7 @@ def test_a_summary_without_the_limiters_of_the_tries_says_nothing_of_them(climbe
     document = summarise(climbed, "make compare WORKLOAD=my.yml")
     for one in document["brokers"].values():
         for each in one["ladder"]["tries"]:
-            del each["limiter"]
+            del each["limiter"], each["machine_cores"]
     assert words.capacities(Summary.model_validate(document))[0] == (
         "RabbitMQ carried 200 orders/s, and not 400 (the backlog grew from 1 to 99 events)."
     )

@@ -98,6 +98,16 @@ def test_a_rate_that_took_too_short_a_time_says_so_where_it_stands(layered: RunR
     assert layers.caveat(Summary.model_validate(summarise(layered, "make compare"))) == ""
 
 
+def test_where_the_whole_is_faster_than_the_client_library_alone_the_page_says_so(layered: RunResult) -> None:
+    layered.sides["kafka"].layers = [result("publish", AS_TANDEM["kafka"], 1, events=10 * EVENTS)]
+    summary = Summary.model_validate(summarise(layered, "make compare"))
+    said = "On Kafka Tandem is faster than the client library alone"
+    for text in (render_page(summary), render_markdown(summary)):
+        assert said in text
+    layered.sides["kafka"].layers = [result("publish", AS_TANDEM["kafka"], 900_000, events=1_000 * EVENTS)]
+    assert said not in layers.caveat(Summary.model_validate(summarise(layered, "make compare")))
+
+
 def test_a_summary_that_says_not_how_many_a_layer_carried_means_as_many_as_were_asked_for(
     layered: RunResult,
 ) -> None:
