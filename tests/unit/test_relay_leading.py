@@ -62,7 +62,8 @@ class Session:
 
     async def fetch(self, _query: str, *arguments: Any) -> list[dict[str, Any]]:
         self.looking.set()
-        *_, gone, known = arguments
+        _shards, shard, *_, gone, known = arguments
+        assert shard == SHARD
         self.looked.append((list(gone), [(one.lower, one.upper) for one in known]))
         if not self.looks:
             raise OverError
@@ -73,7 +74,8 @@ class Session:
         if self.lost_for_good:
             raise OSError("the session is lost")
 
-    async def fetchval(self, _query: str, *key: object) -> bool:
+    async def fetchval(self, query: str, *key: object) -> bool:
+        assert "pg_try_advisory_lock" in query
         self.asked_to_lead.append(key)
         return next(self.locks)
 
@@ -168,6 +170,16 @@ async def test_a_notification_wakes_a_relay_that_waits(monkeypatch: pytest.Monke
     assert len(session.looked) == 3
 
 
+@pytest.mark.parametrize(("held", "in_trouble"), [({}, False), ({"k": 2_000.0}, True)])
+async def test_a_relay_that_finds_nothing_is_in_trouble_only_while_it_holds_something_back(
+    monkeypatch: pytest.MonkeyPatch, held: dict[str, float], in_trouble: bool
+) -> None:
+    leads = Leads(monkeypatch)
+    leads.relay._waiting_since, leads.relay._held = 0.0, held
+    await leads.lead(Session([]))
+    assert (leads.relay.trouble is not None) == in_trouble
+
+
 async def test_it_leads_once_the_lock_is_free_and_says_so_and_why_it_leads_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -182,7 +194,9 @@ async def test_it_leads_once_the_lock_is_free_and_says_so_and_why_it_leads_no_mo
         session.locks = iter([False, True])
         yield session
 
-    async def lead(_connection: object) -> None:
+    async def lead(connection: object) -> None:
+        assert connection is session
+        assert list(leads.leading._wakes) == [SHARD]
         leads.leading.wake()
         assert leads.relay._woken.is_set(), "who commits in this process wakes it"
         leads.relay._woken.clear()

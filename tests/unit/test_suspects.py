@@ -60,9 +60,9 @@ async def test_behind_a_suspect_that_a_lost_server_sends_back_nothing_is_taken_u
 
 
 async def test_what_was_taken_up_too_often_says_so() -> None:
-    batch, claims = batch_of("a"), Told({"0": Claim(ClaimState.NEW, 4)})
+    batch, claims = batch_of("a", "b"), Told({"0": Claim(ClaimState.NEW, 4), "1": Claim(ClaimState.NEW, 3)})
     await run(batch, claims, Transactions(lambda _: None), deliveries_max=3)
-    assert statuses(batch) == [DEAD]
+    assert statuses(batch) == [DEAD, DONE], "the third time is the last"
     error = batch.works["/tests", "0"].error
     assert isinstance(error, AttemptsExhaustedError)
     assert str(error) == "taken up 3 times and never finished"

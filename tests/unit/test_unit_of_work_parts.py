@@ -25,11 +25,30 @@ EVENT = Envelope(source="/tests", type="thing.happened", data=None)
 
 
 class Connection:
+    """Takes note of what it is sent, and with what."""
+
     def __init__(self) -> None:
         self.sent: list[object] = []
+        self.parameters: list[object] = []
 
-    async def execute(self, statement: object, _parameters: object) -> None:
+    async def execute(self, statement: object, parameters: object) -> None:
         self.sent.append(statement)
+        self.parameters.append(parameters)
+
+
+class OneConnection:
+    """A database with one connection and nothing behind it."""
+
+    def __init__(self) -> None:
+        self.connection = Connection()
+        self.begun = 0
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    @asynccontextmanager
+    async def late_transaction(self) -> Any:
+        yield self.connection, self.begin
 
 
 class Collecting:
@@ -85,6 +104,7 @@ async def test_a_part_is_made_once_for_its_owner_and_flushed_before_all_that_was
     await uow.flush()
     assert part.told == ["begin", "discard", "begin", "flush"]
     assert connection.sent == [FIRST, FIRST, LAST]
+    assert connection.parameters == [{"n": 0}, {"n": 0}, {"n": 2}]
 
 
 async def test_a_job_is_submitted_with_all_that_is_said_of_it() -> None:
@@ -101,8 +121,10 @@ async def test_a_job_is_submitted_with_all_that_is_said_of_it() -> None:
 
 
 async def test_a_service_without_jobs_takes_none() -> None:
-    with pytest.raises(RuntimeError, match=r"^tests has no jobs$"):
-        await unit(Connection()).submit(object())
+    database: Any = OneConnection()
+    async with UnitsOfWork(database, "tests", SPANS).begin() as uow:
+        with pytest.raises(RuntimeError, match=r"^tests has no jobs$"):
+            await uow.submit(object())
 
 
 def test_what_is_to_be_done_after_the_commit_is_done_then_but_not_for_a_discarded_event() -> None:
@@ -150,17 +172,6 @@ def test_data_is_published_as_json_says_it() -> None:
     assert unit(Connection()).publish(Paid(amount=Decimal("1.50")), subject="s").data == {"amount": "1.50"}
 
 
-class OneConnection:
-    """A database with one connection and nothing behind it."""
-
-    def __init__(self) -> None:
-        self.connection = Connection()
-
-    @asynccontextmanager
-    async def late_transaction(self) -> Any:
-        yield self.connection, lambda: None
-
-
 async def test_a_unit_publishes_as_its_service_and_wakes_the_relay_beside_it() -> None:
     database: Any = OneConnection()
     leading, woken = Leading(1), []
@@ -183,4 +194,9 @@ async def test_units_on_another_database_are_the_same_but_for_their_connections(
     async with units.begin() as uow:
         uow.tell(FIRST, {"n": 1})
     assert (here.connection.sent, there.connection.sent) == ([FIRST], [LAST])
+    assert (here.begun, there.begun) == (0, 0), "one statement is a transaction by itself"
+    async with units.begin() as uow:
+        uow.tell(FIRST, {"n": 1})
+        uow.tell(LAST, {"n": 2})
+    assert (here.begun, there.begun) == (1, 0)
     assert len(submitter.submitted) == 1
