@@ -1,4 +1,4 @@
-"""What the gauges ask of an outbox: how much waits in it, and since when by the oldest event's id."""
+"""What is asked of an outbox, how much waits and since when, and what goes into it with the last of the inserts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import insert
 
+from shared.envelope import Envelope
 from shared.publishing import outbox_of
-from shared.publishing.outbox import _STATE
+from shared.publishing.outbox import _STATE, add_events, outbox, outbox_row
+from shared.publishing.told import Statement
 from shared.telemetry import Sample
 
 CREATED_MS = 1_700_000_000_000
@@ -55,3 +58,15 @@ async def test_it_says_how_many_wait_and_how_old_the_oldest_is(
         Sample("tandem.outbox.oldest.age", age_s),
     ]
     assert database.asked == [{"count_max": 1_000_000}], "it counts no further"
+
+
+def test_of_several_statements_it_is_the_last_that_publishes() -> None:
+    event = Envelope(source="/tests", type="thing.happened", data=None)
+    inserting = insert(outbox)  # any plain insert
+    statements: list[Statement] = [(inserting, {"n": number}) for number in range(3)]
+    add_events(statements, [outbox_row("thing", event)], notify=True)
+    assert statements[:2] == [(inserting, {"n": 0}), (inserting, {"n": 1})]
+    [(both, parameters)] = statements[2:]
+    assert both is not inserting
+    assert isinstance(parameters, dict)
+    assert (parameters["n"], parameters["outbox_event_id"]) == (2, [event.id])

@@ -53,6 +53,7 @@ class Stages:
         self.passing: dict[str, BaseException] = {}
         self.letters: list[tuple[str, str]] = []
         self.told: list[str] = []
+        self.prepared: list[list[str]] = []
         self.claims, self.counted, self.inbox = Told(), Counted(), Inbox([])
         self.spans = Spans(Recorder(TraceIdRatioBased(0.0)), "kafka")
         subscriber = Subscriber(
@@ -61,6 +62,7 @@ class Stages:
             (Handler(Happened, self._handle),),
             ignores=frozenset({"thing.ignored"}),
             transient=(LookupError,),
+            prepare=self._prepare,
             put_aside=self._hear,
         )
         servers: Any = self
@@ -79,6 +81,9 @@ class Stages:
         failure = self.failures.get(event.id) or self.passing.pop(event.id, None)
         if failure is not None:
             raise failure
+
+    async def _prepare(self, events: Sequence[Event[Any]], _uow: UnitOfWork) -> None:
+        self.prepared.append([event.id for event in events])
 
     async def _hear(self, event: Event[Happened], error: Exception, _uow: UnitOfWork) -> None:
         self.told.append(f"{event.id}: {error}")
@@ -116,7 +121,7 @@ async def test_a_batch_is_answered_and_counted_by_what_became_of_each_delivery(
     statuses = {"done": 2, "duplicate": 1, "dead_lettered": 2, "ignored": 1}
     assert processed == ("processed", "tester.thing", statuses, 2.0), "a second for each of its two parts"
     assert stages.claims.released == [("tester:2", True)]
-    assert stages.told == ["2: no"]
+    assert (stages.prepared, stages.told) == ([["1", "2", "3"]], ["2: no"])
 
 
 async def test_what_the_subscriber_says_may_pass_is_delayed_and_no_dead_letter() -> None:
@@ -125,6 +130,18 @@ async def test_what_the_subscriber_says_may_pass_is_delayed_and_no_dead_letter()
     stages.failures["1"] = LookupError("not yet")
     assert await stages.pipeline(delivered("1")) == [ACK]
     assert (stages.counted.told[1][2], stages.told) == ({"delayed": 1}, [])
+
+
+async def test_a_batch_that_fails_is_told_of_and_run_again_one_by_one() -> None:
+    stages = Stages()
+    stages.first_time("1", "2")
+    stages.passing["2"] = KeyError("once")
+    with capture_logs() as logs:
+        assert await stages.pipeline(delivered("1", "2")) == [ACK] * 2
+    assert [(one["event"], one["queue"], one["count"]) for one in logs] == [
+        ("pipeline.isolating", "tester.thing", 2)
+    ]
+    assert stages.prepared == [["1", "2"], ["1"], ["2"]]
 
 
 async def test_a_server_that_is_lost_for_a_moment_costs_its_batch_a_wait() -> None:
@@ -223,6 +240,14 @@ async def test_a_fail_point_is_that_of_its_channel(channel: str, reached: bool) 
     stages.first_time("1")
     await stages.pipeline(delivered("1"))
     assert [kind for _, kind in stages.letters] == ([PermanentError.__name__] if reached else [])
+
+
+async def test_killed_behind_its_commit_a_batch_is_not_marked_as_done() -> None:
+    stages = Stages(failpoints="pipeline.after_commit=raise")
+    stages.first_time("1")
+    with pytest.raises(PermanentError, match="after_commit"):
+        await stages.pipeline(delivered("1"))
+    assert (stages.claims.marked, stages.claims.released) == ([], [("tester:1", False)])
 
 
 async def test_no_more_is_taken_than_the_rate_allows() -> None:

@@ -145,6 +145,10 @@ async def test_what_takes_too_long_is_transient_and_a_handler_s_own_time_out_is_
     hanging = Stage(hang, handler_timeout_s=0.01)
     with pytest.raises(TransientError, match=r"^not finished within 0\.01 s$"):
         await hanging.run(hanging.batch("a"))
+    with pytest.raises(TransientError):
+        await hanging.run(hanging.batch("a", traceparent=SAMPLED))
+    [said] = [dict(span.attributes or {}) for span in hanging.spans() if not span.name.endswith(" batch")]
+    assert (said["tandem.status"], said["error.type"]) == ("rolled_back", "TimeoutError")
     own = TimeoutError("of a client")
     timing_out = Stage(fail_of({"0": own}))
     with pytest.raises(TimeoutError) as raised:
@@ -199,6 +203,14 @@ async def test_a_failure_that_no_retry_changes_is_said_by_the_span_of_an_event_a
         await stage.run(stage.batch("a", traceparent=SAMPLED))
     [said] = [dict(span.attributes or {}) for span in stage.spans() if not span.name.endswith(" batch")]
     assert (said["tandem.status"], said["error.type"]) == ("dead_lettered", "BusinessError")
+
+
+async def test_every_call_of_a_handler_is_counted() -> None:
+    stage = Stage(succeed)
+    batch = stage.batch("a", "b")
+    for _ in range(3):
+        await stage.run(batch)
+    assert [work.runs for work in batch.works.values()] == [3, 3]
 
 
 async def test_a_duplicate_has_no_span() -> None:
