@@ -1,4 +1,4 @@
-"""What is asked of an outbox, how much waits and since when, and what goes into it with the last of the inserts."""
+"""What is asked of an outbox, how much waits and since when, and which of several inserts publishes."""
 
 from __future__ import annotations
 
