@@ -285,6 +285,27 @@ async def test_idle_connections_to_what_became_a_replica_are_closed_and_to_nobod
     await claims.close()
 
 
+async def test_a_ping_claims_something_for_a_few_seconds_as_batches_are_claimed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claims = Claims(settings_with(redis_url="redis://127.0.0.1:1", claim_lock_s=600), owner="me")
+    asked: list[tuple[object, ...]] = []
+
+    async def answer(args: tuple[object, ...]) -> list[int]:
+        asked.append(args)
+        return [1]
+
+    monkeypatch.setattr(claims, "_claim_script", answer)
+    event = Envelope(source="/tests", type="thing.happened", id="an-event", data=None)
+    assert await claims.claim("tester", [event]) == [Claim(NEW, 1)]
+    await claims.ping()
+    assert asked == [
+        (b'["an-event"]', "tandem:claim:tester:6:/tests:", "me", 600_000),
+        (b'["me"]', "tandem:probe:", "me", 5_000),
+    ]
+    await claims.close()
+
+
 @pytest.mark.parametrize("sources", [["/a", "/a"], ["/a", "/b"], ["/a"], ["", "/a"], []])
 def test_a_claim_has_the_same_key_whatever_else_is_claimed(sources: list[str]) -> None:
     events = [Envelope(source=source, type="t", id=f"id-{at}", data={}) for at, source in enumerate(sources)]
