@@ -150,6 +150,16 @@ async def test_claims_marks_and_heartbeats_live_as_long_as_they_are_told(rabbit_
         assert told_s * 500 < life_ms <= told_s * 1_000
 
 
+async def test_a_connection_that_the_server_has_closed_costs_nothing(rabbit_world: World) -> None:
+    claims = await rabbit_world.claims(alive=False)
+    one, two = some(2)
+    assert await claims.claim("s", [one]) == [FIRST]
+    idle = await claims._redis.client_id()
+    async with Redis.from_url(rabbit_world.settings().redis_url) as redis:
+        assert await redis.client_kill_filter(_id=str(idle)) == 1
+    assert await claims.claim("s", [two]) == [FIRST]
+
+
 async def test_ones_own_claim_is_no_obstacle_and_no_further_attempt(rabbit_world: World) -> None:
     """An answer lost on the way, or a release that Redis never got, must not block the owner itself."""
     mine = await rabbit_world.claims()

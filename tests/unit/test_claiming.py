@@ -285,6 +285,25 @@ async def test_idle_connections_to_what_became_a_replica_are_closed_and_to_nobod
     await claims.close()
 
 
+async def test_a_redis_that_takes_a_connection_and_says_nothing_is_away() -> None:
+    said_nothing_to: list[asyncio.StreamWriter] = []
+
+    def keep_silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said_nothing_to.append(writer)
+
+    server = await asyncio.start_server(keep_silent, "127.0.0.1")
+    host, port = server.sockets[0].getsockname()[:2]
+    claims = Claims(settings_with(redis_url=f"redis://{host}:{port}", redis_timeout_s=0.05))
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(claims.ping(), 4)
+    assert said_nothing_to
+    await claims.close()
+    for writer in said_nothing_to:
+        writer.close()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_a_ping_claims_something_for_a_few_seconds_as_batches_are_claimed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
