@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 from sqlalchemy import text
 
+from deploy.native import Runtime
 from shared.envelope import Envelope
+from shared.process import Service
+from shared.process.parts import build_parts
 from shared.process.process import Process
+from shared.process.server import application_of
+from shared.settings import Settings
 
 
 class Running:
@@ -44,3 +50,20 @@ class Running:
         async with self.process.parts.units.begin() as uow:
             uow.begin_event(envelope)
             await handler.handle(handler.read(envelope), uow)
+
+
+def served(stack: AsyncExitStack, servers: Runtime, service: Service, dsn: str, **overrides: Any) -> Running:
+    """The service on this database, until the stack is left."""
+    settings = Settings(
+        broker="rabbit",
+        http_port=1,
+        postgres_dsn=dsn,
+        redis_url=servers.server_urls()["redis"],
+        rabbit_url=servers.server_urls()["rabbit"],
+        **overrides,
+    )
+    process = Process(service, build_parts(service.name, settings))
+    stack.push_async_callback(process.parts.database.close)
+    running = Running(process, application_of(process))
+    stack.push_async_callback(running.http.aclose)
+    return running

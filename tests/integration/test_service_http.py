@@ -18,13 +18,9 @@ from services.order.handlers import place_order
 from services.user import app as user_app
 from shared.errors import TransientError
 from shared.http import idempotency
-from shared.process.parts import build_parts
-from shared.process.process import Process
-from shared.process.server import application_of
 from shared.process.service import Service
-from shared.settings import Settings
 from tests.integration.databases import migrated_database
-from tests.integration.served import Running
+from tests.integration.served import Running, served
 
 LINES = [{"sku": "TEA-250", "quantity": 2, "unit_amount": 1250}]
 
@@ -37,19 +33,7 @@ async def start(servers: Runtime) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def started(service: Service, **overrides: Any) -> Running:
-            settings = Settings(
-                broker="rabbit",
-                http_port=1,
-                postgres_dsn=await migrated_database(servers, service.name),
-                redis_url=servers.server_urls()["redis"],
-                rabbit_url=servers.server_urls()["rabbit"],
-                **overrides,
-            )
-            process = Process(service, build_parts(service.name, settings))
-            stack.push_async_callback(process.parts.database.close)
-            running = Running(process, application_of(process))
-            stack.push_async_callback(running.http.aclose)
-            return running
+            return served(stack, servers, service, await migrated_database(servers, service.name), **overrides)
 
         yield started
 

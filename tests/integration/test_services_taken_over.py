@@ -13,13 +13,9 @@ from services.notification import app as notification_app
 from services.order import app as order_app
 from services.user import app as user_app
 from shared.envelope import Envelope
-from shared.process.parts import build_parts
-from shared.process.process import Process
-from shared.process.server import application_of
 from shared.process.service import Service
-from shared.settings import Settings
 from tests.integration.recording import Recording, recording, upgraded
-from tests.integration.served import Running
+from tests.integration.served import Running, served
 
 SINCE_THEN = {"fraud_verdict": None, "note": None}
 """What an order of today has besides."""
@@ -41,18 +37,8 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 async def taken_over(stack: AsyncExitStack, servers: Runtime, service: Service, left: Recording) -> Running:
     """Today's service on what was left of it."""
     found = left[service.name]
-    settings = Settings(
-        broker="rabbit",
-        http_port=1,
-        postgres_dsn=await upgraded(servers, service.name, found["version"], found["rows"]),
-        redis_url=servers.server_urls()["redis"],
-        rabbit_url=servers.server_urls()["rabbit"],
-    )
-    process = Process(service, build_parts(service.name, settings))
-    stack.push_async_callback(process.parts.database.close)
-    running = Running(process, application_of(process))
-    stack.push_async_callback(running.http.aclose)
-    return running
+    dsn = await upgraded(servers, service.name, found["version"], found["rows"])
+    return served(stack, servers, service, dsn)
 
 
 def timeless(answer: dict[str, Any]) -> dict[str, Any]:
