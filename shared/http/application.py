@@ -14,16 +14,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, StringConstraints
 from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared import __version__
 from shared.http import problems
 from shared.http.backpressure import Backpressure, OutboxGate
+from shared.http.bodies import JsonBodies
 from shared.http.docs import add_docs
-from shared.http.errors import answer_errors
+from shared.http.errors import UnexpectedErrors, answer_errors
 from shared.http.idempotency import KEY_DESCRIPTION, KEY_PATTERN, KEY_REUSED, KeyReusedError, check_key
 from shared.http.openapi import add_problem_schema, problem_responses
 from shared.http.problems import ProblemKind
+from shared.http.short_way import ShortWay
 from shared.telemetry import Telemetry
 
 IdempotencyKey = Annotated[
@@ -64,7 +66,9 @@ def service_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         responses=problem_responses(*answers),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # which is `Telemetry`'s here
     )
+    app.outbox_gate = outbox_gate
     app.router.route_class = _ReadableRoute
     answer_errors(app, RequestValidationError, {KeyReusedError: KEY_REUSED, **(errors or {})}, forms_under)
     if outbox_gate is not None:
@@ -75,7 +79,22 @@ def service_app(
 
 
 class _Application(FastAPI):
-    """FastAPI, whose OpenAPI document also has the schema of problem documents."""
+    """FastAPI, whose OpenAPI document also has the schema of problem documents, and which has a short way."""
+
+    outbox_gate: OutboxGate | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self.middleware_stack is not None and not self.root_path:
+            scope["app"] = self
+            await self.middleware_stack(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        ordinary = super().build_middleware_stack()
+        if {layer.cls for layer in self.user_middleware} <= {Backpressure, JsonBodies, UnexpectedErrors}:
+            return ShortWay(self, ordinary, self.outbox_gate)
+        return ordinary  # the short way leads past layers that it does not know
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

@@ -47,7 +47,7 @@ class JsonBodies:
             return
         if "transfer-encoding" in headers:
             beginning = await _until_bytes(receive)
-            receive = _first(beginning, receive)
+            receive = first(beginning, receive)
             if beginning["type"] == "http.request" and not beginning.get("body", b""):
                 await self._app(scope, receive, send)
                 return
@@ -71,7 +71,7 @@ class JsonBodies:
             wrong = FieldError(location=["body"], message=_why_not_json(error))
             await respond(scope, INVALID, "the body is not acceptable JSON", [wrong])(scope, receive, send)
             return
-        await self._app(scope, _first({"type": "http.request", "body": body, "more_body": False}, receive), send)
+        await self._app(scope, first({"type": "http.request", "body": body, "more_body": False}, receive), send)
 
     def _takes_forms(self, path: str) -> bool:
         return self._forms_under is not None and f"{path}/".startswith(f"{self._forms_under}/")
@@ -151,7 +151,7 @@ async def _read(receive: Receive, most: int) -> bytes | None:
     return b"".join(chunks)
 
 
-def _first(message: Message, receive: Receive) -> Receive:
+def first(message: Message, receive: Receive) -> Receive:
     """A receive channel that hands over `message` once and then what the connection says."""
     pending = [message]
 
