@@ -26,5 +26,6 @@ __all__ = [
     "setting_names",
     "setting_values",
     "settings",
+    "statements",
     "telemetry",
 ]

@@ -29,6 +29,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.order.domain import KnownUser, Line, Order, OrderStatus, Verdict
+from shared.statements import fetch
 
 metadata = MetaData()
 
@@ -157,8 +158,8 @@ async def list_orders(
 
 
 async def find_user(connection: AsyncConnection, user_id: UUID) -> KnownUser | None:
-    row = (await connection.execute(_FIND_USER, {"wanted": user_id})).mappings().first()
-    return None if row is None else KnownUser(**row)
+    rows = await fetch(connection, _FIND_USER, {"wanted": user_id})
+    return KnownUser(*rows[0]) if rows else None
 
 
 def _order(row: Mapping[Any, Any]) -> Order:

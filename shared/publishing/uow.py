@@ -23,6 +23,7 @@ from shared.publishing.leading import Leading
 from shared.publishing.outbox import add_events, outbox_row
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.publishing.told import Told
+from shared.statements import send
 from shared.telemetry import Spans
 
 
@@ -242,7 +243,7 @@ class UnitOfWork:
             self._wakes_relay |= beside
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
         for statement, parameters in statements:
-            await (self._connection if alone else self.connection).execute(statement, parameters)
+            await send(self._connection if alone else self.connection, statement, parameters)
 
 
 class UnitsOfWork:
