@@ -28,6 +28,7 @@ from experiment.profiles import Profile
 from experiment.runtimes import data_directories, mounts, runtimes
 from shared.broker.kafka import consumer_options, producer_options
 from shared.broker.rabbit import client_options
+from shared.consuming import taken_up_max
 from shared.settings import Settings
 
 TITLES: dict[str, str] = {"rabbit": "RabbitMQ", "kafka": "Kafka"}
@@ -187,7 +188,7 @@ def unequal(shared: Settings, profile: Profile) -> list[str]:
         f"Kafka's producer sends what has come since the last answer in batches of up to {batch_kib} KiB, {sent}",
         f"{in_order}, Kafka's idempotent producer keeps the order by itself",
         f"a channel is one queue on RabbitMQ, a topic of {shared.kafka_partitions} partitions on Kafka",
-        f"RabbitMQ delivers {2 * shared.batch_max:,} messages ahead, Kafka's consumer fetches {fetch_mib} MiB",
+        f"RabbitMQ delivers {2 * taken_up_max(shared):,} messages ahead, Kafka's consumer fetches {fetch_mib} MiB",
         "RabbitMQ's acknowledgement is sent and not answered, Kafka's commit is awaited",
         "RabbitMQ's queues have a time to live and dead-letter by themselves, Kafka's topics have a retention",
         f"{noticed}, Kafka by a session of {session_s:g} s",

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     named takes what it can."""
     batch_max: Annotated[int, Field(ge=1, le=10_000)] = 500
     """The most deliveries that a subscription handles in one transaction."""
+    transactions_max: Annotated[int, Field(ge=1, le=100)] = 4
+    """The most transactions of a subscription that run at once, events of one key in order, where
+    `TANDEM_BATCH_MAX` makes them small; half of `TANDEM_POSTGRES_POOL_MAX` is never exceeded."""
     handler_timeout_s: MillisecondS = 30.0
     """Seconds that a batch's transaction, with all its handlers, may take."""
     handler_attempts_max: Annotated[int, Field(ge=1, le=10)] = 3

@@ -36,7 +36,7 @@ _BATCHES: Mapping[BrokerName, int] = {"rabbit": 3, "kafka": 3 + AT_ONCE // 20}
 """Each has decided on some before. On Kafka a worker first finds what all of them asked for while the dead one's
 session lasted, and whose time is over; RabbitMQ drops that."""
 _RELAYS_DIE = (f"{failpoints.BEFORE_PUBLISH}=kill", f"{failpoints.AFTER_PUBLISH}=kill")
-_FEW_AT_A_TIME = {"TANDEM_BATCH_MAX": "20"}
+_FEW_AT_A_TIME = {"TANDEM_BATCH_MAX": "20", "TANDEM_TRANSACTIONS_MAX": "1"}
 """All the workers that die together decide on less than there is, so that the last finds somebody who asks."""
 _STEADILY = {"TANDEM_RATE_LIMIT_PER_S": "wallet.share=100"}
 """So the crowd is not served before the servers have failed."""

@@ -2,7 +2,7 @@
 
 from shared.consuming import inbox
 from shared.consuming.claims import Claims
-from shared.consuming.intake import Intake
+from shared.consuming.intake import Intake, taken_up_max
 from shared.consuming.pipeline import Pipeline
 from shared.consuming.subscriber import EventHandler, Handler, Subscriber
 
@@ -14,4 +14,5 @@ __all__ = [
     "Pipeline",
     "Subscriber",
     "inbox",
+    "taken_up_max",
 ]

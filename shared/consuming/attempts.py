@@ -12,6 +12,7 @@ import structlog
 from shared.backoff import backoff_s, longest_wait_s
 from shared.broker import Subscription
 from shared.consuming.batch import Batch, Status, Work, retry_later
+from shared.consuming.intake import transactions_at_once
 from shared.consuming.key_order import run_in_key_order
 from shared.consuming.subscriber import Subscriber
 from shared.errors import DelayError, PermanentError, UnavailableError
@@ -67,14 +68,16 @@ class Attempts:
         self._subscription = subscription
         self._transact = transact
         self._patience = patience
+        if subscriber.outside_effects:
+            self._together_max, self._at_once_max = 1, subscriber.concurrency
+        else:
+            self._together_max, self._at_once_max = settings.batch_max, transactions_at_once(settings)
 
     async def run(self, batch: Batch) -> None:
-        """Run what is open: events with outside effects side by side, all others in one transaction."""
+        """Run what is open: all in one transaction, or what does not fit into one side by side in several."""
         works = batch.open()
-        if self._subscriber.outside_effects:
+        if len(works) > self._together_max or self._subscriber.outside_effects:
             await self._run_apart(works)
-        elif len(works) == 1:
-            await self.run_each(works)
         elif works:
             await self._run_together(works)
 
@@ -89,6 +92,9 @@ class Attempts:
 
     async def _run_together(self, works: Sequence[Work]) -> None:
         """Run one transaction for all; if it fails, one for each: a bad event costs the others time only."""
+        if len(works) == 1:
+            await self.run_each(works)
+            return
         try:
             await self._patience.run(lambda: self._transact(works))
         except UnavailableError as error:
@@ -102,7 +108,8 @@ class Attempts:
             await self.run_each(works)
 
     async def _run_apart(self, works: Sequence[Work]) -> None:
-        """Run a transaction for each event, `concurrency` at once, those of one key in order.
+        """Run several transactions at once, the events of one key in order: each in one of its own where a handler
+        has effects outside, else as many together as may be.
 
         What has not begun when a server is lost, or within `outage_hold_s`, goes back to the broker.
         """
@@ -110,18 +117,21 @@ class Attempts:
 
         async def run(chain: list[Work]) -> None:
             nonlocal deadline
-            for index, work in enumerate(chain):
+            for begin in range(0, len(chain), self._together_max):
                 if time.monotonic() > deadline:
-                    retry_later(chain[index:], UnavailableError("the batch takes too long"))
+                    retry_later(chain[begin:], UnavailableError("the batch takes too long"))
                     return
-                try:
-                    await self._run_alone(work)
-                except UnavailableError as error:
+                together = chain[begin : begin + self._together_max]
+                await self._run_together(together)
+                lost = together[-1].error  # who is lost with one event is lost with all behind it
+                if isinstance(lost, UnavailableError):
                     deadline = 0.0
-                    retry_later(chain[index:], error)
+                    retry_later(chain[begin + len(together) :], lost)
                     return
 
-        await run_in_key_order(works, lambda work: work.envelope.key, run, self._subscriber.concurrency)
+        await run_in_key_order(
+            works, lambda work: work.envelope.key, run, self._at_once_max, together_min=self._together_max
+        )
 
     async def _run_alone(self, work: Work) -> None:
         """Try one event again with backoff and jitter, bounded in number and time; raises `UnavailableError`."""

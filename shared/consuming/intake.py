@@ -21,11 +21,27 @@ OUTSIDE_EFFECTS_IN_FLIGHT_MAX = 100
 """Events in flight where a handler has effects outside the database: so many at most may repeat theirs."""
 
 
+TAKEN_UP_MIN = 64
+"""So many events at least are taken up together, where that is more than one transaction's: enough to be claimed,
+marked and settled at a small part of what that costs for one, and few enough to wait for each other."""
+
+
+def transactions_at_once(settings: Settings) -> int:
+    """Of one subscription. Half of the pool is left for others of the process, and for its probes."""
+    return min(settings.transactions_max, max(1, settings.postgres_pool_max // 2))
+
+
+def taken_up_max(settings: Settings) -> int:
+    """The largest batch of a subscription with its effects in the database and no limit to its rate."""
+    return max(settings.batch_max, TAKEN_UP_MIN) if transactions_at_once(settings) > 1 else settings.batch_max
+
+
 class Intake:
     """Turns deliveries into a batch, at the rate and in the portions that the settings allow.
 
-    In flight are at most two batches, or a hundred events with effects outside the database; with a limit to
-    the rate, a batch is at most a second's worth.
+    A batch is what one transaction may hold, or more where several run at once. In flight are at most two batches,
+    or a hundred events with effects outside the database; with a limit to the rate, a batch is at most a second's
+    worth.
     """
 
     def __init__(self, subscriber: Subscriber, settings: Settings) -> None:
@@ -33,7 +49,8 @@ class Intake:
         self._ignores = subscriber.ignores
         self._limiter: AsyncLimiter | None = None
         queue = f"{subscriber.name}.{subscriber.channel}"
-        in_flight_max, batch_max = 2 * settings.batch_max, settings.batch_max
+        batch_max = settings.batch_max if subscriber.outside_effects else taken_up_max(settings)
+        in_flight_max = 2 * batch_max
         if subscriber.outside_effects:
             in_flight_max = min(in_flight_max, OUTSIDE_EFFECTS_IN_FLIGHT_MAX)
         rate_per_s = settings.rate_limit_per_s.get(queue)

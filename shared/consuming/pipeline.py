@@ -2,11 +2,11 @@
 
     read → claim (Redis) → attempt limit → [transaction: inbox + handlers + outbox] → mark done, settle
 
-The unit of work is a batch, the unit that a handler sees is one event. A batch that fails is rolled back and
-run again one by one, so that a bad event costs the others time and nothing else. What goes on failing is put aside
-in the dead-letter place: delayed if it may pass, else failed. Nobody is acknowledged before the effect is
-committed or the dead letter confirmed; Redis is told beside that. A letter that was given back gets a receipt when
-its effect is recorded.
+The unit of work is a batch, of one transaction or of several at once; the unit that a handler sees is one event. A
+transaction that fails is rolled back and its events run one by one, so that a bad event costs the others time
+and nothing else. What goes on failing is put aside in the dead-letter place: delayed if it may pass, else failed.
+Nobody is acknowledged before the effect is committed or the dead letter confirmed; Redis is told beside that. A
+letter that was given back gets a receipt when its effect is recorded.
 
 While one batch is in its transaction the next may be read and claimed (`prepare`), which has no effect; its
 attempts begin when the one before has ended.

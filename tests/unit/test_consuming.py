@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from shared.broker.base import Delivery
 from shared.consuming.batch import Status, Work, retry_with_followers
+from shared.consuming.intake import transactions_at_once
 from shared.errors import BusinessError, DelayError, TransientError, UnavailableError
 from tests.unit.stages import (
     DEAD,
@@ -21,6 +22,7 @@ from tests.unit.stages import (
     Transactions,
     attempts,
     batch_of,
+    settings_with,
     statuses,
 )
 
@@ -149,6 +151,102 @@ async def test_side_by_side_what_has_not_begun_in_time_goes_back(monkeypatch: py
     errors = [work.error for work in batch.works.values() if work.status is RETRIED]
     assert [str(error) for error in errors] == ["the batch takes too long"] * 2
     assert all(isinstance(error, UnavailableError) for error in errors)
+
+
+# -- several transactions at once
+
+HOLD: dict[str, Any] = {"outage_hold_s": 60, "transactions_max": 2}
+
+
+async def test_what_does_not_fit_into_a_transaction_is_so_many_at_once_and_in_order_per_key() -> None:
+    turns = {"0": 9, "1": 5, "2": 1, "3": 1, "4": 1}  # without the order of keys, the later ones would end first
+    running: set[str] = set()
+    at_once, ended = [], []
+
+    async def transact(works: Sequence[Work]) -> None:
+        [work] = works
+        running.add(work.envelope.id)
+        at_once.append(len(running))
+        for _ in range(turns[work.envelope.id]):
+            await asyncio.sleep(0)
+        running.discard(work.envelope.id)
+        work.status = DONE
+        ended.append(work.envelope.id)
+
+    batch = batch_of("a", "b", "a", "b", "c")
+    await attempts(transact, batch_max=1, **HOLD).run(batch)
+    assert (ended, statuses(batch), max(at_once)) == (["1", "3", "4", "0", "2"], [DONE] * 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("batch_max", "keys", "begun"),
+    [
+        (5, "abcab", ["01234"]),  # as it came, where one holds all
+        (2, "aabaab", ["01", "34", "25"]),
+        (2, "abacbd", ["02", "14", "35"]),
+        (3, "abbbb", ["012", "34"]),  # keys that are joined are one behind the other
+        (2, "aaabc", ["01", "2", "34"]),
+        (4, "abcde", ["0123", "4"]),
+    ],
+)
+async def test_a_transaction_holds_as_many_as_it_may_and_whole_keys_if_they_fit(
+    batch_max: int, keys: str, begun: list[str]
+) -> None:
+    batch, transactions = batch_of(*keys), Transactions(lambda _: None)
+    await attempts(transactions.run, batch_max=batch_max, outage_hold_s=60, transactions_max=1).run(batch)
+    assert (transactions.begun, set(statuses(batch))) == (begun, {DONE})
+
+
+async def test_an_event_that_is_tried_again_holds_back_its_key_and_nobody_else() -> None:
+    failures = {"0": [TransientError("planted")] * 2}
+
+    def outcome(name: str) -> Exception | None:
+        return failures[name].pop() if failures.get(name) else None
+
+    batch, transactions = batch_of("a", "b", "a", "c", "d"), Transactions(outcome)
+    await attempts(transactions.run, batch_max=1, handler_attempts_max=3, **HOLD).run(batch)
+    assert statuses(batch) == [DONE] * 5
+    assert [name for name in transactions.begun if name in "02"] == ["0", "0", "0", "2"]
+    assert transactions.begun.index("4") < transactions.begun.index("2"), "the others went on meanwhile"
+
+
+async def test_what_fails_is_run_one_by_one_with_those_of_its_transaction_alone() -> None:
+    bad = KeyError("planted")
+    batch, transactions = batch_of("a", "b", "c", "d"), Transactions(lambda name: bad if name == "1" else None)
+    await attempts(transactions.run, batch_max=2, handler_attempts_max=1, **HOLD | {"transactions_max": 1}).run(
+        batch
+    )
+    assert (transactions.begun, statuses(batch)) == (["01", "0", "1", "23"], [DONE, DEAD, DONE, DONE])
+
+
+@pytest.mark.parametrize(("batch_max", "begun"), [(1, ["0", "1"]), (2, ["02", "13"])])
+async def test_of_several_transactions_a_lost_server_sends_back_its_own_key_and_what_has_not_begun(
+    batch_max: int, begun: list[str]
+) -> None:
+    lost = {"1": UnavailableError("planted")}
+    batch, transactions = batch_of("a", "b", "a", "b", "b", "c"), Transactions(lost.get)
+    hold = HOLD | {"outage_hold_s": 20, "retry_wait_initial_s": 30, "retry_wait_max_s": 30, "transactions_max": 1}
+    await attempts(transactions.run, batch_max=batch_max, **hold).run(batch)
+    done = [name for name in "02" if name in "".join(transactions.begun)]
+    assert statuses(batch) == [DONE if str(place) in done else RETRIED for place in range(6)]
+    assert [name for name in transactions.begun if name != "2"] == begun
+    assert {batch.works["/tests", name].error for name in "134"} == {lost["1"]}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "at_once"),
+    [
+        ({}, 4),
+        ({"transactions_max": 3}, 3),
+        ({"transactions_max": 50}, 5),  # half of a pool of ten
+        ({"transactions_max": 50, "postgres_pool_max": 100}, 50),
+        ({"transactions_max": 50, "postgres_pool_max": 1}, 1),
+    ],
+)
+def test_so_many_transactions_run_at_once_and_half_of_the_pool_is_left(
+    overrides: dict[str, Any], at_once: int
+) -> None:
+    assert transactions_at_once(settings_with(**overrides)) == at_once
 
 
 # -- the batch's own rules

@@ -46,14 +46,19 @@ def event(event_type: str = "thing.happened", **attributes: Any) -> Envelope:
 @pytest.mark.parametrize(
     ("outside_effects", "overrides", "batch_max", "in_flight_max"),
     [
-        (False, {"batch_max": 50}, 50, 100),
+        (False, {"batch_max": 1}, 64, 128),
+        (False, {"batch_max": 1, "transactions_max": 1}, 1, 2),
+        (False, {"batch_max": 1, "postgres_pool_max": 3}, 1, 2),
+        (False, {"batch_max": 50}, 64, 128),
+        (False, {"batch_max": 65}, 65, 130),
         (False, {"batch_max": 300}, 300, 600),
+        (True, {"batch_max": 1}, 1, 2),
         (True, {"batch_max": 40}, 40, 80),
         (True, {"batch_max": 80}, 80, 100),
         (True, {"batch_max": 300}, 100, 100),
         (False, {"batch_max": 50, "rate_limit_per_s": "tester.thing=7.5"}, 7, 14),
-        (False, {"batch_max": 50, "rate_limit_per_s": "tester.thing=1000"}, 50, 100),
-        (False, {"batch_max": 50, "rate_limit_per_s": "tester.other=7,other.thing=7"}, 50, 100),
+        (False, {"batch_max": 70, "rate_limit_per_s": "tester.thing=1000"}, 70, 140),
+        (False, {"batch_max": 70, "rate_limit_per_s": "tester.other=7,other.thing=7"}, 70, 140),
         (True, {"batch_max": 300, "rate_limit_per_s": "tester.thing=70"}, 70, 100),
     ],
 )
