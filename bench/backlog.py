@@ -55,17 +55,16 @@ async def fill(
 
 
 async def until_consumed(settings: Settings, subscription: Subscription, consumers: int) -> bool:
-    """Wait until so many processes consume, bounded; False when they do not come.
+    """Wait until so many processes consume, bounded; False when they do not come."""
+    return await until(lambda: are_consuming(settings, subscription, consumers), _JOINED_TIMEOUT_S, _POLL_S)
 
-    RabbitMQ counts the one that is active: the others stand by.
-    """
+
+async def are_consuming(settings: Settings, subscription: Subscription, consumers: int) -> bool:
+    """Whether so many processes consume, as far as the broker knows. RabbitMQ counts the one that is active: the
+    others stand by."""
     counted = 1 if settings.broker == "rabbit" else consumers
     async with create_broker(settings, "bench-look") as broker:
-
-        async def there() -> bool:
-            return [state.consumers for state in await broker.queue_states([subscription])] == [counted]
-
-        return await until(there, _JOINED_TIMEOUT_S, _POLL_S)
+        return [state.consumers for state in await broker.queue_states([subscription])] == [counted]
 
 
 async def unsettled(settings: Settings, subscription: Subscription) -> int:

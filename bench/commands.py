@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.rows import (
     ACCEPTANCE,
     ACCEPTANCE_TASKS,
+    ALONE,
     BY_HAND,
     CELERY,
     CHORD,
@@ -50,8 +51,13 @@ _CELERY = (
     "--loglevel WARNING --without-gossip --without-mingle --without-heartbeat"
 )
 _CONSUMER = {"TANDEM_ROLES": "consumer"}
-HELD_S = 60
-"""How long a batch may be kept from its commit, until all processes have one."""
+FROZEN_MAX_S = 12
+"""For how long Kafka keeps a process in its group that says nothing. It asks every third of that time whether
+another has come."""
+_STOP_TIMEOUT_S, _IDLE_STOP_TIMEOUT_S = 40.0, 1.5
+"""How long a process may take to stop. Celery's on RabbitMQ have done everything when they are told, and settle
+within milliseconds; but an idle one hears of the signal when its loop wakes for something else: in up to 10 s.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,16 @@ class Command:
     words: str
     processes: int = 1
     environment: Mapping[str, str] = field(default_factory=lambda: _CONSUMER)
+    stop_timeout_s: float = _STOP_TIMEOUT_S
 
 
 def _celery(app: str, pool: str, concurrency: int, processes: int = 1) -> Command:
     words = _CELERY.format(app=app, pool=pool, concurrency=concurrency)
     return Command(words + (" --hostname {process}@%h" if processes > 1 else ""), processes)
+
+
+def _celery_on_rabbit(app: str, pool: str, concurrency: int, processes: int = 1) -> Command:
+    return replace(_celery(app, pool, concurrency, processes), stop_timeout_s=_IDLE_STOP_TIMEOUT_S)
 
 
 def _tandem(processes: int = 1, **environment: str) -> Command:
@@ -77,9 +88,11 @@ def _tandem(processes: int = 1, **environment: str) -> Command:
 
 
 POOLS: Mapping[str, Command] = {
-    f"celery, prefork, {CELERY_WORKERS}": _celery("celery_app", "prefork", CELERY_WORKERS),
+    f"celery, prefork, {CELERY_WORKERS}": _celery_on_rabbit("celery_app", "prefork", CELERY_WORKERS),
     **{
-        f"celery, threads, {CELERY_WORKERS} x {count}": _celery("celery_app", "threads", count, CELERY_WORKERS)
+        f"celery, threads, {CELERY_WORKERS} x {count}": _celery_on_rabbit(
+            "celery_app", "threads", count, CELERY_WORKERS
+        )
         for count in (1, 4, 16)
     },
 }
@@ -88,7 +101,8 @@ POOLS: Mapping[str, Command] = {
 COMMANDS: Mapping[str, Command] = {
     **dict.fromkeys((TANDEM, TRACED, LONG, FULL), _tandem()),
     ONE_BY_ONE: _tandem(TANDEM_BATCH_MAX="1"),
-    PAIR: _tandem(2, TANDEM_HANDLER_TIMEOUT_S=str(HELD_S), TANDEM_POSTGRES_TIMEOUT_S=str(HELD_S)),
+    ALONE: _tandem(TANDEM_KAFKA_SESSION_TIMEOUT_S=str(FROZEN_MAX_S)),
+    PAIR: _tandem(2, TANDEM_KAFKA_SESSION_TIMEOUT_S=str(FROZEN_MAX_S)),
     BY_HAND: Command("-m bench.contenders.by_hand_{broker} {channel} {name}"),
     OVERLAPPED: Command("-m bench.contenders.by_hand_{broker}_overlapped {channel} {name}"),
     INBOX_ALONE: Command("-m bench.contenders.by_hand_{broker} {channel} {name} --inbox-alone"),
@@ -107,8 +121,8 @@ COMMANDS: Mapping[str, Command] = {
         (JOBS, JOBS_RELAYED, JOBS_WAITING, LEASED, LEASED_WAITING, CHORD, START, LEASED_START),
         Command("-m bench.contenders.tandem_jobs"),
     ),
-    **dict.fromkeys((TASKS, TASK_CHORD, TASK_START), _celery("celery_jobs", "prefork", CELERY_WORKERS)),
-    TASKS_IN_THREADS: _celery("celery_jobs", "threads", CELERY_WORKERS),
+    **dict.fromkeys((TASKS, TASK_CHORD, TASK_START), _celery_on_rabbit("celery_jobs", "prefork", CELERY_WORKERS)),
+    TASKS_IN_THREADS: _celery_on_rabbit("celery_jobs", "threads", CELERY_WORKERS),
     ORDERS: Command("-m services.order.app", environment={"TANDEM_ROLES": "api,relay"}),
     ORDERS_ALONE: Command("-m bench.contenders.orders_alone", environment={"TANDEM_ROLES": "api"}),
     ORDER_TASKS: Command("-m bench.contenders.celery_orders", environment={}),

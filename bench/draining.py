@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench import backlog
+from bench import backlog, idle
 from bench.backlog import Advance
-from bench.commands import COMMANDS, POOLS
+from bench.commands import COMMANDS, FROZEN_MAX_S, POOLS
 from bench.effects import Effects
 from bench.events import WireEvent, make_events
-from bench.rows import CELERY, FULL, INBOX_ALONE, PAIR, TRACED, Contender
+from bench.rows import ALONE, CELERY, FULL, INBOX_ALONE, PAIR, TRACED, Contender
 from bench.running import Runner, Running, short
 from shared.broker import Subscription
 
@@ -39,8 +39,8 @@ class Draining:
         own = {"TANDEM_POSTGRES_DSN": effects.dsn}
         if contender.name == TRACED:
             own["TANDEM_OTLP_DIR"] = str(self.runner.logs)
-        if contender.name == PAIR:
-            running = await self._together(contender, subscription, events, advance)
+        if contender.name in {PAIR, ALONE}:
+            running = await self._woken(contender, subscription, events, advance)
         else:
             await backlog.fill(settings, subscription, events, advance)
             async with self.runner.running(contender, channel, own) as running:
@@ -52,16 +52,28 @@ class Draining:
             raise running.failed(f"{', '.join(problems)} (of {len(events)})")
         return await effects.rate_per_s()
 
-    async def _together(
+    async def measure_idle(
+        self, contender: Contender, channel: str, events: Sequence[WireEvent], advance: Advance
+    ) -> tuple[float, float]:
+        """Effects per second, and how many of the machine's cores were idle from the first commit to the last."""
+        async with idle.watching() as watched:
+            rate_per_s = await self.measure(contender, channel, events, advance)
+        return rate_per_s, watched.cores(*await self.effects.began_and_ended_s())
+
+    async def _woken(
         self, contender: Contender, subscription: Subscription, events: Sequence[WireEvent], advance: Advance
     ) -> Running:
-        """Several processes, which are all there, and each with a batch, when the first effect is committed."""
+        """Processes that consume, and stand still until the whole backlog is there: how long one takes to come, or
+        to publish, is no part of what is measured."""
         settings = self.runner.settings[contender.broker]
         async with self.runner.running(contender, subscription.channel) as running:
-            if not await backlog.until_consumed(settings, subscription, len(running.processes)):
+            count = len(running.processes)
+            if not await backlog.until_consumed(settings, subscription, count):
                 raise running.failed("not all of its processes consume")
-            async with self.effects.held():
+            with running.frozen():
                 await backlog.fill(settings, subscription, events, advance)
+                if not await backlog.are_consuming(settings, subscription, count):
+                    raise running.failed(f"frozen for longer than the broker keeps it, up to {FROZEN_MAX_S} s")
             await running.until(len(events), self.effects.count, advance, what="effects")
         return running
 

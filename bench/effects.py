@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Self
 
 import asyncpg
@@ -36,6 +35,8 @@ _DONE = "d"
 _COMMITTED_AT = """
 select order_id, extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at from effect
 """
+
+_ENDS = f"select min(at) as first, max(at) as last from ({_COMMITTED_AT}) as committed"  # noqa: S608  constants
 
 
 class Effects:
@@ -79,13 +80,6 @@ class Effects:
         await self._postgres.execute("checkpoint")
         await self._redis.flushdb()
 
-    @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Whoever has an effect to commit waits until this is left."""
-        async with self._postgres.transaction():
-            await self._postgres.execute("lock table effect in share mode")
-            yield
-
     async def count(self) -> int:
         """How many effect rows are committed."""
         return int(await self._postgres.fetchval("select count(*) from effect"))
@@ -96,6 +90,11 @@ class Effects:
         Raises `BenchError` when everything was committed at once.
         """
         return await committed.rate_per_s(self._postgres, "effect")
+
+    async def began_and_ended_s(self) -> tuple[float, float]:
+        """When the first effect was committed, and when the last, in seconds since the epoch, by PostgreSQL."""
+        [row] = await self._postgres.fetch(_ENDS)
+        return row["first"], row["last"]
 
     async def committed_at_s(self) -> dict[str, float]:
         """When each order's effect was committed, in seconds since the epoch, by PostgreSQL."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.commands import POOLS
 from bench.rows import (
+    ALONE,
     BY_CELERY,
     CELERY,
     LEASED,
@@ -22,6 +23,7 @@ from bench.rows import (
     ORDER_P99,
     ORDER_TASKS,
     ORDERS,
+    PAIR,
     ROWS,
     START,
     TASK_P50,
@@ -39,6 +41,10 @@ _SHARES: Mapping[str, float] = {
 }
 """Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""
 _TRIAL_SHARE = 0.05
+_TOGETHER: Mapping[str, int] = {"rabbit": 2, "kafka": 6}
+_TOGETHER_EVENTS_MAX = 60_000
+"""One process and two get so many times the events, at most so many: that takes one of them some seconds on Kafka,
+and they must not stand frozen for long while it is published. On RabbitMQ a second one has nothing to do."""
 _WITH_ANOTHER = {ORDER_P50: ORDERS, ORDER_P99: ORDERS, TASK_P50: ORDER_TASKS, TASK_P99: ORDER_TASKS}
 """Measured in one go."""
 
@@ -90,6 +96,8 @@ class Plan:
         """How many it gets in a round."""
         if contender.name == LONG:
             return self.long_events
+        if contender.name in {PAIR, ALONE}:
+            return min(_TOGETHER_EVENTS_MAX, _TOGETHER[contender.broker] * self.events)
         return int(self.events * _SHARES.get(contender.name, 1.0))
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.rows import PER_S, ROWS, UNITS, Contender
+from bench.rows import CORE_FREE, IDLE, PER_S, ROWS, UNITS, Contender, Division
 
 Rates = Sequence[dict[Contender, float]]
 """Of each contender, round by round: effects or events published per second, or what `UNITS` says."""
@@ -32,7 +32,8 @@ class Row:
     """One comparison. The ratios pair figures of the same round.
 
     `limit` is the least that their median must be; where `lower_is_better`, the most. The median of our own figure
-    must not be over `ours_max`, where that is said.
+    must not be over `ours_max`, where that is said. Of a row that wants a core of its own, `cores_idle` says how
+    many there were (the median), and `limit_with_core_free` what the limit is, or would be, with a whole one.
     """
 
     name: str
@@ -44,12 +45,36 @@ class Row:
     lower_is_better: bool
     ours_median: float
     ours_max: float | None
+    cores_idle: float | None = None
+    limit_with_core_free: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if not self.holds:
+            return "MISSED"
+        if self.limit_with_core_free is None or self._keeps(self.limit_with_core_free):
+            return "holds"
+        return f"no core free ({self.cores_idle:.1f} idle)"
+
+    @property
+    def bound(self) -> str:
+        """What must be, in a few words."""
+        sign = "≤" if self.lower_is_better else "≥"
+        bound = f"{sign} {self.limit:g}"
+        if self.ours_max is not None:
+            bound += f", ours ≤ {self.ours_max:g}"
+        if self.limit_with_core_free not in {None, self.limit}:
+            bound += f", with a core free {sign} {self.limit_with_core_free:g}"
+        return bound
 
     @property
     def holds(self) -> bool:
         if self.ours_max is not None and self.ours_median > self.ours_max:
             return False
-        return self.ratio_median <= self.limit if self.lower_is_better else self.ratio_median >= self.limit
+        return self._keeps(self.limit)
+
+    def _keeps(self, limit: float) -> bool:
+        return self.ratio_median <= limit if self.lower_is_better else self.ratio_median >= limit
 
 
 def compare(rates: Rates) -> list[Row]:
@@ -65,9 +90,19 @@ def compare(rates: Rates) -> list[Row]:
             low, middle, high = (round(value, 3) for value in (min(ratios), median(ratios), max(ratios)))
             name = f"{row.ours.name} / {row.theirs.name}"
             ours = median(of_round[row.ours] for of_round in rates if row.ours in of_round)
-            limits = (row.limit, row.lower_is_better, round(ours, 3), row.ours_max)
+            limit, cores_idle, limit_with_core_free = _crowding(row, rates)
+            limits = (limit, row.lower_is_better, round(ours, 3), row.ours_max, cores_idle, limit_with_core_free)
             rows.append(Row(name, row.broker, middle, low, high, *limits))
     return rows
+
+
+def _crowding(row: Division, rates: Rates) -> tuple[float, float | None, float | None]:
+    """The limit, how many cores were idle, and the limit with a core free: nothing of it where a row has none."""
+    if row.crowded_limit is None:
+        return row.limit, None, None
+    idle = Contender(IDLE, row.broker)
+    cores = round(median(of_round[idle] for of_round in rates if idle in of_round), 2)
+    return row.limit if cores >= CORE_FREE else row.crowded_limit, cores, row.limit
 
 
 def print_table(rows: Sequence[Row], rates: Rates, notes: Sequence[str] = ()) -> None:
@@ -83,11 +118,9 @@ def print_table(rows: Sequence[Row], rates: Rates, notes: Sequence[str] = ()) ->
         table.add_column(heading, justify="right")
     for row in rows:
         numbers = (row.ratio_median, row.ratio_min, row.ratio_max)
-        verdict = "[green]holds[/]" if row.holds else "[red]MISSED[/]"
-        bound = f"{'≤' if row.lower_is_better else '≥'} {row.limit:g}"
-        if row.ours_max is not None:
-            bound += f", ours ≤ {row.ours_max:g}"
-        table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), bound, verdict)
+        colour = {"holds": "green", "MISSED": "red"}.get(row.verdict, "yellow")
+        verdict = f"[{colour}]{row.verdict}[/]"
+        table.add_row(row.name, row.broker, *(f"{n:.2f}" for n in numbers), row.bound, verdict)
     if rows:
         console.print(table)
     plain = Table("contender", "broker", "median", "", box=None, title_justify="left")
@@ -112,7 +145,7 @@ def write_summary(path: Path, rows: Sequence[Row], rates: Rates, about: dict[str
     for contender, figure in median_rates(rates).items():
         figures.setdefault(UNITS.get(contender.name, PER_S), {})[str(contender)] = round(figure, 2)
     document = {
-        "rows": [asdict(row) for row in rows],
+        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
         "effects_per_s": figures.pop(PER_S, {}),
         "other_figures": figures,
         **about,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from bench.answers import Answers
 from bench.backlog import Advance
@@ -15,7 +16,18 @@ from bench.money import Money
 from bench.orders import Orders
 from bench.plan import Plan
 from bench.publishing import Publishing
-from bench.rows import OF_ANSWERS, OF_EVENTS, OF_JOBS, OF_MONEY, OF_ORDERS, RELAY, TRACED, Contender
+from bench.rows import (
+    ALONE,
+    IDLE,
+    OF_ANSWERS,
+    OF_EVENTS,
+    OF_JOBS,
+    OF_MONEY,
+    OF_ORDERS,
+    RELAY,
+    TRACED,
+    Contender,
+)
 from bench.running import short
 
 
@@ -48,7 +60,7 @@ class Bench:
         order = self.plan.contenders
         random.Random(f"{self.plan.seed}/{number}").shuffle(order)  # noqa: S311 - an order, not a secret
         rates: dict[Contender, float] = {}
-        plain = make_events(self.plan.events)
+        make = cache(make_events)  # of as many events, contenders of a round get the same
         for contender in order:
             if contender in rates:  # measured with another
                 continue
@@ -66,21 +78,27 @@ class Bench:
             elif contender.name in OF_ORDERS:
                 rates |= await self.orders.measure(contender, order, channel, count, self.advance)
             else:
-                events = plain[:count]
-                if contender.name == TRACED or count > len(plain):
-                    events = make_events(count, sampled=contender.name == TRACED)
+                events = make(count, sampled=contender.name == TRACED)
                 measure = self._publish if contender.name in OF_EVENTS else self._drain
-                rates[contender] = await measure(contender, channel, events)
-        return {contender: rates[contender] for contender in order}
+                rates |= await measure(contender, channel, events)
+        wanted = {*order, *(Contender(IDLE, contender.broker) for contender in order)}
+        return {contender: figure for contender, figure in rates.items() if contender in wanted}
 
-    async def _publish(self, contender: Contender, channel: str, events: Sequence[WireEvent]) -> float:
+    async def _publish(
+        self, contender: Contender, channel: str, events: Sequence[WireEvent]
+    ) -> dict[Contender, float]:
         """Events confirmed per second."""
         settings = self.draining.runner.settings[contender.broker]
         publish = self.publishing.relayed if contender.name == RELAY else self.publishing.raw
         rate_per_s = await publish(settings, channel, events)
         self.advance(2 * len(events))
-        return rate_per_s
+        return {contender: rate_per_s}
 
-    async def _drain(self, contender: Contender, channel: str, events: Sequence[WireEvent]) -> float:
-        """Effects per second."""
-        return await self.draining.measure(contender, channel, events, self.advance)
+    async def _drain(
+        self, contender: Contender, channel: str, events: Sequence[WireEvent]
+    ) -> dict[Contender, float]:
+        """Effects per second, and what a row is told besides."""
+        if contender.name != ALONE:
+            return {contender: await self.draining.measure(contender, channel, events, self.advance)}
+        rate_per_s, cores = await self.draining.measure_idle(contender, channel, events, self.advance)
+        return {contender: rate_per_s, Contender(IDLE, contender.broker): cores}

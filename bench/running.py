@@ -7,8 +7,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,6 @@ from shared.settings import Settings
 
 _POLL_S = 0.2
 _STALLED_S = 90.0
-_STOP_TIMEOUT_S = 40.0
 _LOG_LINES = 15
 
 
@@ -77,6 +76,18 @@ class Running:
             elif clock() - moved_at > _STALLED_S:
                 raise self.failed(f"stood still at {count} of {wanted} {what}")
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Its processes stand still, as they are; they go on together on leaving."""
+        for process in self.processes:
+            os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in self.processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGCONT)
+
     def peak_mib(self) -> float:
         """The most memory that its first process has had, children not counted."""
         [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.processes[0].pid}/status").read_text())
@@ -129,14 +140,14 @@ class Runner:
                 processes.append(process)
             async with profiled(processes[0].pid, graph):
                 yield Running(contender, tuple(processes), log)
-                await asyncio.gather(*(_stopped(process) for process in processes))
+                await asyncio.gather(*(_stopped(process, command.stop_timeout_s) for process in processes))
 
 
-async def _stopped(process: Process) -> None:
+async def _stopped(process: Process, timeout_s: float) -> None:
     """Told to stop, and waited for, bounded."""
     with suppress(ProcessLookupError, TimeoutError):
         process.terminate()
-        await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
+        await asyncio.wait_for(process.wait(), timeout_s)
 
 
 async def _gone(process: Process) -> None:

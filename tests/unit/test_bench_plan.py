@@ -9,7 +9,7 @@ import pytest
 from bench.command_line import plan_of
 from bench.errors import BenchError
 from bench.past import require_room
-from bench.rows import CELERY, LONG, OF_ANSWERS, OF_JOBS, OF_MONEY, ROWS, TANDEM, Contender
+from bench.rows import ALONE, CELERY, LONG, OF_ANSWERS, OF_JOBS, OF_MONEY, PAIR, ROWS, TANDEM, Contender
 from deploy.topology import BROKERS
 
 _MINUTES_MAX = 40
@@ -34,6 +34,13 @@ def test_what_is_slow_gets_fewer_events_and_a_long_backlog_as_many_as_are_said()
     tandem, celery, long = (plan.events_of(Contender(name, "rabbit")) for name in (TANDEM, CELERY, LONG))
     assert celery < tandem == 2_000
     assert long == 7_000
+
+
+@pytest.mark.parametrize(("events", "rabbit", "kafka"), [(2_000, 4_000, 12_000), (50_000, 60_000, 60_000)])
+def test_two_processes_and_one_drain_as_many_events_with_a_bound(events: int, rabbit: int, kafka: int) -> None:
+    plan = plan_of(["--events", str(events)])
+    for broker, each in (("rabbit", rabbit), ("kafka", kafka)):
+        assert {plan.events_of(Contender(name, broker)) for name in (PAIR, ALONE)} == {each}
 
 
 def test_no_ratio_of_drains_or_orders_divides_across_brokers() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from bench.report import Row, compare
-from bench.rows import BY_HAND, ORDER_P50, OVERLAPPED, TANDEM, TASK_P50, Contender
+from bench.report import Row, compare, print_table, write_summary
+from bench.rows import ALONE, BY_HAND, IDLE, ORDER_P50, OVERLAPPED, PAIR, TANDEM, TASK_P50, Contender
 
 
 def _round(tandem: float, by_hand: float, overlapped: float) -> dict[Contender, float]:
@@ -50,3 +53,48 @@ def test_a_latency_holds_as_long_as_it_is_not_higher(ours_ms: float, holds: bool
 
 def test_a_broker_that_was_not_run_has_no_row() -> None:
     assert {row.broker for row in compare([_round(1, 1, 1)])} == {"kafka"}
+
+
+def _together(two: float, idle: float) -> Row:
+    figures = {PAIR: two, ALONE: 100.0, IDLE: idle}
+    [row] = compare([{Contender(name, "kafka"): figure for name, figure in figures.items()}])
+    return row
+
+
+@pytest.mark.parametrize(
+    ("two", "idle", "holds", "verdict"),
+    [
+        (129, 1.0, False, "MISSED"),
+        (130, 1.0, True, "holds"),
+        (129, 0.99, True, "no core free (1.0 idle)"),
+        (80, 0.31, True, "no core free (0.3 idle)"),
+        (79, 0.31, False, "MISSED"),
+        (130, 0.31, True, "holds"),
+    ],
+)
+def test_two_processes_need_not_be_faster_where_no_core_is_free_which_is_said(
+    two: float, idle: float, holds: bool, verdict: str
+) -> None:
+    row = _together(two, idle)
+    assert (row.holds, row.verdict) == (holds, verdict)
+
+
+def test_what_would_be_asked_with_a_core_free_stays_in_sight(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    row = _together(81, 0.31)
+    print_table([row], [])
+    write_summary(tmp_path / "summary.json", [row], [], {})
+    assert "≥ 0.8, with a core free ≥ 1.3 │ no core free (0.3 idle)" in capsys.readouterr().out
+    [written] = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert (written["limit"], written["limit_with_core_free"], written["cores_idle"]) == (0.8, 1.3, 0.31)
+    assert written["verdict"] == "no core free (0.3 idle)"
+
+
+def test_the_cores_that_count_are_the_median_of_the_rounds() -> None:
+    rounds = [{Contender(PAIR, "kafka"): 1.0, Contender(ALONE, "kafka"): 1.0} for _ in range(3)]
+    for of_round, idle in zip(rounds, (0.1, 1.2, 1.4), strict=True):
+        of_round[Contender(IDLE, "kafka")] = idle
+    [row] = compare(rounds)
+    assert (row.cores_idle, row.limit) == (1.2, 1.3)

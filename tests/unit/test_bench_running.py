@@ -1,0 +1,35 @@
+"""What is done with the processes of a contender."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psutil
+
+from bench.rows import PAIR, Contender
+from bench.running import Running
+from experiment.clock import until
+
+
+async def test_frozen_processes_stand_still_and_go_on_afterwards(tmp_path: Path) -> None:
+    processes = [await asyncio.create_subprocess_exec("sleep", "60") for _ in range(2)]
+    running = Running(Contender(PAIR, "kafka"), tuple(processes), tmp_path / "log")
+
+    def standing() -> list[bool]:
+        return [psutil.Process(process.pid).status() == psutil.STATUS_STOPPED for process in processes]
+
+    async def all_stand() -> bool:
+        return all(standing())
+
+    async def none_stands() -> bool:
+        return not any(standing())
+
+    try:
+        with running.frozen():
+            assert await until(all_stand, 5, 0.01)
+        assert await until(none_stands, 5, 0.01)
+    finally:
+        for process in processes:
+            process.kill()
+            await process.wait()
