@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from shared import failpoints
 from shared.broker import Subscription
@@ -15,7 +14,7 @@ from shared.errors import DelayError, PermanentError, TransientError
 from shared.failpoints import FailPoints
 from shared.publishing import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
-from shared.telemetry import Spans
+from shared.telemetry import BatchInHand, Spans
 
 
 class Transaction:
@@ -43,15 +42,15 @@ class Transaction:
 
         Raises what a handler or the database raises, and `TransientError` when it takes over `handler_timeout_s`.
         """
-        spans: list[tuple[Any, Work]] = []
+        tracing: BatchInHand | None = None
         failure: BaseException | None = None
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_EFFECT)
         limit = asyncio.timeout(self._timeout_s)
         try:
-            with self._spans.process_batch(self._subscription, [work.envelope for work in works]) as batch_span:
+            with self._spans.process_batch(self._subscription, [work.envelope for work in works]) as tracing:
                 async with limit, self._units.begin() as uow:
-                    await self._take_effect(works, uow, batch_span, spans)
+                    await self._take_effect(works, uow, tracing)
         except TimeoutError as error:
             failure = error
             if not limit.expired():
@@ -61,33 +60,28 @@ class Transaction:
             failure = error
             raise
         finally:
-            for span, work in spans:
-                status = (work.status or Status.DONE).value
-                if failure is not None:
-                    status = Status.DEAD_LETTERED.value if isinstance(failure, PermanentError) else "rolled_back"
-                self._spans.end_process(span, status, failure or work.error)
+            if tracing is not None:
+                tracing.end(*_ends(works, failure))
 
-    async def _take_effect(
-        self, works: Sequence[Work], uow: UnitOfWork, batch_span: Any, spans: list[tuple[Any, Work]]
-    ) -> None:
-        """Record all in the inbox and run the handlers of the new ones; each started span is added to `spans`."""
+    async def _take_effect(self, works: Sequence[Work], uow: UnitOfWork, tracing: BatchInHand | None) -> None:
+        """Record all in the inbox and run the handlers of the new ones, each in its event's span."""
         subscriber = self._subscription.subscriber
         fresh = await inbox.record(uow.connection, subscriber, [work.envelope for work in works])
         if self._prepare is not None:
             new = [work.event for work in works if (work.envelope.source, work.envelope.id) in fresh]
             await self._prepare(new, uow)
         alone, all_new = len(works) == 1, len(fresh) == len(works)
-        for work in works:
-            if not all_new and (work.envelope.source, work.envelope.id) not in fresh:
-                work.status = Status.DUPLICATE
-                continue
-            span = self._spans.start_process(self._subscription, work.envelope, batch_span)
-            if span is None:
+        try:
+            for number, work in enumerate(works):
+                if not all_new and (work.envelope.source, work.envelope.id) not in fresh:
+                    work.status = Status.DUPLICATE
+                    continue
+                if tracing is not None:
+                    tracing.begin(number)
                 await self._handle(work, uow, alone=alone)
-                continue
-            spans.append((span, work))
-            with self._spans.inside(span):
-                await self._handle(work, uow, alone=alone)
+        finally:
+            if tracing is not None:
+                tracing.rest()
         aside = [work.envelope for work in works if work.status in PUT_ASIDE]
         if aside:
             await inbox.forget(uow.connection, subscriber, aside)
@@ -115,3 +109,12 @@ class Transaction:
             work.status = Status.DELAYED if isinstance(error, DelayError) else Status.DEAD_LETTERED
         else:
             work.status, work.error = Status.DONE, None
+
+
+def _ends(works: Sequence[Work], failure: BaseException | None) -> tuple[list[str], Mapping[int, BaseException]]:
+    """How each event's span ends, and the errors of those that have one, by their places."""
+    if failure is not None:
+        status = Status.DEAD_LETTERED.value if isinstance(failure, PermanentError) else "rolled_back"
+        return [status] * len(works), dict.fromkeys(range(len(works)), failure)
+    errors = {number: work.error for number, work in enumerate(works) if work.error is not None}
+    return [work.status or Status.DONE for work in works], errors

@@ -7,9 +7,11 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.provider import prometheus_page
 from shared.telemetry.spans import Spans, current_trace_ids
 from shared.telemetry.telemetry import Telemetry
+from shared.telemetry.tracing import BatchInHand
 
 __all__ = [
     "Ask",
+    "BatchInHand",
     "Gauges",
     "Metrics",
     "Sample",

@@ -8,12 +8,10 @@ traces at once. No payload enters a span. Events that are not sampled cost nothi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import Token
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Final, Self
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from uuid_utils import uuid7
@@ -22,8 +20,20 @@ from shared.broker import Subscription, destination_name
 from shared.envelope import Envelope
 from shared.settings import BrokerName
 from shared.telemetry.conventions import destination_attributes, process_attributes
-from shared.telemetry.tracing import EventSpan, Recorder, Shape, as_links, links_to, traceparent_of
+from shared.telemetry.tracing import (
+    BatchInHand,
+    EventSpan,
+    Recorder,
+    Shape,
+    SpanBatch,
+    as_links,
+    links_to,
+    links_to_parents,
+    span_ids,
+    traceparent_of,
+)
 from shared.telemetry.tracing import traceparent as trace_context
+from shared.telemetry.tracing.traceparent import NOT_SAMPLED, parent_of
 
 _LINKS_MAX = 128  # the SDK's own limit per span; the other spans of the batch still link to it
 _EVENT: Final = ("messaging.message.id", "tandem.event.type", "tandem.event.subject")
@@ -50,21 +60,6 @@ class Created:
             if isinstance(error, Exception) and isinstance(self._span, EventSpan):
                 self._span.fail(error)
             self._span.end()
-
-
-class _Inside:
-    """In which a span is the running one."""
-
-    __slots__ = ("_span", "_token")
-
-    def __init__(self, span: Span) -> None:
-        self._span = span
-
-    def __enter__(self) -> None:
-        self._token: Token[otel_context.Context] = otel_context.attach(trace.set_span_in_context(self._span))
-
-    def __exit__(self, *_error: object) -> None:
-        otel_context.detach(self._token)
 
 
 def current_trace_ids() -> dict[str, str]:
@@ -168,50 +163,64 @@ class Spans:
     ) -> None:
         """The CLIENT spans of a published batch of (event id, event type, traceparent): its own, and one for each
         sampled event; `failed` holds unconfirmed ids."""
-        links = as_links((traceparent for _, _, traceparent in events), _LINKS_MAX)
+        parents = [parent_of(traceparent) for _, _, traceparent in events]
+        links = links_to_parents(parents, _LINKS_MAX)
         if not links:
             return
         shape = _shape_of(self._broker, "send", channel, SpanKind.CLIENT, _EVENT[:2])
         batch = self._recorder.root(_batch_of(shape), (len(events),), links, started_ns)
         link = links_to(batch)
-        for event_id, event_type, traceparent in events:
-            if traceparent is None:
+        together: list[str] = []
+        apart: list[tuple[Span, bool]] = []
+        rows: list[tuple[str, str]] = []
+        for (event_id, event_type, _), parent in zip(events, parents, strict=True):
+            if parent is None or parent is NOT_SAMPLED:
                 continue
-            parent = trace_context.read(traceparent)
-            if parent is None or not trace_context.says_sampled(parent):
+            if self._recorder.takes_batches and event_id not in failed:
+                together.append(parent)
+                rows.append((event_id, event_type))
                 continue
-            span = self._recorder.child_of(parent, shape, (event_id, event_type), link, started_ns)
-            if event_id in failed:
+            fields = trace_context.fields_of(parent)
+            span = self._recorder.child_of(fields, shape, (event_id, event_type), link, started_ns)
+            apart.append((span, event_id in failed))
+        if together:
+            starts_ns, ids = [started_ns] * len(together), span_ids(len(together))
+            self._recorder.keep_batch(
+                SpanBatch(self._recorder, shape, together, rows, ids, link, starts_ns, ended_ns)
+            )
+        for span, has_failed in apart:
+            if has_failed:
                 span.set_status(StatusCode.ERROR, "not confirmed")
             span.end(ended_ns)
         batch.end(ended_ns)
 
     @contextmanager
-    def process_batch(self, subscription: Subscription, events: Sequence[Envelope]) -> Iterator[Span | None]:
-        """The batch's own span, linked to its sampled events; None when none of them is sampled."""
-        links = as_links((event.traceparent for event in events), _LINKS_MAX)
-        if not links:
+    def process_batch(
+        self, subscription: Subscription, events: Sequence[Envelope]
+    ) -> Iterator[BatchInHand | None]:
+        """The batch's own span, linked to its sampled events, and what begins and ends theirs; None when no event
+        is traced.
+
+        Each is a CONSUMER span, child of the span that created the event, begun when its handler starts; whoever
+        began some ends them after the commit. A malformed `traceparent` is as good as none: a trace begins here
+        (Trace Context, 3.2.2).
+        """
+        parents = [parent_of(event.traceparent) for event in events]
+        if parents.count(NOT_SAMPLED) == len(parents):  # nearly always
             yield None
             return
-        _, shape = self._process_shapes(subscription)
-        with trace.use_span(self._recorder.root(shape, (len(events),), links), end_on_exit=True) as span:
-            yield span
-
-    def start_process(self, subscription: Subscription, event: Envelope, batch: Span | None) -> Span | None:
-        """One event's CONSUMER span, child of the span that created it; None when it is not sampled.
-
-        A malformed `traceparent` is as good as none: a trace begins here (Trace Context, 3.2.2).
-        Started when its handler starts; whoever started it ends it with `end_process` after the commit.
-        """
-        parent = trace_context.read(event.traceparent)
-        if parent is not None and not trace_context.says_sampled(parent):  # nearly always
-            return None
-        shape, _ = self._process_shapes(subscription)
-        values = (event.id, event.type, event.subject or "")
-        links = () if batch is None else links_to(batch)
-        if parent is None:
-            return self._recorder.root(shape, values, links)
-        return self._recorder.child_of(parent, shape, values, links)
+        of_event, of_batch = self._process_shapes(subscription)
+        rows = [(event.id, event.type, event.subject or "") for event in events]
+        links = links_to_parents(parents, _LINKS_MAX)
+        if not links:
+            in_hand = BatchInHand(self._recorder, of_event, parents, rows, ())
+            try:
+                yield in_hand
+            finally:
+                in_hand.rest()
+            return
+        with trace.use_span(self._recorder.root(of_batch, (len(events),), links), end_on_exit=True) as batch:
+            yield BatchInHand(self._recorder, of_event, parents, rows, links_to(batch))
 
     def _process_shapes(self, subscription: Subscription) -> tuple[Shape, Shape]:
         """Of one of its events, and of a batch of them."""
@@ -222,18 +231,3 @@ class Spans:
             shape = Shape(name, SpanKind.CONSUMER, process_attributes(self._broker, subscription), _EVENT)
             shapes = self._processing[key] = shape, _batch_of(shape)
         return shapes
-
-    @staticmethod
-    def inside(span: Span) -> AbstractContextManager[object]:
-        """Make `span` the current one without ending it."""
-        return _Inside(span)
-
-    @staticmethod
-    def end_process(span: Span, status: str, error: BaseException | None = None) -> None:
-        """End an event's span; an error is named by its type and sentence, never by the payload."""
-        if isinstance(span, EventSpan):
-            span.conclude(status)
-        if error is not None:
-            span.set_attribute("error.type", type(error).__name__)
-            span.set_status(StatusCode.ERROR, str(error).partition("\n")[0][:200])
-        span.end()

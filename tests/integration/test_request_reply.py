@@ -22,8 +22,8 @@ from shared.publishing.uow import UnitOfWork
 from shared.reply import Requests, Responder
 from shared.reply.errors import RefusedError
 from shared.telemetry import Spans
-from shared.telemetry.tracing.event_spans import EventSpan
-from shared.telemetry.tracing.recorder import Recorder, readable
+from shared.telemetry.tracing.recorder import Recorder
+from shared.telemetry.tracing.span_batches import Ended, readable
 from tests.integration.world import DEADLINE_S, HandlerFunction, Happened, World, happened, take_effect
 
 ACK = Settlement.ACK
@@ -68,7 +68,7 @@ def ids(span: ReadableSpan) -> tuple[int, int, int | None]:
 async def test_answers_follow_the_commit_and_one_trace_leads_through_request_handler_and_reply(
     world: World,
 ) -> None:
-    kept: list[EventSpan] = []
+    kept: list[Ended] = []
     spans = Spans(Recorder(TraceIdRatioBased(1.0), [kept.append]), world.broker_name)
     world.telemetry = copy(world.telemetry)
     world.telemetry.spans = spans

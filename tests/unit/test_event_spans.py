@@ -32,7 +32,8 @@ from opentelemetry.trace import (
 )
 
 from shared.telemetry.tracing.event_spans import EventSpan, Shape
-from shared.telemetry.tracing.recorder import Recorder, readable
+from shared.telemetry.tracing.recorder import Recorder
+from shared.telemetry.tracing.span_batches import Ended, SpanBatch, readable
 from shared.telemetry.tracing.span_lines import line_of
 from shared.telemetry.tracing.span_messages import request_of
 
@@ -80,15 +81,44 @@ def event_spans(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> Calla
     return make
 
 
+@st.composite
+def batches(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> SpanBatch:
+    """Some with what all of its spans have the same, some without."""
+    count = draw(st.integers(1, 4))
+
+    def some(each: st.SearchStrategy[Any]) -> list[Any]:
+        return draw(st.lists(each, min_size=count, max_size=count) | each.map(lambda one: [one] * count))
+
+    counted = draw(st.none() | st.just("how many"))
+    columns = [some(texts), some(texts), *([some(st.integers(0, 1 << 40))] if counted else [])]
+    return SpanBatch(
+        recorder=RECORDER,
+        shape=Shape(
+            name=draw(texts.filter(bool)),
+            kind=draw(st.sampled_from(SpanKind)),
+            fixed=draw(st.dictionaries(texts.filter(bool), texts, max_size=2)),
+            varying=("a.first", 'a "%s"'),
+            counted=counted,
+        ),
+        parents=some(ids.map(lambda pair: f"00-{pair[0]}-{pair[1]}-01")),
+        rows=list(zip(*columns, strict=True)),
+        span_ids=draw(st.lists(ids.map(lambda pair: pair[1]), min_size=count, max_size=count, unique=True)),
+        links=tuple((*draw(ids), draw(st.booleans())) for _ in range(draw(st.integers(0, 2)))),
+        starts_ns=some(st.integers(1, LARGEST)),
+        end_ns=draw(st.integers(1, LARGEST)),
+        outcomes=draw(st.none() | st.just(some(st.sampled_from(["done", "duplicate"])))),
+    )
+
+
 def as_the_sdk_writes(spans: list[ReadableSpan]) -> Any:
     written = io.StringIO()
     FileSpanExporter(stream=written).export(spans)
     return json.loads(written.getvalue())
 
 
-@given(st.lists(event_spans(), min_size=1, max_size=4))
-def test_a_line_says_what_the_line_of_the_sdk_says(making: list[Callable[[], EventSpan]]) -> None:
-    spans = [make() for make in making]
+@given(st.lists(event_spans() | batches(), min_size=1, max_size=4))
+def test_a_line_says_what_the_line_of_the_sdk_says(making: list[Callable[[], EventSpan] | SpanBatch]) -> None:
+    spans: list[Ended] = [make if isinstance(make, SpanBatch) else make() for make in making]
     assert json.loads(line_of(spans)) == as_the_sdk_writes(readable(spans))
 
 
@@ -98,12 +128,12 @@ def read(message: bytes) -> ExportTraceServiceRequest:
     return request
 
 
-@given(st.lists(event_spans(in_utf_8), min_size=1, max_size=4))
-def test_a_message_says_what_that_of_the_sdk_says(making: list[Callable[[], EventSpan]]) -> None:
+@given(st.lists(event_spans(in_utf_8) | batches(in_utf_8), min_size=1, max_size=4))
+def test_a_message_says_what_that_of_the_sdk_says(making: list[Callable[[], EventSpan] | SpanBatch]) -> None:
     """Those that ask for more than a shape come first: the SDK encodes them."""
-    spans = [make() for make in making]
+    spans: list[Ended] = [make if isinstance(make, SpanBatch) else make() for make in making]
     [written] = _merged(read(request_of(spans)))
-    in_order = [span for span in spans if span.more is not None] + [span for span in spans if span.more is None]
+    in_order = sorted(spans, key=lambda span: not isinstance(span, EventSpan) or span.more is None)
     [expected] = encode_spans(readable(in_order)).resource_spans
     assert written == expected
 
@@ -120,7 +150,7 @@ def _merged(request: ExportTraceServiceRequest) -> list[object]:
 
 
 def test_a_long_text_and_one_that_utf_8_cannot_say_are_written() -> None:
-    kept: list[EventSpan] = []
+    kept: list[Ended] = []
     recorder = Recorder(TraceIdRatioBased(1.0), [kept.append], RESOURCE)
     recorder.root(Shape("n", SpanKind.CONSUMER, {"a": "b"}, ("long", "odd")), ("x" * 70_000, "\ud800")).end()
     [resource] = read(request_of(kept)).resource_spans
@@ -130,7 +160,7 @@ def test_a_long_text_and_one_that_utf_8_cannot_say_are_written() -> None:
 
 
 def test_a_value_that_is_no_text_costs_nobody_a_span() -> None:
-    kept: list[EventSpan] = []
+    kept: list[Ended] = []
     recorder = Recorder(TraceIdRatioBased(1.0), [kept.append], RESOURCE)
     shape = Shape("n", SpanKind.CONSUMER, {"a": "b"}, ("subject",))
     for subject in ("7", UUID(int=7), None):
@@ -187,7 +217,7 @@ limits = st.just(SpanLimits()) | st.builds(
 def test_whatever_is_asked_of_one_is_done_as_the_sdk_does_it(
     todo: list[Callable[[Span], object]], limits: SpanLimits
 ) -> None:
-    kept, ours = InMemorySpanExporter(), list[EventSpan]()
+    kept, ours = InMemorySpanExporter(), list[Ended]()
     provider = TracerProvider(resource=RESOURCE, span_limits=limits)
     provider.add_span_processor(SimpleSpanProcessor(kept))
     parent = trace.set_span_in_context(NonRecordingSpan(LINK))
@@ -211,7 +241,7 @@ def test_whatever_is_asked_of_one_is_done_as_the_sdk_does_it(
     assert told(list(kept.get_finished_spans())) == told(ours)
 
 
-def told(spans: list[ReadableSpan] | list[EventSpan]) -> dict[str, Any]:
+def told(spans: list[ReadableSpan] | list[Ended]) -> dict[str, Any]:
     """The only one of these spans without what is its own."""
     [resource] = json.loads(line_of(spans))["resourceSpans"]
     [span] = resource["scopeSpans"][0]["spans"]

@@ -12,8 +12,8 @@ from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.uow import Cause, UnitOfWork
 from shared.telemetry import Spans
-from shared.telemetry.tracing.event_spans import EventSpan
-from shared.telemetry.tracing.recorder import Recorder, readable
+from shared.telemetry.tracing.recorder import Recorder
+from shared.telemetry.tracing.span_batches import Ended, readable
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
@@ -28,7 +28,7 @@ class Published:
     """A unit of work that sends nothing, and the spans of what it publishes."""
 
     def __init__(self) -> None:
-        self._kept: list[EventSpan] = []
+        self._kept: list[Ended] = []
         self.spans = Spans(Recorder(TraceIdRatioBased(1.0), [self._kept.append]), "kafka")
         nowhere: Any = None
         self.uow = UnitOfWork(nowhere, "tests", self.spans)

@@ -23,8 +23,8 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from deploy.paths import REPOSITORY
 from shared.telemetry.http_requests import RequestMetrics, RequestSpans
-from shared.telemetry.tracing.event_spans import EventSpan
-from shared.telemetry.tracing.recorder import Recorder, readable
+from shared.telemetry.tracing.recorder import Recorder
+from shared.telemetry.tracing.span_batches import Ended, readable
 
 SAMPLED, UNSAMPLED = (f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0{flag}".encode() for flag in "10")
 HOST = (b"host", b"127.0.0.1:8001")
@@ -138,7 +138,7 @@ def theirs() -> tuple[FastAPI, Callable[[], list[ReadableSpan]], InMemoryMetricR
 
 
 def ours() -> tuple[RequestSpans, Callable[[], list[ReadableSpan]], InMemoryMetricReader]:
-    kept, reader = list[EventSpan](), InMemoryMetricReader()
+    kept, reader = list[Ended](), InMemoryMetricReader()
     recorder = Recorder(TraceIdRatioBased(1.0), [kept.append])
     metrics = RequestMetrics(MeterProvider([reader]).get_meter("tests"))
     return RequestSpans(an_app(), recorder, metrics), lambda: readable(kept), reader

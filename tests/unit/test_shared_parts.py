@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from shared.telemetry.spans import Spans
 from shared.telemetry.tracing import traceparent as trace_context
 from shared.telemetry.tracing.event_spans import EventSpan
 from shared.telemetry.tracing.recorder import Recorder, as_links
+from shared.telemetry.tracing.span_batches import Ended
 
 # -- errors
 
@@ -158,15 +158,18 @@ SUBSCRIPTION = Subscription(channel="order", subscriber="notification", types=fr
 
 def traced(traceparent: Any) -> tuple[str | None, list[EventSpan]]:
     """The traceparent of an event that one with this traceparent causes, and the spans that were recorded."""
-    recorded: list[EventSpan] = []
+    recorded: list[Ended] = []
     own = Spans(Recorder(TraceIdRatioBased(1.0), [recorded.append]), "kafka")
     cause = Envelope(source="s", type="thing.happened", traceparent=traceparent, data={})
-    span = own.start_process(SUBSCRIPTION, cause, None)
-    with own.inside(span) if span else nullcontext(), own.create("order", "t", "s", cause.traceparent) as created:
-        pass
-    if span:
-        own.end_process(span, "done")
-    return created.traceparent, recorded
+    with own.process_batch(SUBSCRIPTION, [cause]) as batch:
+        if batch is not None:
+            batch.begin(0)
+        with own.create("order", "t", "s", cause.traceparent) as created:
+            pass
+    if batch is not None:
+        batch.end(["done"], {})
+    spans = [span for span in recorded if isinstance(span, EventSpan)]
+    return created.traceparent, [span for span in spans if not span.shape.name.endswith("batch")]
 
 
 @pytest.mark.parametrize("traceparent", [f"00-{TRACE}-{SPAN}-03", f"01-{TRACE}-{SPAN}-09-x"])
@@ -190,11 +193,21 @@ def test_an_event_with_a_malformed_traceparent_begins_a_trace_as_one_without(tra
     assert len(traced(None)[1]) == 2
 
 
-@given(st.text() | st.from_regex(r"[0-9a-f-]{0,80}", fullmatch=True))
+@given(
+    st.text()
+    | st.from_regex(r"[0-9a-f-]{0,80}", fullmatch=True)
+    | st.from_regex(r"(00|01|ff)-[0a]{31,33}-[0a]{15,17}-0[0-9](-x)?", fullmatch=True)
+)
 def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
     trace_context.remote_span(traceparent)
-    trace_context.is_sampled(traceparent)
     as_links([traceparent, None], 128)
+    fields, parent = trace_context.read(traceparent), trace_context.parent_of(traceparent)
+    if fields is None:
+        assert parent is None
+    elif trace_context.is_sampled(traceparent):
+        assert parent == f"00-{fields[0]}-{fields[1]}-01"
+    else:
+        assert parent is trace_context.NOT_SAMPLED
 
 
 def test_destinations_have_their_brokers_names() -> None:

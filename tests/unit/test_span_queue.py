@@ -16,8 +16,9 @@ from structlog.testing import capture_logs
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 from shared.telemetry.tracing import span_queue
-from shared.telemetry.tracing.event_spans import EventSpan, Shape
+from shared.telemetry.tracing.event_spans import Shape
 from shared.telemetry.tracing.recorder import Recorder
+from shared.telemetry.tracing.span_batches import BatchInHand, Ended
 from shared.telemetry.tracing.span_queue import SpanQueue
 
 WAIT_S = 30.0
@@ -52,8 +53,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(span_queue, "_DELAY_S", WAIT_S)
 
 
-def end_spans(queue: SpanQueue, count: int) -> list[EventSpan]:
-    ended: list[EventSpan] = []
+def end_spans(queue: SpanQueue, count: int) -> list[Ended]:
+    ended: list[Ended] = []
     recorder = Recorder(TraceIdRatioBased(1.0), [queue.add, ended.append])
     for _ in range(count):
         recorder.root(SHAPE).end()
@@ -77,6 +78,47 @@ def test_what_a_slow_exporter_leaves_is_dropped_and_counted_and_the_rest_is_expo
     ]
     end_spans(queue, 2)
     assert queue.lost["already_shutdown"] == 2
+
+
+def end_batch(queue: SpanQueue, count: int) -> list[Ended]:
+    """A batch of so many in one piece."""
+    ended: list[Ended] = []
+    recorder = Recorder(TraceIdRatioBased(1.0), [queue.add, ended.append])
+    parents = [f"00-{number:032x}-{number:016x}-01" for number in range(1, count + 1)]
+    in_hand = BatchInHand(recorder, SHAPE, parents, [()] * count, ())
+    for number in range(count):
+        in_hand.begin(number)
+    in_hand.rest()
+    in_hand.end(["done"] * count, {})
+    return ended
+
+
+def test_of_a_batch_each_span_counts() -> None:
+    exporter = Exporter()
+    queue = SpanQueue(exporter, "slow")
+    at_once = end_batch(queue, 5)  # so many that nobody waits for the time
+    assert exporter.begun.wait(WAIT_S)
+    waiting = end_batch(queue, 9) + end_batch(queue, 2)
+    end_batch(queue, 3)
+    end_spans(queue, 1)
+    assert queue.lost["queue_full"] == 4
+    exporter.let.set()
+    with capture_logs():
+        queue.shutdown()
+    assert exporter.taken == [*at_once, *waiting]
+    end_batch(queue, 2)
+    assert queue.lost == {"queue_full": 4, "not_exported": 0, "already_shutdown": 2}
+
+
+def test_of_a_batch_that_is_not_exported_each_span_is_lost() -> None:
+    exporter = Exporter(SpanExportResult.FAILURE)
+    exporter.let.set()
+    queue = SpanQueue(exporter, "failing")
+    end_batch(queue, 3)
+    end_spans(queue, 1)
+    with capture_logs():
+        queue.shutdown()
+    assert queue.lost["not_exported"] == 4
 
 
 @pytest.mark.parametrize("answer", [SpanExportResult.FAILURE, RuntimeError("planted")])

@@ -48,6 +48,9 @@ process order: process order.events, kind 5, in 1 below create order/768, links 
     system=rabbitmq destination.name=order.events operation.name=process operation.type=process
     consumer.group.name=notification message.id=event-1 tandem.event.type=order.placed
     tandem.event.subject=order "1" tandem.status=done | {} []
+create notification: create notification.events, kind 4, in 1 below process order/256, links ['O/768'] |
+    system=rabbitmq destination.name=notification.events operation.name=create operation.type=create
+    message.id=new tandem.event.type=notification.sent tandem.event.subject=n-1 | {} []
 process order': process order.events, kind 5, in O below O/768, links ['process order batch/256'] |
     system=rabbitmq destination.name=order.events operation.name=process operation.type=process
     consumer.group.name=notification message.id=event-2 tandem.event.type=order.placed
@@ -57,9 +60,6 @@ process order'': process order.events, kind 5, in 4 below none/256, links ['proc
     system=rabbitmq destination.name=order.events operation.name=process operation.type=process
     consumer.group.name=notification message.id=event-0 tandem.event.type=order.placed tandem.event.subject=
     tandem.status=done | {} []
-create notification: create notification.events, kind 4, in 1 below process order/256, links ['O/768'] |
-    system=rabbitmq destination.name=notification.events operation.name=create operation.type=create
-    message.id=new tandem.event.type=notification.sent tandem.event.subject=n-1 | {} []
 process order batch': process order.events batch, kind 5, in 5 below none/256, links ['R/768'] |
     system=rabbitmq destination.name=order.events operation.name=process operation.type=process
     consumer.group.name=notification batch.message_count=1 | {'message': 'LookupError: gone', 'code': 2}
@@ -129,22 +129,20 @@ def consume(telemetry: Telemetry, placed: str) -> str | None:
     published = None
     with spans.process_batch(SUBSCRIPTION, events) as batch:
         assert batch is not None
-        first, second, unsampled, fourth = (spans.start_process(SUBSCRIPTION, event, batch) for event in events)
-        assert first is not None
-        assert second is not None
-        assert unsampled is None
-        assert fourth is not None
+        before = spans.current()
+        batch.begin(0)
         caused_in = events[0].traceparent
-        with (
-            spans.inside(first),
-            spans.create("notification", "notification.sent", "n-1", caused_in, link=OTHER) as created,
-        ):
+        with spans.create("notification", "notification.sent", "n-1", caused_in, link=OTHER) as created:
             published = created.traceparent
+        batch.begin(1)
+        batch.begin(2)
+        assert spans.current() == before
         with spans.create("notification", "notification.sent", "n-3", events[2].traceparent) as created:
             assert created.traceparent == UNSAMPLED
-        spans.end_process(first, "done", None)
-        spans.end_process(second, "dead_lettered", BusinessError("no such\npayload"))
-        spans.end_process(fourth, "done", None)
+        batch.begin(3)
+        batch.rest()
+        assert spans.current() == before
+    batch.end(["done", "dead_lettered", "done", "done"], {1: BusinessError("no such\npayload")})
     return published
 
 
@@ -153,11 +151,11 @@ def fail(telemetry: Telemetry) -> None:
     spans = telemetry.spans
     event = an_event(REMOTE, 5)
     with suppress(LookupError), spans.process_batch(SUBSCRIPTION, [event]) as batch:
-        span = spans.start_process(SUBSCRIPTION, event, batch)
-        assert span is not None
-        with spans.inside(span):
-            spans.end_process(span, "rolled_back", LookupError("gone"))
-            raise LookupError("gone")
+        assert batch is not None
+        batch.begin(0)
+        raise LookupError("gone")
+    assert batch is not None
+    batch.end(["rolled_back"], {0: LookupError("gone")})
     with suppress(ValueError), spans.create("order", "order.placed", "s", parent=REMOTE):
         raise ValueError("too large")
 
@@ -259,16 +257,18 @@ def test_where_nothing_is_sampled_a_trace_that_begins_is_handed_on_and_not_recor
     spans = telemetry.spans
     event = an_event(traceparent, 1)
     with spans.process_batch(SUBSCRIPTION, [event]) as batch:
-        assert batch is None
-        span = spans.start_process(SUBSCRIPTION, event, batch)
-        assert span is not None
-        with spans.inside(span):
-            caused = [spans.create("order", "order.paid", "s", event.traceparent) for _ in range(2)]
-            with caused[0], caused[1]:
-                pass
-        spans.end_process(span, "done")
+        assert batch is not None
+        batch.begin(0)
+        running = spans.current()
+        assert running is not None
+        caused = [spans.create("order", "order.paid", "s", event.traceparent) for _ in range(2)]
+        with caused[0], caused[1]:
+            pass
+        batch.rest()
+    batch.end(["done"], {})
+    assert spans.current() is None
     handed_on = [created.traceparent or "" for created in caused]
-    assert {each.split("-")[1] for each in handed_on} == {f"{span.get_span_context().trace_id:032x}"}
+    assert {each.split("-")[1] for each in handed_on} == {running.split("-")[1]}
     assert all(each.endswith("-00") for each in handed_on)
     telemetry.shutdown()
     assert list(tmp_path.glob("traces-*")) == []
@@ -278,10 +278,10 @@ def test_of_so_many_links_a_batch_has_the_first_and_every_event_still_links_to_i
     telemetry = telemetry_in(tmp_path)
     events = [an_event(f"00-{number:032x}-{number:016x}-01", number) for number in range(1, 301)]
     with telemetry.spans.process_batch(SUBSCRIPTION, events) as batch:
-        for event in events:
-            span = telemetry.spans.start_process(SUBSCRIPTION, event, batch)
-            assert span is not None
-            telemetry.spans.end_process(span, "done")
+        assert batch is not None
+        for number in range(300):
+            batch.begin(number)
+    batch.end(["done"] * 300, {})
     telemetry.shutdown()
     [of_batch], of_events = _by_name(read(tmp_path))
     assert [int(link["spanId"], 16) for link in of_batch["links"]] == list(range(1, 129))
@@ -303,10 +303,11 @@ async def test_a_task_begun_in_a_handler_stays_in_its_event(tmp_path: Path) -> N
         await asyncio.sleep(0)
         return telemetry.spans.current()
 
-    for number in (1, 2):
-        span = telemetry.spans.start_process(SUBSCRIPTION, an_event(REMOTE, number), None)
-        assert span is not None
-        with telemetry.spans.inside(span):
+    events = [an_event(REMOTE, 1), an_event(REMOTE, 2)]
+    with telemetry.spans.process_batch(SUBSCRIPTION, events) as batch:
+        assert batch is not None
+        for number in range(2):
+            batch.begin(number)
             running.append((telemetry.spans.current(), asyncio.create_task(later())))
     assert telemetry.spans.current() is None
     assert [await task for _, task in running] == [traceparent for traceparent, _ in running]

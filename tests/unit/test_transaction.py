@@ -22,8 +22,8 @@ from shared.event import Event
 from shared.failpoints import FailPoints
 from shared.publishing.uow import UnitOfWork
 from shared.telemetry import Spans
-from shared.telemetry.tracing.event_spans import EventSpan
-from shared.telemetry.tracing.recorder import Recorder, readable
+from shared.telemetry.tracing.recorder import Recorder
+from shared.telemetry.tracing.span_batches import Ended, readable
 from tests.unit.stages import DEAD, DONE, SUBSCRIPTION, Happened, Inbox, batch_of, settings_with, statuses
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -51,7 +51,7 @@ class Stage:
         self.handler = Handler(Happened, on_happened)
         self.inbox = Inbox(known)
         self.committed = 0
-        self._kept: list[EventSpan] = []
+        self._kept: list[Ended] = []
         self._spans = Spans(Recorder(TraceIdRatioBased(1.0), [self._kept.append]), "kafka")
         units: Any = self
         points = FailPoints.told(fail_points, SUBSCRIPTION.channel)

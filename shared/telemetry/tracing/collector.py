@@ -13,13 +13,12 @@ from typing import Any
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from shared.telemetry.tracing.event_spans import EventSpan
+from shared.telemetry.tracing.span_batches import Ended
 from shared.telemetry.tracing.span_messages import request_of
 
 
@@ -35,7 +34,7 @@ def span_exporter(endpoint: str, timeout_s: float) -> OTLPSpanExporter:
 class _Exporter(OTLPSpanExporter):
     """The SDK's, but for what it sends: it would encode each span by itself (`span_messages`)."""
 
-    def export(self, spans: Sequence[ReadableSpan | EventSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[Ended]) -> SpanExportResult:
         if self._shutdown:
             return SpanExportResult.FAILURE
         sent = self._client.export(request_of(spans))

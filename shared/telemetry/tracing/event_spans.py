@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import getrandbits
+from threading import RLock
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 OUTCOME = "tandem.status"
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status()
+_unfolding = RLock()
+"""Held while a span gets what its shape does not say: a handler may have threads."""
 
 Values = tuple[Any, ...]
 """Texts, and a number behind them where the shape counts something."""
@@ -101,12 +104,13 @@ class EventSpan(Span):
         links: tuple[LinkTo, ...],
         *,
         start_ns: int | None = None,
+        span_id: str | None = None,
     ) -> None:
-        """It starts now unless said."""
+        """It starts now, with a new id, unless said."""
         self._recorder = recorder
         self.shape = shape
         self.trace_id, self.parent_id, self.remote, self.state = place
-        self.span_id = f"{(getrandbits(64) or 1):016x}"
+        self.span_id = span_id or f"{(getrandbits(64) or 1):016x}"
         self.values = values
         self.links = links
         self.start_ns = time_ns() if start_ns is None else start_ns
@@ -192,18 +196,14 @@ class EventSpan(Span):
             immutable=False,
             max_value_len=limits.max_span_attribute_length,
         )
-        links = [
-            Link(SpanContext(int(trace_id, 16), int(span_id, 16), remote, _SAMPLED))
-            for trace_id, span_id, remote in self.links
-        ]
-        return More(self.shape.name, bounded, BoundedList(limits.max_events), links)
+        return More(self.shape.name, bounded, BoundedList(limits.max_events), [*map(_linked, self.links)])
 
     def _own(self) -> More | None:
         """What may be added to; None when it has ended."""
         if self.end_ns is not None:
             return None
-        if self.more is None:
-            self.more = self._unfolded()
+        with _unfolding:
+            self.more = self.more or self._unfolded()
         return self.more
 
     def _bounded(self, attributes: Attributes, count_max: int | None) -> BoundedAttributes:
@@ -271,6 +271,11 @@ class EventSpan(Span):
     ) -> None:
         """Add an event that says what was raised, and where."""
         self.add_event("exception", {**_raised(exception, escaped=escaped), **(attributes or {})}, timestamp)
+
+
+def _linked(link: LinkTo) -> Link:
+    trace_id, span_id, remote = link
+    return Link(SpanContext(int(trace_id, 16), int(span_id, 16), remote, _SAMPLED))
 
 
 def _raised(exception: BaseException, *, escaped: bool) -> dict[str, AnyValue]:

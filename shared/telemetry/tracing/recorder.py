@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import islice
 from random import getrandbits
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
+from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext
@@ -15,6 +17,13 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContex
 from shared.telemetry.conventions import SCHEMA_URL, SCOPE
 from shared.telemetry.tracing import traceparent
 from shared.telemetry.tracing.event_spans import EventSpan, LinkTo, Place, Shape, Values
+from shared.telemetry.tracing.traceparent import NOT_SAMPLED, Parent
+
+if TYPE_CHECKING:
+    from shared.telemetry.tracing.span_batches import SpanBatch
+
+_TOGETHER_MAX = 512
+"""Spans of one batch that are handed over at once: more are several batches."""
 
 
 class Recorder:
@@ -27,7 +36,7 @@ class Recorder:
     def __init__(
         self,
         sampler: TraceIdRatioBased | None,
-        keep: Iterable[Callable[[EventSpan], object]] = (),
+        keep: Iterable[Callable[[EventSpan | SpanBatch], object]] = (),
         resource: Resource | None = None,
         limits: SpanLimits | None = None,
     ) -> None:
@@ -37,6 +46,17 @@ class Recorder:
         self.limits = limits or SpanLimits()
         self.limited = vars(self.limits) != _DEFAULT_LIMITS
         """Whether the environment says limits that a span of ours, as it is, might not keep to."""
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether spans need not be objects."""
+        return self._sampler is not None and not self.limited
+
+    def keep_batch(self, batch: SpanBatch) -> None:
+        """Hand over spans that have ended together."""
+        for part in batch.parts(_TOGETHER_MAX):
+            for keep in self.keep:
+                keep(part)
 
     def root(
         self,
@@ -108,6 +128,12 @@ def as_links(traceparents: Iterable[str | None], count_max: int) -> tuple[LinkTo
     return tuple(links)
 
 
+def links_to_parents(parents: Iterable[Parent], count_max: int) -> tuple[LinkTo, ...]:
+    """Links to those of them that are, the first `count_max`."""
+    recorded = (parent for parent in parents if parent is not None and parent is not NOT_SAMPLED)
+    return tuple([(parent[3:35], parent[36:52], True) for parent in islice(recorded, count_max)])
+
+
 def links_to(span: Span) -> tuple[LinkTo, ...]:
     """A link to this span; none to none."""
     if isinstance(span, EventSpan):
@@ -116,8 +142,3 @@ def links_to(span: Span) -> tuple[LinkTo, ...]:
     if not context.is_valid:
         return ()
     return ((f"{context.trace_id:032x}", f"{context.span_id:016x}", context.is_remote),)
-
-
-def readable(spans: Sequence[ReadableSpan | EventSpan]) -> list[ReadableSpan]:
-    """All of them as the SDK has them."""
-    return [span.readable() if isinstance(span, EventSpan) else span for span in spans]

@@ -19,7 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from shared.telemetry.tracing.event_spans import OUTCOME, EventSpan, LinkTo, Shape
-from shared.telemetry.tracing.recorder import readable
+from shared.telemetry.tracing.span_batches import Ended, SpanBatch, readable
 
 _LOCAL, _REMOTE = 0x100, 0x300
 """Flags of a span and of a link: it is known whether the other one is another process's, and whether it is."""
@@ -28,14 +28,16 @@ _IDS_AND_TIMES = Struct("<2s16s2s8sBQBQ2sI")
 _LINK = Struct("<2s16s2s8sBI")
 _TRACE_STATE, _ATTRIBUTE, _SPAN_LINK = 3, 9, 13
 """Numbers of a span's fields."""
+_TRACE_ID, _PARENT_ID = slice(3, 35), slice(36, 52)
+"""Where they stand in a traceparent."""
 
 
-def request_of(spans: Sequence[ReadableSpan | EventSpan]) -> bytes:
+def request_of(spans: Sequence[Ended]) -> bytes:
     """An `ExportTraceServiceRequest` with these spans."""
-    own: dict[tuple[Resource, InstrumentationScope], list[EventSpan]] = {}
+    own: dict[tuple[Resource, InstrumentationScope], list[EventSpan | SpanBatch]] = {}
     others: list[ReadableSpan | EventSpan] = []
     for span in spans:
-        if isinstance(span, EventSpan) and span.more is None:
+        if isinstance(span, SpanBatch) or (isinstance(span, EventSpan) and span.more is None):
             own.setdefault(span.origin, []).append(span)
         else:
             others.append(span)
@@ -43,12 +45,15 @@ def request_of(spans: Sequence[ReadableSpan | EventSpan]) -> bytes:
     return b"".join([*parts, *(_from_one(*origin, group) for origin, group in own.items())])
 
 
-def _from_one(resource: Resource, scope: InstrumentationScope, spans: Sequence[EventSpan]) -> bytes:
+def _from_one(resource: Resource, scope: InstrumentationScope, spans: Sequence[EventSpan | SpanBatch]) -> bytes:
     of_resource, of_scope, resource_schema, scope_schema = _around(resource, scope)
     links: tuple[LinkTo, ...] = ()
     links_bytes = b""
     parts = [of_scope]
     for span in spans:
+        if isinstance(span, SpanBatch):
+            parts += _of_batch(span)
+            continue
         if span.links is not links:  # all of a batch have the same
             links, links_bytes = span.links, b"".join(map(_link, span.links))
         parts.append(_field(2, _span(span, links_bytes)))
@@ -85,11 +90,33 @@ def _span(span: EventSpan, links: bytes) -> bytes:
     for key, value in zip(keys, span.values, strict=False):
         parts.append(_text(key, value))
     if key_of_count is not None:
-        parts.append(_field(_ATTRIBUTE, key_of_count + _field(2, b"\x18" + _varint(span.values[-1]))))
+        parts.append(_count(key_of_count, span.values[-1]))
     if span.outcome is not None:
         parts.append(_outcome(span.outcome))
     parts.append(links)
     return b"".join(parts)
+
+
+def _of_batch(batch: SpanBatch) -> list[bytes]:
+    constant, keys, key_of_count = _of_shape(batch.shape)
+    links = b"".join(map(_link, batch.links))
+    outcomes = [b""] * len(batch) if batch.outcomes is None else map(_outcome, batch.outcomes)
+    trace_ids, parent_ids = (
+        bytes.fromhex("".join([parent[part] for parent in batch.parents])) for part in (_TRACE_ID, _PARENT_ID)
+    )
+    span_ids = bytes.fromhex("".join(batch.span_ids))
+    spans = []
+    for number, (values, start_ns, outcome) in enumerate(zip(batch.rows, batch.starts_ns, outcomes, strict=True)):
+        eight = slice(8 * number, 8 * number + 8)
+        ids_and_times = _IDS_AND_TIMES.pack(
+            b"\x0a\x10", trace_ids[16 * number : 16 * number + 16], b"\x12\x08", span_ids[eight],
+            0x39, start_ns, 0x41, batch.end_ns, b"\x85\x01", _REMOTE,
+        )  # fmt: skip
+        parts = [ids_and_times, constant, b"\x22\x08", parent_ids[eight], *map(_text, keys, values)]
+        if key_of_count is not None:
+            parts.append(_count(key_of_count, values[-1]))
+        spans.append(_field(2, b"".join([*parts, outcome, links])))
+    return spans
 
 
 @lru_cache(maxsize=1_024)
@@ -111,6 +138,10 @@ def _outcome(outcome: str) -> bytes:
 def _text(key: bytes, value: str) -> bytes:
     """An attribute; what UTF-8 has no bytes for is replaced, and what is no text is its text."""
     return _field(_ATTRIBUTE, key + _field(2, _field(1, str(value).encode(errors="replace"))))
+
+
+def _count(key: bytes, count: int) -> bytes:
+    return _field(_ATTRIBUTE, key + _field(2, b"\x18" + _varint(count)))
 
 
 def _link(link: LinkTo) -> bytes:

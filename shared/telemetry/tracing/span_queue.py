@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import structlog
 from opentelemetry import context as otel_context
@@ -12,14 +13,15 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from shared.telemetry.tracing.event_spans import EventSpan
+from shared.telemetry.tracing.span_batches import Ended, SpanBatch
 
 _log = structlog.get_logger(__name__)
 
 WAITING_MAX = 8_192
-"""Spans that may wait; one more is dropped."""
+"""Spans that may wait; when so many do, what comes is dropped: one, or a batch."""
 AT_ONCE_MAX = 512
-"""Spans exported at once, and how many have to wait for that to be done before its time."""
+"""When so many wait they are exported before their time; so many, and what is left of a batch, are exported at
+once."""
 _DELAY_S = 0.5
 _SHUTDOWN_S = 5.0
 _SAY_INTERVAL_S = 60.0
@@ -28,7 +30,7 @@ _SAY_INTERVAL_S = 60.0
 class SpanQueue(SpanProcessor):
     """Hands spans to an exporter in batches, every half second or sooner, from a thread of its own.
 
-    Of the SDK's spans it is a processor; a span of an event is given to `add`. `lost` says how many were not
+    Of the SDK's spans it is a processor; spans of events are given to `add`. `lost` says how many were not
     exported, by reason: `queue_full`, `not_exported`, and `already_shutdown`. The log says so once a minute.
     """
 
@@ -36,7 +38,10 @@ class SpanQueue(SpanProcessor):
         self.name = name
         self.lost = {"queue_full": 0, "not_exported": 0, "already_shutdown": 0}
         self._exporter = exporter
-        self._waiting: deque[ReadableSpan | EventSpan] = deque()
+        self._waiting: deque[Ended] = deque()
+        self._taken, self._given = 0, 0
+        """How many spans were put into the queue, and out of it: their difference waits."""
+        self._taking = threading.RLock()
         self._exporting = threading.Lock()
         self._due = threading.Event()
         self._ending = False
@@ -44,14 +49,17 @@ class SpanQueue(SpanProcessor):
         self._thread = threading.Thread(target=self._run, name=f"spans-to-{name}", daemon=True)
         self._thread.start()
 
-    def add(self, span: ReadableSpan | EventSpan) -> None:
-        """Take a span that has ended; never waits and never raises."""
-        waiting = len(self._waiting)
-        if waiting >= WAITING_MAX or self._ending:
-            self.lost["already_shutdown" if self._ending else "queue_full"] += 1
-            return
-        self._waiting.append(span)
-        if waiting >= AT_ONCE_MAX - 1 and not self._due.is_set():
+    def add(self, ended: Ended) -> None:
+        """Take a span that has ended, or a batch of them; never waits for the exporter and never raises."""
+        count = _count(ended)
+        with self._taking:  # which threads take from each other alone, and none that exports
+            waiting = self._taken - self._given
+            if waiting >= WAITING_MAX or self._ending:
+                self.lost["already_shutdown" if self._ending else "queue_full"] += count
+                return
+            self._taken += count
+            self._waiting.append(ended)
+        if waiting + count >= AT_ONCE_MAX and not self._due.is_set():
             self._due.set()
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -80,7 +88,7 @@ class SpanQueue(SpanProcessor):
             self._due.wait(_DELAY_S)
             self._due.clear()
             self._export_batch()
-            while len(self._waiting) >= AT_ONCE_MAX:
+            while self._taken - self._given >= AT_ONCE_MAX:
                 self._export_batch()
             self._say_what_is_lost()
         while self._waiting:
@@ -89,7 +97,7 @@ class SpanQueue(SpanProcessor):
 
     def _export_batch(self) -> None:
         with self._exporting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE_MAX))]
+            batch, count = self._next()
             if not batch:
                 return
             token = otel_context.attach(_untraced())
@@ -101,13 +109,27 @@ class SpanQueue(SpanProcessor):
             finally:
                 otel_context.detach(token)
             if result is not SpanExportResult.SUCCESS:
-                self.lost["not_exported"] += len(batch)
+                self.lost["not_exported"] += count
+
+    def _next(self) -> tuple[Sequence[Ended], int]:
+        """What is exported now, and how many spans that are."""
+        batch: list[Ended] = []
+        count = 0
+        while self._waiting and count < AT_ONCE_MAX:
+            batch.append(self._waiting.popleft())
+            count += _count(batch[-1])
+        self._given += count
+        return batch, count
 
     def _say_what_is_lost(self) -> None:
         lost = sum(self.lost.values())
         if lost > self._said and time.monotonic() >= self._say_at:
             self._said, self._say_at = lost, time.monotonic() + _SAY_INTERVAL_S
             _log.warning("telemetry.spans_lost", to=self.name, **self.lost)
+
+
+def _count(ended: Ended) -> int:
+    return len(ended) if isinstance(ended, SpanBatch) else 1
 
 
 def _untraced() -> otel_context.Context:

@@ -10,6 +10,11 @@ from opentelemetry.trace import SpanContext, TraceFlags
 Fields = tuple[str, str, str]
 """Trace id, span id and flags, in hexadecimal."""
 
+NOT_SAMPLED: Final = "not sampled"
+Parent = str | None
+"""What a span may have above it: a traceparent of version 00 and a recorded trace, `NOT_SAMPLED`, or nothing."""
+
+_STANDARD: Final = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _LENGTH, _EVEN = 55, "02468ace"
 """With so many characters the flags are the last two, and end in an even digit where the trace is not recorded."""
@@ -27,6 +32,21 @@ def read(traceparent: str | None) -> Fields | None:
     version, trace_id, span_id, flags, more = found.groups()
     known = version != "ff" and (version != "00" or more is None)
     return (trace_id, span_id, flags) if known and trace_id != _NO_TRACE and span_id != _NO_SPAN else None
+
+
+def parent_of(traceparent: str | None) -> Parent:
+    """What stands above a span in which a message with this `traceparent` is handled; None: it begins a trace."""
+    if traceparent is not None and _STANDARD.fullmatch(traceparent):  # nearly always
+        return NOT_SAMPLED if traceparent[-1] in _EVEN else traceparent
+    fields = read(traceparent)
+    if fields is None:
+        return None
+    return f"00-{fields[0]}-{fields[1]}-01" if says_sampled(fields) else NOT_SAMPLED
+
+
+def fields_of(standard: str) -> Fields:
+    """The fields of a traceparent of version 00."""
+    return standard[3:35], standard[36:52], standard[53:]
 
 
 def says_sampled(fields: Fields) -> bool:
