@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +36,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import ReadOnlyError, RedisError
 
 from shared import cancellation
+from shared.consuming.scripts import Script, Scripts
 from shared.envelope import Envelope
 from shared.errors import UnavailableError
 from shared.settings import Settings
@@ -104,6 +105,9 @@ end
 
 _PROBE_MS = 5_000
 
+AnyScript = Script | AsyncScript
+"""One of ours, or redis-py's where the server is reached in another way."""
+
 
 class ClaimState(StrEnum):
     """Redis's answer to the question whether this process may process an event."""
@@ -164,9 +168,12 @@ class Claims:
             decode_responses=False,
         )
         self._lock_ms = int(settings.claim_lock_s * 1_000)
-        self._claim_script = self._redis.register_script(_CLAIM)
-        self._done_script = self._redis.register_script(_DONE)
-        self._release_script = self._redis.register_script(_RELEASE)
+        self._scripts = Scripts(settings.redis_url, settings.redis_timeout_s)
+        ours = Scripts.serves(settings.redis_url)
+        register: Callable[[str], AnyScript] = self._scripts.register if ours else self._redis.register_script
+        self._claim_script = register(_CLAIM)
+        self._done_script = register(_DONE)
+        self._release_script = register(_RELEASE)
         self._beside: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -220,11 +227,11 @@ class Claims:
         await self._run(self._release_script, subscriber, events, self.owner, self._lock_ms, how)
 
     async def _run(
-        self, script: AsyncScript, subscriber: str, events: Sequence[Envelope], *arguments: str | int
+        self, script: AnyScript, subscriber: str, events: Sequence[Envelope], *arguments: str | int
     ) -> Any:
         return await self._run_on(script, *_keys(subscriber, events), *arguments)
 
-    async def _run_on(self, script: AsyncScript, start: str, rests: Sequence[str], *arguments: str | int) -> Any:
+    async def _run_on(self, script: AnyScript, start: str, rests: Sequence[str], *arguments: str | int) -> Any:
         try:
             return await script(args=(orjson.dumps(rests), start, *arguments))
         except (RedisError, OSError, TimeoutError) as error:
@@ -249,4 +256,5 @@ class Claims:
         """Close the connections to Redis."""
         if self._beside:
             await asyncio.wait(self._beside)
+        self._scripts.close()
         await self._redis.aclose()

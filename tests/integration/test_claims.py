@@ -154,10 +154,37 @@ async def test_a_connection_that_the_server_has_closed_costs_nothing(rabbit_worl
     claims = await rabbit_world.claims(alive=False)
     one, two = some(2)
     assert await claims.claim("s", [one]) == [FIRST]
-    idle = await claims._redis.client_id()
+    idle = claims._scripts._connection
+    assert idle is not None
+    assert idle._transport is not None
+    host, port = idle._transport.get_extra_info("sockname")
     async with Redis.from_url(rabbit_world.settings().redis_url) as redis:
-        assert await redis.client_kill_filter(_id=str(idle)) == 1
+        assert await redis.client_kill_filter(_type="normal", addr=f"{host}:{port}") == 1
     assert await claims.claim("s", [two]) == [FIRST]
+    assert claims._scripts._connection is not idle
+
+
+async def test_claims_are_made_under_an_account_in_a_database_by_our_connection_and_by_the_client(
+    rabbit_world: World,
+) -> None:
+    url, name, event = rabbit_world.settings().redis_url, rabbit_world.name, happened(1)
+    address = url.removeprefix("redis://").rpartition("/")[0].rpartition("@")[2]
+    async with Redis.from_url(url) as redis:
+        await redis.acl_setuser(name, enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"])
+        try:
+            ours = await rabbit_world.claims(redis_url=f"redis://{name}:secret@{address}/3")
+            theirs = await rabbit_world.claims(redis_url=f"redis://{name}:secret@{address}/3?protocol=3")
+            wrong = await rabbit_world.claims(redis_url=f"redis://{name}:wrong@{address}/3")
+            assert await ours.claim("s", [event]) == [FIRST]
+            assert await theirs.claim("s", [event]) == [BUSY]
+            await ours.done("s", [event])
+            assert await theirs.claim("s", [event]) == [DONE]
+            with pytest.raises(UnavailableError, match="WRONGPASS"):
+                await wrong.claim("s", [event])
+        finally:
+            await redis.acl_deluser(name)
+    assert ours._scripts._connection is not None
+    assert theirs._scripts._connection is None
 
 
 async def test_ones_own_claim_is_no_obstacle_and_no_further_attempt(rabbit_world: World) -> None:
