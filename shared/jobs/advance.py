@@ -1,6 +1,7 @@
 """Advancing: attempts end, and what waited for them goes on; once, and a whole batch with one statement a kind.
 
 1. The fence: each attempt ends only if it is the one that ran; else the transaction rolls back, effects and all.
+   An attempt that ran `unread` had none, and is left out instead.
    Where it succeeded and was its job's only step, its job ends in the same statement, and that is all.
 2. Steps behind one that failed for good are skipped, so that every graph ends.
 3. Children have fewer parents to wait for; those that wait for none are announced.
@@ -10,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -29,12 +30,21 @@ class FenceLostError(TransientError):
     """An attempt has ended already, or somebody else has the step."""
 
 
+class UnknownStepsError(FenceLostError):
+    """Of the steps `ids`, which nobody had looked at before they ran, at least one does not exist."""
+
+    def __init__(self, ids: Collection[UUID]) -> None:
+        super().__init__(f"not all of {len(ids)} steps exist")
+        self.ids = frozenset(ids)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """One attempt's outcome. `result` is JSON text, or `stored` the object that it is; a `scheduled` one is tried
     again after `wait_s`.
 
-    `worker` is who leased the step, None for an inline one. `is_solo`: its job has no other step.
+    `worker` is who leased the step, None for an inline one. `is_solo`: its job has no other step. `unread`: nobody
+    has looked whether the step is still ready for this attempt; if it is not, nothing comes of it.
     """
 
     step_id: UUID
@@ -47,6 +57,7 @@ class Ended:
     wait_s: float | None = None
     worker: UUID | None = None
     is_solo: bool = False
+    unread: bool = False
 
 
 class EndedJob(NamedTuple):
@@ -67,9 +78,13 @@ class Announced:
     handler: str
     leased: bool
     cause: Cause
+    args: Mapping[str, Any] | None = None
+    """Where it waited for nothing and this is its first attempt: what it is called with."""
+    alone: bool = False
+    """It is its job's only step."""
 
 
-def cause_in_job(row: Row[Any]) -> Cause:
+def cause_in_job(row: Any) -> Cause:
     """What follows from a job, or from a step of it without an event: in the job's trace and conversation."""
     return Cause(None, row.traceparent, row.correlation)
 
@@ -77,7 +92,7 @@ def cause_in_job(row: Row[Any]) -> Cause:
 async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> tuple[list[Announced], list[EndedJob]]:
     """End these attempts, each of another step; return what is ready now, and the jobs that have ended.
 
-    Raises `FenceLostError` when one of them was not running any more.
+    Raises `FenceLostError` when one of them was not running any more, unless it was `unread`.
     """
     solos = [one for one in ended if _ends_alone(one)]
     if not solos:
@@ -102,14 +117,18 @@ async def _end_solos(connection: AsyncConnection, solos: Sequence[Ended]) -> lis
         "result": [one.result for one in solos],
         "worker": [one.worker for one in solos],
     }
-    jobs = await store.end_solos(connection, told)
-    _require_all(len(jobs), solos)
+    jobs, ids = await store.end_solos(connection, told)
+    if len(jobs) < len(solos):
+        await _require_ended(connection, ids, solos)
     return [EndedJob(kind, "succeeded", duration_s) for kind, duration_s in jobs]
 
 
 async def _advance(connection: AsyncConnection, ended: Sequence[Ended]) -> tuple[list[Announced], list[EndedJob]]:
     rows = await store.end_steps(connection, _ended_columns(ended))
-    _require_all(len(rows), ended)
+    if len(rows) < len(ended):
+        ended = await _require_ended(connection, [row.id for row in rows], ended)
+        if not ended:
+            return [], []
     errors = {one.step_id: json.dumps(one.error) for one in ended if one.error is not None}
     if errors:
         await store.insert_attempts(connection, _attempt_columns(ended, errors))
@@ -129,9 +148,21 @@ async def _advance(connection: AsyncConnection, ended: Sequence[Ended]) -> tuple
     return announced, [EndedJob(job.kind, job.state, job.duration_s) for job in jobs]
 
 
-def _require_all(count: int, ended: Sequence[Ended]) -> None:
-    if count < len(ended):
-        raise FenceLostError(f"{len(ended) - count} of {len(ended)} attempts were not running any more")
+async def _require_ended(
+    connection: AsyncConnection, ids: Collection[UUID], ended: Sequence[Ended]
+) -> Sequence[Ended]:
+    """Those of `ended` whose steps are `ids`. The others were `unread`, and announced for nothing.
+
+    Raises `FenceLostError` where they were not, and `UnknownStepsError`.
+    """
+    found = set(ids)
+    lost = [one for one in ended if one.step_id not in found]
+    if not all(one.unread for one in lost):
+        raise FenceLostError(f"{len(lost)} of {len(ended)} attempts were not running any more")
+    wanted = [one.step_id for one in lost]
+    if len(await store.existing(connection, wanted)) < len(wanted):
+        raise UnknownStepsError(wanted)
+    return [one for one in ended if one.step_id in found]
 
 
 def _ended_columns(ended: Sequence[Ended]) -> store.Columns:

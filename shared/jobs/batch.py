@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from uuid_utils.compat import uuid7
 
-from shared.jobs.advance import Announced, Ended, EndedJob, advance
+from shared.jobs.advance import Announced, Ended, EndedJob, UnknownStepsError, advance
 from shared.jobs.events import StepReady
-from shared.jobs.flatten import Flat
+from shared.jobs.flatten import Flat, carried
 from shared.jobs.leases import notify_step
 from shared.jobs.store import INSERT_JOBS
 from shared.jobs.submit import Submission, written
@@ -29,10 +28,12 @@ class JobBatch:
     ready: type[StepReady]
     on_ended: OnEnded | None = None
     """Called once a job's end is committed, with its kind, its state, and how many seconds it took."""
-    taken: dict[UUID, Row[Any]] = field(default_factory=dict)
-    """The steps that are to run in this unit, locked, as they were read."""
+    taken: dict[UUID, Any] = field(default_factory=dict)
+    """The steps that are to run in this unit: read and locked, or as their announcements say."""
     begun: set[UUID] = field(default_factory=set)
     """Those of them that have: a second announcement in the same batch finds them here."""
+    doubted: set[UUID] = field(default_factory=set)
+    """Steps that are read before they run, whatever their announcements say: the last that were not found."""
     is_alone: bool = False
     """Whether the unit is one event's: then what its handler sent can be taken back, too."""
     keys: dict[str, UUID] = field(default_factory=dict)
@@ -66,8 +67,11 @@ class JobBatch:
         )
         self._submissions.append(submission)
         cause = Cause(origin.event_id, origin.traceparent, submission.correlation)
-        for step_id, handler in submission.first_steps():
-            self.announce(uow, Announced(job_id, step_id, 1, handler.name, handler.leased, cause))
+        alone = len(flat.steps) == 1
+        for step_id, step in submission.first_steps():
+            self.announce(
+                uow, Announced(job_id, step_id, 1, step.job.name, step.job.leased, cause, carried(step), alone)
+            )
         return Submitted(job_id, submission.outputs, is_new=True)
 
     def end(self, ended: Ended) -> None:
@@ -82,7 +86,14 @@ class JobBatch:
         if step.leased:
             self._wake.add(step.handler)
             return
-        data = self.ready(job_id=step.job_id, step_id=step.step_id, attempt=step.attempt, handler=step.handler)
+        data = self.ready(
+            job_id=step.job_id,
+            step_id=step.step_id,
+            attempt=step.attempt,
+            handler=step.handler,
+            args=step.args,
+            alone=step.alone,
+        )
         uow.publish(data, subject=str(step.job_id), key=str(step.step_id), cause=step.cause)
 
     def _count(self, jobs: Sequence[EndedJob]) -> None:
@@ -99,7 +110,12 @@ class JobBatch:
             wake, self._wake = self._wake, set()
             uow.tell_whole(INSERT_JOBS, await written(uow, submissions, wake))
         if ended:
-            ready, jobs = await advance(uow.connection, ended)
+            try:
+                ready, jobs = await advance(uow.connection, ended)
+            except UnknownStepsError as error:
+                self.doubted.clear()
+                self.doubted |= error.ids
+                raise
             for step in ready:
                 self.announce(uow, step)
             if jobs:

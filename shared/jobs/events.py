@@ -7,15 +7,22 @@ class JobStepReady(StepReady):
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from shared.event import EventData
 
 
 class StepReady(EventData):
-    """Attempt `attempt` of a step can begin; what it is called with stands in its row."""
+    """Attempt `attempt` of a step can begin; what it is called with stands in its row.
+
+    Of a first attempt that waited for nothing, `args` may say it, too, and `alone` whether its job has no other
+    step: then its row need not be read before it begins.
+    """
 
     job_id: UUID
     step_id: UUID
     attempt: int
     handler: str
+    args: dict[str, Any] | None = None
+    alone: bool = False

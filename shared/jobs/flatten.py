@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import orjson
+
 from shared.jobs.signatures import Call, Chain, Group, Job, OnFailure, Signature, job
 
 Takes = Literal["nothing", "value", "list"]
 
 STEPS_MAX = 100_000
+CARRIED_BYTES_MAX = 1_024
+"""Of arguments that the announcement of a step has, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,20 @@ class Flat:
     steps: tuple[FlatStep, ...]
     edges: tuple[FlatEdge, ...]
     form: Literal["value", "list"]
+
+
+def carried(step: FlatStep) -> dict[str, Any] | None:
+    """The arguments that the announcement of this step, which waits for nothing, may have; None for no such.
+
+    A handler that asks for the context may tell something: its step is read and locked before it runs.
+    """
+    if step.job.leased or step.job.arguments.takes_context:
+        return None
+    try:
+        encoded = orjson.dumps(step.args)
+    except TypeError:  # a number or a text that an event cannot hold
+        return None
+    return step.args if len(encoded) <= CARRIED_BYTES_MAX else None
 
 
 @job(name="tandem.gather")

@@ -8,11 +8,11 @@ a step whose handler or arguments are unknown becomes a dead letter, and fails w
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Row
 
@@ -39,6 +39,21 @@ INLINE_LIMIT_S = 10.0
 """How long an inline step may take; it must stay under TANDEM_HANDLER_TIMEOUT_S."""
 _STACK_MAX = 4_000
 _MESSAGE_MAX = 1_000
+
+
+class AnnouncedStep(NamedTuple):
+    """A step as its announcement says it, where that says all: like a row that was read, but locked by nobody."""
+
+    id: UUID
+    job_id: UUID
+    attempt: int
+    handler: str
+    args: Mapping[str, Any]
+    is_solo: bool
+    first_attempt: int = 1
+    state: str = "ready"
+    leased: bool = False
+    takes: str = "nothing"
 
 
 async def run_step(
@@ -90,6 +105,7 @@ async def run_step(
                 cause=cause_of(event),
                 result=result,
                 is_solo=row.is_solo,
+                unread=isinstance(row, AnnouncedStep),
             )
         )
 
@@ -98,7 +114,7 @@ async def _called(handler: Job[..., Any], values: Mapping[str, Any]) -> str:
     """The result as JSON text. Raises what the handler raises, and `TimeLimitError`."""
     limit_s = min(handler.soft_s or INLINE_LIMIT_S, INLINE_LIMIT_S)
     result = handler.function(**values)
-    if inspect.isawaitable(result):
+    if hasattr(result, "__await__"):  # what `inspect.isawaitable` takes a while to say of a number
         try:
             async with asyncio.timeout(limit_s) as limit:
                 result = await result
@@ -109,7 +125,7 @@ async def _called(handler: Job[..., Any], values: Mapping[str, Any]) -> str:
     return handler.arguments.result_to_json(result)
 
 
-def inputs(row: Row[Any]) -> Sequence[Any]:
+def inputs(row: Any) -> Sequence[Any]:
     """What a taken step gets of its parents: one value, or none. What is in the object storage is not loaded."""
     if row.takes == "nothing":
         return ()
@@ -119,7 +135,7 @@ def inputs(row: Row[Any]) -> Sequence[Any]:
     return (results,) if row.takes == "list" else (results[0],)
 
 
-def failed_attempt(row: Row[Any], retries: Retry, error: Exception, cause: Cause) -> Ended:
+def failed_attempt(row: Row[Any] | AnnouncedStep, retries: Retry, error: Exception, cause: Cause) -> Ended:
     """The outcome of an attempt that raised: scheduled again, or failed for good."""
     wait_s = retry_wait_s(retries, error, row.attempt - row.first_attempt + 1, random.random)
     return Ended(
@@ -129,6 +145,7 @@ def failed_attempt(row: Row[Any], retries: Retry, error: Exception, cause: Cause
         cause=cause,
         error=error_document(error),
         wait_s=wait_s,
+        unread=isinstance(row, AnnouncedStep),
     )
 
 
@@ -138,17 +155,39 @@ def error_document(error: BaseException) -> dict[str, Any]:
     return {"type": type(error).__name__, "message": str(error)[:_MESSAGE_MAX], "stack": stack}
 
 
-async def take_steps(events: Sequence[Event[Any]], uow: UnitOfWork, batch: JobBatch) -> None:
-    """Read and lock the steps that a batch of events announces."""
+async def take_steps(
+    events: Sequence[Event[Any]], uow: UnitOfWork, batch: JobBatch, handlers: Mapping[str, Job[..., Any]]
+) -> None:
+    """Make ready what a batch of events announces: read and lock the steps of which the events do not say all.
+
+    Where they do, the handler can tell nothing, its result is all that comes of it, and the fence at the end lets
+    that through or leaves it out. So a look before would be for nothing, nearly always.
+    """
     batch.is_alone = len(events) == 1
     batch.begun.clear()
-    batch.taken = await store.take_steps(uow.connection, {event.data.step_id for event in events})
+    told: dict[UUID, AnnouncedStep] = {}
+    unsaid: set[UUID] = set()
+    for event in events:
+        ready: StepReady = event.data
+        handler = handlers.get(ready.handler)
+        if (
+            ready.args is None
+            or ready.attempt != 1
+            or handler is None
+            or handler.arguments.takes_context
+            or ready.step_id in batch.doubted
+        ):
+            unsaid.add(ready.step_id)
+        else:
+            told[ready.step_id] = AnnouncedStep(
+                ready.step_id, ready.job_id, 1, ready.handler, ready.args, ready.alone
+            )
+    batch.taken = {**told, **(await store.take_steps(uow.connection, unsaid) if unsaid else {})}
 
 
 async def give_up(event: Event[Any], error: Exception, uow: UnitOfWork, batch: JobBatch) -> None:
     """Fail the step whose announcement has become a dead letter, if it is still ready for that attempt."""
-    await take_steps([event], uow, batch)
-    row = batch.taken.get(event.data.step_id)
+    row = (await store.take_steps(uow.connection, [event.data.step_id])).get(event.data.step_id)
     if row is None or row.state != "ready" or row.attempt != event.data.attempt:
         return
     batch.end(failed_attempt(row, Retry(0), error, cause_of(event)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -57,6 +58,7 @@ class Jobs:
         self._result_ttl_s = result_ttl_s
         self._kept_s = kept_s or {}
         self._archive = archive
+        self._doubted: set[UUID] = set()
         self._on_ended: OnEnded | None = None  # from when a process of ours runs what ends jobs
 
     async def submit(self, uow: UnitOfWork, graph: Signature, options: Options) -> Submitted:
@@ -82,7 +84,7 @@ class Jobs:
 
     def batch(self, uow: UnitOfWork) -> JobBatch:
         """This service's part of a unit of work."""
-        return uow.part(self, lambda: JobBatch(self.ready, self._on_ended))
+        return uow.part(self, lambda: JobBatch(self.ready, self._on_ended, doubted=self._doubted))
 
     def subscriber(self, name: str) -> Subscriber:
         """What runs the inline steps."""
@@ -118,7 +120,7 @@ class Jobs:
         await Worker(parts, handlers, self.batch).run()
 
     async def _prepare(self, events: Sequence[Event[Any]], uow: UnitOfWork) -> None:
-        await inline.take_steps(events, uow, self.batch(uow))
+        await inline.take_steps(events, uow, self.batch(uow), self.handlers)
 
     async def _run(self, event: Event[Any], uow: UnitOfWork) -> None:
         await inline.run_step(event, uow, self.batch(uow), self.handlers)

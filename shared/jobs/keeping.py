@@ -17,6 +17,7 @@ from shared.jobs.attempt import Lane, Lease, LeaseKey
 from shared.jobs.completions import BatchOf
 from shared.jobs.effects import Effect, carry_out
 from shared.jobs.inline import inputs
+from shared.jobs.leases import Taken
 from shared.jobs.retries import Retry
 from shared.jobs.signatures import Job
 from shared.publishing import UnitsOfWork
@@ -41,6 +42,7 @@ class Keeping:
         Besides, the seconds until the lane's rate allows one more, where that is why there is none.
         """
         wait_s: float | None = None
+        rows: Sequence[Taken | Row[Any]]
         if lane.limits:
             async with self._units.begin() as uow:
                 free, wait_s = await lane.limits.enter(uow.connection, free)
@@ -51,7 +53,7 @@ class Keeping:
         in_turn = sorted(rows, key=leases.place)
         return [(self._lease(worker, row), row.cancel_requested_at is not None) for row in in_turn], wait_s
 
-    def _lease(self, worker: UUID, row: Row[Any]) -> Lease:
+    def _lease(self, worker: UUID, row: Taken | Row[Any]) -> Lease:
         return Lease(
             worker=worker,
             step_id=row.id,

@@ -7,12 +7,14 @@ for good: whoever finds it so ends its attempts, and what it completes afterward
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared import statements
 from shared.jobs import store
 
 CANCEL_CHANNEL = "tandem_job_cancel"
@@ -152,6 +154,29 @@ select s.id from job_step s join job j on j.id = s.job_id
 """
 
 
+class Taken(NamedTuple):
+    """A step that was leased, as `TAKE_FREE` answers it."""
+
+    id: UUID
+    job_id: UUID
+    attempt: int
+    first_attempt: int
+    handler: str
+    queue: str
+    cursor: Any
+    priority: int
+    fair_at: datetime | None
+    args: Any
+    takes: str
+    traceparent: str | None
+    correlation: str | None
+    cancel_requested_at: datetime | None
+    due_at: datetime
+    is_solo: bool
+    inputs: Any
+    stored: Any
+
+
 async def unregister(connection: AsyncConnection, worker: UUID) -> None:
     """End a worker's life. It holds no lease any more."""
     await connection.execute(_UNREGISTER, {"worker": worker})
@@ -159,21 +184,21 @@ async def unregister(connection: AsyncConnection, worker: UUID) -> None:
 
 async def take(
     connection: AsyncConnection, worker: UUID, queue: str, handlers: Collection[str], free: int
-) -> Sequence[Row[Any]]:
+) -> Sequence[Taken]:
     """Lease up to `free` steps of a queue, the most urgent first, whose attempts begin with that; none when the
     worker counts as dead."""
     told = {"worker": worker, "queue": queue, "handlers": list(handlers), "free": free}
-    return (await connection.execute(_TAKE, told)).all()
+    return [Taken(*row) for row in await statements.fetch(connection, _TAKE, told)]
 
 
-def place(row: Row[Any]) -> tuple[Any, ...]:
+def place(row: Taken | Row[Any]) -> tuple[Any, ...]:
     """Sorts what was taken as it waited: what an update returns is in no order."""
     return -row.priority, row.fair_at is None, row.fair_at or 0, row.id
 
 
 async def end_attempts(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write down how attempts ended: `step_id`, `attempt`, `outcome`, `peak_rss_mib`."""
-    await connection.execute(_END_ATTEMPTS, store.columns(rows))
+    await statements.send(connection, _END_ATTEMPTS, store.columns(rows))
 
 
 async def give_back(connection: AsyncConnection, worker: UUID, held: Collection[UUID]) -> Sequence[UUID]:

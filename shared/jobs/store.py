@@ -13,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared import statements
+
 Columns = Mapping[str, Sequence[Any]]
 """The parameters of a statement by name, a list for each, all equally long."""
 STEP_CHANNEL = "tandem_job_step"
@@ -83,6 +85,20 @@ INPUTS = """
 """
 """What a step `s` gets of its parents: `given.inputs`, and where those are that are stored elsewhere."""
 
+
+def _given(**types: str) -> str:
+    """Rows of arrays, a parameter for each column.
+
+    How many there are PostgreSQL is not shown, and expects ten. Shown 500, it read the whole table for them, as
+    long as that had fewer than some ten thousand rows.
+    """
+    arrays = ", ".join(f"(select cast(:{name} as {kind}[]))" for name, kind in types.items())
+    return f"unnest({arrays}) as given({', '.join(types)})"
+
+
+_IDS = "any(array(select unnest(cast(:ids as uuid[]))))"
+"""One of the ids that are told; how many, PostgreSQL is not shown either."""
+
 # What the handlers of these steps are called with; locks the steps, so that nobody else ends them meanwhile.
 _TAKE_STEPS = text(
     f"""
@@ -91,24 +107,33 @@ _TAKE_STEPS = text(
            given.stored
       from job_step s
       join job j on j.id = s.job_id
-{INPUTS}     where s.id = any(cast(:ids as uuid[]))
+{INPUTS}     where s.id = {_IDS}
      order by s.id
        for no key update of s
     """  # noqa: S608  constants
 )
 
-_LOCK_STEPS = text("select from job_step where id = any(cast(:ids as uuid[])) order by id for no key update")
+_EXISTING = text(f"select id from job_step where id = {_IDS}")  # noqa: S608  a constant
+_LOCK_STEPS = text(f"select from job_step where id = {_IDS} order by id for no key update")
 
 # The fence: only the attempt that was taken ends, once. Another attempt is one number higher. What is told and
 # what is locked are one, and joined once: of two, PostgreSQL compared each with each where it expected few.
 _END_STEPS = text(
-    """
+    f"""
     with told as (
       select given.*
-        from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:state as text[]),
-                    cast(:result as text[]), cast(:stored as text[]), cast(:error as text[]),
-                    cast(:wait_s as float8[]), cast(:worker as uuid[]))
-          as given(id, attempt, state, result, stored, error, wait_s, worker)
+        from {
+        _given(
+            id="uuid",
+            attempt="integer",
+            state="text",
+            result="text",
+            stored="text",
+            error="text",
+            wait_s="float8",
+            worker="uuid",
+        )
+    }
         join job_step s using (id) order by s.id for no key update of s)
     update job_step s
        set state = told.state,
@@ -126,18 +151,17 @@ _END_STEPS = text(
                 else s.state = 'running' and s.leased_by = told.worker end
     returning s.id, s.job_id, s.state, s.output is not null as is_output,
               exists (select from job_edge where parent = s.id) as has_children
-    """
+    """  # noqa: S608  constants
 )
 
 # The same, and the ends of their jobs, for steps that succeeded and were alone in theirs: nothing waits for them.
 # The jobs are in no order: who locks such a job has its step already, or holds nothing else (a cancel of it while
 # the step runs). The answer is one row of arrays.
 _END_SOLOS = text(
-    """
+    f"""
     with told as (
       select given.*
-        from unnest(cast(:id as uuid[]), cast(:attempt as integer[]), cast(:result as text[]),
-                    cast(:worker as uuid[])) as given(id, attempt, result, worker)
+        from {_given(id="uuid", attempt="integer", result="text", worker="uuid")}
         join job_step s using (id) order by s.id for no key update of s),
     ended as (
       update job_step s
@@ -147,15 +171,18 @@ _END_SOLOS = text(
        where s.id = told.id and s.attempt = told.attempt
          and case when told.worker is null then s.state = 'ready'
                   else s.state = 'running' and s.leased_by = told.worker end
-      returning s.job_id),
+      returning s.id, s.job_id),
     finished as (
       update job j
          set open_steps = j.open_steps - 1, state = 'succeeded', finished_at = now(),
              expires_at = now() + make_interval(secs => j.result_ttl_s)
         from ended where j.id = ended.job_id
-      returning j.kind, extract(epoch from now() - greatest(j.submitted_at, j.due_at))::float8 as duration_s)
-    select array_agg(kind) as kinds, array_agg(duration_s) as durations_s from finished
-    """
+      returning ended.id, j.kind,
+                extract(epoch from now() - greatest(j.submitted_at, j.due_at))::float8 as duration_s)
+    select array_agg(kind) as kinds, array_agg(duration_s) as durations_s,
+           case when count(*) < cardinality(cast(:id as uuid[])) then array_agg(id) end as ids
+      from finished
+    """  # noqa: S608  constants
 )
 _INSERT_ATTEMPTS = text(
     """
@@ -210,12 +237,10 @@ _ADVANCE_CHILDREN = text(
 )
 
 _ADVANCE_JOBS = text(
-    """
+    f"""
     with told as (
       select given.*
-        from unnest(cast(:id as uuid[]), cast(:ended as integer[]), cast(:failed as integer[]),
-                    cast(:lost as integer[]), cast(:error as text[]))
-          as given(id, ended, failed, lost, error)
+        from {_given(id="uuid", ended="integer", failed="integer", lost="integer", error="text")}
         join job j using (id) order by j.id for no key update of j)
     update job j
        set open_steps = j.open_steps - told.ended,
@@ -231,7 +256,7 @@ _ADVANCE_JOBS = text(
      where j.id = told.id
     returning j.kind, j.state, j.finished_at is not null as has_ended,
               extract(epoch from now() - greatest(j.submitted_at, j.due_at))::float8 as duration_s
-    """
+    """  # noqa: S608  constants
 )
 
 _TAKE_DUE = text(
@@ -285,6 +310,11 @@ async def take_steps(connection: AsyncConnection, ids: Collection[UUID]) -> dict
     return {row.id: row for row in await _rows(connection, _TAKE_STEPS, {"ids": list(ids)})}
 
 
+async def existing(connection: AsyncConnection, ids: Collection[UUID]) -> Sequence[UUID]:
+    """Those of these steps that there are."""
+    return [row.id for row in await _rows(connection, _EXISTING, {"ids": list(ids)})]
+
+
 async def lock_steps(connection: AsyncConnection, ids: Collection[UUID]) -> None:
     """Lock these steps, in their order, until the transaction ends."""
     await connection.execute(_LOCK_STEPS, {"ids": list(ids)})
@@ -295,10 +325,15 @@ async def end_steps(connection: AsyncConnection, steps: Columns) -> Sequence[Row
     return await _rows(connection, _END_STEPS, steps)
 
 
-async def end_solos(connection: AsyncConnection, steps: Columns) -> Sequence[tuple[str, float]]:
-    """End attempts that succeeded, and the jobs whose only steps they are; kind and seconds of each job."""
-    ended = (await connection.execute(_END_SOLOS, steps)).one()
-    return list(zip(ended.kinds or (), ended.durations_s or (), strict=True))
+async def end_solos(
+    connection: AsyncConnection, steps: Columns
+) -> tuple[Sequence[tuple[str, float]], Sequence[UUID]]:
+    """End attempts that succeeded, and the jobs whose only steps they are; kind and seconds of each job.
+
+    Besides, the steps, where not all have ended.
+    """
+    [(kinds, durations_s, ids)] = await statements.fetch(connection, _END_SOLOS, steps)
+    return list(zip(kinds or (), durations_s or (), strict=True)), ids or ()
 
 
 async def insert_attempts(connection: AsyncConnection, attempts: Columns) -> None:

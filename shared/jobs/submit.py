@@ -10,8 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.jobs import limits, store
-from shared.jobs.flatten import Flat
-from shared.jobs.signatures import Job
+from shared.jobs.flatten import Flat, FlatStep
 from shared.publishing import Options, UnitOfWork
 
 
@@ -33,11 +32,11 @@ class Submission:
         ends = [(step.output, self.ids[i]) for i, step in enumerate(self.flat.steps) if step.output is not None]
         return tuple(step_id for _, step_id in sorted(ends))
 
-    def first_steps(self) -> Iterator[tuple[UUID, Job[..., Any]]]:
-        """Id and handler of the steps that are ready at once: they wait for no parent and for no time."""
+    def first_steps(self) -> Iterator[tuple[UUID, FlatStep]]:
+        """The steps that are ready at once, with their ids: they wait for no parent and for no time."""
         for index, delay_s in self._first_delays():
             if delay_s == 0:
-                yield self.ids[index], self.flat.steps[index].job
+                yield self.ids[index], self.flat.steps[index]
 
     def turns(self) -> Iterator[tuple[str, str]]:
         """Queue and tenant of the leased steps, where they are a tenant's."""

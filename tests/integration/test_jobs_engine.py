@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -11,6 +13,7 @@ from deploy.native import Runtime
 from deploy.paths import REPOSITORY
 from examples import baskets
 from shared.envelope import Envelope
+from shared.jobs import Signature, store
 from shared.jobs.control import JobNotFoundError, JobStateError, cancel, retry
 from shared.jobs.jobs import RESULT_TTL_S
 from shared.jobs.reading import Outcome
@@ -161,6 +164,54 @@ async def test_an_announcement_that_comes_again_or_late_has_no_effect(on_rabbit:
     await pipeline(on_rabbit.world.deliver([first, Envelope(source="/late", type=first.type, data=first.data)]))
     assert len(await on_rabbit.rows("select 1 from effect")) == 1
     assert await on_rabbit.world.dead_letters() == []
+
+
+async def test_what_an_announcement_says_whole_is_not_read_before_it_runs(
+    on_rabbit: JobsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    async def take_steps(connection: Any, ids: Collection[UUID]) -> Any:
+        read.append(len(ids))
+        return await looked(connection, ids)
+
+    looked = store.take_steps
+    monkeypatch.setattr(store, "take_steps", take_steps)
+    sums = [await on_rabbit.submit(graph) for graph in (add.s(1, 2), map_over(add.s(1), range(5), then=total.s()))]
+    await on_rabbit.submit(tag.s(1))  # it may tell something
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    assert read == [1, 1]  # `tag`, and `total` in the batch behind it
+    assert [(await on_rabbit.result(one.job_id)).value for one in sums] == [3, sum(range(5)) + 5]
+
+
+async def test_a_step_that_is_not_ready_any_more_is_left_out_of_its_batch(on_rabbit: JobsWorld) -> None:
+    kept = [await on_rabbit.submit(graph) for graph in (add.s(1, 2), chain(add.s(2, 2), add.s(1)))]
+    gone = [await on_rabbit.submit(graph) for graph in (add.s(0, 0), chain(add.s(0, 0), add.s(0)), reject.s(1))]
+    for one in gone:
+        async with on_rabbit.units.begin() as uow:
+            await cancel(uow, one.job_id)
+    events, pipeline = await on_rabbit.take_outbox(), await on_rabbit.pipeline()
+    again = [Envelope(source="/elsewhere", type=event.type, data=event.data) for event in events]
+    await pipeline(on_rabbit.world.deliver(events))
+    await pipeline(on_rabbit.world.deliver(again))
+    await on_rabbit.run_to_the_end(pipeline)
+    assert [(await on_rabbit.result(one.job_id)).value for one in kept] == [3, 5]
+    assert {await on_rabbit.state(one.job_id) for one in gone} == {"cancelled"}
+    assert await on_rabbit.rows("select 1 from job_attempt") == []
+    assert await on_rabbit.world.dead_letters() == []
+
+
+@pytest.mark.parametrize("graph", [add.s(1, 2), chain(add.s(1, 2), add.s(1))], ids=["solo", "chain"])
+async def test_a_step_that_does_not_exist_is_a_dead_letter_and_those_beside_it_run(
+    on_rabbit: JobsWorld, graph: Signature
+) -> None:
+    first, missing, last = [await on_rabbit.submit(graph) for _ in range(3)]
+    await on_rabbit.rows("delete from job_step where job_id = :id returning id", id=missing.job_id)
+    await on_rabbit.rows("delete from job where id = :id returning id", id=missing.job_id)
+    await on_rabbit.run_to_the_end(await on_rabbit.pipeline())
+    assert {await on_rabbit.state(one.job_id) for one in (first, last)} == {"succeeded"}
+    [letter] = await on_rabbit.world.await_dead_letters(1)
+    assert str(missing.job_id).encode() in letter.body
 
 
 async def test_a_cancelled_job_ends_at_once_and_what_was_announced_has_no_effect(on_rabbit: JobsWorld) -> None:

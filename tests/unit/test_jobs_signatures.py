@@ -17,7 +17,7 @@ from shared.errors import TransientError
 from shared.jobs.arguments import RESULT_BYTES_MAX
 from shared.jobs.context import JobContext
 from shared.jobs.errors import BadArgumentsError, Reject, ResultTooLargeError
-from shared.jobs.flatten import Flat, flatten
+from shared.jobs.flatten import CARRIED_BYTES_MAX, Flat, carried, flatten
 from shared.jobs.retries import Retry, retry_wait_s
 from shared.jobs.signatures import Call, Chain, Group, Signature, chain, chord, group, job, map_over
 
@@ -222,3 +222,40 @@ async def test_only_a_step_in_a_worker_s_event_loop_has_its_process_and_may_read
     with pytest.raises(RuntimeError, match="in the event loop"):
         async with elsewhere.reading():
             pass
+
+
+@job
+def remember(value: Any) -> None:
+    """Takes whatever is JSON."""
+
+
+@job
+def ask(value: Any, ctx: JobContext) -> None:
+    """May tell something."""
+
+
+@job(leased=True)
+def lease(value: Any) -> None:
+    """Is leased."""
+
+
+@pytest.mark.parametrize("value", [1, "ä", [1.5, None, {"deep": True}], "x" * (CARRIED_BYTES_MAX - 12)])
+def test_short_arguments_of_a_step_that_tells_nothing_go_with_its_announcement(value: Any) -> None:
+    [step] = flatten(remember.s(value)).steps
+    assert carried(step) == {"value": value}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        remember.s("x" * (CARRIED_BYTES_MAX - 11)),
+        remember.s(2**70),
+        remember.s("\ud800"),
+        ask.s(1),
+        lease.s(1),
+    ],
+    ids=["too long", "too large a number", "no Unicode", "with a context", "leased"],
+)
+def test_other_arguments_stand_in_the_step_alone(call: Signature) -> None:
+    [step] = flatten(call).steps
+    assert carried(step) is None
