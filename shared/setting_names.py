@@ -12,13 +12,13 @@ OTHER_NAMES = frozenset(
     for name in (
         "BOOTSTRAP_LOCKED",
         "CACHE",
+        "FORK_SERVICES",
         "INSTANCE_ROOT",
         "KAFKA_SERVERS",
         "POSTGRES_PASSWORD",
         "RABBIT_COOKIE",
         "RABBIT_PASSWORD",
         "REDIS_PASSWORD",
-        "SUPERVISORD",
         "TEST_SERVERS",
     )
 )

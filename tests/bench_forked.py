@@ -14,8 +14,9 @@ from typing import NoReturn
 from bench import running
 from bench.command_line import main
 from deploy.paths import REPOSITORY
+from deploy.supervisord import Start, become
 from experiment.signals import raise_on_first_signal
-from tests.preloaded import PRELOADED, Start, become
+from tests.preloaded import PRELOADED
 
 _CONTENDERS = "bench.contenders."
 _IMPORTED = (

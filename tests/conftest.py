@@ -21,14 +21,13 @@ from xdist.workermanage import NodeManager
 from deploy.native import BrokerName, Ports, Runtime
 from deploy.native.install.install import ensure_installed
 from deploy.native.processes import run_async
-from deploy.native.supervision import SUPERVISORD_VARIABLE
+from deploy.native.supervision import FORKS_VARIABLE
 from deploy.progress import Steps
 from deploy.topology import SERVERS, USUAL_SERVERS
 from shared.garbage import collect_seldom, rest_garbage_collector
 from tests import scheduling
 from tests.browser import ensure_browser
 from tests.conformance.matrix import pytest_runtest_logreport, pytest_terminal_summary
-from tests.preloaded import SUPERVISORD
 from tests.spared import spare_logs, spare_postgresql
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
@@ -38,8 +37,8 @@ spare_logs()
 # Kafka is started some twenty times and lives for minutes: compiled with less effort it needs half the CPU.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 # Services are forked from a supervisord that has imported what they need: a start costs a tenth. What runs in
-# another checkout is started as ever; so is everything with TANDEM_SUPERVISORD= (empty).
-os.environ.setdefault(SUPERVISORD_VARIABLE, str(SUPERVISORD))
+# another checkout is started as ever; so is everything with TANDEM_FORK_SERVICES=0.
+os.environ.setdefault(FORKS_VARIABLE, "1")
 
 STARTING_MAX = 2
 CLIENT_CLOSE_S = 5.0

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 
 from deploy.paths import REPOSITORY
-from tests.preloaded import PRELOADED, Start, become
+from deploy.supervisord import Start, become
+from tests.preloaded import PRELOADED
 from tests.spared import spare_logs
 
 _FORKS = multiprocessing.get_context("forkserver")

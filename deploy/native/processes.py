@@ -158,12 +158,16 @@ class Processes:
         *,
         titles: Mapping[str, str] | None = None,
         timeout_s: float = READY_TIMEOUT_S,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         """Wait for several at the same time; `titles`, by name, are shown as steps.
 
-        The first failure, or an interrupt, ends all waits. Raises as `wait_ready`.
+        `meanwhile` is called beside, and waited for. The first failure, or an interrupt, ends all waits. Raises as
+        `wait_ready`, and what `meanwhile` raises.
         """
         waits = [self._waiting(name, timeout_s, (titles or {}).get(name)) for name in names]
+        if meanwhile is not None:
+            waits.append(lambda _cancelled: meanwhile())
         cancelled = threading.Event()
         # In threads, since the caller may be inside an event loop.
         with ThreadPoolExecutor(max_workers=max(1, len(waits))) as pool:

@@ -18,6 +18,7 @@ from deploy.paths import REPOSITORY
 
 _LOG_BYTES_MAX = 10 * 1024 * 1024
 _SHUTDOWN_MARGIN_S = 10.0  # for supervisord itself
+_PRELOADING = ("[rpcinterface:tandem]", "supervisor.rpcinterface_factory = deploy.supervisord:Preloading")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class Program:
     die_with_supervisor: str | None = "TERM"
 
 
-def main_config(site: Site) -> str:
-    """Supervisor's configuration of itself; it includes that of the groups. It runs in their directory."""
+def main_config(site: Site, *, forks: bool = False) -> str:
+    """Supervisor's configuration of itself; it includes that of the groups. It runs in their directory.
+
+    With `forks` it is that of deploy/supervisord.py.
+    """
     socket = site.control_socket
     lines = [
         "[unix_http_server]",
@@ -59,6 +63,7 @@ def main_config(site: Site) -> str:
         *(["user = root"] if is_root() else []),
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+        *(_PRELOADING if forks else ()),
         "[include]",
         f"files = {_pattern(site.programs)}/group-*.conf",
     ]

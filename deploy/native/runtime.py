@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +18,7 @@ from deploy.native.inventory import Inventory
 from deploy.native.ports import Ports, require_free
 from deploy.native.processes import Processes, run_async
 from deploy.native.servers import postgres, rabbit, table
-from deploy.native.service_set import ServiceSet
+from deploy.native.service_set import RunningProcess, ServiceSet
 from deploy.native.site import Durability, Site
 from deploy.native.supervision import Supervisor
 from deploy.progress import Steps
@@ -39,8 +39,9 @@ class Runtime:
     a real request when the method returns. With `watch_parent` (the default) the instance ends soon after this
     Python process has ended; `make up-*` turns that off. `durability` is when its brokers confirm, `password` that
     of servers which are there already. What it starts has an environment of its own making; for its own
-    connections libpq's variables are taken out of this process. All errors are DeployError with a sentence for a
-    person.
+    connections libpq's variables are taken out of this process. With `forks` its services are forked from one
+    process that has imported what they need; else each is started, as elsewhere. All errors are DeployError with a
+    sentence for a person.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Runtime:
         steps: Steps | None = None,
         durability: Durability = "usual",
         password: str | None = None,
+        forks: bool = False,
     ) -> None:
         forget_libpq()
         self.site = Site.open(root, ports, durability, password)
@@ -60,6 +62,7 @@ class Runtime:
         self.servers = self._inventory.servers
         self.sets = self._inventory.sets
         self._watched_parent = os.getpid() if watch_parent else None
+        self._forks = forks
         self._steps = steps or Steps()
         self._supervisor = Supervisor(self.site)
         self.addresses = Addresses(self._inventory)
@@ -114,6 +117,19 @@ class Runtime:
 
         Nothing is left running when one of them does not come up.
         """
+        self._start_servers()
+
+    def start_all(self, broker: BrokerName, env_overrides: Mapping[str, str]) -> ServiceSet:
+        """Start the servers and one set of services: sooner than by `start_servers` and `start_services`.
+
+        What the services need is made ready while the broker starts, which takes the longest.
+        """
+        made = self._inventory.lay_out(broker, "", {}, env_overrides)
+        self._start_servers(lambda: self._prepare(made))
+        self._start_set(made, made.processes)
+        return made
+
+    def _start_servers(self, meanwhile: Callable[[], None] | None = None) -> None:
         if self.running:
             raise DeployError(f"an instance already runs in {self.root}")
         installed = self._install()
@@ -123,7 +139,7 @@ class Runtime:
                 wanted = [table.SERVERS_BY_NAME[name] for name in self.servers]
                 prepared = list(pool.map(lambda server: server.prepare(self.site, installed), wanted))
             self._inventory.save()
-            self._supervisor.launch(self._watched_parent)
+            self._supervisor.launch(self._watched_parent, forks=self._forks)
             programs = [program for part in prepared for program in part]
             self._supervisor.add_group(_SERVERS_GROUP, programs, _SERVERS_PRIORITY)
             for program in programs:
@@ -133,7 +149,7 @@ class Runtime:
                 for name in self.servers
                 for process in table.process_names(self.site, name)
             }
-            self.processes.wait_all_ready(titles, titles=titles)
+            self.processes.wait_all_ready(titles, titles=titles, meanwhile=meanwhile)
         except BaseException:
             self._end(at_once=BROKERS)  # while they start they take half a minute to be stopped in good order
             raise
@@ -185,18 +201,8 @@ class Runtime:
         chosen = [row for row in made.processes if processes is None or row.process in processes]
         self._supervisor.remove_group(made.group)
         require_free({f"HTTP of {row.name}": row.http_port for row in made.processes})
-        with self._steps.step("creating and migrating the databases"):
-            self.ensure_databases(made.databases)
-            run_async(lambda: services.migrate(self.site, made))
-        self.sets[instance] = made
-        self._inventory.save()
-        programs = services.programs(self.site, made)
-        self._supervisor.add_group(made.group, programs, _SERVICES_PRIORITY + made.number)
-        for row in chosen:
-            self._supervisor.start(row.name)
-        if wait:
-            with self._steps.step(f"starting the services on {table.SERVERS_BY_NAME[broker].title}"):
-                self.processes.wait_all_ready([row.name for row in chosen])
+        self._prepare(made)
+        self._start_set(made, chosen, wait=wait)
         return made
 
     def stop_services(self, instance: str = "") -> None:
@@ -224,6 +230,29 @@ class Runtime:
             self.site.remove()
 
     # -- inside
+
+    def _prepare(self, made: ServiceSet) -> None:
+        """What a set needs and the broker has no part in: as soon as PostgreSQL answers, its databases; and, where
+        it will be forked, all that its processes import."""
+        if "postgres" in self.servers:
+            self.processes.wait_ready("postgres")
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            importing = pool.submit(self._supervisor.preload, services.imported_on(made.broker))
+            with self._steps.step("creating and migrating the databases"):
+                self.ensure_databases(made.databases)
+                run_async(lambda: services.migrate(self.site, made))
+            importing.result()
+
+    def _start_set(self, made: ServiceSet, chosen: Collection[RunningProcess], *, wait: bool = True) -> None:
+        self.sets[made.name] = made
+        self._inventory.save()
+        programs = services.programs(self.site, made)
+        self._supervisor.add_group(made.group, programs, _SERVICES_PRIORITY + made.number)
+        for row in chosen:
+            self._supervisor.start(row.name)
+        if wait:
+            with self._steps.step(f"starting the services on {table.SERVERS_BY_NAME[made.broker].title}"):
+                self.processes.wait_all_ready([row.name for row in chosen])
 
     def _end(self, *, at_once: Collection[ServerName]) -> None:
         if at_once and self.running:

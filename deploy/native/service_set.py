@@ -44,6 +44,16 @@ RUNTIME_SETTINGS = frozenset(
     }
 )
 
+_BEGUN_WITH = (
+    "opentelemetry.exporter.otlp.json.file",
+    "opentelemetry.exporter.prometheus",
+    "shared.http.idempotency",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
+    "uvicorn.protocols.http.httptools_impl",
+)
+"""What a service's process imports after its own modules, when it begins."""
+
 
 @dataclass(frozen=True)
 class RunningProcess:
@@ -162,6 +172,15 @@ def _address(site: Site, server: ServerName, url: str) -> str:
         return url
     proxy, _ = site.ports.proxies[server]
     return url.replace(f"127.0.0.1:{SERVERS_BY_NAME[server].port(site)}", f"127.0.0.1:{proxy}")
+
+
+def imported_on(broker: BrokerName) -> list[str]:
+    """What all services together import, when they run on this broker.
+
+    What is missing here costs time only: the process imports it itself.
+    """
+    own = [f"services.{service}.{part}" for service in SERVICES for part in ("app", "http")]
+    return [*own, f"shared.broker.{broker}.adapter", *_BEGUN_WITH]
 
 
 def programs(site: Site, service_set: ServiceSet) -> list[Program]:

@@ -22,9 +22,11 @@ from deploy.errors import StartError
 from deploy.native.environment import UMASK, of_children
 from deploy.native.program import Program, group_config, main_config, script, script_name, shutdown_timeout_s
 from deploy.native.site import Site, write_secret
+from deploy.paths import REPOSITORY
 
 INSTANCE_VARIABLE = "TANDEM_INSTANCE_ROOT"  # marks every process of ours, to find what got away
-SUPERVISORD_VARIABLE = "TANDEM_SUPERVISORD"  # another program that does what supervisord does: the tests' own
+FORKS_VARIABLE = "TANDEM_FORK_SERVICES"  # 1 or 0, whatever the runtime was told
+_SUPERVISORD, _FORKING = "supervisor.supervisord", "deploy.supervisord"
 _START_TIMEOUT_S = 15.0
 
 
@@ -47,17 +49,21 @@ class Supervisor:
             return None
         return pid if str(self._main_config) in command else None
 
-    def launch(self, watched_parent: int | None = None) -> None:
-        """Start supervisord unless it runs. With `watched_parent` it ends soon after that process has ended."""
+    def launch(self, watched_parent: int | None = None, *, forks: bool = False) -> None:
+        """Start supervisord unless it runs. With `watched_parent` it ends soon after that process has ended.
+
+        With `forks` it is one that can fork services, and does so once `preload` has told it what to import.
+        """
         if self.pid() is not None:
             return
-        self._main_config.write_text(main_config(self._site), encoding="utf-8")
+        forks = {"1": True, "0": False}.get(os.environ.get(FORKS_VARIABLE, ""), forks)
+        self._main_config.write_text(main_config(self._site, forks=forks), encoding="utf-8")
         for stale in (*self._site.programs.glob("group-*.conf"), *self._site.programs.glob("*.sh")):
             stale.unlink()
         self._site.control_socket.unlink(missing_ok=True)
         done = subprocess.run(
-            [sys.executable, *_supervisord(), "-c", str(self._main_config)],
-            cwd=self._site.programs,
+            [sys.executable, "-m", _FORKING if forks else _SUPERVISORD, "-c", str(self._main_config)],
+            cwd=REPOSITORY if forks else self._site.programs,
             env={**of_children(), INSTANCE_VARIABLE: str(self._site.root)},
             umask=UMASK,
             stdin=subprocess.DEVNULL,
@@ -85,6 +91,17 @@ class Supervisor:
         self._end_leftovers(family)
         self._site.pid_file.unlink(missing_ok=True)
         self._site.control_socket.unlink(missing_ok=True)
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Have a supervisord that can fork services import these; of another nothing is asked.
+
+        It does nothing else meanwhile. An import that fails is in its log, and services are started as ever.
+        """
+        try:
+            self._call("tandem.preload", list(modules))
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.UNKNOWN_METHOD:
+                raise
 
     # -- programs
 
@@ -163,7 +180,7 @@ class Supervisor:
         transport = SupervisorTransport(None, None, f"unix://{self._site.control_socket}")
         proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
         try:
-            return getattr(proxy.supervisor, method)(*arguments)
+            return getattr(proxy, method if "." in method else f"supervisor.{method}")(*arguments)
         finally:
             transport.close()
 
@@ -204,11 +221,6 @@ class Supervisor:
             return process.environ().get(INSTANCE_VARIABLE) == str(self._site.root)
         except (psutil.Error, OSError):
             return False
-
-
-def _supervisord() -> list[str]:
-    program = os.environ.get(SUPERVISORD_VARIABLE)
-    return [program] if program else ["-m", "supervisor.supervisord"]
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -57,12 +57,12 @@ class NativeStack(Stack):
             servers=servers_for(broker),
             watch_parent=False,
             steps=self._steps,
+            forks=True,
         )
         runtime.require_free_ports()
         # The files belong to the run that is starting; without this they would only ever grow.
         shutil.rmtree(runtime.site.telemetry, ignore_errors=True)
         try:
-            runtime.start_servers()
             own = {
                 "TANDEM_SMTP_URL": runtime.server_urls()["mail"],
                 **ObjectStorage().settings(runtime.site),
@@ -70,7 +70,7 @@ class NativeStack(Stack):
                 "TANDEM_REPORT_MAIL_TO": "sales@localhost",
                 "TANDEM_FRAUD_THREATS_URL": f"http://127.0.0.1:{runtime.site.ports.http('fraud')}{EXAMPLE_THREATS}",
             }
-            runtime.start_services(broker, env_overrides={**own, **_settings_of(os.environ)})
+            runtime.start_all(broker, {**own, **_settings_of(os.environ)})
         except BaseException:
             runtime.stop()
             raise

@@ -7,17 +7,25 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from deploy.native import Ports
 from deploy.native.program import Program, script
+from deploy.native.site import Site
+from deploy.native.supervision import FORKS_VARIABLE, INSTANCE_VARIABLE, Supervisor
 from deploy.paths import REPOSITORY
+from deploy.supervisord import Start, read_script
 from experiment.stamping import STAMPED
 from faults.kinds import KINDS
 from tests.faults import sabotaged
-from tests.preloaded import PRELOADED, Start, read_script
+from tests.preloaded import PRELOADED
 
 SERVICE = [sys.executable, "-m", "services.order.app", "two words"]
 MODULE = """
@@ -33,7 +41,7 @@ raise SystemExit(7)
 """
 FORKING = """
 import os, signal, sys
-from tests.preloaded import Start, become
+from deploy.supervisord import Start, become
 signal.signal(signal.SIGTERM, lambda *_: None)
 signal.signal(signal.SIGCHLD, lambda *_: None)
 child = os.fork()
@@ -69,6 +77,7 @@ def test_whatever_module_may_run_as_a_service_is_forked() -> None:
         Program("other-checkout", SERVICE, directory=Path("/elsewhere")),
         Program("not-tied", SERVICE, die_with_supervisor=None),
         Program("killed", SERVICE, die_with_supervisor="KILL"),
+        Program("other-clock", SERVICE, {"LD_PRELOAD": "/usr/lib/faketime.so"}),
     ],
     ids=lambda program: program.name,
 )
@@ -102,6 +111,70 @@ def test_a_forked_process_is_as_if_it_had_been_started(tmp_path: Path) -> None:
     for told, how in product((as_forked, as_started), ("handled", "ignored")):
         told[how] = sorted({*told[how]} - ({*inherited, signal.SIGINT} - {signal.SIGPIPE, signal.SIGXFSZ}))
     assert as_forked == as_started
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    """One that can fork, and has a program that tells how it was started."""
+    monkeypatch.delenv(FORKS_VARIABLE)
+    made = Supervisor(Site.open(tmp_path / "run", Ports.free_block()))
+    made.launch(os.getpid(), forks=True)
+    try:
+        command = [sys.executable, "-m", "tests.unit.supervised", str(tmp_path / "told")]
+        made.add_group("services", [Program("told", command, {"SAID": "it's 100 %"})], priority=20)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def await_told(place: Path, count: int) -> list[dict[str, Any]]:
+    deadline = time.monotonic() + 30
+    while not place.exists() or place.read_text().count("\n") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [json.loads(line) for line in place.read_text().splitlines()]
+
+
+def test_a_fork_looks_like_a_start_is_forked_again_when_killed_and_ends_with_its_supervisor(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.preload(["services.order.app"])
+    supervisor.start("told")
+    first = await_told(tmp_path / "told", 1)[0]
+    process = psutil.Process(first["pid"])
+    assert (first["forked"], first["said"]) == (True, "it's 100 %")
+    assert supervisor.process("told")["pid"] == first["pid"]
+    shown = " ".join(process.cmdline()).strip()
+    assert shown == f"{sys.executable} -m tests.unit.supervised {tmp_path / 'told'}"
+    assert process.environ()[INSTANCE_VARIABLE] == str(tmp_path / "run")
+    process.kill()
+    again = await_told(tmp_path / "told", 2)[1]
+    assert again["forked"]
+    assert again["pid"] != first["pid"]
+    supervisor.shutdown()
+    assert not psutil.pid_exists(again["pid"])
+
+
+def test_what_cannot_be_imported_is_said_and_services_start_as_ever(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.preload(["no_such_module"])
+    supervisor.start("told")
+    assert await_told(tmp_path / "told", 1)[0]["forked"] is False
+    log = (tmp_path / "run" / "logs" / "supervisord.log").read_text()
+    assert "services are not forked: ModuleNotFoundError: No module named 'no_such_module'" in log
+
+
+def test_a_runtime_forks_no_services_unless_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is started as it would be elsewhere."""
+    monkeypatch.delenv(FORKS_VARIABLE)
+    supervisor = Supervisor(Site.open(tmp_path / "run", Ports.free_block()))
+    supervisor.launch()
+    try:
+        supervisor.preload(["no_such_module"])  # not one that would try
+        assert "no_such_module" not in (tmp_path / "run" / "logs" / "supervisord.log").read_text()
+    finally:
+        supervisor.shutdown()
 
 
 def test_what_is_preloaded_is_there() -> None:
