@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from contextlib import suppress
-from io import RawIOBase, TextIOBase
+from io import FileIO, RawIOBase, TextIOBase
 from pathlib import Path
 
 import structlog
@@ -48,29 +48,40 @@ class RotatingLines(TextIOBase):
     def _append(self, lines: bytes) -> None:
         if len(lines) > BYTES_MAX:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._size() + len(lines) > BYTES_MAX:
-            self._rotate()
-        with self._path.open("ab", buffering=0) as file:
-            end = file.tell()
-            try:
-                _write_all(file, lines)
-            except OSError:
-                with suppress(OSError):
-                    file.truncate(end)
-                raise
+        with self._open() as file:
+            if file.tell() + len(lines) <= BYTES_MAX:
+                _write_whole(file, lines)
+                return
+        self._rotate()
+        with self._open() as file:
+            _write_whole(file, lines)
 
-    def _size(self) -> int:
+    def _open(self) -> FileIO:
         try:
-            return self._path.stat().st_size
+            return FileIO(self._path, "ab")
         except FileNotFoundError:
-            return 0
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return FileIO(self._path, "ab")
 
     def _rotate(self) -> None:
+        """The oldest is deleted, not replaced: what takes another file's place ext4 writes out at once, 10 MB in
+        front of the next flush of a database's log; most of what is deleted soon is never written out."""
         names = [self._path, *(Path(f"{self._path}.{number}") for number in range(1, OLDER_MAX + 1))]
+        names[-1].unlink(missing_ok=True)
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             with suppress(FileNotFoundError):
                 newer.replace(older)
+
+
+def _write_whole(file: FileIO, lines: bytes) -> None:
+    """All of it or nothing."""
+    end = file.tell()
+    try:
+        _write_all(file, lines)
+    except OSError:
+        with suppress(OSError):
+            file.truncate(end)
+        raise
 
 
 def _write_all(file: RawIOBase, data: bytes) -> None:

@@ -58,6 +58,24 @@ def test_another_process_of_the_name_goes_on_within_the_same_bound(tmp_path: Pat
     assert written(tmp_path) == {"traces-order.jsonl": 400, "traces-order.jsonl.1": 1_000}
 
 
+def test_no_file_takes_the_place_of_another(
+    tmp_path: Path, lines: RotatingLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ext4 would write it out at once."""
+    replaced: list[str] = []
+    replace = Path.replace
+
+    def watched(old: Path, new: Path) -> Path:
+        replaced.extend([str(new)] if new.exists() else [])
+        return replace(old, new)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    for number in range(50):
+        lines.write(f"{number:099}\n")
+    assert replaced == []
+    assert len(written(tmp_path)) == 1 + OLDER_MAX
+
+
 def full_disk(_file: object, _data: bytes) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -109,6 +109,7 @@ class BatchInHand:
         self._parents = parents
         self._rows = rows
         self._links = links
+        self._together = recorder.takes_batches
         self._context = otel_context.get_current()
         self._span_ids = span_ids(len(parents))
         self._begun_ns: dict[int, int] = {}
@@ -127,7 +128,7 @@ class BatchInHand:
         span: Span
         if parent is None:
             span = self._apart[number] = self._recorder.root(self._shape, self._rows[number], self._links)
-        elif self._recorder.takes_batches:
+        elif self._together:
             self._begun_ns[number] = time_ns()
             span = _UnseenSpan(self, number)
         else:
