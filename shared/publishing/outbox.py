@@ -2,7 +2,7 @@
 
 Rows hold the final wire bytes, so that what is published is what was committed. Confirmed rows are deleted:
 the table's length is the backlog. The relay is woken by `NOTIFY tandem_outbox` in the same transaction, or, where
-it leads in the same process, by whoever commits (`shared.publishing.leading`).
+it leads in the same process, told by whoever commits (`shared.publishing.leading`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from uuid import UUID
 from zlib import crc32
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Text,
     TextClause,
     insert,
+    literal_column,
     text,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -58,6 +60,18 @@ outbox = Table(
 
 insert_outbox = insert(outbox)
 
+
+class Asks(Enum):
+    """What the statement that inserts events does for the relay."""
+
+    NOTIFIES = "notifies"
+    """The relay hears of it once it is committed."""
+    NOTHING = "nothing"
+    """Who commits tells the relay."""
+    PLACES = "places"
+    """It says at which places the events are, if nothing that waits can come before them: a list, or none."""
+
+
 _NOTIFIED = f"(select pg_notify('{NOTIFY_CHANNEL}', '')) as notified,"
 _PUBLISH = """
     insert into outbox (shard, channel, type, key, event_id, traceparent, body)
@@ -66,40 +80,60 @@ _PUBLISH = """
                   cast(:outbox_type as text[]), cast(:outbox_key as text[]), cast(:outbox_event_id as text[]),
                   cast(:outbox_traceparent as text[]), cast(:outbox_body as bytea[])) as told
 """
+_AND_SAY = """
+    returning position, (
+        select count(*) < 32 and not coalesce(bool_or(key = any(cast(:outbox_key as text[]))), false)
+          from (select key from outbox order by position limit 32) as waiting
+    ) as is_first
+"""
+"""Those of the lowest places are looked at. What was committed before the statement began is seen, and nothing of
+the statement itself; see `shared.publishing.doorbell` for what follows from it."""
+_PLACES = "(select array_agg(position order by position) from published where is_first)"
 _WITH = "with "
 
 
-@lru_cache(maxsize=2)
-def publishing(*, notify: bool) -> TextClause:
-    """The statement that inserts events; with `notify` the relay hears of it, too, when it is committed."""
-    return text(_PUBLISH.format(notified=_NOTIFIED if notify else ""))
+@lru_cache(maxsize=len(Asks))
+def publishing(asks: Asks) -> TextClause:
+    """The statement that inserts events."""
+    if asks is Asks.PLACES:
+        return text(f"with published as ({_inserting(asks)}) select {_PLACES}")
+    return text(_inserting(asks))
+
+
+def _inserting(asks: Asks) -> str:
+    inserting = _PUBLISH.format(notified=_NOTIFIED if asks is Asks.NOTIFIES else "")
+    return inserting + _AND_SAY if asks is Asks.PLACES else inserting
 
 
 @lru_cache(maxsize=512)
-def publishing_beside(statement: Executable, *, notify: bool) -> Executable | None:
+def publishing_beside(statement: Executable, asks: Asks) -> Executable | None:
     """The statement that does the same and what `publishing` does, in one round trip; None where there is none.
 
-    There is for plain inserts, and for texts that begin with `with`: these are the writer's own. What a statement
-    locks first may have been another's, whose events have the places before; an update is not one of these, so
-    that this does not hang on which part of a statement PostgreSQL runs first.
+    There is for plain inserts, and for texts that begin with `with`, except that these say no places: both are the
+    writer's own. What a statement locks first may have been another's, whose events have the places before; an
+    update is not one of these, so that this does not hang on which part of a statement PostgreSQL runs first.
     """
     if type(statement) is Insert:
-        return statement.add_cte(publishing(notify=notify).columns().cte("published"))
+        both = statement.add_cte(text(_inserting(asks)).columns().cte("published"))
+        return both.returning(literal_column(_PLACES)) if asks is Asks.PLACES else both
     if isinstance(statement, TextClause) and (written := statement.text.lstrip()).startswith(_WITH):
-        return text(f"with published as ({publishing(notify=notify).text}), {written.removeprefix(_WITH)}")
+        asks = Asks.NOTHING if asks is Asks.PLACES else asks
+        return text(f"with published as ({_inserting(asks)}), {written.removeprefix(_WITH)}")
     return None
 
 
-def add_events(statements: list[Statement], rows: Sequence[Mapping[str, object]], *, notify: bool) -> None:
-    """Have these outbox rows inserted behind all of `statements`: by the last of them, if it can."""
+def add_events(statements: list[Statement], rows: Sequence[Mapping[str, object]], asks: Asks) -> bool:
+    """Have these outbox rows inserted behind all of `statements`: by the last of them, if it can. Return whether
+    the last says their places."""
     events = {f"outbox_{name}": [row[name] for row in rows] for name in rows[0]}
     if statements:
         last, parameters = statements[-1]
-        both = publishing_beside(last, notify=notify)
+        both = publishing_beside(last, asks)
         if both is not None and isinstance(parameters, Mapping):
             statements[-1] = (both, {**parameters, **events})
-            return
-    statements.append((publishing(notify=notify), events))
+            return asks is Asks.PLACES and isinstance(both, Insert)
+    statements.append((publishing(asks), events))
+    return asks is Asks.PLACES
 
 
 def shard_of(key: str) -> int:

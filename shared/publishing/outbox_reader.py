@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from shared.publishing.doorbell import Row
 from shared.settings import Settings
 
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -70,9 +71,14 @@ class OutboxReader:
         self._shard = shard
         self._connection = connection
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the session is known to have ended."""
+        return self._connection.is_closed()
+
     async def next(
         self, held: Collection[str], gone: Sequence[int] = (), in_flight: Sequence[int] = ()
-    ) -> list[asyncpg.Record]:
+    ) -> Sequence[Row]:
         """Delete what is `gone`; return the next rows, a batch at most, but none `in_flight` and no key `held`."""
         arguments = (
             self._settings.relay_shards,

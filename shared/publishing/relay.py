@@ -2,8 +2,9 @@
 
 One relay is active per shard however many replicas run: it holds a PostgreSQL advisory lock on the very
 connection that it reads and deletes with, so that losing the one is losing the other. Killed between publish
-and delete, its successor publishes again; consumers drop the duplicate. Woken by `NOTIFY`, or by who commits in
-the same process, with polling as the fallback. While a full batch is published the next one is read.
+and delete, its successor publishes again; consumers drop the duplicate. Woken by `NOTIFY`, or told by who commits
+in the same process, with polling as the fallback. While a full batch is published the next one is read; while
+nothing waits, what is handed over is published without being read (`shared.publishing.doorbell`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shared.backoff import backoff_s, jittered_s
 from shared.broker import Message, Publisher, PublishFailure
 from shared.database import SESSION_LOST, session
 from shared.errors import PermanentError, UnavailableError, UnroutableError
+from shared.publishing.doorbell import Doorbell, Row
 from shared.publishing.leading import Leading
 from shared.publishing.outbox import NOTIFY_CHANNEL
 from shared.publishing.outbox_reader import IN_ORDER_OF_INDEX, OutboxReader
@@ -45,6 +47,10 @@ _REST_MAX_S = 0.025
 """A look, a publish and a delete cost the same for one event as for twenty. So while events come faster than that
 goes, the relay rests as long as it worked, at most so long, and takes more at once. To an idle one nothing of this
 happens."""
+_DELETED_WITHIN_S = 0.1
+_UNDELETED_MAX = 16
+"""What was handed over and confirmed is deleted then, a few at once, where no look does it before: fewer than make
+the next one to write give up looking (`outbox.publishing`)."""
 
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 
@@ -68,8 +74,10 @@ class Relay:
         self._publisher = publisher
         self._telemetry = telemetry
         self._shard = shard
-        self._woken = asyncio.Event()
+        self._doorbell = Doorbell()
         self._leading = leading or Leading(settings.relay_shards)
+        self._confirmed: list[int] = []
+        """The places of what is confirmed and not deleted yet."""
         self._held: dict[str, float] = {}
         self._failures_in_a_row = 0
         self._waiting_since: float | None = None
@@ -83,7 +91,7 @@ class Relay:
         since = self._waiting_since
         if since is None or self._clock() - since < STANDS_STILL_S:
             return None
-        return f"stands still, with events waiting: {self._refusal}"
+        return f"stands still, with events waiting: {self._refusal or 'the broker does not answer'}"
 
     async def run(self) -> None:
         """Publish whenever this shard's lock is free; survive the loss of PostgreSQL and of the broker."""
@@ -93,7 +101,7 @@ class Relay:
                     self._settings, f"relay-{self._shard}", **IN_ORDER_OF_INDEX
                 ) as connection:
                     await self._wait_for_lead(connection)
-                    with self._leading.of(self._shard, self._woken.set):
+                    with self._leading.of(self._shard, self._doorbell):
                         await self._lead(connection)
             except SESSION_LOST as error:
                 self._waiting_since = None  # PostgreSQL's trouble, or another's turn
@@ -107,36 +115,57 @@ class Relay:
         _log.info("relay.leads", shard=self._shard)
 
     async def _lead(self, connection: asyncpg.Connection[Any]) -> None:
-        await connection.add_listener(NOTIFY_CHANNEL, lambda *_: self._woken.set())
-        reader, batch_max = OutboxReader(self._settings, self._shard, connection), self._settings.relay_batch_max
-        rows: Sequence[asyncpg.Record] = ()
-        confirmed: list[int] = []
+        await connection.add_listener(NOTIFY_CHANNEL, lambda *_: self._doorbell.ring())
+        reader = OutboxReader(self._settings, self._shard, connection)
+        self._confirmed = []
         try:
             while True:
                 began_s = time.monotonic()
+                self._doorbell.begin_look()
+                rows = await reader.next(self._kept_back(), self._confirmed)
+                self._confirmed = []
                 if not rows:
-                    self._woken.clear()
-                    rows, confirmed = await reader.next(self._kept_back(), confirmed), []
-                if rows:
-                    full = len(rows) == batch_max
-                    ahead = reader.next(self._kept_back(), confirmed, _places(rows)) if full else None
-                    newly_confirmed, following = await self._publish(reader, rows, ahead)
-                    confirmed = newly_confirmed if full else [*confirmed, *newly_confirmed]
-                    if _BUSY_ROWS <= len(rows) < batch_max // 2:
-                        await asyncio.sleep(min(time.monotonic() - began_s, _REST_MAX_S))
-                    rows = following
-                else:
-                    if not self._held:
-                        self._waiting_since = None
-                    await self._wait(self._settings.relay_poll_interval_s)
+                    await self._stand_by(reader)
+                while rows:
+                    rows = await self._publish_found(reader, rows, began_s)
+                    began_s = time.monotonic()
         finally:
-            if confirmed:  # or the next to lead would publish it again
+            self._doorbell.begin_look()
+            if self._confirmed:  # or the next to lead would publish it again
                 with contextlib.suppress(*SESSION_LOST):
-                    await reader.delete(confirmed)
+                    await reader.delete(self._confirmed)
 
-    async def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+    async def _publish_found(self, reader: OutboxReader, rows: Sequence[Row], began_s: float) -> Sequence[Row]:
+        """Publish what a look found; return what was read behind a full batch meanwhile."""
+        batch_max = self._settings.relay_batch_max
+        full = len(rows) == batch_max
+        ahead = reader.next(self._kept_back(), self._confirmed, _places(rows)) if full else None
+        confirmed, following = await self._publish(reader, rows, ahead)
+        self._confirmed = confirmed if full else [*self._confirmed, *confirmed]
+        if _BUSY_ROWS <= len(rows) < batch_max // 2:
+            await asyncio.sleep(min(time.monotonic() - began_s, _REST_MAX_S))
+        return following
+
+    async def _stand_by(self, reader: OutboxReader) -> None:
+        """Nothing is there: until there is something to look for, publish what is handed over."""
+        if not self._held:
+            self._waiting_since = None
+            self._doorbell.open()
+        look_at = delete_at = time.monotonic() + self._settings.relay_poll_interval_s
+        while not self._doorbell.is_rung and (now := time.monotonic()) < look_at:
+            if self._confirmed and (now >= delete_at or len(self._confirmed) >= _UNDELETED_MAX):
+                await reader.delete(self._confirmed)
+                self._confirmed = []
+            await self._doorbell.wait(min(delete_at if self._confirmed else look_at, look_at) - now)
+            if handed := self._doorbell.take():
+                if reader.is_lost:  # and the lead with it
+                    return
+                confirmed, _ = await self._publish(reader, handed, None)
+                if not confirmed:
+                    return
+                if not self._confirmed:
+                    delete_at = time.monotonic() + _DELETED_WITHIN_S
+                self._confirmed += confirmed
 
     def _kept_back(self) -> Collection[str]:
         """The keys that wait."""
@@ -147,9 +176,9 @@ class Relay:
     async def _publish(
         self,
         reader: OutboxReader,
-        rows: Sequence[asyncpg.Record],
-        ahead: Coroutine[Any, Any, Sequence[asyncpg.Record]] | None,
-    ) -> tuple[list[int], Sequence[asyncpg.Record]]:
+        rows: Sequence[Row],
+        ahead: Coroutine[Any, Any, Sequence[Row]] | None,
+    ) -> tuple[list[int], Sequence[Row]]:
         """Publish these rows and meanwhile read those `ahead`; return the places of what is confirmed, for the
         next look to delete, and what was read.
 
@@ -158,38 +187,41 @@ class Relay:
         """
         started_ns = time.time_ns()
         if self._waiting_since is None:
-            self._waiting_since = self._clock()
+            self._waiting_since, self._refusal = self._clock(), ""
         messages = [Message(row["channel"], row["type"], row["key"], row["body"]) for row in rows]
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_PUBLISH)
-        failures, following = await _side_by_side(self._confirmed(messages), ahead)
+        failures, following = await _side_by_side(self._confirm(messages), ahead)
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.AFTER_PUBLISH)
+        if not failures:
+            self._waiting_since, self._failures_in_a_row = None, 0
+            self._record(rows, frozenset(), started_ns)
+            return _places(rows), following
         failed = {id(failure.message) for failure in failures}
         confirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) not in failed]
         unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]
-        if confirmed:
-            self._waiting_since = self._clock() if failures else None
         self._record(rows, frozenset(row["event_id"] for row in unconfirmed), started_ns)
-        if not failures:
-            self._failures_in_a_row = 0
-            return _places(confirmed), following
         if confirmed:
+            self._waiting_since = self._clock()
             await reader.delete(_places(confirmed))
         await self._back_off(failures, everything=not confirmed)
         return [], ()
 
-    async def _confirmed(self, messages: Sequence[Message]) -> Sequence[PublishFailure]:
-        """What could not be published of it."""
+    async def _confirm(self, messages: Sequence[Message]) -> Sequence[PublishFailure]:
+        """Publish; return what was not confirmed of it."""
         try:
             return await self._publisher.publish(messages)
         except UnavailableError as error:
             return [PublishFailure(message, error) for message in messages]
 
-    def _record(self, rows: Sequence[asyncpg.Record], failed: frozenset[str], started_ns: int) -> None:
-        for channel in sorted({row["channel"] for row in rows}):
-            events = [(r["event_id"], r["type"], r["traceparent"]) for r in rows if r["channel"] == channel]
-            self._telemetry.sent(channel, events, started_ns, failed & {event_id for event_id, _, _ in events})
+    def _record(self, rows: Sequence[Row], failed: frozenset[str], started_ns: int) -> None:
+        by_channel: dict[str, list[tuple[str, str, str | None]]] = {}
+        for row in rows:
+            by_channel.setdefault(row["channel"], []).append((row["event_id"], row["type"], row["traceparent"]))
+        for channel, events in sorted(by_channel.items()):
+            of_channel = failed and failed & {event_id for event_id, _, _ in events}
+            self._telemetry.sent(channel, events, started_ns, of_channel)
 
     async def _back_off(self, failures: Sequence[PublishFailure], *, everything: bool) -> None:
         """Hold back the keys that failed, so that they stay in order while the others go on.
@@ -204,22 +236,22 @@ class Relay:
         self._held.update((key, now + jittered_s(_UNWANTED_HOLD_S, random.random)) for key in unwanted)
         if not others and len(self._held) <= _HELD_KEYS_MAX:
             return
-        self._failures_in_a_row += 1
         wait_s = backoff_s(self._failures_in_a_row, _WAIT_INITIAL_S, _WAIT_MAX_S, random.random)
+        self._failures_in_a_row += 1
         if everything or len(self._held) > _HELD_KEYS_MAX:
             await asyncio.sleep(wait_s)
         else:
             self._held.update((key, now + wait_s) for key in others)
 
 
-def _places(rows: Sequence[asyncpg.Record]) -> list[int]:
+def _places(rows: Sequence[Row]) -> list[int]:
     return [row["position"] for row in rows]
 
 
 async def _side_by_side(
     publishing: Coroutine[Any, Any, Sequence[PublishFailure]],
-    ahead: Coroutine[Any, Any, Sequence[asyncpg.Record]] | None,
-) -> tuple[Sequence[PublishFailure], Sequence[asyncpg.Record]]:
+    ahead: Coroutine[Any, Any, Sequence[Row]] | None,
+) -> tuple[Sequence[PublishFailure], Sequence[Row]]:
     """Both results. Whatever becomes of the one, the other has ended."""
     if ahead is None:
         return await publishing, ()

@@ -20,10 +20,11 @@ from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.leading import Leading
-from shared.publishing.outbox import add_events, outbox_row
+from shared.publishing.outbox import outbox_row
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
+from shared.publishing.telling import TellsRelays
 from shared.publishing.told import Told
-from shared.statements import send
+from shared.statements import fetch, send
 from shared.telemetry import Spans
 
 
@@ -73,8 +74,7 @@ class UnitOfWork:
     ) -> None:
         self._connection = connection
         self._begin = begin  # the transaction, where it has not begun yet
-        self._leading = leading
-        self._wakes_relay = False
+        self._relays = TellsRelays(leading)
         self._service = service
         self._spans = spans
         self._submitter = submitter
@@ -167,8 +167,7 @@ class UnitOfWork:
 
     def committed(self) -> None:
         """Do what was to be done after the commit."""
-        if self._leading is not None and self._wakes_relay:
-            self._leading.wake()
+        self._relays.committed()
         for act in self._acts:
             act()
 
@@ -237,13 +236,14 @@ class UnitOfWork:
         self._outbox_before_event = 0
         self.can_discard_event = False
         rows, self._outbox = self._outbox, []
-        if rows:
-            beside = self._leading is not None and self._leading.is_here
-            add_events(statements, rows, notify=not beside)
-            self._wakes_relay |= beside
+        answers = self._relays.add_events(statements, rows, last=last) if rows else None
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
         for statement, parameters in statements:
-            await send(self._connection if alone else self.connection, statement, parameters)
+            connection = self._connection if alone else self.connection
+            if statement is answers and isinstance(parameters, Mapping):
+                self._relays.answered(await fetch(connection, statement, parameters))
+            else:
+                await send(connection, statement, parameters)
 
 
 class UnitsOfWork:

@@ -13,7 +13,7 @@ from sqlalchemy import insert
 
 from shared.envelope import Envelope
 from shared.publishing import outbox_of
-from shared.publishing.outbox import _STATE, add_events, outbox, outbox_row
+from shared.publishing.outbox import _STATE, Asks, add_events, outbox, outbox_row
 from shared.publishing.told import Statement
 from shared.telemetry import Sample
 
@@ -64,7 +64,7 @@ def test_of_several_statements_it_is_the_last_that_publishes() -> None:
     event = Envelope(source="/tests", type="thing.happened", data=None)
     inserting = insert(outbox)  # any plain insert
     statements: list[Statement] = [(inserting, {"n": number}) for number in range(3)]
-    add_events(statements, [outbox_row("thing", event)], notify=True)
+    assert not add_events(statements, [outbox_row("thing", event)], Asks.NOTIFIES)
     assert statements[:2] == [(inserting, {"n": 0}), (inserting, {"n": 1})]
     [(both, parameters)] = statements[2:]
     assert both is not inserting

@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from shared.broker.base import Message, PublishFailure
+from shared.errors import UnavailableError
 from shared.publishing import Leading
 from shared.publishing.relay import Relay
 from shared.settings import Settings
@@ -53,6 +54,7 @@ class Session:
         self.looking = asyncio.Event()
         self.deleted: list[int] = []
         self.lost_for_good = False
+        self.closed = False
         self.locks = iter([False, True])
         self.asked_to_lead: list[tuple[object, ...]] = []
         self.listening: tuple[str, Callable[..., None]] | None = None
@@ -74,6 +76,9 @@ class Session:
         if self.lost_for_good:
             raise OSError("the session is lost")
 
+    def is_closed(self) -> bool:
+        return self.closed
+
     async def fetchval(self, query: str, *key: object) -> bool:
         assert "pg_try_advisory_lock" in query
         self.asked_to_lead.append(key)
@@ -81,30 +86,58 @@ class Session:
 
 
 class Leads:
-    """A relay that leads on a session; publishing takes `took_s` by its clock, and everything is confirmed."""
+    """A relay that leads on a session; publishing takes `took_s` by its clock, and confirms all but `refused`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, took_s: float = 0.0, **overrides: Any) -> None:
         self.now, self.took_s = 1_000.0, took_s
         self.rested: list[float] = []
+        self.published: list[list[str]] = []
+        self.refused: set[str] = set()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
         clock = SimpleNamespace(monotonic=lambda: self.now, time_ns=lambda: 0)
         monkeypatch.setattr("shared.publishing.relay.time", clock)
-        names = ("Event", "gather", "wait_for")
-        real = {name: getattr(asyncio, name) for name in names}
-        monkeypatch.setattr("shared.publishing.relay.asyncio", SimpleNamespace(sleep=self._rest, **real))
+        monkeypatch.setattr(
+            "shared.publishing.relay.asyncio", SimpleNamespace(sleep=self._rest, gather=asyncio.gather)
+        )
         both: Any = self
         self.settings = settings_with(**{"relay_poll_interval_s": POLL_S, **overrides})
         self.leading = Leading(SHARD + 1)
         self.relay = Relay(self.settings, both, both, SHARD, clock=lambda: self.now, leading=self.leading)
+        self.doorbell = self.relay._doorbell
+        self._wait = self.doorbell.wait
+        monkeypatch.setattr(self.doorbell, "wait", self._wait_by_clock)
+
+    async def _wait_by_clock(self, seconds: float) -> bool:
+        heard = await self._wait(seconds)
+        if not heard:
+            self.now += seconds
+        return heard
 
     async def _rest(self, seconds: float) -> None:
         self.rested.append(seconds)
 
-    async def publish(self, _messages: Sequence[Message]) -> list[PublishFailure]:
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
         self.now += self.took_s
-        return []
+        self.published.append([message.key for message in messages])
+        await self.go_on.wait()
+        error = UnavailableError("planted")
+        return [PublishFailure(message, error) for message in messages if message.key in self.refused]
 
     def sent(self, *_told: object) -> None:
         """Spans and metrics are told in another test."""
+
+    async def until_it_stands_by(self) -> int:
+        """The ticket that is to be had then."""
+        async with asyncio.timeout(10):
+            while (ticket := self.doorbell.ticket()) is None:  # noqa: ASYNC110 - nothing else tells it
+                await asyncio.sleep(0)
+        return ticket
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
 
     async def lead(self, session: Session) -> None:
         connection: Any = session
@@ -170,6 +203,100 @@ async def test_a_notification_wakes_a_relay_that_waits(monkeypatch: pytest.Monke
     assert len(session.looked) == 3
 
 
+# -- what is handed over
+
+
+@asynccontextmanager
+async def standing_by(leads: Leads, session: Session) -> AsyncIterator[int]:
+    """A relay that found nothing at its first look, with a ticket; it ends when the block is left."""
+    leading = asyncio.create_task(leads.lead(session))
+    yield await leads.until_it_stands_by()
+    await asyncio.wait_for(leading, 10)
+
+
+async def test_what_is_handed_over_is_published_without_a_look_and_deleted_a_little_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
+    monkeypatch.setattr("shared.publishing.relay._DELETED_WITHIN_S", POLL_S)
+    async with standing_by(leads, session) as ticket:
+        leads.doorbell.hand_over(ticket, rows(7, 8))
+        await leads.until(lambda: session.deleted == [7, 8])
+        assert leads.published == [["7", "8"]]
+        assert session.looked == [([], [])]
+        leads.doorbell.hand_over(await leads.until_it_stands_by(), rows(9))
+        await leads.until(lambda: session.deleted == [7, 8, 9])
+        leads.doorbell.ring()
+    assert session.looked == [([], []), ([], [])], "it is known to be gone"
+
+
+async def test_many_that_are_handed_over_are_deleted_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
+    async with standing_by(leads, session) as ticket:
+        for number in range(16):
+            assert session.deleted == []
+            leads.doorbell.hand_over(ticket, rows(number))
+            await leads.until(lambda: len(leads.published) == number + 1)  # noqa: B023 - awaited here
+        await leads.until(lambda: session.deleted == [*range(16)])
+        leads.doorbell.ring()
+
+
+async def test_a_look_deletes_what_was_handed_over_and_does_not_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody rings while it is published: for an event of the same key, it may be."""
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([], rows(8))
+    async with standing_by(leads, session) as ticket:
+        leads.go_on.clear()
+        leads.doorbell.hand_over(ticket, rows(7))
+        await leads.until(lambda: leads.published == [["7"]])
+        leads.doorbell.ring()
+        leads.doorbell.hand_over(ticket, rows(9))
+        leads.go_on.set()
+    assert session.looked == [([], []), ([7], [(7, 8)]), ([8], [(8, 9)])]
+    assert leads.published == [["7"], ["8"]], "and what came behind is left to be found"
+
+
+async def test_what_was_handed_over_and_not_confirmed_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([], rows(8))
+    leads.refused = {"8"}
+    async with standing_by(leads, session) as ticket:
+        leads.doorbell.hand_over(ticket, rows(7, 8))
+    assert leads.published == [["7", "8"], ["8"]]
+    assert (session.deleted, session.looked) == ([7], [([], []), ([], []), ([], [])])
+
+
+async def test_a_relay_looks_by_itself_however_often_something_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For what nobody tells it of."""
+    leads, session = Leads(monkeypatch, took_s=0.3, relay_poll_interval_s=1.0), Session([])
+    async with standing_by(leads, session) as ticket:
+        for number in range(4):
+            leads.doorbell.hand_over(ticket, rows(number))
+            await leads.until(lambda: len(leads.published) == number + 1)  # noqa: B023 - awaited here
+    assert [look for look, _ in session.looked] == [[], [2, 3]], "0 and 1 were deleted before"
+
+
+async def test_who_has_lost_its_session_publishes_nothing_that_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the session it has lost the lead: another may have published it, and what came behind."""
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
+    async with standing_by(leads, session) as ticket:
+        session.closed = True
+        leads.doorbell.hand_over(ticket, rows(7))
+    assert (leads.published, leads.doorbell.ticket()) == ([], None)
+
+
+async def test_a_relay_that_holds_something_back_is_handed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    leads, session = Leads(monkeypatch), Session([])
+    leads.relay._held = {"k": 2_000.0}
+    leading = asyncio.create_task(leads.lead(session))
+    while not leading.done():
+        assert leads.doorbell.ticket() is None
+        await asyncio.sleep(0)
+    await leading
+
+
 @pytest.mark.parametrize(("held", "in_trouble"), [({}, False), ({"k": 2_000.0}, True)])
 async def test_a_relay_that_finds_nothing_is_in_trouble_only_while_it_holds_something_back(
     monkeypatch: pytest.MonkeyPatch, held: dict[str, float], in_trouble: bool
@@ -196,10 +323,9 @@ async def test_it_leads_once_the_lock_is_free_and_says_so_and_why_it_leads_no_mo
 
     async def lead(connection: object) -> None:
         assert connection is session
-        assert list(leads.leading._wakes) == [SHARD]
-        leads.leading.wake()
-        assert leads.relay._woken.is_set(), "who commits in this process wakes it"
-        leads.relay._woken.clear()
+        assert list(leads.leading._doorbells) == [SHARD]
+        leads.leading.ring()
+        assert leads.doorbell.is_rung, "who commits in this process rings for it"
         leads.relay._waiting_since = 0.0
         error = next(lost, None)
         raise OverError if error is None else error

@@ -39,6 +39,7 @@ class Batches:
         asleep = SimpleNamespace(sleep=self._sleep, Event=asyncio.Event, gather=asyncio.gather)
         monkeypatch.setattr("shared.publishing.relay.asyncio", asleep)
         self.slept = 0
+        self.hangs = False
         self.refused: dict[str, Exception] = {}
         self.away: UnavailableError | None = None
         self.published: list[Message] = []
@@ -52,6 +53,8 @@ class Batches:
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
         self.published += messages
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.away is not None:
             raise self.away
         return [PublishFailure(m, self.refused[m.key]) for m in messages if m.key in self.refused]
@@ -133,6 +136,21 @@ async def test_a_relay_stands_still_from_the_first_failure_until_something_is_co
     await batches.one(row(1, "a"))
     batches.now += 2 * STANDS_STILL_S
     assert relay.trouble is None, "nothing is known to wait"
+
+
+async def test_a_broker_that_does_not_answer_is_told_of_before_it_has_refused_anything(batches: Batches) -> None:
+    batches.refused = {"a": UnroutableError("nobody")}
+    await batches.one(row(1, "a"), row(2, "b"))
+    batches.refused = {}
+    await batches.one(row(1, "a"))
+    batches.hangs = True
+    publishing = asyncio.create_task(batches.one(row(3, "a")))
+    await asyncio.sleep(0)
+    batches.now += STANDS_STILL_S
+    assert batches.relay.trouble == "stands still, with events waiting: the broker does not answer"
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
 
 
 async def test_after_a_success_the_waits_begin_anew(batches: Batches) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy.dialects import postgresql
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing import Leading
-from shared.publishing.outbox import NOTIFY_CHANNEL, publishing_beside
+from shared.publishing.doorbell import Doorbell
+from shared.publishing.outbox import NOTIFY_CHANNEL, Asks, publishing_beside
 from shared.publishing.uow import UnitOfWork
 from shared.settings import Settings
 from shared.telemetry.telemetry import Telemetry
@@ -136,8 +137,8 @@ def test_what_may_wait_for_a_lock_publishes_nothing_beside_itself() -> None:
     table = Table("thing", MetaData(), Column("n", Integer))
     upsert = postgresql.insert(table).on_conflict_do_nothing()
     for statement in (update(table), upsert, text("select 1")):
-        assert publishing_beside(statement, notify=True) is None
-    written = publishing_beside(text("with a as (select :n) select * from a"), notify=True)
+        assert publishing_beside(statement, Asks.NOTIFIES) is None
+    written = publishing_beside(text("with a as (select :n) select * from a"), Asks.NOTIFIES)
     assert str(written).startswith("with published as (")
     assert str(written).endswith("), a as (select :n) select * from a")
 
@@ -170,18 +171,18 @@ async def test_a_transaction_begins_when_it_is_needed(connection: Connection, te
     assert len(begun) == 1
 
 
-async def test_relays_of_this_process_are_woken_once_it_is_committed(
+async def test_relays_of_this_process_are_rung_for_once_it_is_committed(
     connection: Connection, telemetry: Telemetry
 ) -> None:
-    leading, woken = Leading(1), []
+    leading, doorbell = Leading(1), Doorbell()
     uow = UnitOfWork(connection, "tests", telemetry.spans, leading=leading)  # type: ignore[arg-type]
-    with leading.of(0, lambda: woken.append("relay")):
+    with leading.of(0, doorbell):
         uow.publish(Happened(), subject="s")
         await uow.flush()
         assert NOTIFY_CHANNEL not in str(connection.sent[-1][0])
-        assert woken == []
+        assert not doorbell.is_rung
         uow.committed()
-    assert woken == ["relay"]
+    assert doorbell.is_rung
 
 
 def test_an_event_is_caused_by_the_one_being_handled(uow: UnitOfWork) -> None:

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from shared import statements
-from shared.publishing.outbox import publishing_beside
+from shared.publishing.outbox import Asks, publishing, publishing_beside
 
 ENGINE = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
 THING = Table(
@@ -83,11 +83,14 @@ def test_the_values_are_put_where_sqlalchemy_puts_them(
     assert form.sql == str(compiled), "so that a connection prepares it once, whoever sends it"
 
 
-def test_what_is_published_beside_an_insert_goes_the_short_way() -> None:
-    both = publishing_beside(insert(THING), notify=False)
-    assert both is not None
+@pytest.mark.parametrize("asks", Asks)
+def test_what_is_published_alone_or_beside_an_insert_goes_the_short_way(asks: Asks) -> None:
     columns = ("shard", "channel", "type", "key", "event_id", "traceparent", "body")
-    assert form_of(both, "id", "note", *(f"outbox_{name}" for name in columns)) is not None
+    names = [f"outbox_{name}" for name in columns]
+    both = publishing_beside(insert(THING), asks)
+    assert both is not None
+    assert form_of(both, "id", "note", *names) is not None
+    assert form_of(publishing(asks), *names) is not None
 
 
 @pytest.mark.parametrize(

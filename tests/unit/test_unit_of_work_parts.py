@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing import Leading
+from shared.publishing.doorbell import Doorbell
 from shared.publishing.submitting import Firing, Options, Submitted
 from shared.publishing.uow import UnitOfWork, UnitsOfWork
 from shared.telemetry import Spans
@@ -30,10 +32,12 @@ class Connection:
     def __init__(self) -> None:
         self.sent: list[object] = []
         self.parameters: list[object] = []
+        self.answer: list[tuple[object, ...]] = []
 
-    async def execute(self, statement: object, parameters: object) -> None:
+    async def execute(self, statement: object, parameters: object) -> Any:
         self.sent.append(statement)
         self.parameters.append(parameters)
+        return SimpleNamespace(all=lambda: self.answer)
 
 
 class OneConnection:
@@ -148,38 +152,69 @@ async def test_a_flush_that_is_not_the_last_sends_nothing_outside_of_the_transac
     assert begun == [True]
 
 
-def test_who_published_nothing_wakes_no_relay() -> None:
-    leading, woken = Leading(1), []
-    with leading.of(0, lambda: woken.append("relay")):
+def test_who_published_nothing_rings_for_no_relay() -> None:
+    leading, doorbell = Leading(1), Doorbell()
+    with leading.of(0, doorbell):
         unit(Connection(), leading=leading).committed()
-    assert woken == []
+    assert not doorbell.is_rung
 
 
-async def test_a_relay_that_was_not_notified_is_woken_whatever_was_published_later() -> None:
-    leading, woken = Leading(1), []
+async def test_a_relay_that_was_not_notified_is_rung_for_whatever_was_published_later() -> None:
+    leading, doorbell = Leading(1), Doorbell()
     uow = unit(Connection(), leading=leading)
-    with leading.of(0, lambda: woken.append("relay")):
+    with leading.of(0, doorbell):
         uow.publish(Paid(amount=Decimal(1)), subject="s")
         await uow.flush()
     uow.publish(Paid(amount=Decimal(2)), subject="s")
     await uow.flush()
-    with leading.of(0, lambda: woken.append("relay")):
+    with leading.of(0, doorbell):
         uow.committed()
-    assert woken == ["relay"]
+    assert doorbell.is_rung
 
 
 def test_data_is_published_as_json_says_it() -> None:
     assert unit(Connection()).publish(Paid(amount=Decimal("1.50")), subject="s").data == {"amount": "1.50"}
 
 
-async def test_a_unit_publishes_as_its_service_and_wakes_the_relay_beside_it() -> None:
+async def test_a_unit_publishes_as_its_service_and_rings_for_the_relay_beside_it() -> None:
     database: Any = OneConnection()
-    leading, woken = Leading(1), []
-    with leading.of(0, lambda: woken.append("relay")):
+    leading, doorbell = Leading(1), Doorbell()
+    with leading.of(0, doorbell):
         async with UnitsOfWork(database, "tests", SPANS, leading).begin() as uow:
             event = uow.publish(Paid(amount=Decimal(1)), subject="s")
-            assert woken == []
-    assert (event.source, woken) == ("/services/tests", ["relay"])
+            assert not doorbell.is_rung
+    assert (event.source, doorbell.is_rung) == ("/services/tests", True)
+
+
+@pytest.mark.parametrize("places", [[7, 8], None])
+async def test_a_relay_that_stands_by_is_handed_what_nothing_waits_before(places: list[int] | None) -> None:
+    connection = Connection()
+    connection.answer = [("a column of the insert's own", places)]
+    leading, doorbell = Leading(1), Doorbell()
+    uow = unit(connection, leading=leading)
+    doorbell.open()
+    with leading.of(0, doorbell):
+        uow.publish(Paid(amount=Decimal(1)), subject="s")
+        uow.publish(Paid(amount=Decimal(2)), subject="s")
+        await uow.flush(last=True)
+        assert not doorbell.take()
+        uow.committed()
+    taken = [(row["position"], row["key"], row["type"]) for row in doorbell.take()]
+    assert (taken, doorbell.is_rung) == (
+        ([(7, "s", "thing.paid"), (8, "s", "thing.paid")], False) if places else ([], True)
+    )
+
+
+async def test_a_text_that_publishes_beside_itself_says_no_places_and_rings() -> None:
+    leading, doorbell = Leading(1), Doorbell()
+    uow = unit(Connection(), leading=leading)
+    doorbell.open()
+    with leading.of(0, doorbell):
+        uow.tell(text("with a as (select :n) select * from a"), {"n": 1})
+        uow.publish(Paid(amount=Decimal(1)), subject="s")
+        await uow.flush(last=True)
+        uow.committed()
+    assert doorbell.is_rung
 
 
 async def test_units_on_another_database_are_the_same_but_for_their_connections() -> None:
