@@ -16,6 +16,14 @@ from bench.running import Runner, Running, short
 from shared.broker import Subscription
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How fast a backlog was drained, and the most memory that the contender's first process has had."""
+
+    rate_per_s: float
+    peak_mib: float
+
+
 @dataclass(slots=True)
 class Draining:
     """Contenders that drain, on the tables of one database; `full` has the same, and an inbox with a past."""
@@ -28,8 +36,8 @@ class Draining:
 
     async def measure(
         self, contender: Contender, channel: str, events: Sequence[WireEvent], advance: Advance
-    ) -> float:
-        """Effects per second. Raises `BenchError` when a contender does not do everything exactly once."""
+    ) -> Drained:
+        """How it went. Raises `BenchError` when a contender does not do everything exactly once."""
         effects = self.full if contender.name == FULL else self.effects
         await effects.clear()
         if contender.name == CELERY or contender.name in POOLS:
@@ -40,29 +48,30 @@ class Draining:
         if contender.name == TRACED:
             own["TANDEM_OTLP_DIR"] = str(self.runner.logs)
         if contender.name in {PAIR, ALONE}:
-            running = await self._woken(contender, subscription, events, advance)
+            running, peak_mib = await self._woken(contender, subscription, events, advance)
         else:
             await backlog.fill(settings, subscription, events, advance)
             async with self.runner.running(contender, channel, own) as running:
                 await running.until(len(events), effects.count, advance, what="effects")
+                peak_mib = running.peak_mib()
         problems = await effects.problems(events, subscriber, claimed=contender.name != INBOX_ALONE)
         if left := await backlog.unsettled(settings, subscription):
             problems.append(f"{left} events not settled")
         if problems:
             raise running.failed(f"{', '.join(problems)} (of {len(events)})")
-        return await effects.rate_per_s()
+        return Drained(await effects.rate_per_s(), peak_mib)
 
     async def measure_idle(
         self, contender: Contender, channel: str, events: Sequence[WireEvent], advance: Advance
-    ) -> tuple[float, float]:
-        """Effects per second, and how many of the machine's cores were idle from the first commit to the last."""
+    ) -> tuple[Drained, float]:
+        """The same, and how many of the machine's cores were idle from the first commit to the last."""
         async with idle.watching() as watched:
-            rate_per_s = await self.measure(contender, channel, events, advance)
-        return rate_per_s, watched.cores(*await self.effects.began_and_ended_s())
+            drained = await self.measure(contender, channel, events, advance)
+        return drained, watched.cores(*await self.effects.began_and_ended_s())
 
     async def _woken(
         self, contender: Contender, subscription: Subscription, events: Sequence[WireEvent], advance: Advance
-    ) -> Running:
+    ) -> tuple[Running, float]:
         """Processes that consume, and stand still until the whole backlog is there: how long one takes to come, or
         to publish, is no part of what is measured."""
         settings = self.runner.settings[contender.broker]
@@ -75,21 +84,22 @@ class Draining:
                 if not await backlog.are_consuming(settings, subscription, count):
                     raise running.failed(f"frozen for longer than the broker keeps it, up to {FROZEN_MAX_S} s")
             await running.until(len(events), self.effects.count, advance, what="effects")
-        return running
+            return running, running.peak_mib()
 
     async def _tasks(
         self, contender: Contender, channel: str, events: Sequence[WireEvent], advance: Advance
-    ) -> float:
+    ) -> Drained:
         settings, queue = self.runner.settings[contender.broker], f"{CELERY}.{channel}"
         await asyncio.to_thread(backlog.fill_celery, settings, queue, events, advance)
         async with self.runner.running(self.workers(contender), channel) as running:
             await running.until(len(events), self.effects.count, advance, what="effects")
+            peak_mib = running.peak_mib()
         problems = await self.effects.problems(events, CELERY)
         if left := await backlog.unsettled(settings, backlog.subscription(channel, CELERY)):
             problems.append(f"{left} tasks not settled")
         if problems:
             raise running.failed(f"{', '.join(problems)} (of {len(events)})")
-        return await self.effects.rate_per_s()
+        return Drained(await self.effects.rate_per_s(), peak_mib)
 
     def workers(self, contender: Contender) -> Contender:
         """Celery's workers, in the pool that is the fastest as far as is known."""
@@ -102,5 +112,6 @@ class Draining:
         rates = {}
         for number, name in enumerate(POOLS):
             contender, channel = Contender(name, "rabbit"), f"trial{number}"
-            rates[name] = await self.measure(contender, channel, make_events(count), lambda _count: None)
+            drained = await self.measure(contender, channel, make_events(count), lambda _count: None)
+            rates[name] = drained.rate_per_s
         self.pool = max(rates, key=lambda name: rates[name])

@@ -48,7 +48,8 @@ class Effects:
         self._has_past = False
 
     async def __aenter__(self) -> Self:
-        self._postgres = await asyncpg.connect(self.dsn)
+        # What counts meanwhile has no helpers on a server that is measured.
+        self._postgres = await asyncpg.connect(self.dsn, server_settings={"max_parallel_workers_per_gather": "0"})
         self._redis: Redis = Redis.from_url(self._redis_url, decode_responses=True)
         return self
 

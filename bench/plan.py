@@ -14,6 +14,7 @@ from bench.rows import (
     LEASED_START,
     LEASED_WAITING,
     LONG,
+    LONG_PEAK,
     OF_ANSWERS,
     OF_JOBS,
     OF_MONEY,
@@ -24,8 +25,10 @@ from bench.rows import (
     ORDER_TASKS,
     ORDERS,
     PAIR,
+    PEAK,
     ROWS,
     START,
+    TANDEM,
     TASK_P50,
     TASK_P99,
     TRACED,
@@ -45,10 +48,15 @@ _TOGETHER: Mapping[str, int] = {"rabbit": 2, "kafka": 6}
 _TOGETHER_EVENTS_MAX = 60_000
 """One process and two get so many times the events, at most so many: that takes one of them some seconds on Kafka,
 and they must not stand frozen for long while it is published. On RabbitMQ a second one has nothing to do."""
-_WITH_ANOTHER = {ORDER_P50: ORDERS, ORDER_P99: ORDERS, TASK_P50: ORDER_TASKS, TASK_P99: ORDER_TASKS}
+_WITH_ANOTHER = {
+    **dict.fromkeys((ORDER_P50, ORDER_P99), ORDERS),
+    **dict.fromkeys((TASK_P50, TASK_P99), ORDER_TASKS),
+    PEAK: TANDEM,
+    LONG_PEAK: LONG,
+}
 """Measured in one go."""
 
-_START_S = 4.0
+_START_S = 3.0
 """To start a contender, and to check what it did."""
 _SERVERS_S = 15.0
 _PER_EVENT_S: Mapping[str, float] = {
@@ -60,8 +68,9 @@ _PER_EVENT_S: Mapping[str, float] = {
     **dict.fromkeys(OF_ORDERS, 1 / 250),
     **dict.fromkeys(OF_ANSWERS, 1 / 40),
 }
-"""To publish it and to do it, on two cores that are idle otherwise; of all others a third of a millisecond."""
-_ELSE_S = 1 / 3_000
+"""To publish it and to do it, on two cores that are idle otherwise."""
+_ELSE_S = 1 / 6_000
+"""The same of all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +103,12 @@ class Plan:
 
     def events_of(self, contender: Contender) -> int:
         """How many it gets in a round."""
-        if contender.name == LONG:
+        name = _WITH_ANOTHER.get(contender.name, contender.name)
+        if name == LONG:
             return self.long_events
-        if contender.name in {PAIR, ALONE}:
+        if name in {PAIR, ALONE}:
             return min(_TOGETHER_EVENTS_MAX, _TOGETHER[contender.broker] * self.events)
-        return int(self.events * _SHARES.get(contender.name, 1.0))
+        return int(self.events * _SHARES.get(name, 1.0))
 
     @property
     def waiting_jobs(self) -> int:
@@ -111,8 +121,8 @@ class Plan:
         return 0 if self.pool or CELERY not in self.names else int(self.events * _TRIAL_SHARE)
 
     @property
-    def _measured(self) -> list[Contender]:
-        """Without those that are measured with another that is there, too."""
+    def measured(self) -> list[Contender]:
+        """Those that run: what is measured with another is not among them, the other is."""
         wanted = self.contenders
         alone = [Contender(_WITH_ANOTHER.get(one.name, one.name), one.broker) for one in wanted]
         return list(dict.fromkeys(alone))
@@ -120,13 +130,13 @@ class Plan:
     @property
     def work(self) -> int:
         """Events published and drained in all: the length of the progress bar."""
-        return self.rounds * sum(2 * self.events_of(contender) for contender in self._measured)
+        return self.rounds * sum(2 * self.events_of(contender) for contender in self.measured)
 
     @property
     def estimate_s(self) -> float:
         """About how long it takes on two cores that are idle otherwise."""
         trial_s = len(POOLS) * (_START_S + self.trial_events * _PER_EVENT_S[CELERY]) if self.trial_events else 0
         rounds_s = self.rounds * sum(
-            _START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S) for one in self._measured
+            _START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S) for one in self.measured
         )
         return _SERVERS_S * (1 + len(self.brokers)) + trial_s + rounds_s

@@ -19,12 +19,16 @@ from bench.publishing import Publishing
 from bench.rows import (
     ALONE,
     IDLE,
+    LONG,
+    LONG_PEAK,
     OF_ANSWERS,
     OF_EVENTS,
     OF_JOBS,
     OF_MONEY,
     OF_ORDERS,
+    PEAK,
     RELAY,
+    TANDEM,
     TRACED,
     Contender,
 )
@@ -57,13 +61,11 @@ class Bench:
 
     async def _round(self, number: int) -> dict[Contender, float]:
         of_round = f"round {number} of {self.plan.rounds}"
-        order = self.plan.contenders
+        order, wanted = self.plan.measured, set(self.plan.contenders)
         random.Random(f"{self.plan.seed}/{number}").shuffle(order)  # noqa: S311 - an order, not a secret
         rates: dict[Contender, float] = {}
         make = cache(make_events)  # of as many events, contenders of a round get the same
         for contender in order:
-            if contender in rates:  # measured with another
-                continue
             self.say(f"{of_round}: {contender}")
             channel = f"bench{number}-{short(contender.name)}"
             count = self.plan.events_of(contender)
@@ -76,12 +78,12 @@ class Bench:
             elif contender.name in OF_JOBS:
                 rates[contender] = await self.jobs.measure(contender, channel, count, self.advance)
             elif contender.name in OF_ORDERS:
-                rates |= await self.orders.measure(contender, order, channel, count, self.advance)
+                rates |= await self.orders.measure(contender, wanted, channel, count, self.advance)
             else:
                 events = make(count, sampled=contender.name == TRACED)
                 measure = self._publish if contender.name in OF_EVENTS else self._drain
                 rates |= await measure(contender, channel, events)
-        wanted = {*order, *(Contender(IDLE, contender.broker) for contender in order)}
+        wanted |= {Contender(IDLE, contender.broker) for contender in order}
         return {contender: figure for contender, figure in rates.items() if contender in wanted}
 
     async def _publish(
@@ -98,7 +100,10 @@ class Bench:
         self, contender: Contender, channel: str, events: Sequence[WireEvent]
     ) -> dict[Contender, float]:
         """Effects per second, and what a row is told besides."""
-        if contender.name != ALONE:
-            return {contender: await self.draining.measure(contender, channel, events, self.advance)}
-        rate_per_s, cores = await self.draining.measure_idle(contender, channel, events, self.advance)
-        return {contender: rate_per_s, Contender(IDLE, contender.broker): cores}
+        if contender.name == ALONE:
+            drained, cores = await self.draining.measure_idle(contender, channel, events, self.advance)
+            return {contender: drained.rate_per_s, Contender(IDLE, contender.broker): cores}
+        drained = await self.draining.measure(contender, channel, events, self.advance)
+        peaks = {TANDEM: PEAK, LONG: LONG_PEAK}
+        besides = [Contender(peaks[name], contender.broker) for name in peaks if name == contender.name]
+        return {contender: drained.rate_per_s, **dict.fromkeys(besides, drained.peak_mib)}

@@ -18,6 +18,8 @@ IDLE = "cores idle beside one process"
 """Measured with the one before: what a second process could have."""
 TRACED = "tandem, every event traced"
 LONG = "tandem, a long backlog"
+PEAK, LONG_PEAK = "tandem, memory", "tandem, memory with a long backlog"
+"""The most that the process has had."""
 FULL = "tandem, a full inbox"
 WALLET = "wallet"
 WALLET_HOT = "wallet, one hot account"
@@ -75,6 +77,8 @@ UNITS: Mapping[str, str] = {
     **dict.fromkeys(OF_ANSWERS, "ms at the 99th percentile"),
     **dict.fromkeys(OF_LATENCY, "ms"),
     IDLE: "cores",
+    PEAK: "MiB",
+    LONG_PEAK: "MiB",
 }
 """What the figures of contenders are in, where it is not events, transfers, jobs or chords per second."""
 
@@ -150,6 +154,8 @@ ROWS = (
     _row("traced", TRACED, TANDEM, "kafka", 0.8),
     _row("backlog", LONG, TANDEM, "rabbit", 0.9),
     _row("backlog", LONG, TANDEM, "kafka", 0.9),
+    _low("backlog", LONG_PEAK, PEAK, "rabbit", 1.2),
+    _low("backlog", LONG_PEAK, PEAK, "kafka", 1.2),
     _row("full-inbox", FULL, TANDEM, "rabbit", 0.8),
     _row("full-inbox", FULL, TANDEM, "kafka", 0.8),
     _row("transfers", WALLET, TRANSFER_TASKS, "rabbit", 2.5),

@@ -20,7 +20,9 @@ from bench.rows import CELERY, Contender
 from deploy.paths import REPOSITORY
 from shared.settings import Settings
 
-_POLL_S = 0.2
+_POLL_S, _POLL_MAX_S = 0.2, 2.0
+_COUNTING_SHARE = 0.02
+"""Of the time: to count hundreds of thousands of rows takes as long as dozens of batches, of the same server."""
 _STALLED_S = 90.0
 _LOG_LINES = 15
 
@@ -64,16 +66,20 @@ class Running:
     ) -> None:
         """Wait until so many are counted. Raises `BenchError` when a process ends before, or all stand still."""
         clock = asyncio.get_running_loop().time
-        count, moved_at = 0, clock()
+        count, asked_at, pause_s = 0, clock(), _POLL_S
+        moved_at = asked_at
         while count < wanted:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(pause_s)
             if any(process.returncode is not None for process in self.processes):
                 raise self.failed(f"ended after {count} of {wanted} {what}")
+            asked_at = clock()
             before, count = count, await counted()
+            answered_at = clock()
+            pause_s = min(max(_POLL_S, (answered_at - asked_at) / _COUNTING_SHARE), _POLL_MAX_S)
             if count > before:
                 advance(count - before)
-                moved_at = clock()
-            elif clock() - moved_at > _STALLED_S:
+                moved_at = answered_at
+            elif answered_at - moved_at > _STALLED_S:
                 raise self.failed(f"stood still at {count} of {wanted} {what}")
 
     @contextmanager
@@ -89,8 +95,13 @@ class Running:
                     os.kill(process.pid, signal.SIGCONT)
 
     def peak_mib(self) -> float:
-        """The most memory that its first process has had, children not counted."""
-        [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.processes[0].pid}/status").read_text())
+        """The most memory that its first process has had, children not counted. Raises `BenchError` for one that
+        ended."""
+        status = Path(f"/proc/{self.processes[0].pid}/status")
+        try:
+            [line] = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
+        except (OSError, ValueError) as error:  # a process that nobody has waited for yet has no memory any more
+            raise self.failed("ended by itself") from error
         return int(line) / 1_024
 
     def failed(self, why: str) -> BenchError:

@@ -9,7 +9,20 @@ import pytest
 from bench.command_line import plan_of
 from bench.errors import BenchError
 from bench.past import require_room
-from bench.rows import ALONE, CELERY, LONG, OF_ANSWERS, OF_JOBS, OF_MONEY, PAIR, ROWS, TANDEM, Contender
+from bench.rows import (
+    ALONE,
+    CELERY,
+    LONG,
+    LONG_PEAK,
+    OF_ANSWERS,
+    OF_JOBS,
+    OF_MONEY,
+    PAIR,
+    PEAK,
+    ROWS,
+    TANDEM,
+    Contender,
+)
 from deploy.topology import BROKERS
 
 _MINUTES_MAX = 40
@@ -34,6 +47,12 @@ def test_what_is_slow_gets_fewer_events_and_a_long_backlog_as_many_as_are_said()
     tandem, celery, long = (plan.events_of(Contender(name, "rabbit")) for name in (TANDEM, CELERY, LONG))
     assert celery < tandem == 2_000
     assert long == 7_000
+
+
+def test_memory_is_measured_with_the_drain_that_it_is_of() -> None:
+    plan = plan_of(["--row", "backlog", "--only", "kafka", "--events", "2000", "--long", "7000"])
+    assert {contender.name for contender in plan.measured} == {TANDEM, LONG}
+    assert [plan.events_of(Contender(name, "kafka")) for name in (PEAK, LONG_PEAK)] == [2_000, 7_000]
 
 
 @pytest.mark.parametrize(("events", "rabbit", "kafka"), [(2_000, 4_000, 12_000), (50_000, 60_000, 60_000)])

@@ -6,10 +6,23 @@ import asyncio
 from pathlib import Path
 
 import psutil
+import pytest
 
+from bench.errors import BenchError
 from bench.rows import PAIR, Contender
 from bench.running import Running
 from experiment.clock import until
+
+
+async def test_a_process_that_has_ended_has_no_peak_of_memory(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    running = Running(Contender(PAIR, "kafka"), (process,), tmp_path / "log")
+    running.log.touch()
+    assert 0 < running.peak_mib() < 100
+    process.kill()
+    await process.wait()
+    with pytest.raises(BenchError, match="ended by itself"):
+        running.peak_mib()
 
 
 async def test_frozen_processes_stand_still_and_go_on_afterwards(tmp_path: Path) -> None:
