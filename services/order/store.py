@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -118,7 +117,9 @@ def inserted(order: Order) -> dict[str, Any]:
         "id": order.id,
         "user_id": order.user_id,
         "currency": order.currency,
-        "lines": [asdict(line) for line in order.lines],
+        "lines": [
+            {"sku": line.sku, "quantity": line.quantity, "unit_amount": line.unit_amount} for line in order.lines
+        ],
         "total_amount": order.total_amount,
         "status": order.status.value,
         "version": order.version,

@@ -42,6 +42,7 @@ from shared.http.problems import InvalidRequestError, ProblemKind
 from shared.publishing import UnitOfWork, UnitsOfWork
 
 _HEADER: Final = "Idempotency-Key"
+_FIELD: Final = _HEADER.lower().encode()
 _CHARACTER: Final = r"""(?:[ !#-\[\]-~]|\\["\\])"""
 _STRING: Final = rf'"{_CHARACTER}{{1,255}}"'
 _PARAMETER: Final = rf'(?:; *[a-z*][a-z0-9_.*-]*(?:=(?:"{_CHARACTER}*"|[!#-+\--:<-~]+))?)'
@@ -132,7 +133,7 @@ def stored_as(value: str) -> str:
 
 def require_one_key(request: Request) -> None:
     """Raises `InvalidRequestError` for a field that is sent twice."""
-    if len(request.headers.getlist(_HEADER)) > 1:
+    if [name for name, _ in request.scope["headers"]].count(_FIELD) > 1:
         raise InvalidRequestError(["header", _HEADER], "a request has one key, in one line")
 
 

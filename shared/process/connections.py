@@ -19,6 +19,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from shared.http.problems import MEDIA_TYPE, ProblemKind
+from shared.process.answers import Answers
 
 _log = structlog.get_logger(__name__)
 
@@ -98,6 +99,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.answers = Answers(transport, self.loop)
         if self._limits.make_room(len(self.connections)):
             self._await_request()
             self._set_deadline(self._limits.head_timeout_s)
@@ -152,8 +154,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._framing_bytes = 0
         self._set_deadline(self._limits.body_timeout_s)
-        if not self.cycle.keep_alive:
-            self.cycle.transport = _Closing(self)  # type: ignore[assignment]
+        self.cycle.transport = self.answers if self.cycle.keep_alive else _Closing(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes -= len(body)
@@ -175,6 +176,7 @@ class Connection(HttpToolsProtocol):
     # -- from uvicorn
 
     def on_response_complete(self) -> None:
+        self.answers.end_answer()
         super().on_response_complete()
         if self._eof and self.cycle.response_complete:
             self.end()
@@ -203,6 +205,7 @@ class Connection(HttpToolsProtocol):
         if self._done:
             return
         self._done = True
+        self.answers.flush()
         self._limits.waiting.pop(self, None)
         self._unset_keepalive_if_required()
         if (self._in_head and self._framing_bytes == 0) or not self.transport.can_write_eof():
@@ -229,7 +232,7 @@ class Connection(HttpToolsProtocol):
             if problem.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % problem.retry_after_s))
             lines = [b"%b: %b\r\n" % header for header in headers]
-            self.transport.write(b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body]))
+            self.answers.write(b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body]))
         if working:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -280,8 +283,8 @@ class _Closing:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.write = connection.transport.write
-        self.is_closing = connection.transport.is_closing
+        self.write = connection.answers.write
+        self.is_closing = connection.answers.is_closing
 
     def close(self) -> None:
         self._connection.end()

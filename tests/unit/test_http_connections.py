@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from shared.http.errors import answer_errors
@@ -43,6 +43,7 @@ class Served:
             Route("/echo", self.echo, methods=["GET", "POST"]),
             Route("/slow", self.slow),
             Route("/large", self.large),
+            Route("/stream", self.stream),
         ]
         app = Starlette(routes=routes)
         answer_errors(app, LookupError, {})
@@ -62,6 +63,13 @@ class Served:
 
     async def large(self, _request: Request) -> Response:
         return Response(b"x" * LARGE)
+
+    async def stream(self, _request: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            await asyncio.to_thread(self.release.wait, PATIENCE_S)
+            yield b"at last"
+
+        return StreamingResponse(parts())
 
     @property
     def count(self) -> int:
@@ -198,6 +206,34 @@ async def test_a_request_that_is_worked_on_has_all_the_time_that_it_takes() -> N
         assert problem(await half.answer()) == 408
         served.release.set()
         assert await worked_on.answer() == (200, b"at last")
+
+
+async def test_the_head_of_a_stream_does_not_wait_for_what_it_is_about() -> None:
+    async with serving() as (served, connect), asyncio.timeout(PATIENCE_S):
+        client = await connect()
+        await client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in await client.reader.readuntil(b"\r\n\r\n")
+        served.release.set()
+        assert await client.reader.readuntil(b"0\r\n\r\n") == b"7\r\nat last\r\n0\r\n\r\n"
+
+
+async def test_who_asks_first_whether_to_send_a_body_is_told_to() -> None:
+    """RFC 9110, 10.1.1."""
+    async with serving() as (_, connect), asyncio.timeout(PATIENCE_S):
+        client = await connect()
+        await client.send(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"{}")
+        assert await client.answer() == (200, b"{}")
+
+
+async def test_heads_without_bodies_are_sent_in_their_turn() -> None:
+    async with serving() as (_, connect), asyncio.timeout(PATIENCE_S):
+        client = await connect()
+        await client.send(b"HEAD /echo HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + POST + b"Content-Length: 2\r\n\r\n{}")
+        heads = [await client.reader.readuntil(b"\r\n\r\n") for _ in range(2)]
+        assert [int(head.split()[1]) for head in heads] == [200, 200]
+        assert await client.answer() == (200, b"{}")
 
 
 async def test_a_body_that_goes_on_without_end_behind_its_answer_is_closed() -> None:

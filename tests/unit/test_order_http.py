@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 
 from services.order.app import SERVICE
-from services.order.http import NewOrder, OrderView, client_ip, create_app
+from services.order.domain import Line, Order, OrderStatus, Verdict
+from services.order.http import NewOrder, OrderView, client_ip, create_app, shown
 from shared.http import idempotency
 from tests.unit.unserved import unserved
 
@@ -153,6 +157,24 @@ async def test_without_a_database_the_answer_is_to_come_back(client: httpx.Async
     for response in (await client.post("/orders", json=ORDER), await client.get(f"/orders/{uuid4()}")):
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert response.headers["content-type"] == "application/problem+json"
+
+
+TEXTS = st.text(st.characters(codec="utf-8"))
+MOMENTS = st.datetimes(timezones=st.just(UTC)) | st.datetimes(timezones=st.just(timezone(timedelta(hours=-3.5))))
+ORDERS = st.builds(
+    Order,
+    id=st.uuids(), user_id=st.uuids(), currency=TEXTS, total_amount=st.integers(0, 2**53),
+    lines=st.lists(
+        st.builds(Line, st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=64),
+                  st.integers(1, 1_000), st.integers(0, 10**9)), max_size=3).map(tuple),
+    status=st.sampled_from(OrderStatus), version=st.integers(1, 2**31), placed_at=MOMENTS, updated_at=MOMENTS,
+    fraud_verdict=st.none() | st.sampled_from(Verdict), note=st.none() | TEXTS,
+)  # fmt: skip
+
+
+@given(ORDERS)
+def test_an_order_is_shown_in_the_bytes_of_its_view(order: Order) -> None:
+    assert shown(order) == OrderView.model_validate(order).model_dump_json().encode()
 
 
 def test_openapi_resolves_all_that_it_refers_to_and_has_examples(app: FastAPI) -> None:
