@@ -164,8 +164,8 @@ def answer(status: int, order: Order, *, created: bool = False) -> Answer:
 def shown(order: Order) -> bytes:
     """An order as `OrderView` shows it, the same bytes in a seventh of the time: it is known to be valid."""
     view = {
-        "id": order.id,
-        "user_id": order.user_id,
+        "id": str(order.id),
+        "user_id": str(order.user_id),
         "status": order.status,
         "currency": order.currency,
         "total_amount": order.total_amount,

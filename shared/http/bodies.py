@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import orjson
@@ -47,7 +48,7 @@ class JsonBodies:
             return
         if "transfer-encoding" in headers:
             beginning = await _until_bytes(receive)
-            receive = first(beginning, receive)
+            receive = replayed([beginning], receive)
             if beginning["type"] == "http.request" and not beginning.get("body", b""):
                 await self._app(scope, receive, send)
                 return
@@ -71,7 +72,7 @@ class JsonBodies:
             wrong = FieldError(location=["body"], message=_why_not_json(error))
             await respond(scope, INVALID, "the body is not acceptable JSON", [wrong])(scope, receive, send)
             return
-        await self._app(scope, first({"type": "http.request", "body": body, "more_body": False}, receive), send)
+        await self._app(scope, replayed([body_of(body)], receive), send)
 
     def _takes_forms(self, path: str) -> bool:
         return self._forms_under is not None and f"{path}/".startswith(f"{self._forms_under}/")
@@ -151,9 +152,14 @@ async def _read(receive: Receive, most: int) -> bytes | None:
     return b"".join(chunks)
 
 
-def first(message: Message, receive: Receive) -> Receive:
-    """A receive channel that hands over `message` once and then what the connection says."""
-    pending = [message]
+def body_of(body: bytes) -> Message:
+    """The message with a whole body."""
+    return {"type": "http.request", "body": body, "more_body": False}
+
+
+def replayed(messages: Sequence[Message], receive: Receive) -> Receive:
+    """A receive channel that hands over these messages and then what the connection says."""
+    pending = list(reversed(messages))
 
     async def received() -> Message:
         return pending.pop() if pending else await receive()

@@ -6,8 +6,8 @@ endpoint, and 42 here (docs/performance.md). A route may be reached without them
 path, headers, one model of a JSON body and the request itself, and it answers with a `Response`. Its parameters
 are FastAPI's own fields, and judge what is sent.
 
-Whatever is not plain goes the ordinary way, before anything was done: a field that is sent twice, chunks, a body
-in pieces, every value that is refused. So each refusal is the ordinary one's. What the endpoint raises is answered
+Whatever is not plain goes the ordinary way, before anything was done: a field that is sent twice, chunks,
+every value that is refused. So each refusal is the ordinary one's. What the endpoint raises is answered
 by the ordinary way's own two layers for it.
 """
 
@@ -30,7 +30,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.http.backpressure import OutboxGate
-from shared.http.bodies import first
+from shared.http.bodies import body_of, replayed
 from shared.http.errors import UnexpectedErrors
 from shared.http.problems import BODY_BYTES_MAX, log
 
@@ -70,14 +70,14 @@ class ShortWay:
             await self._ordinary(scope, receive, send)
             return
         if route.body is not None:
-            message = await receive()
-            if message["type"] == "http.disconnect":
+            pieces = await _read(receive)
+            if pieces is None:
                 return
-            body = _judged(route.body, message, values)
+            body = _judged(route.body, pieces, values)
             if body is None:
-                await self._ordinary(scope, first(message, receive), send)
+                await self._ordinary(scope, replayed(pieces, receive), send)
                 return
-            receive = first({"type": "http.request", "body": body, "more_body": False}, receive)
+            receive = replayed([body_of(body)], receive)
         await self._serve(route, values, scope, receive, send)
 
     def _find(self, scope: Scope) -> _Plain | None:
@@ -190,7 +190,7 @@ class _Plain:
         return values
 
     def _has_plain_head(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether no field is there twice, and the body is what it takes, in one piece and not encoded."""
+        """Whether no field is there twice, and the body is what it takes, with a length and not encoded."""
         if len(headers) != len(scope["headers"]) or not _ENCODINGS.isdisjoint(headers):
             return False
         length = headers.get(b"content-length", b"0")
@@ -246,13 +246,27 @@ def _is_model(info: Any) -> bool:
     return model and type(info) is params.Body and bool(info.is_required())
 
 
-def _judged(takes: tuple[str, Any], message: Message, values: dict[str, Any]) -> bytes | None:
+async def _read(receive: Receive) -> list[Message] | None:
+    """The pieces of a body, or its beginning if it is larger than any may be; None when the client went away."""
+    pieces: list[Message] = []
+    length = 0
+    while True:
+        piece = await receive()
+        if piece["type"] == "http.disconnect":
+            return None
+        pieces.append(piece)
+        length += len(piece.get("body", b""))
+        if not piece.get("more_body", False) or length > BODY_BYTES_MAX:
+            return pieces
+
+
+def _judged(takes: tuple[str, Any], pieces: Sequence[Message], values: dict[str, Any]) -> bytes | None:
     """Put the model of a body into the values, and return the body in its shortest form; None if it is no such."""
-    if message.get("more_body", False):
+    if pieces[-1].get("more_body", False):
         return None
     parameter, field = takes
     try:
-        parsed = orjson.loads(message.get("body", b""))
+        parsed = orjson.loads(b"".join([piece.get("body", b"") for piece in pieces]))
         body = orjson.dumps(parsed)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
