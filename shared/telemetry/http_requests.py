@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import lru_cache, partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.metrics import Histogram as Instrument
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 
 from shared.telemetry.conventions import DURATION_BUCKETS_S
+from shared.telemetry.histograms import Attributes, Histograms
 from shared.telemetry.tracing import EventSpan, Recorder, Shape
 
 Scope = MutableMapping[str, Any]
@@ -33,6 +35,8 @@ _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 )
 _OTHER = "_OTHER"
+_SERIES_MAX: Final = 1_000
+"""Kinds of requests that are measured by themselves; the rest is told as one, as the SDK does."""
 _BEGUN = Shape("HTTP", SpanKind.SERVER, {})
 """What a request is until its route and its answer are known."""
 
@@ -40,21 +44,20 @@ _BEGUN = Shape("HTTP", SpanKind.SERVER, {})
 class RequestMetrics:
     """How long requests take, how large they and their answers are, and how many are being served."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, histograms: Histograms | None = None) -> None:
+        """With the instruments of `meter`, or, what costs less, with histograms of ours."""
         self.active: Counter[tuple[str, str]] = Counter()
         """By method and scheme."""
-        self.duration = meter.create_histogram(
-            "http.server.request.duration",
-            "s",
-            "Duration of HTTP server requests.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S,
+        create: Callable[..., _Histogram] = (
+            partial(_Instrument, meter) if histograms is None else histograms.create
         )
-        self.request_size = meter.create_histogram(
-            "http.server.request.body.size", "By", "Size of HTTP server request bodies."
+        self._histograms = (
+            create("http.server.request.duration", "s", "Duration of HTTP server requests.", DURATION_BUCKETS_S),
+            create("http.server.request.body.size", "By", "Size of HTTP server request bodies."),
+            create("http.server.response.body.size", "By", "Size of HTTP server response bodies."),
         )
-        self.response_size = meter.create_histogram(
-            "http.server.response.body.size", "By", "Size of HTTP server response bodies."
-        )
+        self._series: dict[tuple[object, ...], tuple[_Series, _Series, _Series]] = {}
+        self._more: tuple[_Series, _Series, _Series] | None = None
         meter.create_observable_up_down_counter(
             "http.server.active_requests",
             [self._observe_active],
@@ -62,11 +65,58 @@ class RequestMetrics:
             "Number of active HTTP server requests.",
         )
 
+    def series(
+        self, method: str, route: str | None, status: int | None, scheme: str, version: str
+    ) -> tuple[_Series, _Series, _Series]:
+        """What records the duration, the size and the answer's size of requests that are equal in this."""
+        key = (method, route, status, scheme, version)
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) < _SERIES_MAX:
+                series = self._series[key] = self._new_series(_measured(*key))
+            else:
+                series = self._more = self._more or self._new_series({"otel.metric.overflow": True})
+        return series
+
+    def _new_series(self, attributes: Attributes) -> tuple[_Series, _Series, _Series]:
+        duration, size, response_size = self._histograms
+        return duration.series(attributes), size.series(attributes), response_size.series(attributes)
+
     def _observe_active(self, _options: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(count, {"http.request.method": method, "url.scheme": scheme})
             for (method, scheme), count in list(self.active.items())
         ]
+
+
+class _Series(Protocol):
+    def record(self, value: float, span: SpanContext | None) -> None: ...
+
+
+class _Histogram(Protocol):
+    def series(self, attributes: Attributes) -> _Series: ...
+
+
+class _Instrument:
+    """A histogram of the SDK's, which finds the running span by itself."""
+
+    def __init__(
+        self, meter: Meter, name: str, unit: str, description: str, bounds: Sequence[float] | None = None
+    ) -> None:
+        self._instrument = meter.create_histogram(
+            name, unit, description, explicit_bucket_boundaries_advisory=bounds
+        )
+
+    def series(self, attributes: Attributes) -> _InstrumentSeries:
+        return _InstrumentSeries(self._instrument, attributes)
+
+
+class _InstrumentSeries:
+    def __init__(self, instrument: Instrument, attributes: Attributes) -> None:
+        self._instrument, self._attributes = instrument, attributes
+
+    def record(self, value: float, span: SpanContext | None) -> None:
+        self._instrument.record(value, self._attributes)
 
 
 class RequestSpans:
@@ -105,7 +155,7 @@ class RequestSpans:
             raise
         finally:
             self._metrics.active[active] -= 1
-            request.measure(self._metrics)
+            request.measure(self._metrics, span)
             request.end(span)
             for token in reversed(tokens):
                 otel_context.detach(token)
@@ -152,16 +202,17 @@ class _Request:
                 span.set_status(StatusCode.ERROR)
         span.end()
 
-    def measure(self, metrics: RequestMetrics) -> None:
+    def measure(self, metrics: RequestMetrics, span: Span) -> None:
         """Record how long it took and how large it was."""
-        attributes = _measured(
+        duration, size, response_size = metrics.series(
             self.method, self._route(), self.status, self._scope["scheme"], self._scope["http_version"]
         )
-        metrics.duration.record(perf_counter() - self._started, attributes)
+        measured_in = span.get_span_context() if isinstance(span, EventSpan) else None
+        duration.record(perf_counter() - self._started, measured_in)
         if self._size is not None:
-            metrics.request_size.record(self._size, attributes)
+            size.record(self._size, measured_in)
         if self.response_size is not None:
-            metrics.response_size.record(self.response_size, attributes)
+            response_size.record(self.response_size, measured_in)
 
     def _route(self) -> str | None:
         """The template of its path, once a route was found for it."""
@@ -203,7 +254,6 @@ def _shape(  # noqa: PLR0917 - the key of the cache
     )
 
 
-@lru_cache(maxsize=1_024)
 def _measured(
     method: str, route: str | None, status: int | None, scheme: str, version: str
 ) -> dict[str, str | int]:

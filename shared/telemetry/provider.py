@@ -13,7 +13,12 @@ from typing import IO, Any, cast
 
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    MetricExportResult,
+    MetricReader,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
@@ -23,11 +28,14 @@ from shared.errors import ConfigurationError
 from shared.settings import Settings
 from shared.telemetry.conventions import SCHEMA_URL, SCOPE
 from shared.telemetry.files import RotatingLines
+from shared.telemetry.histograms import Histograms
 from shared.telemetry.http_requests import RequestMetrics, RequestSpans
 from shared.telemetry.tracing import Recorder, SpanLines, SpanQueue
 
 _OF_INSTRUMENTATION = ("OTEL_INSTRUMENTATION_HTTP_", "OTEL_PYTHON_INSTRUMENTATION_HTTP_", "OTEL_SEMCONV_")
 """Variables of OpenTelemetry's instrumentation of HTTP servers: headers to capture, methods, conventions."""
+_OF_HISTOGRAMS = ("OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_EXPORTER_OTLP_METRICS_")
+"""Variables that say how the SDK's histograms are kept: with them all are the SDK's."""
 _OTLP_TIMEOUT_S = 3.0
 _SHUTDOWN_S = 5.0
 
@@ -63,10 +71,13 @@ class Provider:
             resource=resource, sampler=ParentBased(self._sampler), span_limits=self._limits
         )
         self._queues: list[SpanQueue] = []
-        readers = [_prometheus_reader()]
+        self._histograms = None if any(name.startswith(_OF_HISTOGRAMS) for name in os.environ) else Histograms()
+        readers = [_prometheus_reader(self._histograms)]
         if settings.otlp_dir is not None:
             self._queues.append(_span_files(settings.otlp_dir, process))
-            readers.append(_metric_files(settings.otlp_dir, process, settings.metrics_interval_s))
+            readers.append(
+                _metric_files(settings.otlp_dir, process, settings.metrics_interval_s, self._histograms)
+            )
         if settings.otlp_endpoint is not None:
             self._queues.append(_span_endpoint(settings.otlp_endpoint))
         for queue in self._queues:
@@ -78,7 +89,7 @@ class Provider:
         if any(name.startswith(_OF_INSTRUMENTATION) for name in os.environ):
             self._instrument_as_told(app)
             return
-        build, metrics = app.build_middleware_stack, RequestMetrics(self.meter)
+        build, metrics = app.build_middleware_stack, RequestMetrics(self.meter, self._histograms)
         app.build_middleware_stack = lambda: RequestSpans(build(), self.recorder, metrics)
 
     def _instrument_as_told(self, app: Any) -> None:
@@ -113,12 +124,19 @@ def _span_files(directory: Path, process: str) -> SpanQueue:
     return SpanQueue(SpanLines(RotatingLines(directory / f"traces-{process}.jsonl")), "files")
 
 
-def _metric_files(directory: Path, process: str, interval_s: float) -> MetricReader:
+def _metric_files(directory: Path, process: str, interval_s: float, histograms: Histograms | None) -> MetricReader:
     from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
 
+    with_histograms = _as_it_is if histograms is None else histograms.exporter()
+
+    class Exporter(FileMetricExporter):
+        def export(
+            self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+        ) -> MetricExportResult:
+            return super().export(with_histograms(metrics_data), timeout_millis, **kwargs)
+
     lines = RotatingLines(directory / f"metrics-{process}.jsonl")
-    exporter = FileMetricExporter(stream=cast("IO[str]", lines))
-    return PeriodicExportingMetricReader(exporter, interval_s * 1_000)
+    return PeriodicExportingMetricReader(Exporter(stream=cast("IO[str]", lines)), interval_s * 1_000)
 
 
 def _span_endpoint(endpoint: str) -> SpanQueue:
@@ -127,10 +145,22 @@ def _span_endpoint(endpoint: str) -> SpanQueue:
     return SpanQueue(span_exporter(endpoint, _OTLP_TIMEOUT_S), "collector")
 
 
-def _prometheus_reader() -> MetricReader:
+def _prometheus_reader(histograms: Histograms | None) -> MetricReader:
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
 
-    return PrometheusMetricReader()
+    with_histograms = _as_it_is if histograms is None else histograms.exporter()
+
+    class Reader(PrometheusMetricReader):
+        def _receive_metrics(
+            self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+        ) -> None:
+            super()._receive_metrics(with_histograms(metrics_data), timeout_millis, **kwargs)
+
+    return Reader()
+
+
+def _as_it_is(collected: MetricsData) -> MetricsData:
+    return collected
 
 
 def prometheus_page() -> tuple[bytes, str]:

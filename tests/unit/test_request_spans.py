@@ -15,13 +15,15 @@ from fastapi.responses import StreamingResponse
 from opentelemetry import trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from deploy.paths import REPOSITORY
+from shared.telemetry.conventions import SCOPE
+from shared.telemetry.histograms import Histograms
 from shared.telemetry.http_requests import RequestMetrics, RequestSpans
 from shared.telemetry.tracing.recorder import Recorder
 from shared.telemetry.tracing.span_batches import Ended, readable
@@ -137,10 +139,24 @@ def theirs() -> tuple[FastAPI, Callable[[], list[ReadableSpan]], InMemoryMetricR
     return app, lambda: list(kept.get_finished_spans()), reader
 
 
-def ours() -> tuple[RequestSpans, Callable[[], list[ReadableSpan]], InMemoryMetricReader]:
-    kept, reader = list[Ended](), InMemoryMetricReader()
+class OurReader(InMemoryMetricReader):
+    """Collects as an exporter does."""
+
+    def __init__(self, histograms: Histograms | None) -> None:
+        super().__init__()
+        self._with_histograms = histograms.exporter() if histograms is not None else None
+
+    def get_metrics_data(self) -> MetricsData | None:
+        data: MetricsData | None = super().get_metrics_data()
+        return data if data is None or self._with_histograms is None else self._with_histograms(data)
+
+
+def ours(
+    *, histograms: Histograms | None = None
+) -> tuple[RequestSpans, Callable[[], list[ReadableSpan]], InMemoryMetricReader]:
+    kept, reader = list[Ended](), OurReader(histograms)
     recorder = Recorder(TraceIdRatioBased(1.0), [kept.append])
-    metrics = RequestMetrics(MeterProvider([reader]).get_meter("tests"))
+    metrics = RequestMetrics(MeterProvider([reader]).get_meter(SCOPE), histograms)
     return RequestSpans(an_app(), recorder, metrics), lambda: readable(kept), reader
 
 
@@ -177,12 +193,13 @@ def _new_conventions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_new_conventions")
+@pytest.mark.parametrize("instruments", ["ours", "the SDK's"])
 @pytest.mark.parametrize("kind", REQUESTS)
 async def test_a_request_has_the_span_and_the_metrics_that_it_had_by_the_librarys_instrumentation(
-    kind: str,
+    kind: str, instruments: str
 ) -> None:
     their_app, their_spans, their_reader = theirs()
-    our_app, our_spans, our_reader = ours()
+    our_app, our_spans, our_reader = ours(histograms=Histograms() if instruments == "ours" else None)
     expected = await ask(their_app, REQUESTS[kind])
     answers = await ask(our_app, REQUESTS[kind])
     assert len(answers) == len(expected)
