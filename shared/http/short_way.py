@@ -49,7 +49,6 @@ class ShortWay:
     def __init__(self, app: FastAPI, ordinary: ASGIApp, gate: OutboxGate | None) -> None:
         self._ordinary = ordinary
         self._gate = gate
-        self._router = app.router
         handlers = {kind: handler for kind, handler in app.exception_handlers.items() if kind is not Exception}
         self._end = UnexpectedErrors(ExceptionMiddleware(_end, handlers))
         routes = app.router.routes
@@ -99,7 +98,6 @@ class ShortWay:
     ) -> None:
         scope["route"] = route.route
         scope["endpoint"] = route.endpoint
-        scope["router"] = self._router
         if route.request is not None:
             values[route.request] = Request(scope, receive, send)
         try:
@@ -241,9 +239,9 @@ def _is_one_line_or_nothing(field: Any) -> bool:
 
 
 def _is_model(info: Any) -> bool:
-    """Whether it is a body that must be there, of a model."""
+    """Whether it is a body of one model."""
     model = isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-    return model and type(info) is params.Body and bool(info.is_required())
+    return model and type(info) is params.Body
 
 
 async def _read(receive: Receive) -> list[Message] | None:

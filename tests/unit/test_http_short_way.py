@@ -300,6 +300,7 @@ ORDINARY: dict[str, dict[str, Any]] = {
     "shown": {"path": "/things/shown", "body": None, "headers": []},
     "shown of any": {"path": "/other/shown", "body": None, "headers": []},
     "under a root": {**said(GOOD), "path": "/under/things", "root_path": "/under"},
+    "a path that only begins like the root": {"path": CLOSE, "root_path": "/things", "body": None, "headers": []},
     "read": {"method": "GET", "headers": []},
     "head": {"method": "HEAD", "headers": []},
     "another method": {"method": "PATCH", "headers": []},
