@@ -71,7 +71,7 @@ class Provider:
             resource=resource, sampler=ParentBased(self._sampler), span_limits=self._limits
         )
         self._queues: list[SpanQueue] = []
-        self._histograms = None if any(name.startswith(_OF_HISTOGRAMS) for name in os.environ) else Histograms()
+        self._histograms = None if _any_is_set(_OF_HISTOGRAMS) else Histograms()
         readers = [_prometheus_reader(self._histograms)]
         if settings.otlp_dir is not None:
             self._queues.append(_span_files(settings.otlp_dir, process))
@@ -86,7 +86,7 @@ class Provider:
 
     def instrument_http(self, app: Any) -> None:
         """Give every request of a FastAPI application a server span (probes and metrics excepted)."""
-        if any(name.startswith(_OF_INSTRUMENTATION) for name in os.environ):
+        if _any_is_set(_OF_INSTRUMENTATION):
             self._instrument_as_told(app)
             return
         build, metrics = app.build_middleware_stack, RequestMetrics(self.meter, self._histograms)
@@ -118,6 +118,11 @@ class Provider:
     def _shut_down(self) -> None:
         self._meters.shutdown()
         self._tracers.shutdown()
+
+
+def _any_is_set(beginnings: tuple[str, ...]) -> bool:
+    """Whether there is a variable whose name begins so."""
+    return any(name.startswith(beginnings) for name in os.environ)
 
 
 def _span_files(directory: Path, process: str) -> SpanQueue:
