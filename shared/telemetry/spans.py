@@ -170,13 +170,14 @@ class Spans:
         shape = _shape_of(self._broker, "send", channel, SpanKind.CLIENT, _EVENT[:2])
         batch = self._recorder.root(_batch_of(shape), (len(events),), links, started_ns)
         link = links_to(batch)
+        takes_together = self._recorder.takes_together(len(events))
         together: list[str] = []
         apart: list[tuple[Span, bool]] = []
         rows: list[tuple[str, str]] = []
         for (event_id, event_type, _), parent in zip(events, parents, strict=True):
             if parent is None or parent is NOT_SAMPLED:
                 continue
-            if self._recorder.takes_batches and event_id not in failed:
+            if takes_together and event_id not in failed:
                 together.append(parent)
                 rows.append((event_id, event_type))
                 continue

@@ -160,13 +160,22 @@ def test_an_event_that_is_not_sampled_has_no_span_and_one_without_a_trace_begins
 
 
 def test_limits_of_the_environment_hold_in_a_batch() -> None:
-    batch = Batch(PARENTS[:2], SpanLimits(max_span_attribute_length=4))
-    for number in range(2):
+    batch = Batch(limits=SpanLimits(max_span_attribute_length=4))
+    for number in range(3):
         batch.begin(number)
     batch.end()
     assert [dict(span.attributes or {}) for span in readable(batch.kept)] == [
         {"a": "b", "id": "even", "tandem.status": "outc"}
-    ] * 2
+    ] * 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_events_have_the_same_spans(count: int) -> None:
+    batch = Batch(PARENTS[:count])
+    for number in range(count):
+        batch.begin(number)
+    assert [said(span) for span in batch.end().values()] == [expected(number) for number in range(count)]
+    assert len(batch.kept) == (1 if count == 3 else count)
 
 
 def test_a_large_batch_is_handed_over_in_parts_that_have_every_span_once() -> None:

@@ -98,7 +98,7 @@ def test_of_a_batch_each_span_counts() -> None:
     queue = SpanQueue(exporter, "slow")
     at_once = end_batch(queue, 5)  # so many that nobody waits for the time
     assert exporter.begun.wait(WAIT_S)
-    waiting = end_batch(queue, 9) + end_batch(queue, 2)
+    waiting = end_batch(queue, 9) + end_batch(queue, 3)
     end_batch(queue, 3)
     end_spans(queue, 1)
     assert queue.lost["queue_full"] == 4

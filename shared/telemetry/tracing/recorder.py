@@ -22,6 +22,7 @@ from shared.telemetry.tracing.traceparent import NOT_SAMPLED, Parent
 if TYPE_CHECKING:
     from shared.telemetry.tracing.span_batches import SpanBatch
 
+_APART_MAX = 2
 _TOGETHER_MAX = 512
 """Spans of one batch that are handed over at once: more are several batches."""
 
@@ -47,10 +48,9 @@ class Recorder:
         self.limited = vars(self.limits) != _DEFAULT_LIMITS
         """Whether the environment says limits that a span of ours, as it is, might not keep to."""
 
-    @property
-    def takes_batches(self) -> bool:
-        """Whether spans need not be objects."""
-        return self._sampler is not None and not self.limited
+    def takes_together(self, count: int) -> bool:
+        """Whether so many spans of a batch need not be objects: of few, columns cost more."""
+        return count > _APART_MAX and self._sampler is not None and not self.limited
 
     def keep_batch(self, batch: SpanBatch) -> None:
         """Hand over spans that have ended together."""

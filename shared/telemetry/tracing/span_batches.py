@@ -96,6 +96,20 @@ def readable(spans: Iterable[Ended]) -> list[ReadableSpan]:
 class BatchInHand:
     """The spans of a batch while its events are handled, one after the other: numbers, as they came."""
 
+    __slots__ = (
+        "_apart",
+        "_begun_ns",
+        "_context",
+        "_end_ns",
+        "_links",
+        "_parents",
+        "_recorder",
+        "_rows",
+        "_shape",
+        "_span_ids",
+        "_together",
+    )
+
     def __init__(
         self,
         recorder: Recorder,
@@ -109,13 +123,13 @@ class BatchInHand:
         self._parents = parents
         self._rows = rows
         self._links = links
-        self._together = recorder.takes_batches
+        self._together = recorder.takes_together(len(parents))
         self._context = otel_context.get_current()
-        self._span_ids = span_ids(len(parents))
+        self._span_ids = span_ids(len(parents)) if self._together else ()
         self._begun_ns: dict[int, int] = {}
         """By number, of those that are numbers."""
         self._apart: dict[int, Span] = {}
-        """Those that are spans as any other: looked at, first of their trace, or within limits of their own."""
+        """Those that are spans as any other: looked at, first of their trace, one of few, or with limits."""
         self._end_ns: int | None = None
 
     def begin(self, number: int) -> None:
@@ -151,8 +165,7 @@ class BatchInHand:
             end_ns = self._end_ns = time_ns()
         for number, span in self._apart.items():
             end_apart(span, str(outcomes[number]), errors.get(number), end_ns)
-        numbers = [number for number in self._begun_ns if number not in self._apart]
-        if numbers:
+        if numbers := [number for number in self._begun_ns if number not in self._apart]:
             self._recorder.keep_batch(
                 SpanBatch(
                     recorder=self._recorder,

@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 WAITING_MAX = 8_192
 """Spans that may wait; when so many do, what comes is dropped: one, or a batch."""
-AT_ONCE_MAX = 512
+AT_ONCE_MAX = 256
 """When so many wait they are exported before their time; so many, and what is left of a batch, are exported at
 once."""
 _DELAY_S = 0.5
