@@ -26,6 +26,5 @@ __all__ = [
     "setting_names",
     "setting_values",
     "settings",
-    "statements",
     "telemetry",
 ]

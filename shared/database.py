@@ -17,6 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from shared.errors import TransientError, UnavailableError
 from shared.settings import Settings
+from shared.statements import DirectConnection
 
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
@@ -145,7 +146,7 @@ class _Transaction:
     async def __aenter__(self) -> AsyncConnection:
         with network_errors():
             self._transaction = await greenlet_spawn(_begun, self._engine.sync_engine)
-        return AsyncConnection(self._engine, self._transaction.connection)
+        return DirectConnection(self._engine, self._transaction.connection)
 
     async def __aexit__(self, *error: Any) -> None:
         await greenlet_spawn(_ended, self._transaction, *error)

@@ -1,10 +1,11 @@
-"""The short way of a statement to the driver, for what a unit of work sends again and again.
+"""A connection that takes a shorter way to the driver with each statement that it has seen before.
 
 Why: SQLAlchemy makes four objects for each execution, switches greenlets, and looks at each parameter and column
 anew: about 47 of the 66 µs of CPU that a select by key costs (three pairs by turns). Here a statement is compiled
 once, and then its values are given to SQLAlchemy's own adapter of asyncpg, which begins the transaction and keeps
-the prepared statements, as always. What the driver raises is handled by SQLAlchemy, so that an error is the same
-one, and a broken connection leaves the pool. What is unusual goes SQLAlchemy's way.
+the prepared statements, as always. The rows are SQLAlchemy's, by what it found out about their columns. What the
+driver raises is handled by SQLAlchemy, so that an error is the same one, and a broken connection leaves the pool.
+What is unusual goes SQLAlchemy's way.
 
 requirements.in holds SQLAlchemy below its next version for this file's sake, and tests/unit/test_statements.py
 says what is gone when that is raised.
@@ -12,14 +13,14 @@ says what is gone when that is raised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Dialect, Executable, Numeric
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, CursorResult, Dialect, Executable
+from sqlalchemy.engine import IteratorResult
+from sqlalchemy.engine.result import ResultMetaData, SimpleResultMetaData
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import greenlet_spawn, immutabledict
@@ -28,52 +29,51 @@ Parameters = Mapping[str, Any]
 _Place = tuple[str, Callable[[Any], Any] | None]
 """The name of the parameter that is put there, and what the driver's value is made of it by."""
 
-_KNOWN_MAX = 1_024
+_KNOWN_MAX = 512
 
 
-async def send(
-    connection: AsyncConnection, statement: Executable, parameters: Parameters | Sequence[Parameters]
-) -> None:
-    """Execute a statement of whose result nothing is wanted; with a sequence, once for each of its rows.
+class DirectConnection(AsyncConnection):
+    """Executes as SQLAlchemy's does. A result that came the shorter way has rows and `rowcount`, and no more."""
 
-    Raises what `connection.execute` raises.
-    """
-    if await _taken(connection, statement, parameters) is None:
-        await connection.execute(statement, parameters)
+    __slots__ = ()
+
+    async def execute(
+        self, statement: Executable, parameters: Any = None, *, execution_options: Any = None
+    ) -> Any:
+        """The result, as `AsyncConnection.execute` returns it. Raises what that raises."""
+        session = self.sync_connection
+        if session is None or execution_options or not _is_plain(session) or not _is_one(parameters):
+            return await super().execute(statement, parameters, execution_options=execution_options)
+        known = _known(session.dialect, statement, tuple(parameters or ()))
+        form = known.form
+        try:
+            values = None if form is None else form.values(parameters or {})
+        except Exception:  # noqa: BLE001 - SQLAlchemy says, when it comes to the same value, what is wrong with it
+            values = None
+        if form is None or values is None:
+            result = await super().execute(statement, parameters)
+            known.look(result)
+            return result
+        cursor = await _executed(session, form.sql, values)
+        return _Result(form.columns_in(cursor), () if form.keeps_rows else cursor._rows, cursor._rowcount)
 
 
-async def fetch(connection: AsyncConnection, statement: Executable, parameters: Parameters) -> Sequence[Any]:
-    """Execute a statement; return its rows, each to be unpacked into its columns, or indexed by their position.
+class _Result(IteratorResult[Any]):
+    """Rows as the driver has them, and how many the statement was about."""
 
-    Raises what `connection.execute` raises.
-    """
-    rows = await _taken(connection, statement, parameters)
-    return (await connection.execute(statement, parameters)).all() if rows is None else rows
+    def __init__(self, columns: ResultMetaData, rows: Iterable[Any], rowcount: int) -> None:
+        self.rowcount = rowcount
+        self.returns_rows: bool = getattr(columns, "returns_rows", True)
+        super().__init__(columns, iter(rows) if self.returns_rows else _refusing(columns))
 
 
-async def _taken(connection: AsyncConnection, statement: Executable, parameters: Any) -> Sequence[Any] | None:
-    """Execute it the short way and return its rows; None, and nothing is done, where there is no such way."""
-    session = connection.sync_connection if isinstance(connection, AsyncConnection) else None
-    if session is None or not isinstance(parameters, Mapping) or not _is_plain(session):
-        return None
-    known = _known(session.dialect, statement, tuple(parameters))
-    form = known.form
-    if form is None:
-        known.look()
-        return None
-    try:
-        values = form.values(parameters)
-    except Exception:  # noqa: BLE001 - SQLAlchemy says, when it comes to the same value, what is wrong with it
-        return None
-    dialect: Any = session.dialect
-    adapter: Any = session.connection.dbapi_connection
-    cursor = adapter.cursor()
-    cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
-    try:
-        await cursor._prepare_and_execute(form.sql, values)
-    except BaseException as error:  # noqa: BLE001 - raised again by SQLAlchemy, which a cancellation concerns, too
-        await greenlet_spawn(_failed, session, error, form.sql, values)
-    return list(cursor._rows)
+def _refusing(columns: Any) -> Iterator[Any]:
+    """Raises when it is asked for a row, as SQLAlchemy does where a statement returns none."""
+    yield columns._we_dont_return_rows()
+
+
+def _is_one(parameters: object) -> bool:
+    return parameters is None or isinstance(parameters, Mapping)
 
 
 def _is_plain(session: Connection) -> bool:
@@ -96,6 +96,11 @@ class _Form:
     places: Sequence[_Place]
     constants: Parameters
     """The values that the statement holds itself."""
+    columns: ResultMetaData
+    """What SQLAlchemy found of them when it executed the statement."""
+    column_names: Sequence[str]
+    keeps_rows: bool
+    """It returns a key that SQLAlchemy asks for, and nobody else did."""
 
     def values(self, parameters: Parameters) -> tuple[Any, ...]:
         """What the driver is given. Raises what a type raises that cannot take its parameter."""
@@ -103,9 +108,14 @@ class _Form:
             parameters = {**self.constants, **parameters}
         return tuple([parameters[name] if bind is None else bind(parameters[name]) for name, bind in self.places])
 
+    def columns_in(self, cursor: Any) -> ResultMetaData:
+        """Those of the rows that were read; others than were found where a table has changed meanwhile."""
+        names = _column_names(cursor)
+        return self.columns if names == self.column_names else SimpleResultMetaData(names)
+
 
 class _Known:
-    """A statement with the names of its parameters; its form, once it was seen twice.
+    """A statement with the names of its parameters; its form, once it was executed twice.
 
     One that is made for each execution would cost more by being compiled than this way saves.
     """
@@ -115,20 +125,18 @@ class _Known:
         self._seen = 0
         self.form: _Form | None = None
 
-    def look(self) -> None:
-        """It is there, and has no form yet."""
+    def look(self, result: CursorResult[Any]) -> None:
+        """SQLAlchemy has executed it, with this result."""
         self._seen += 1
         if self._seen == 2:
-            with suppress(SQLAlchemyError):  # it is refused by SQLAlchemy when that executes it
-                self.form = _form_of(*self._asked)
+            self.form = _form_of(*self._asked, result)
 
 
 _known = lru_cache(_KNOWN_MAX)(_Known)
 
 
-def _form_of(dialect: Dialect, statement: Any, names: Collection[str]) -> _Form | None:
-    """The form, if nothing is left to do at each execution but to give the values and to take the columns as the
-    driver has them."""
+def _form_of(dialect: Dialect, statement: Any, names: Collection[str], result: CursorResult[Any]) -> _Form | None:
+    """The form, if nothing is left to do at each execution but to give the values and to take the rows."""
     compiled = statement.compile(dialect=dialect, column_keys=sorted(names))
     if not isinstance(compiled, SQLCompiler) or _at_each_execution(compiled):
         return None
@@ -142,13 +150,18 @@ def _form_of(dialect: Dialect, statement: Any, names: Collection[str]) -> _Form 
                 return None
             constants[key] = parameter.value
         places.append((key, parameter.type.dialect_impl(dialect).bind_processor(dialect)))
-    return _Form(compiled.string, places, constants)
+    described = _column_names(result.context.cursor)
+    return _Form(
+        compiled.string, places, constants, result._metadata, described, bool(compiled.implicit_returning)
+    )
+
+
+def _column_names(cursor: Any) -> list[str]:
+    return [column[0] for column in cursor.description or ()]
 
 
 def _at_each_execution(compiled: SQLCompiler) -> bool:
-    """Whether there is something to do: values and options that are found then, columns that become others."""
-    dialect = compiled.dialect
-    types = [column[3].dialect_impl(dialect) for column in compiled._result_columns]
+    """Whether there is something to do: values and options that are found then."""
     return bool(
         compiled.insert_prefetch
         or compiled.update_prefetch
@@ -156,8 +169,20 @@ def _at_each_execution(compiled: SQLCompiler) -> bool:
         or compiled.post_compile_params
         or compiled._collected_params
         or compiled.execution_options
-        or any(isinstance(type_, Numeric) or type_.result_processor(dialect, None) for type_ in types)
     )
+
+
+async def _executed(session: Connection, sql: str, values: tuple[Any, ...]) -> Any:
+    """The adapter's cursor, which has executed it. Raises what SQLAlchemy raises."""
+    dialect: Any = session.dialect
+    adapter: Any = session.connection.dbapi_connection
+    cursor = adapter.cursor()
+    cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
+    try:
+        await cursor._prepare_and_execute(sql, values)
+    except BaseException as error:  # noqa: BLE001 - raised again by SQLAlchemy, which a cancellation concerns, too
+        await greenlet_spawn(_failed, session, error, sql, values)
+    return cursor
 
 
 def _failed(session: Connection, error: BaseException, sql: str, values: tuple[Any, ...]) -> NoReturn:

@@ -28,7 +28,6 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.order.domain import KnownUser, Line, Order, OrderStatus, Verdict
-from shared.statements import fetch
 
 metadata = MetaData()
 
@@ -159,8 +158,8 @@ async def list_orders(
 
 
 async def find_user(connection: AsyncConnection, user_id: UUID) -> KnownUser | None:
-    rows = await fetch(connection, _FIND_USER, {"wanted": user_id})
-    return KnownUser(*rows[0]) if rows else None
+    row = (await connection.execute(_FIND_USER, {"wanted": user_id})).first()
+    return None if row is None else KnownUser(*row)
 
 
 def _order(row: Mapping[Any, Any]) -> Order:

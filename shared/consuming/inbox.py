@@ -11,7 +11,6 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.envelope import Envelope
-from shared.statements import fetch, send
 
 metadata = MetaData()
 
@@ -55,8 +54,8 @@ _PRUNE = text(
 
 async def record(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
     """Insert a row per event; return the `(source, id)` of those that were not there before."""
-    parameters = {**_parameters(subscriber, events), "count": len(events)}
-    [(recorded, sources, ids)] = await fetch(connection, _RECORD, parameters)
+    result = await connection.execute(_RECORD, {**_parameters(subscriber, events), "count": len(events)})
+    recorded, sources, ids = result.one()
     if recorded == len(events):
         return {(event.source, event.id) for event in events}
     return set(zip(sources or (), ids or (), strict=True))
@@ -82,7 +81,7 @@ def _parameters(subscriber: str, events: Sequence[Envelope]) -> dict[str, object
 
 async def forget(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> None:
     """Take back the rows of events that had no effect after all, so that they may be redriven."""
-    await send(connection, _FORGET, _parameters(subscriber, events))
+    await connection.execute(_FORGET, _parameters(subscriber, events))
 
 
 async def prune(connection: AsyncConnection, retention_s: float, limit: int = 5_000) -> int:

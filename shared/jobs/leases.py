@@ -14,7 +14,6 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared import statements
 from shared.jobs import store
 
 CANCEL_CHANNEL = "tandem_job_cancel"
@@ -188,7 +187,7 @@ async def take(
     """Lease up to `free` steps of a queue, the most urgent first, whose attempts begin with that; none when the
     worker counts as dead."""
     told = {"worker": worker, "queue": queue, "handlers": list(handlers), "free": free}
-    return [Taken(*row) for row in await statements.fetch(connection, _TAKE, told)]
+    return [Taken(*row) for row in (await connection.execute(_TAKE, told)).all()]
 
 
 def place(row: Taken | Row[Any]) -> tuple[Any, ...]:
@@ -198,7 +197,7 @@ def place(row: Taken | Row[Any]) -> tuple[Any, ...]:
 
 async def end_attempts(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write down how attempts ended: `step_id`, `attempt`, `outcome`, `peak_rss_mib`."""
-    await statements.send(connection, _END_ATTEMPTS, store.columns(rows))
+    await connection.execute(_END_ATTEMPTS, store.columns(rows))
 
 
 async def give_back(connection: AsyncConnection, worker: UUID, held: Collection[UUID]) -> Sequence[UUID]:

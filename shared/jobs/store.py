@@ -13,8 +13,6 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared import statements
-
 Columns = Mapping[str, Sequence[Any]]
 """The parameters of a statement by name, a list for each, all equally long."""
 STEP_CHANNEL = "tandem_job_step"
@@ -332,7 +330,7 @@ async def end_solos(
 
     Besides, the steps, where not all have ended.
     """
-    [(kinds, durations_s, ids)] = await statements.fetch(connection, _END_SOLOS, steps)
+    kinds, durations_s, ids = (await connection.execute(_END_SOLOS, steps)).one()
     return list(zip(kinds or (), durations_s or (), strict=True)), ids or ()
 
 

@@ -24,7 +24,6 @@ from shared.publishing.outbox import outbox_row
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.publishing.telling import TellsRelays
 from shared.publishing.told import Told
-from shared.statements import fetch, send
 from shared.telemetry import Spans
 
 
@@ -240,10 +239,9 @@ class UnitOfWork:
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
         for statement, parameters in statements:
             connection = self._connection if alone else self.connection
-            if statement is answers and isinstance(parameters, Mapping):
-                self._relays.answered(await fetch(connection, statement, parameters))
-            else:
-                await send(connection, statement, parameters)
+            result = await connection.execute(statement, parameters)
+            if statement is answers:
+                self._relays.answered(result.all())
 
 
 class UnitsOfWork:

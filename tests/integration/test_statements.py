@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -17,15 +19,20 @@ from sqlalchemy import (
     DateTime,
     Executable,
     Identity,
+    Interval,
     LargeBinary,
     MetaData,
+    Numeric,
     Table,
     Text,
     Uuid,
     bindparam,
+    event,
     insert,
+    literal,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, StatementError
@@ -47,6 +54,12 @@ THING = Table(
     Column("raw", LargeBinary),
     Column("note", Text),
 )
+NUMBERED = Table(
+    "statement_numbered",
+    THING.metadata,
+    Column("position", BigInteger, Identity(), primary_key=True),
+    Column("note", Text),
+)
 INSERT = insert(THING)
 GET = select(THING.c.id, THING.c.body, THING.c.at, THING.c.sure, THING.c.raw, THING.c.note).where(
     THING.c.id == bindparam("wanted")
@@ -63,19 +76,21 @@ Way = Callable[[AsyncConnection, Executable, dict[str, Any]], Awaitable[Any]]
 
 
 async def by_sqlalchemy(connection: AsyncConnection, statement: Executable, parameters: dict[str, Any]) -> Any:
-    result = await connection.execute(statement, parameters)
-    return result.all() if result.returns_rows else []
+    return await AsyncConnection.execute(connection, statement, parameters)
 
 
 async def the_short_way(connection: AsyncConnection, statement: Executable, parameters: dict[str, Any]) -> Any:
-    """Fails where it is not that one."""
+    """Fails where it is not that one; also for what was never executed before."""
     known = statements._known(connection.dialect, statement, tuple(parameters))
-    while known.form is None:
-        known.look()
-        assert known._seen < 3, "it has no short way"
-    rows = await statements._taken(connection, statement, parameters)
-    assert rows is not None
-    return rows
+    if known.form is None:
+        nothing: Any = SimpleNamespace(
+            context=SimpleNamespace(cursor=SimpleNamespace(description=())), _metadata=None
+        )
+        known.form = statements._form_of(connection.dialect, statement, tuple(parameters), nothing)
+        assert known.form is not None
+    result = await connection.execute(statement, parameters)
+    assert isinstance(result, statements._Result)
+    return result
 
 
 both_ways = pytest.mark.parametrize("way", [by_sqlalchemy, the_short_way])
@@ -103,8 +118,8 @@ async def test_a_row_of_every_type_comes_back_as_it_went(database: Database, way
     async with database.transaction() as connection:
         await way(connection, INSERT, ROW)
         [row] = await way(connection, GET, {"wanted": ROW["id"]})
-        assert list(row) == list(ROW.values())
-        assert await way(connection, GET, {"wanted": UUID(int=8)}) == []
+        assert row == tuple(ROW.values())
+        assert (await way(connection, GET, {"wanted": UUID(int=8)})).all() == []
 
 
 @both_ways
@@ -166,6 +181,14 @@ def described(error: BaseException) -> tuple[object, ...]:
     return type(error), str(error), type(error.orig), type(cause), error.connection_invalidated
 
 
+async def sent_short(connection: AsyncConnection, statement: Executable, parameters: dict[str, Any]) -> Any:
+    """As `the_short_way`, for what fails."""
+    try:
+        await the_short_way(connection, statement, parameters)
+    except AssertionError:
+        pytest.fail("it took SQLAlchemy's way")
+
+
 @pytest.mark.parametrize(
     ("statement", "parameters", "kind"),
     [
@@ -185,14 +208,7 @@ async def test_an_error_is_the_same_both_ways(
     quick = await rabbit_world.opened_database(postgres_timeout_s=0.3, postgres_pool_max=1)
     expected = await what_it_raises(quick, by_sqlalchemy, statement, parameters)
 
-    async def sent(connection: AsyncConnection, what: Executable, values: dict[str, Any]) -> Any:
-        known = statements._known(connection.dialect, what, tuple(values))
-        for _ in range(3):
-            known.look()
-        assert known.form is not None
-        await statements.send(connection, what, values)
-
-    assert await what_it_raises(quick, sent, statement, parameters) == expected
+    assert await what_it_raises(quick, sent_short, statement, parameters) == expected
     assert "secret" not in str(expected)
     assert issubclass(expected[0][0], kind)
 
@@ -204,7 +220,7 @@ async def test_a_cancelled_statement_leaves_no_broken_connection_in_the_pool(dat
 
     async def work() -> None:
         async with database.transaction() as connection:
-            pids.append((await way(connection, pid, {"a": ""}))[0][0])
+            pids.append((await way(connection, pid, {"a": ""})).scalar())
             asleep.set()
             await way(connection, sleep, {"a": ""})
 
@@ -217,7 +233,7 @@ async def test_a_cancelled_statement_leaves_no_broken_connection_in_the_pool(dat
     with pytest.raises(asyncio.CancelledError):
         await task
     async with database.transaction() as connection:
-        pids.append((await way(connection, pid, {"a": ""}))[0][0])
+        pids.append((await way(connection, pid, {"a": ""})).scalar())
         await way(connection, INSERT, ROW)
     assert pids[0] != pids[1]
     assert await count(database) == 1
@@ -255,24 +271,82 @@ async def test_a_table_that_is_changed_meanwhile_is_read_as_it_is(database: Data
     assert list(after) == [*before, "more"]
 
 
-async def test_a_second_execution_is_the_first_to_be_sent_the_short_way_unless_somebody_watches(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+READINGS: list[Callable[[Any], Any]] = [
+    lambda result: result.all(),
+    list,
+    lambda result: [dict(row) for row in result.mappings()],
+    lambda result: result.mappings().first(),
+    lambda result: result.one(),
+    lambda result: result.scalar(),
+    lambda result: result.scalars().all(),
+    lambda result: list(result.keys()),
+    lambda result: (result.rowcount, result.returns_rows),
+    lambda result: result.one().one,
+    lambda result: result.one().note,
+    lambda result: result.mappings().one()["one"],
+    lambda result: result.mappings().one()[THING.c.id],
+    lambda result: (result.all(), result.all()),
+    lambda result: (result.first(), result.all()),
+]
+
+
+def read(result: Any, reading: Callable[[Any], Any]) -> Any:
+    try:
+        return reading(result)
+    except Exception as error:  # noqa: BLE001 - it is the same both ways
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters"),
+    [
+        (select(THING).where(THING.c.id == bindparam("wanted")), {"wanted": ROW["id"]}),
+        (select(THING.c.note.label("one"), THING.c.id, literal(Decimal("1.50")), literal(2.5)), None),
+        (text("select 1 as one, 'a' as other, 2 as one"), {}),
+        (text("select cast(:a as interval) as one").columns(one=Interval), {"a": timedelta(days=3)}),
+        (text("select numeric '1.50' as one").columns(one=Numeric(asdecimal=False)), None),
+        (update(THING).where(THING.c.sure.is_(False)).values(note="x"), {}),
+        (text("update statement_thing set note = :note returning id, note"), {"note": "y"}),
+        (insert(NUMBERED).returning(NUMBERED.c.note), {"note": "n"}),
+        (text("set local statement_timeout = 0"), None),
+    ],
+)
+async def test_a_result_is_read_as_sqlalchemys_is(
+    database: Database, statement: Executable, parameters: Any
 ) -> None:
-    executed: list[Executable] = []
-    execute = AsyncConnection.execute
-
-    async def noted(connection: AsyncConnection, statement: Any, parameters: Any) -> Any:
-        executed.append(statement)
-        return await execute(connection, statement, parameters)
-
-    monkeypatch.setattr(AsyncConnection, "execute", noted)
-    one = text("select cast(:a as text)")
     async with database.transaction() as connection:
-        for _ in range(5):
-            [[value]] = await statements.fetch(connection, one, {"a": "x"})
-            assert value == "x"
-        assert len(executed) == 2
+        await connection.execute(INSERT, ROW)
+        await connection.execute(statement, parameters)
+        await connection.execute(statement, parameters)
+        for reading in READINGS:
+            expected = await AsyncConnection.execute(connection, statement, parameters)
+            result = await connection.execute(statement, parameters)
+            assert isinstance(result, statements._Result)
+            assert read(result, reading) == read(expected, reading)
+
+
+async def test_the_key_that_an_insert_is_given_is_no_row(database: Database) -> None:
+    """SQLAlchemy asks for it by itself."""
+    statement = insert(NUMBERED)
+    async with database.transaction() as connection:
+        for _ in range(3):
+            result = await connection.execute(statement, {"note": "n"})
+            assert (result.all(), result.rowcount) == ([], 1)
+        assert isinstance(result, statements._Result)
+
+
+async def test_the_third_execution_is_the_first_to_go_the_short_way_unless_it_is_unusual(
+    database: Database,
+) -> None:
+    one = text("select cast(:a as text)")
+
+    async def is_short(connection: AsyncConnection, parameters: Any) -> bool:
+        return isinstance(await connection.execute(one, parameters), statements._Result)
+
+    async with database.transaction() as connection:
+        assert [await is_short(connection, {"a": "x"}) for _ in range(4)] == [False, False, True, True]
         async with connection.begin_nested():
-            await statements.send(connection, one, {"a": "x"})
-        await statements.send(connection, one, [{"a": "x"}, {"a": "y"}])
-        assert len(executed) == 4
+            assert not await is_short(connection, {"a": "x"})
+        assert await is_short(connection, {"a": "x"})
+        event.listen(database.engine.sync_engine, "before_cursor_execute", lambda *_: None)
+        assert not await is_short(connection, {"a": "x"})

@@ -180,4 +180,4 @@ class Inbox:
             return None
         assert parameters["subscriber"] == SUBSCRIPTION.subscriber
         new = [name for name in parameters["ids"] if name not in self.known]
-        return SimpleNamespace(all=lambda: [(len(new), ["/tests"] * len(new) or None, new or None)])
+        return SimpleNamespace(one=lambda: (len(new), ["/tests"] * len(new) or None, new or None))
