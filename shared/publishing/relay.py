@@ -28,6 +28,7 @@ from shared.publishing.doorbell import Doorbell, Row
 from shared.publishing.leading import Leading
 from shared.publishing.outbox import NOTIFY_CHANNEL
 from shared.publishing.outbox_reader import IN_ORDER_OF_INDEX, OutboxReader
+from shared.publishing.sent import Sent
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 
@@ -72,7 +73,7 @@ class Relay:
         self._settings = settings
         self._clock = clock
         self._publisher = publisher
-        self._telemetry = telemetry
+        self._sent = Sent(telemetry)
         self._shard = shard
         self._doorbell = Doorbell()
         self._leading = leading or Leading(settings.relay_shards)
@@ -131,6 +132,7 @@ class Relay:
                     began_s = time.monotonic()
         finally:
             self._doorbell.begin_look()
+            self._sent.tell()
             if self._confirmed:  # or the next to lead would publish it again
                 with contextlib.suppress(*SESSION_LOST):
                     await reader.delete(self._confirmed)
@@ -151,11 +153,13 @@ class Relay:
         if not self._held:
             self._waiting_since = None
             self._doorbell.open()
+        self._sent.tell()
         look_at = delete_at = time.monotonic() + self._settings.relay_poll_interval_s
         while not self._doorbell.is_rung and (now := time.monotonic()) < look_at:
             if self._confirmed and (now >= delete_at or len(self._confirmed) >= _UNDELETED_MAX):
                 await reader.delete(self._confirmed)
                 self._confirmed = []
+                self._sent.tell()
             await self._doorbell.wait(min(delete_at if self._confirmed else look_at, look_at) - now)
             if handed := self._doorbell.take():
                 if reader.is_lost:  # and the lead with it
@@ -196,12 +200,12 @@ class Relay:
             self._fail_points.reach(failpoints.AFTER_PUBLISH)
         if not failures:
             self._waiting_since, self._failures_in_a_row = None, 0
-            self._record(rows, frozenset(), started_ns)
+            self._sent.confirmed(rows, started_ns, time.time_ns())
             return _places(rows), following
         failed = {id(failure.message) for failure in failures}
         confirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) not in failed]
         unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]
-        self._record(rows, frozenset(row["event_id"] for row in unconfirmed), started_ns)
+        self._sent.tell_of(rows, started_ns, time.time_ns(), frozenset(row["event_id"] for row in unconfirmed))
         if confirmed:
             self._waiting_since = self._clock()
             await reader.delete(_places(confirmed))
@@ -214,14 +218,6 @@ class Relay:
             return await self._publisher.publish(messages)
         except UnavailableError as error:
             return [PublishFailure(message, error) for message in messages]
-
-    def _record(self, rows: Sequence[Row], failed: frozenset[str], started_ns: int) -> None:
-        by_channel: dict[str, list[tuple[str, str, str | None]]] = {}
-        for row in rows:
-            by_channel.setdefault(row["channel"], []).append((row["event_id"], row["type"], row["traceparent"]))
-        for channel, events in sorted(by_channel.items()):
-            of_channel = failed and failed & {event_id for event_id, _, _ in events}
-            self._telemetry.sent(channel, events, started_ns, of_channel)
 
     async def _back_off(self, failures: Sequence[PublishFailure], *, everything: bool) -> None:
         """Hold back the keys that failed, so that they stay in order while the others go on.

@@ -26,6 +26,7 @@ class Metrics:
         self._broker = broker
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}")
         self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}")
+        self._sending: dict[str, Mapping[str, Mapping[str, str]]] = {}
         self._send_duration = meter.create_histogram(
             "messaging.client.operation.duration",
             "s",
@@ -75,11 +76,19 @@ class Metrics:
 
     def sent(self, channel: str, *, confirmed: int, failed: int, duration_s: float) -> None:
         """Count a published batch's events, and record how long it took until all were confirmed or were not."""
-        attributes = destination_attributes(self._broker, channel)
-        self._send_duration.record(duration_s, {**attributes, "messaging.operation.name": "send"})
-        self._sent.add(confirmed, {**attributes, "tandem.status": "confirmed"})
+        sending = self._sending.get(channel) or self._sending_to(channel)
+        self._send_duration.record(duration_s, sending["send"])
+        self._sent.add(confirmed, sending["confirmed"])
         if failed:
-            self._sent.add(failed, {**attributes, "tandem.status": "failed"})
+            self._sent.add(failed, sending["failed"])
+
+    def _sending_to(self, channel: str) -> Mapping[str, Mapping[str, str]]:
+        """The attributes of what is sent to a channel, made once."""
+        destination = destination_attributes(self._broker, channel)
+        made = {status: {**destination, "tandem.status": status} for status in ("confirmed", "failed")}
+        made["send"] = {**destination, "messaging.operation.name": "send"}
+        self._sending[channel] = made
+        return made
 
     def processed(self, subscription: Subscription, counts: Mapping[StrEnum, int], duration_s: float) -> None:
         """Count a batch's deliveries by status and record how long the batch took."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,10 +27,10 @@ class Telemetry:
         channel: str,
         events: Sequence[tuple[str, str, str | None]],
         started_ns: int,
+        ended_ns: int,
         failed: frozenset[str] = frozenset(),
     ) -> None:
         """Record a published batch of (event id, event type, traceparent); `failed` holds unconfirmed ids."""
-        ended_ns = time.time_ns()
         self.metrics.sent(
             channel,
             confirmed=len(events) - len(failed),

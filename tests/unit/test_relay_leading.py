@@ -92,6 +92,8 @@ class Leads:
         self.now, self.took_s = 1_000.0, took_s
         self.rested: list[float] = []
         self.published: list[list[str]] = []
+        self.told: list[str] = []
+        """Of which events telemetry was told."""
         self.refused: set[str] = set()
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -124,8 +126,8 @@ class Leads:
         error = UnavailableError("planted")
         return [PublishFailure(message, error) for message in messages if message.key in self.refused]
 
-    def sent(self, *_told: object) -> None:
-        """Spans and metrics are told in another test."""
+    def sent(self, _channel: str, events: Sequence[tuple[str, ...]], *_told: object) -> None:
+        self.told += [event_id for event_id, *_ in events]
 
     async def until_it_stands_by(self) -> int:
         """The ticket that is to be had then."""
@@ -184,9 +186,11 @@ async def test_who_leads_no_more_deletes_what_is_confirmed_if_it_still_can(
 ) -> None:
     session = Session(rows(1), rows(2))
     session.lost_for_good = lost_for_good
-    await Leads(monkeypatch).lead(session)
+    leads = Leads(monkeypatch)
+    await leads.lead(session)
     assert session.looked == [([], []), ([1], [(1, 2)]), ([2], [(2, 3)])]
     assert session.deleted == [2]
+    assert leads.told == ["1", "2"]
 
 
 async def test_a_notification_wakes_a_relay_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +230,7 @@ async def test_what_is_handed_over_is_published_without_a_look_and_deleted_a_lit
         assert session.looked == [([], [])]
         leads.doorbell.hand_over(await leads.until_it_stands_by(), rows(9))
         await leads.until(lambda: session.deleted == [7, 8, 9])
+        assert leads.told == ["7", "8", "9"]
         leads.doorbell.ring()
     assert session.looked == [([], []), ([], [])], "it is known to be gone"
 

@@ -59,7 +59,8 @@ class Batches:
             raise self.away
         return [PublishFailure(m, self.refused[m.key]) for m in messages if m.key in self.refused]
 
-    def sent(self, channel: str, events: object, started_ns: int, failed: frozenset[str]) -> None:
+    def sent(self, channel: str, events: object, started_ns: int, ended_ns: int, failed: frozenset[str]) -> None:
+        assert ended_ns == started_ns
         self.told.append((channel, events, started_ns, set(failed)))
 
     async def delete(self, positions: Sequence[int]) -> None:
@@ -93,6 +94,14 @@ async def test_what_is_confirmed_is_left_for_the_next_look_to_delete(batches: Ba
         ("thing", [("event-1", "thing.happened", "trace-1")], 7, set()),
     ]
     assert await batches.one(row(3, "c")) == ([3], ())
+    assert batches.told == [], "of an event by itself it is told with others"
+    for number in range(4, 18):
+        await batches.one(row(number, "c"))
+        assert batches.told == []
+    await batches.one(row(18, "c"))
+    assert [events for _, events, *_ in batches.told] == [
+        [(f"event-{number}", "thing.happened", f"trace-{number}")] for number in range(3, 19)
+    ]
 
 
 async def test_of_a_batch_in_which_something_failed_the_rest_is_deleted_and_what_was_read_ahead_is_left(

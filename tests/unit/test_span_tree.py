@@ -119,7 +119,7 @@ def relay(telemetry: Telemetry, placed: str) -> None:
         ("event-3", "order.paid", UNSAMPLED),
         ("event-4", "order.paid", None),
     ]
-    telemetry.sent("order", events, 1_000, frozenset({"event-2", "event-3"}))
+    telemetry.sent("order", events, 1_000, 2_000, frozenset({"event-2", "event-3"}))
 
 
 def consume(telemetry: Telemetry, placed: str) -> str | None:
