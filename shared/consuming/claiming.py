@@ -90,7 +90,8 @@ class Claiming:
         """Wait for what `mark_done` has begun."""
         marking = self._marking
         if marking is not None:
-            await asyncio.wait([marking])
+            if not marking.done():
+                await asyncio.wait([marking])
             self._marking = None
             marking.result()
 

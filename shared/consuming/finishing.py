@@ -44,6 +44,8 @@ class Finishing:
 
     async def reject(self, batch: Batch) -> None:
         """Dead-letter what could not even be read."""
+        if not batch.rejected:
+            return
         letters = [(delivery, reason, 1) for delivery, reason in batch.rejected]
         for (delivery, _), status in zip(batch.rejected, await self._send(letters), strict=True):
             batch.statuses[id(delivery)] = status

@@ -18,6 +18,27 @@ from shared.telemetry.conventions import (
 )
 from shared.telemetry.measurements import METRICS, Measurements
 
+Series = tuple[str, str]
+
+
+class _Tally:
+    """A counter that is added up here, and read when metrics are: to tell the SDK each time takes 4 µs, and
+    40 of CPU where the process wakes for a single event."""
+
+    def __init__(self, meter: Meter, name: str, unit: str, description: str = "") -> None:
+        self._counts: dict[Series, int] = {}
+        self._attributes: dict[Series, Mapping[str, str]] = {}
+        meter.create_observable_counter(name, [self._observe], unit, description)
+
+    def add(self, count: int, series: Series, attributes: Mapping[str, str]) -> None:
+        """Count for `series`, which always has the same attributes."""
+        self._attributes[series] = attributes
+        self._counts[series] = self._counts.get(series, 0) + count
+
+    def _observe(self, _options: CallbackOptions) -> list[Observation]:
+        counts = self._counts.copy()  # another thread asks
+        return [Observation(count, self._attributes[series]) for series, count in counts.items()]
+
 
 class Metrics:
     """One process's counters, histograms and gauges."""
@@ -25,7 +46,9 @@ class Metrics:
     def __init__(self, meter: Meter, broker: BrokerName) -> None:
         self._broker = broker
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}")
-        self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}")
+        self._processed: dict[tuple[str, StrEnum], Mapping[str, str]] = {}
+        """The attributes of what became of a subscription's deliveries."""
+        self._consumed = _Tally(meter, "messaging.client.consumed.messages", "{message}")
         self._sending: dict[str, Mapping[str, Mapping[str, str]]] = {}
         self._send_duration = meter.create_histogram(
             "messaging.client.operation.duration",
@@ -45,7 +68,7 @@ class Metrics:
             "A job, from when it was due to its end, by kind and outcome",
             explicit_bucket_boundaries_advisory=JOB_BUCKETS_S,
         )
-        self._claims = meter.create_counter("tandem.claims", "{claim}", "Redis claims by outcome")
+        self._claims = _Tally(meter, "tandem.claims", "{claim}", "Redis claims by outcome")
         self.measurements = Measurements()
         for name, (unit, description) in METRICS.items():
             meter.create_observable_gauge(name, [partial(self._observe, name)], unit, description)
@@ -92,10 +115,18 @@ class Metrics:
 
     def processed(self, subscription: Subscription, counts: Mapping[StrEnum, int], duration_s: float) -> None:
         """Count a batch's deliveries by status and record how long the batch took."""
-        base = process_attributes(self._broker, subscription) | {"tandem.queue": subscription.queue}
+        queue = subscription.queue
         for status, count in counts.items():
-            self._consumed.add(count, {**base, "tandem.status": status.value})
-            self._process_duration.record(duration_s, {**base, "tandem.status": status.value})
+            attributes = self._processed.get((queue, status))
+            if attributes is None:
+                attributes = {
+                    **process_attributes(self._broker, subscription),
+                    "tandem.queue": queue,
+                    "tandem.status": status.value,
+                }
+                self._processed[queue, status] = attributes
+            self._consumed.add(count, (queue, status), attributes)
+            self._process_duration.record(duration_s, attributes)
 
     def job_ended(self, kind: str, outcome: str, duration_s: float) -> None:
         """Record a job that has ended."""
@@ -104,11 +135,14 @@ class Metrics:
     def claimed(self, subscription: Subscription, outcomes: Mapping[StrEnum, int]) -> None:
         """Count claims by outcome."""
         for outcome, count in outcomes.items():
-            self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": outcome.value})
+            self._claimed(subscription.queue, outcome.value, count)
 
     def without_claims(self, subscription: Subscription, count: int) -> None:
         """Redis is away: so many events go on under the inbox alone."""
-        self._claims.add(count, {"tandem.queue": subscription.queue, "tandem.outcome": "unavailable"})
+        self._claimed(subscription.queue, "unavailable", count)
+
+    def _claimed(self, queue: str, outcome: str, count: int) -> None:
+        self._claims.add(count, (queue, outcome), {"tandem.queue": queue, "tandem.outcome": outcome})
 
     def breaker(self, name: str, state: int) -> None:
         """A circuit breaker's state: 0 closed, 1 half-open, 2 open."""
