@@ -170,6 +170,7 @@ class JobRuns:
                 await asyncio.sleep(_IDLE_S)
                 began_s = time.monotonic()
                 [job_id] = await self.tables.submit(graph)
+                await asyncio.sleep(tasks.UNDISTURBED_S)
                 waits_s.append(float(await self._result(running, job_id)) - began_s)
         advance(2 * count)
         return 1 / median(waits_s[_WARM_STARTS:])

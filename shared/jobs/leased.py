@@ -148,9 +148,11 @@ class Worker:
             return
         for lane in lanes:
             free = min(slots.free() for slots in self._slots_of(lane))
+            self._bell.looked(lane, is_empty=False)
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
                     taken, wait_s = await self._keeping.lease(worker, lane, free)
+                    self._bell.looked(lane, is_empty=not lane.limits and len(taken) < free)
                     if wait_s is not None:
                         self._alarms.set(lane, wait_s)
                     elif taken and lane.limits:
@@ -185,7 +187,7 @@ class Worker:
         self._keeping.forget_progress(lease)
         if task.cancelled():
             self._completions.held.discard(lease.key)
-        self.wake()
+        self._bell.ring_for_room()
 
     async def _run(self, lease: Lease, lane: Lane) -> None:
         on_progress = partial(self._keeping.on_progress, lease)

@@ -55,3 +55,17 @@ async def test_without_a_handler_and_in_silence_every_lane_is_looked_at(lanes: l
     bell.ring()
     assert await bell.heard(LONG_S) == lanes
     assert await bell.heard(SOON_S) == lanes
+
+
+async def test_room_for_a_step_rings_for_the_lanes_in_which_something_was_left(lanes: list[Lane]) -> None:
+    bell = Bell(lanes)
+    await bell.heard(LONG_S)
+    bell.ring_for_room()
+    assert not bell._rung.is_set()
+    for lane, is_empty in zip(lanes, (False, True, False), strict=True):
+        bell.looked(lane, is_empty=is_empty)
+    bell.ring_for_room()
+    assert await bell.heard(LONG_S) == [lanes[0], lanes[2]]
+    bell.looked(lanes[0], is_empty=True)
+    bell.ring_for_room()
+    assert await bell.heard(LONG_S) == [lanes[2]]
