@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from bench.contenders import celery_receive, celery_transfers
 from bench.ledger import hold_key
+from shared.garbage import rest_garbage_collector
 from shared.settings import Settings
 
 _RECEIVE_TIMEOUT_S = 10
@@ -65,6 +66,7 @@ def create_app(settings: Settings, queue: str) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with asyncpg.create_pool(settings.postgres_dsn, min_size=_POOL_MAX, max_size=_POOL_MAX) as pool:
             servers["pool"] = pool
+            rest_garbage_collector()
             yield
         await redis.aclose()
 
