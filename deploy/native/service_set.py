@@ -12,6 +12,7 @@ from deploy.native.program import Program
 from deploy.native.servers import postgres, redis
 from deploy.native.servers.table import BROKERS_BY_NAME, SERVERS_BY_NAME
 from deploy.native.site import Site
+from deploy.paths import REPOSITORY
 from deploy.topology import PROCESSES, SERVICES, BrokerName, ServerName, own_settings, process_named
 from shared.settings import Settings
 
@@ -218,16 +219,29 @@ def _grace_s(environment: Mapping[str, str]) -> int:
         raise StartError(f"TANDEM_SHUTDOWN_GRACE_S must be a number of seconds, not {given!r}") from error
 
 
+def newest_version(service: str) -> str:
+    """The version of the service's newest migration, as its file is called: `v0003_note.py` is 0003."""
+    files = (REPOSITORY / "services" / service / "migrations").glob("v*_*.py")
+    return max(file.name.partition("_")[0].removeprefix("v") for file in files)
+
+
 async def migrate(site: Site, service_set: ServiceSet, services: Sequence[str] = SERVICES) -> None:
     """Bring the databases of a set to the newest schema.
 
     Here, one after the other: a process for each would take longer to start than to migrate. Raises StartError
     naming the service.
     """
-    # Here, because it brings Alembic and SQLAlchemy, which `make status` can spare.
+    behind = [
+        service
+        for service in services
+        if await postgres.schema_version(site, service_set.database(service)) != newest_version(service)
+    ]
+    if not behind:
+        return
+    # Here, because it brings Alembic and SQLAlchemy, which a start with databases that are there can spare.
     from shared.migrate import MigrationError, bring_up_to_date
 
-    for service in services:
+    for service in behind:
         try:
             async with asyncio.timeout(_MIGRATION_TIMEOUT_S):
                 await bring_up_to_date(service, postgres.dsn(site, service_set.database(service)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from alembic.script import ScriptDirectory
 
 from deploy.errors import StartError
 from deploy.native.environment import of_children
@@ -14,10 +15,11 @@ from deploy.native.install.kafka import new_kafka_id
 from deploy.native.ports import Ports
 from deploy.native.program import Program, group_config, main_config, script, shutdown_timeout_s
 from deploy.native.servers.table import SERVERS_BY_NAME, find, ports_of, process_names, server_of
-from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, programs
+from deploy.native.service_set import RUNTIME_SETTINGS, environment_of, lay_out, newest_version, programs
 from deploy.native.site import Site
 from deploy.paths import REPOSITORY
 from deploy.topology import BROKERS, PROCESSES, SERVERS, SERVICE_TABLE, SERVICES, SUBSCRIPTIONS
+from shared.migrate import configuration
 from shared.settings import Settings
 
 
@@ -240,3 +242,9 @@ def test_what_is_not_restarted_when_it_ends_is_not_when_it_ends_at_once_either()
     read.read_string(group_config("g", [Program("kept", ["x"]), Program("extra", ["x"], autorestart=False)], 10))
 
     assert (read["program:kept"]["startsecs"], read["program:extra"]["startsecs"]) == ("1", "0")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_newest_migration_by_its_name_is_the_one_that_alembic_would_go_to(service: str) -> None:
+    """A database at that version is left alone, without a word to Alembic."""
+    assert newest_version(service) == ScriptDirectory.from_config(configuration(service)).get_current_head()

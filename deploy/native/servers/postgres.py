@@ -116,6 +116,20 @@ async def create_database(site: Site, name: str) -> None:
         await connection.close(timeout=5)
 
 
+async def schema_version(site: Site, database: str) -> str | None:
+    """The version that migrations left a database at; None when none has run, or when it cannot be asked: who then
+    migrates it says why."""
+    try:
+        connection = await asyncpg.connect(dsn(site, database), timeout=10)
+        try:
+            version: str | None = await connection.fetchval("SELECT version_num FROM alembic_version", timeout=10)
+        finally:
+            await connection.close(timeout=5)
+    except (asyncpg.PostgresError, OSError, TimeoutError):
+        return None
+    return version
+
+
 def _initdb(cluster: Path, site: Site, postgres_bin: Path, account: str | None) -> None:
     fresh = cluster.with_name("cluster.new")
     as_account = ["runuser", "-u", account, "--"] if account else []
