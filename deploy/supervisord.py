@@ -153,6 +153,7 @@ class ForkingOptions(ServerOptions):  # type: ignore[misc]  # supervisor has no 
             # Beside the arguments there is the environment, by which what got away is found: it stays as it is.
             os.environ["SPT_NOENV"] = "1"
             setproctitle.setproctitle(shlex.join([sys.executable, "-m", start.module, *start.arguments]))
+            setproctitle.setthreadtitle(Path(sys.executable).name)  # which is what `top` and `pgrep` go by
             become(start, env)
 
 

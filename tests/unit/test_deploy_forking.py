@@ -146,6 +146,7 @@ def test_a_fork_looks_like_a_start_is_forked_again_when_killed_and_ends_with_its
     assert supervisor.process("told")["pid"] == first["pid"]
     shown = " ".join(process.cmdline()).strip()
     assert shown == f"{sys.executable} -m tests.unit.supervised {tmp_path / 'told'}"
+    assert Path(f"/proc/{process.pid}/comm").read_text() == f"{Path(sys.executable).name}\n"
     assert process.environ()[INSTANCE_VARIABLE] == str(tmp_path / "run")
     process.kill()
     again = await_told(tmp_path / "told", 2)[1]
