@@ -172,5 +172,5 @@ def _error(said: str) -> ResponseError:
 
 def packed(*arguments: Argument) -> bytes:
     """A command as Redis reads it."""
-    texts = [argument if isinstance(argument, bytes) else str(argument).encode() for argument in arguments]
-    return b"*%d\r\n%b" % (len(texts), b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts]))
+    command: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # stub: commands of one word only
+    return command
