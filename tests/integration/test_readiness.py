@@ -42,6 +42,18 @@ async def ready(http: httpx.AsyncClient) -> dict[str, Any]:
     return said
 
 
+async def ready_in_time(http: httpx.AsyncClient) -> dict[str, Any]:
+    """The first answer in which every server had its say: on a loaded machine one may have none in time."""
+    said: dict[str, Any] = {}
+
+    async def everyone_answered() -> bool:
+        said.update(await ready(http))
+        return not any(one.get("problem") == "no answer in time" for one in said["dependencies"].values())
+
+    await eventually(everyone_answered, "every server answered the probe in time")
+    return said
+
+
 async def test_a_redis_that_takes_no_writes_is_said_and_done_without(rabbit_world: World) -> None:
     world = rabbit_world
     subscriber: Subscriber = world.subscriber()
@@ -81,7 +93,7 @@ async def test_a_postgres_that_takes_no_writes_leaves_nobody_ready(rabbit_world:
         await administrator.execute(f'alter database "{database}" set default_transaction_read_only = on')
         try:
             async with running(Service("tester"), settings) as http:
-                said = await ready(http)
+                said = await ready_in_time(http)
         finally:
             await administrator.execute(f'alter database "{database}" reset default_transaction_read_only')
     finally:
@@ -96,7 +108,7 @@ async def test_a_process_that_serves_requests_is_ready_without_its_broker_and_an
     for roles, is_ready in (({"api", "relay"}, True), ({"relay"}, False)):
         settings = world.settings(**nowhere, roles=roles)
         async with running(service, settings) as http:
-            said = await ready(http)
+            said = await ready_in_time(http)
             assert said["ready"] is is_ready
             assert said["dependencies"][settings.broker]["ready"] is False
             assert (settings.broker in said["degraded"]) is is_ready
