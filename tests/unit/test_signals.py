@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
+
+from experiment.signals import run_until_signal
 
 REPOSITORY = Path(__file__).parents[2]
 FLOODED = """
@@ -42,3 +45,13 @@ def test_however_often_one_presses_a_run_ends_once_and_cleans_up() -> None:
         [sys.executable, "-c", FLOODED], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "100"), done.stderr
+
+
+def test_what_was_imported_is_left_out_of_collections_while_a_run_measures() -> None:
+    gc.unfreeze()
+
+    async def collected() -> tuple[int, int]:
+        return gc.get_freeze_count(), len(gc.get_objects())
+
+    frozen, left = run_until_signal(collected())
+    assert frozen > 10 * left > 0
