@@ -18,7 +18,7 @@ from shared.telemetry.conventions import (
 )
 from shared.telemetry.measurements import METRICS, Measurements
 
-Series = tuple[str, str]
+Labels = tuple[str, str]
 
 
 class _Tally:
@@ -26,18 +26,18 @@ class _Tally:
     40 of CPU where the process wakes for a single event."""
 
     def __init__(self, meter: Meter, name: str, unit: str, description: str = "") -> None:
-        self._counts: dict[Series, int] = {}
-        self._attributes: dict[Series, Mapping[str, str]] = {}
+        self._counts: dict[Labels, int] = {}
+        self._attributes: dict[Labels, Mapping[str, str]] = {}
         meter.create_observable_counter(name, [self._observe], unit, description)
 
-    def add(self, count: int, series: Series, attributes: Mapping[str, str]) -> None:
-        """Count for `series`, which always has the same attributes."""
-        self._attributes[series] = attributes
-        self._counts[series] = self._counts.get(series, 0) + count
+    def add(self, count: int, labels: Labels, attributes: Mapping[str, str]) -> None:
+        """Count for `labels`, which always have the same attributes."""
+        self._attributes[labels] = attributes
+        self._counts[labels] = self._counts.get(labels, 0) + count
 
     def _observe(self, _options: CallbackOptions) -> list[Observation]:
         counts = self._counts.copy()  # another thread asks
-        return [Observation(count, self._attributes[series]) for series, count in counts.items()]
+        return [Observation(count, self._attributes[labels]) for labels, count in counts.items()]
 
 
 class Metrics:

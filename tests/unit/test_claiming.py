@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -303,6 +304,21 @@ async def test_a_redis_that_takes_a_connection_and_says_nothing_is_away() -> Non
         writer.close()
     server.close()
     await server.wait_closed()
+
+
+async def test_a_redis_that_takes_no_connection_is_away() -> None:
+    """Its queue of connections is full, so that it answers to no further one: like a machine that is gone."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as queued:
+        host, port = full.getsockname()
+        for _ in range(2):
+            waiting = queued.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        claims = Claims(settings_with(redis_url=f"redis://{host}:{port}", redis_timeout_s=0.05))
+        for asking in (claims.ping(), claims._beat()):  # a script of ours, and a command of redis-py's
+            with pytest.raises(UnavailableError, match=r"^Redis: "):
+                await asyncio.wait_for(asking, 4)
+        await claims.close()
 
 
 async def test_a_ping_claims_something_for_a_few_seconds_as_batches_are_claimed(
