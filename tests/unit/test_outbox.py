@@ -69,4 +69,4 @@ def test_of_several_statements_it_is_the_last_that_publishes() -> None:
     [(both, parameters)] = statements[2:]
     assert both is not inserting
     assert isinstance(parameters, dict)
-    assert (parameters["n"], parameters["outbox_event_id"]) == (2, [event.id])
+    assert (parameters["n"], parameters["outbox_event_id"]) == (2, event.id)

@@ -89,13 +89,14 @@ def test_the_values_are_put_where_sqlalchemy_puts_them(
 
 
 @pytest.mark.parametrize("asks", Asks)
-def test_what_is_published_alone_or_beside_an_insert_goes_the_short_way(asks: Asks) -> None:
+@pytest.mark.parametrize("one", [True, False])
+def test_what_is_published_alone_or_beside_an_insert_goes_the_short_way(asks: Asks, one: bool) -> None:
     columns = ("shard", "channel", "type", "key", "event_id", "traceparent", "body")
     names = [f"outbox_{name}" for name in columns]
-    both = publishing_beside(insert(THING), asks)
+    both = publishing_beside(insert(THING), asks, one=one)
     assert both is not None
     assert form_of(both, "id", "note", *names) is not None
-    assert form_of(publishing(asks), *names) is not None
+    assert form_of(publishing(asks, one=one), *names) is not None
 
 
 @pytest.mark.parametrize(
