@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from aiokafka import AIOKafkaConsumer
 from redis import Redis
 
 from bench.contenders import celery_app, celery_transfers
@@ -12,6 +14,7 @@ from bench.ledger import Accepted, hold_key
 from experiment import broker_state
 from experiment.clock import until
 from shared.broker import Message, Subscription, create_broker
+from shared.broker.kafka import connection_options, subscribed_topics
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
@@ -19,6 +22,8 @@ _PART = 1_000
 _SETTLED_TIMEOUT_S = 10.0
 _JOINED_TIMEOUT_S = 90.0
 _POLL_S = 0.2
+
+Count = Callable[[], Awaitable[int]]
 
 Advance = Callable[[int], None]
 """Told how many more events have been published."""
@@ -29,10 +34,43 @@ def subscription(channel: str, subscriber: str, event_type: str = OrderPlaced.ev
     return Subscription(channel=channel, subscriber=subscriber, types=frozenset({event_type}))
 
 
-async def declare(settings: Settings, subscription: Subscription) -> None:
-    """Make the channel and the queue or group, so that what is published from now on is kept."""
-    async with create_broker(settings, "bench-declare") as broker:
+@asynccontextmanager
+async def arrivals(settings: Settings, subscription: Subscription) -> AsyncIterator[Count]:
+    """Declare it, and count what the broker gets for it from then on, in a question that takes some milliseconds;
+    nobody consumes."""
+    async with create_broker(settings, "bench-look") as broker:
         await broker.declare([subscription.channel], [subscription])
+
+        async def in_queue() -> int:
+            [state] = await broker.queue_states([subscription])
+            return state.messages
+
+        async with AsyncExitStack() as stack:
+            count: Count = in_queue
+            if settings.broker == "kafka":
+                count = await stack.enter_async_context(_offsets(settings, subscription))
+            before = await count()
+
+            async def arrived() -> int:
+                return await count() - before
+
+            yield arrived
+
+
+@asynccontextmanager
+async def _offsets(settings: Settings, subscription: Subscription) -> AsyncIterator[Count]:
+    """Counts all that was ever published to its topic."""
+    [topic, *_] = subscribed_topics(subscription, settings.broker_prefix)
+    consumer = AIOKafkaConsumer(topic, **connection_options(settings), group_id=None, enable_auto_commit=False)
+    await consumer.start()
+    try:
+
+        async def published() -> int:
+            return sum((await consumer.end_offsets(list(consumer.assignment()))).values())
+
+        yield published
+    finally:
+        await consumer.stop()
 
 
 async def fill(

@@ -40,7 +40,3 @@ class OrderTables:
     async def count(self) -> int:
         """How many orders there are."""
         return int(await self._postgres.fetchval("select count(*) from orders"))
-
-    async def all_published(self) -> bool:
-        """Whether no event waits for the relay."""
-        return not await self._postgres.fetchval("select exists (select from outbox)")
