@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from shared.errors import PermanentError, TransientError
 
 BEFORE_EFFECT = "pipeline.before_effect"
-"""Claimed; the transaction has not begun."""
+"""Claimed; no handler was called. But for that of a lone event, the transaction has not begun."""
 AFTER_EFFECT = "pipeline.after_effect"
 """Every row of the batch is written; the transaction is not committed."""
 AFTER_COMMIT = "pipeline.after_commit"

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from shared.broker import Delivery
+from shared.consuming.begun import Begun
 from shared.consuming.claims import ClaimState
 from shared.consuming.subscriber import Handler
 from shared.envelope import Envelope
@@ -48,6 +49,8 @@ class Work:
     """None while it is open."""
     error: Exception | None = None
     claims_counted: frozenset[ClaimState] = frozenset()
+    begun: Begun | None = None
+    """Its transaction, where that was begun beside its claim."""
     finished: bool = False
     """The dead letter is confirmed, or the claim marked or given back."""
 
@@ -71,6 +74,16 @@ class Batch:
     def has_suspects(self) -> bool:
         """Whether an open event was in the hands of a process that did not finish it: it may have died of it."""
         return any(work.attempt > 1 and work.status is None for work in self.works.values())
+
+    def lone(self) -> Work | None:
+        """The event of a batch of one delivery; none where it has no event, or none that anybody wants."""
+        return next(iter(self.works.values()), None) if len(self.deliveries) == 1 else None
+
+    async def roll_back(self) -> None:
+        """Undo what was begun beside the claim of a lone event, if its effect did not come to it."""
+        lone = self.lone()
+        if lone is not None and lone.begun is not None:
+            await lone.begun.roll_back()
 
     def close(self) -> None:
         """Give every delivery of an event its status: the first the event's own, the others are duplicates of it.

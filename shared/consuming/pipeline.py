@@ -9,7 +9,8 @@ Nobody is acknowledged before the effect is committed or the dead letter confirm
 letter that was given back gets a receipt when its effect is recorded.
 
 While one batch is in its transaction the next may be read and claimed (`prepare`), which has no effect; its
-attempts begin when the one before has ended.
+attempts begin when the one before has ended. Where none is, an event that comes alone is claimed while its
+transaction begins; its handler waits for both, and unless the event is new the transaction is rolled back.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Pipeline:
             settings, subscription, units, telemetry.spans, fail_points, prepare=subscriber.prepare
         )
         letters = DeadLetterSender(settings, subscription, broker, subscriber.transient, patience.run)
+        self._transaction = None if subscriber.outside_effects else transaction
+        """Where that may begin before the claim is made."""
         self._claiming = Claiming(settings, subscription, claims, telemetry.metrics)
         self._attempts = Attempts(settings, subscriber, subscription, transaction.run, patience)
         self._finishing = Finishing(letters, self._claiming, fail_points, units=units, record=subscriber.put_aside)
@@ -71,18 +74,30 @@ class Pipeline:
 
         Whatever is raised, cancellation included, the batch's claims are given back first.
         """
-        return await (await self.prepare(deliveries)).run()
+        return await (await self._take_up(deliveries, idle=True)).run()
 
     async def prepare(self, deliveries: Sequence[Delivery]) -> TakenUp:
         """Read and claim a batch. Behind one with suspects it is claimed when it runs: if that one kills the
         process, it is not to be counted against what waited."""
+        return await self._take_up(deliveries, idle=False)
+
+    async def _take_up(self, deliveries: Sequence[Delivery], *, idle: bool) -> TakenUp:
         await self._intake.admit(len(deliveries))
         started = time.perf_counter()
         taken = TakenUp(self, self._intake.read(deliveries))
         if not self._suspecting:
+            if idle:
+                self._begin(taken.batch)
             await self.claim(taken)
         taken.spent_s = time.perf_counter() - started
         return taken
+
+    def _begin(self, batch: Batch) -> None:
+        """Begin the transaction of an event that comes alone beside its claim. Not if it comes again: then another
+        process may be in the midst of it, and keep this one waiting."""
+        lone = batch.lone()
+        if self._transaction is not None and lone is not None and not lone.deliveries[0].redelivered:
+            self._transaction.begin(lone)
 
     async def claim(self, taken: TakenUp) -> None:
         """Claim what is open of it. Suspects are claimed one by one, when it is each one's turn."""
@@ -114,6 +129,7 @@ class Pipeline:
             raise
         finally:
             self._suspecting = False
+            await batch.roll_back()
         batch.close()
         await self._finishing.send_receipts(batch)
         outcome = batch.outcome()
@@ -123,7 +139,11 @@ class Pipeline:
 
     async def give_back(self, taken: TakenUp) -> None:
         """Release its claims, as far as they are ours, also while this task is being cancelled."""
-        await asyncio.shield(self._claiming.give_back(list(taken.batch.works.values())))
+        await asyncio.shield(self._give_back(taken.batch))
+
+    async def _give_back(self, batch: Batch) -> None:
+        await batch.roll_back()
+        await self._claiming.give_back(list(batch.works.values()))
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from shared import failpoints
 from shared.broker import Subscription
 from shared.consuming import inbox
 from shared.consuming.batch import PUT_ASIDE, Status, Work
+from shared.consuming.begun import Begun, Recorded
 from shared.consuming.subscriber import Prepare
 from shared.errors import DelayError, PermanentError, TransientError
 from shared.failpoints import FailPoints
@@ -37,6 +38,14 @@ class Transaction:
         self._fail_points = fail_points
         self._prepare = prepare
 
+    def begin(self, work: Work) -> None:
+        """Begin the one of a lone event, beside whatever comes next: `run` goes on with it."""
+        work.begun = self._beginning([work])
+        work.begun.begin()
+
+    def _beginning(self, works: Sequence[Work]) -> Begun:
+        return Begun(self._units, self._subscription.subscriber, [work.envelope for work in works])
+
     async def run(self, works: Sequence[Work]) -> None:
         """Give each event its effect and its status, all in one transaction; when it raises, none has an effect.
 
@@ -46,11 +55,12 @@ class Transaction:
         failure: BaseException | None = None
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_EFFECT)
+        begun = works[0].begun or self._beginning(works)
         limit = asyncio.timeout(self._timeout_s)
         try:
             with self._spans.process_batch(self._subscription, [work.envelope for work in works]) as tracing:
-                async with limit, self._units.begin() as uow:
-                    await self._take_effect(works, uow, tracing)
+                async with limit, begun as recorded:
+                    await self._take_effect(works, recorded, tracing)
         except TimeoutError as error:
             failure = error
             if not limit.expired():
@@ -63,10 +73,9 @@ class Transaction:
             if tracing is not None:
                 tracing.end(*_ends(works, failure))
 
-    async def _take_effect(self, works: Sequence[Work], uow: UnitOfWork, tracing: BatchInHand | None) -> None:
-        """Record all in the inbox and run the handlers of the new ones, each in its event's span."""
-        subscriber = self._subscription.subscriber
-        fresh = await inbox.record(uow.connection, subscriber, [work.envelope for work in works])
+    async def _take_effect(self, works: Sequence[Work], recorded: Recorded, tracing: BatchInHand | None) -> None:
+        """Run the handlers of those that are new to the inbox, each in its event's span."""
+        uow, fresh = recorded
         if self._prepare is not None:
             new = [work.event for work in works if (work.envelope.source, work.envelope.id) in fresh]
             await self._prepare(new, uow)
@@ -84,7 +93,7 @@ class Transaction:
                 tracing.rest()
         aside = [work.envelope for work in works if work.status in PUT_ASIDE]
         if aside:
-            await inbox.forget(uow.connection, subscriber, aside)
+            await inbox.forget(uow.connection, self._subscription.subscriber, aside)
         if self._fail_points is not None:
             await uow.flush()
             self._fail_points.reach(failpoints.AFTER_EFFECT)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from shared.broker.base import Settlement
+from shared.consuming import inbox
 from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
@@ -16,7 +18,7 @@ from shared.errors import PermanentError
 from shared.event import Event
 from shared.publishing.uow import UnitOfWork
 from shared.telemetry.provider import prometheus_page
-from tests.integration.world import Happened, World, happened, take_effect
+from tests.integration.world import Happened, World, eventually, happened, take_effect
 
 ACK, RETRY = Settlement.ACK, Settlement.RETRY
 FIRST, BUSY = Claim(ClaimState.NEW, 1), Claim(ClaimState.BUSY)
@@ -120,6 +122,68 @@ async def test_cancellation_is_passed_on_and_gives_the_claims_back(rabbit_world:
     assert await rabbit_world.count("effect") == await rabbit_world.count("inbox") == 0
     other = await rabbit_world.claims()
     assert await other.claim("tester", events) == [FIRST, FIRST]
+
+
+# -- an event that comes alone, whose transaction begins beside its claim
+
+
+async def nothing_is_begun(world: World) -> bool:
+    """No connection is out of the pool, and none that is in it has a transaction."""
+    pool: Any = world.database.engine.pool
+    assert pool.checkedout() == 0
+    query = text("select count(*) from pg_stat_activity where application_name = :name and xact_start is not null")
+    async with world.database.statement() as connection:
+        return bool((await connection.execute(query, {"name": world.name})).scalar_one() == 1)  # this one's
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_what_was_begun_for_a_claim_that_does_not_come_is_undone(
+    rabbit_world: World, cancelled: bool
+) -> None:
+    claims = SleepwalkingClaims(rabbit_world.settings())
+    rabbit_world.stack.push_async_callback(claims.close)
+    pipeline = await rabbit_world.pipeline(claims=claims)
+    event = happened(1)
+    if not cancelled:
+        await (await rabbit_world.claims()).done("tester", [event])
+    running = asyncio.create_task(pipeline(rabbit_world.deliver([event])))
+    await asyncio.wait_for(claims.asleep.wait(), 30)
+    await eventually(lambda: is_recorded_uncommitted(rabbit_world), "its row is written")
+    if cancelled:
+        running.cancel()
+        await asyncio.wait([running], timeout=30)
+        assert await (await rabbit_world.claims()).claim("tester", [event]) == [FIRST]
+    else:
+        claims.wake.set()
+        assert await running == [ACK]
+    assert await rabbit_world.count("effect") == await rabbit_world.count("inbox") == 0
+    assert await nothing_is_begun(rabbit_world)
+
+
+async def is_recorded_uncommitted(world: World) -> bool:
+    """Whether a session of this test has a transaction that has written, and waits for its client."""
+    query = text(
+        "select count(*) from pg_stat_activity"
+        " where application_name = :name and state = 'idle in transaction' and backend_xid is not null"
+    )
+    async with world.database.statement() as connection:
+        return bool((await connection.execute(query, {"name": world.name})).scalar_one())
+
+
+async def test_of_what_another_process_has_in_its_transaction_no_row_is_waited_for(rabbit_world: World) -> None:
+    """And the other one's effect is the only one, though the database knew of it before Redis did."""
+    other = await rabbit_world.claims(**LIVING)
+    pipeline = await rabbit_world.pipeline(heartbeat_interval_s=0.1, heartbeat_ttl_s=0.4)
+    event = happened(1)
+    await other.claim("tester", [event])
+    async with rabbit_world.units.begin() as uow:
+        await inbox.record(uow.connection, "tester", [event])
+        assert await asyncio.wait_for(pipeline(rabbit_world.deliver([event])), 8) == [RETRY], "not within 10 s"
+    assert await pipeline(rabbit_world.deliver([event])) == [RETRY], "it is claimed until it is marked"
+    await other.done("tester", [event])
+    assert await pipeline(rabbit_world.deliver([event])) == [ACK]
+    assert await rabbit_world.count("effect") == 0
+    assert await nothing_is_begun(rabbit_world)
 
 
 # -- a batch that is taken up ahead

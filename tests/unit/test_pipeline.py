@@ -47,7 +47,7 @@ def delivered(*names: str, key: str = "k", event_type: str = "thing.happened") -
 class Stages:
     """A pipeline whose servers take note of what they are asked; its handler does what it is told for an id."""
 
-    def __init__(self, **overrides: Any) -> None:
+    def __init__(self, *, outside_effects: bool = False, **overrides: Any) -> None:
         self.handled: list[str] = []
         self.failures: dict[str, BaseException] = {}
         self.passing: dict[str, BaseException] = {}
@@ -62,13 +62,14 @@ class Stages:
             (Handler(Happened, self._handle),),
             ignores=frozenset({"thing.ignored"}),
             transient=(LookupError,),
+            outside_effects=outside_effects,
             prepare=self._prepare,
             put_aside=self._hear,
         )
         servers: Any = self
         telemetry: Any = SimpleNamespace(spans=self.spans, metrics=self.counted)
         self.pipeline = Pipeline(
-            settings_with(handler_attempts_max=1, **overrides),
+            settings_with(**{"handler_attempts_max": 1, **overrides}),
             subscriber=subscriber,
             broker=servers,
             claims=self.claims,

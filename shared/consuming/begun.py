@@ -1,0 +1,80 @@
+"""How a transaction begins: its events are recorded in the inbox, perhaps while they are still being claimed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+
+from shared.consuming import inbox
+from shared.envelope import Envelope
+from shared.publishing import UnitOfWork, UnitsOfWork
+
+_OTHERS_ROW_S = 0.5
+"""What is to be rolled back waits so long for another process's row. Then its statement is cancelled, which costs
+the connection."""
+
+Recorded = tuple[UnitOfWork, set[tuple[str, str]]]
+"""The unit of work, and the `(source, id)` of the events that the inbox did not have."""
+
+
+class Begun:
+    """A unit of work whose events are in the inbox: committed on leaving, rolled back on any exception.
+
+    It begins when it is entered, or before by `begin`, and is then to be entered or rolled back. Behind either
+    it may be entered again. Raises what a unit of work raises.
+    """
+
+    def __init__(self, units: UnitsOfWork, subscriber: str, events: Sequence[Envelope]) -> None:
+        self._units = units
+        self._subscriber = subscriber
+        self._events = events
+        self._beside: asyncio.Task[Recorded] | None = None
+        self._unit: AbstractAsyncContextManager[UnitOfWork] | None = None
+
+    def begin(self) -> None:
+        """Begin beside whatever comes next."""
+        self._beside = asyncio.create_task(self._begin(), name="transaction-begins")
+
+    async def __aenter__(self) -> Recorded:
+        beside, self._beside = self._beside, None
+        return await (self._begin() if beside is None else self._taken(beside))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        unit, self._unit = self._unit, None
+        if unit is not None:
+            await unit.__aexit__(kind, error, trace)
+
+    async def roll_back(self) -> None:
+        """Undo it if it has begun and was not entered; also while this task is being cancelled."""
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            await asyncio.shield(self._undo(beside))
+
+    async def _begin(self) -> Recorded:
+        unit = self._units.begin()
+        uow = await unit.__aenter__()
+        self._unit = unit
+        try:
+            fresh = await inbox.record(uow.connection, self._subscriber, self._events)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return uow, fresh
+
+    async def _taken(self, beside: asyncio.Task[Recorded]) -> Recorded:
+        try:
+            return await beside
+        except BaseException as error:  # a cancellation may come at the moment when it has begun
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def _undo(self, beside: asyncio.Task[Recorded]) -> None:
+        with suppress(Exception):  # whoever enters it begins anew, and meets it again
+            async with asyncio.timeout(_OTHERS_ROW_S):
+                await self._taken(beside)
+            unwanted = asyncio.CancelledError()
+            await self.__aexit__(type(unwanted), unwanted, None)
