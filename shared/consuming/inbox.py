@@ -44,6 +44,14 @@ _RECORD = text(
     """
 )
 
+# Of a lone event the number of rows says all, and PostgreSQL takes 70 % of the time.
+_RECORD_ONE = text(
+    """
+    insert into inbox (subscriber, source, event_id) values (:subscriber, :source, :event_id)
+    on conflict do nothing
+    """
+)
+
 _PRUNE = text(
     """
     delete from inbox where ctid = any (array(
@@ -54,6 +62,11 @@ _PRUNE = text(
 
 async def record(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
     """Insert a row per event; return the `(source, id)` of those that were not there before."""
+    if len(events) == 1:
+        [event] = events
+        row = {"subscriber": subscriber, "source": event.source, "event_id": event.id}
+        result = await connection.execute(_RECORD_ONE, row)
+        return {(event.source, event.id)} if result.rowcount else set()
     result = await connection.execute(_RECORD, {**_parameters(subscriber, events), "count": len(events)})
     recorded, sources, ids = result.one()
     if recorded == len(events):

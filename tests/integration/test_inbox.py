@@ -23,6 +23,15 @@ async def test_a_row_is_fresh_once_per_subscriber(rabbit_world: World) -> None:
         assert await inbox.record(connection, "other", events) == keys
 
 
+async def test_so_is_one_by_itself_however_often_its_statement_was_seen(rabbit_world: World) -> None:
+    async with rabbit_world.database.transaction() as connection:
+        for number in range(4):
+            event = happened(number)
+            assert await inbox.record(connection, "s", [event]) == {(event.source, event.id)}
+            assert await inbox.record(connection, "s", [event]) == set()
+            assert await inbox.record(connection, "other", [event]) == {(event.source, event.id)}
+
+
 async def test_equal_ids_of_different_sources_are_different_events(rabbit_world: World) -> None:
     one, other = happened(1, id="7", source="/one"), happened(1, id="7", source="/other")
     async with rabbit_world.database.transaction() as connection:

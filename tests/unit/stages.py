@@ -176,6 +176,9 @@ class Inbox:
         if statement is inbox._FORGET:
             assert parameters["subscriber"] == SUBSCRIPTION.subscriber
             self.forgotten += parameters["ids"]
+        if statement is inbox._RECORD_ONE:
+            assert (parameters["subscriber"], parameters["source"]) == (SUBSCRIPTION.subscriber, "/tests")
+            return SimpleNamespace(rowcount=int(parameters["event_id"] not in self.known))
         if statement is not inbox._RECORD:
             return None
         assert parameters["subscriber"] == SUBSCRIPTION.subscriber
