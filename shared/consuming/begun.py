@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 
@@ -39,7 +39,7 @@ class Begun:
 
     async def __aenter__(self) -> Recorded:
         beside, self._beside = self._beside, None
-        return await (self._begin() if beside is None else self._taken(beside))
+        return await self._entered(beside or self._begin())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,16 +58,11 @@ class Begun:
         unit = self._units.begin()
         uow = await unit.__aenter__()
         self._unit = unit
-        try:
-            fresh = await inbox.record(uow.connection, self._subscriber, self._events)
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
-        return uow, fresh
+        return uow, await inbox.record(uow.connection, self._subscriber, self._events)
 
-    async def _taken(self, beside: asyncio.Task[Recorded]) -> Recorded:
+    async def _entered(self, begun: Awaitable[Recorded]) -> Recorded:
         try:
-            return await beside
+            return await begun
         except BaseException as error:  # a cancellation may come at the moment when it has begun
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -75,6 +70,6 @@ class Begun:
     async def _undo(self, beside: asyncio.Task[Recorded]) -> None:
         with suppress(Exception):  # whoever enters it begins anew, and meets it again
             async with asyncio.timeout(_OTHERS_ROW_S):
-                await self._taken(beside)
+                await self._entered(beside)
             unwanted = asyncio.CancelledError()
             await self.__aexit__(type(unwanted), unwanted, None)

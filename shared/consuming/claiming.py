@@ -43,13 +43,13 @@ class Claiming:
     async def claim(self, batch: Batch) -> None:
         """Claim what is open; wait, bounded, for what a living process holds, so that order is kept.
 
-        What was begun beside the claim of a lone event is rolled back, unless the event is new.
+        What was begun beside the claim of a lone event is rolled back if it must wait, or is suspect.
         """
         pending, lone = batch.open(), batch.lone()
         deadline = time.monotonic() + self._busy_wait_max_s
         while pending:
             pending = await self.claim_once(pending)
-            if lone is not None and (pending or lone.status is not None or lone.attempt > 1):
+            if lone is not None and (pending or lone.attempt > 1):
                 await batch.roll_back()
             if pending and time.monotonic() > deadline:
                 retry_with_followers(pending, batch.open())

@@ -137,15 +137,22 @@ async def test_what_is_taken_up_ahead_begins_nothing_and_neither_does_what_nobod
 
 
 async def test_with_effects_outside_the_claim_comes_first() -> None:
-    lone = Lone(FIRST, slow=False, outside_effects=True)
-    assert await lone.pipeline(delivered("1")) == [ACK]
+    lone = Lone(FIRST, outside_effects=True)
+    running = asyncio.create_task(lone.pipeline(delivered("1")))
+    await lone.turns()
+    assert lone.happened == []
+    lone.slow.may_answer.set()
+    assert await running == [ACK]
     assert lone.happened == ["new 1", "begun", "recorded", "handled", "committed"]
 
 
 async def test_behind_a_suspect_it_is_claimed_in_its_turn_and_nothing_begins_before() -> None:
-    lone = Lone(FIRST, slow=False)
+    lone = Lone(FIRST)
     lone.pipeline._suspecting = True
     running = asyncio.create_task(lone.pipeline(delivered("1")))
+    await lone.turns()
+    assert lone.happened == []
+    lone.slow.may_answer.set()
     assert await running == [ACK]
     assert lone.happened == ["new 1", "begun", "recorded", "handled", "committed"]
 
@@ -257,6 +264,30 @@ async def test_cancelled_it_is_undone_first_and_then_given_back(answered: bool) 
     assert lone.happened == [*(["new 1"] if answered else []), "begun", "rolled back", "released"]
 
 
+async def test_cancelled_twice_it_is_undone_and_given_back_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.consuming.begun._OTHERS_ROW_S", 0.001)
+    lone, undoing, may_end = Lone(FIRST), asyncio.Event(), asyncio.Event()
+
+    async def record() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            undoing.set()
+            await may_end.wait()
+
+    lone.record = record
+    running = asyncio.create_task(lone.pipeline(delivered("1")))
+    await lone.turns()
+    running.cancel()
+    await asyncio.wait_for(undoing.wait(), 30)
+    running.cancel()
+    await asyncio.wait([running], timeout=30)
+    assert (running.cancelled(), lone.happened) == (True, ["begun"])
+    may_end.set()
+    await lone.turns()
+    assert lone.happened == ["begun", "rolled back", "released"]
+
+
 async def test_busy_it_waits_for_another_s_row_no_longer_than_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.consuming.begun._OTHERS_ROW_S", 0.001)
     lone, never = Lone(BUSY, DONE), asyncio.Event()
@@ -283,6 +314,27 @@ async def test_what_is_begun_and_entered_is_not_rolled_back_any_more() -> None:
         await begun.roll_back()
     await begun.roll_back()
     assert lone.happened == ["begun", "recorded", "committed"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_what_cannot_be_recorded_is_rolled_back_and_may_be_entered_again(before: bool) -> None:
+    lone = Lone()
+    failures = [KeyError("planted")]
+
+    async def record() -> None:
+        if failures:
+            raise failures.pop()
+
+    lone.record = record
+    begun = begun_in(lone)
+    if before:
+        begun.begin()
+    with pytest.raises(KeyError):
+        await begun.__aenter__()
+    assert lone.happened == ["begun", "rolled back"]
+    async with begun:
+        pass
+    assert lone.happened[2:] == ["begun", "recorded", "committed"]
 
 
 async def test_a_cancellation_at_the_moment_when_it_has_begun_rolls_it_back() -> None:
