@@ -26,7 +26,7 @@ from experiment.effects import CONSUMER
 from experiment.own_brokers import NONE_OWN, ONLY_WHERE, OwnBrokers, versions_of
 from experiment.profiles import Profile
 from experiment.runtimes import data_directories, mounts, runtimes
-from shared.broker.kafka import consumer_options, producer_options
+from shared.broker.kafka import AHEAD_BYTES_MAX, AHEAD_BYTES_MIN, consumer_options, producer_options
 from shared.broker.rabbit import client_options
 from shared.consuming import taken_up_max
 from shared.settings import Settings
@@ -177,7 +177,8 @@ def unequal(shared: Settings, profile: Profile) -> list[str]:
     are settings of the services."""
     rabbit, consumer = client_options(shared), consumer_options(shared)
     producer = producer_options(shared.kafka_compression)
-    batch_kib, fetch_mib = producer["max_batch_size"] // 2**10, consumer["fetch_max_bytes"] // 2**20
+    batch_kib = producer["max_batch_size"] // 2**10
+    ahead = f"{AHEAD_BYTES_MIN // 2**20} to {AHEAD_BYTES_MAX // 2**20} MiB"
     session_s = consumer["session_timeout_ms"] / 1_000
     sent = f"RabbitMQ's producer sends each event by itself, {rabbit['publishes_in_flight_max']} under way"
     noticed = f"RabbitMQ notices a consumer's end by a heartbeat of {rabbit['heartbeat_s']} s"
@@ -188,7 +189,7 @@ def unequal(shared: Settings, profile: Profile) -> list[str]:
         f"Kafka's producer sends what has come since the last answer in batches of up to {batch_kib} KiB, {sent}",
         f"{in_order}, Kafka's idempotent producer keeps the order by itself",
         f"a channel is one queue on RabbitMQ, a topic of {shared.kafka_partitions} partitions on Kafka",
-        f"RabbitMQ delivers {2 * taken_up_max(shared):,} messages ahead, Kafka's consumer fetches {fetch_mib} MiB",
+        f"RabbitMQ delivers {2 * taken_up_max(shared):,} messages ahead, Kafka's consumer fetches {ahead}",
         "RabbitMQ's acknowledgement is sent and not answered, Kafka's commit is awaited",
         "RabbitMQ's queues have a time to live and dead-letter by themselves, Kafka's topics have a retention",
         f"{noticed}, Kafka by a session of {session_s:g} s",

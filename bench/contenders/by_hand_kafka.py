@@ -15,14 +15,14 @@ POLL_MS = 200
 
 
 def consumer_of(settings: Settings, channel: str, subscriber: str) -> AIOKafkaConsumer:
-    """A member of the group, not started; it fetches as much at once as the pipeline's, and commits by hand."""
+    """A member of the group, not started; it fetches as much as the pipeline's at most, and commits by hand."""
     return AIOKafkaConsumer(
         destination_name("kafka", channel),
         bootstrap_servers=settings.kafka_bootstrap,
         group_id=subscriber,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_bytes=16 * 1024 * 1024,
+        fetch_max_bytes=12 * 1024 * 1024,
         max_partition_fetch_bytes=1024 * 1024,
     )
 

@@ -1,6 +1,6 @@
 """aiokafka by itself: publishes with confirmations, and consumes and commits by batches without any effect.
 
-Producer and consumer have the adapter's options.
+Producer and consumer have the adapter's options; the consumer fetches as much at once as the adapter's at most.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ from aiokafka.errors import TopicAlreadyExistsError
 
 from experiment.layers.raw_modes import Mode
 from shared.broker import Message
-from shared.broker.kafka import connection_options, consumer_options, producer_options, sync_options
+from shared.broker.kafka import (
+    AHEAD_BYTES_MAX,
+    connection_options,
+    consumer_options,
+    producer_options,
+    sync_options,
+)
 from shared.envelope import CONTENT_TYPE
 from shared.settings import Settings
 
 _POLL_MS = 200
+_FETCHES = {"fetch_max_bytes": AHEAD_BYTES_MAX, "max_partition_fetch_bytes": 1024 * 1024}
 
 
 class RawKafka:
@@ -81,7 +88,7 @@ class RawKafka:
             **self._options,
             group_id=self._topic,
             enable_auto_commit=False,
-            **consumer_options(self._settings),
+            **consumer_options(self._settings) | _FETCHES,
         )
         async with consumer:
             while not until.is_set():

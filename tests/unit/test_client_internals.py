@@ -15,6 +15,7 @@ from aio_pika import Connection, RobustChannel, RobustConnection
 from aio_pika.abc import UnderlayConnection
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.protocol.admin import (
     DescribeGroupsResponse_v0,
     DescribeGroupsResponse_v1,
@@ -31,11 +32,14 @@ from packaging.requirements import Requirement
 from pamqp import decode
 from yarl import URL
 
+from shared.broker.kafka.fetching import FIRST_FETCH, Fetch
 from shared.broker.kafka.internals import (
     cancel_sender,
     client_of,
     consumed_offsets,
+    fetch_by,
     next_offset_of,
+    partitions_behind,
     subscribed_topics_of_members,
     tolerant_batch_records,
 )
@@ -60,6 +64,34 @@ async def test_a_consumer_of_aiokafka_has_the_client_that_knows_the_leaders() ->
     assert consumed_offsets(consumer) == {}, "nobody knows yet"
     consumer._subscription.seek(partition, 7)
     assert consumed_offsets(consumer) == {partition: 7}
+    await consumer.stop()
+
+
+async def test_a_consumer_of_aiokafka_is_told_for_each_request_how_much_to_fetch() -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", fetch_max_wait_ms=FIRST_FETCH.wait_ms)
+    partition = TopicPartition("topic", 0)
+    consumer.assign([partition])
+    consumer._subscription.seek(partition, 7)
+    fetcher = consumer._fetcher = Fetcher(consumer._client, consumer._subscription)
+    fetcher._select_read_replica = lambda _partition: 1
+    fetch_by(consumer, Fetch(bytes_max=3, partition_bytes_max=2, wait_ms=FIRST_FETCH.wait_ms + 1))
+    ((_, request),) = fetcher._get_actions_per_node(consumer._subscription.subscription.assignment)[0]
+    assert request._max_bytes == 3
+    assert request._max_wait_ms == FIRST_FETCH.wait_ms, "no longer than it was made to"
+    assert request.topics == [("topic", [(0, 7, 2)])]
+    await consumer.stop()
+
+
+async def test_a_partition_is_behind_where_the_last_answer_told_of_more_than_was_handed_over() -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1")
+    assert partitions_behind(consumer) == 0
+    read, unread, unknown, without_position = partitions = [TopicPartition("topic", number) for number in range(4)]
+    consumer.assign(partitions)
+    for partition in (read, unread, unknown):
+        consumer._subscription.seek(partition, 7)
+    for partition, end in {read: 7, unread: 8, without_position: 8}.items():
+        consumer._subscription.subscription.assignment.state_value(partition).lso = end
+    assert partitions_behind(consumer) == 1
     await consumer.stop()
 
 

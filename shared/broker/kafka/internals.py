@@ -27,6 +27,7 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.util import decode_varint_py
 
+from shared.broker.kafka.fetching import Fetch
 from shared.broker.unreadable import TolerantBytes
 
 _FETCH_WAIT_MS = 100
@@ -85,6 +86,25 @@ def known_ends(consumer: AIOKafkaConsumer) -> dict[TopicPartition, Ends]:
         return {}
     states = {tp: subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
     return {tp: Ends(state.lso, state.highwater) for tp, state in states.items() if state.lso is not None}
+
+
+def partitions_behind(consumer: AIOKafkaConsumer) -> int:
+    """In how many of the assigned partitions there was more to read, as of the last answer to a fetch of each."""
+    subscription = consumer._subscription.subscription
+    if subscription is None or subscription.assignment is None:
+        return 0
+    states = [subscription.assignment.state_value(tp) for tp in subscription.assignment.tps]
+    return sum(
+        state.lso is not None and state.has_valid_position and state.position < state.lso for state in states
+    )
+
+
+def fetch_by(consumer: AIOKafkaConsumer, fetch: Fetch) -> None:
+    """Have its next requests ask for so much; they wait no longer than the consumer was made to."""
+    fetcher = consumer._fetcher
+    fetcher._fetch_max_bytes = fetch.bytes_max
+    fetcher._max_partition_fetch_bytes = fetch.partition_bytes_max
+    fetcher._fetch_max_wait_ms = min(fetch.wait_ms, consumer._fetch_max_wait_ms)
 
 
 def cancel_sender(producer: AIOKafkaProducer) -> None:

@@ -12,7 +12,9 @@ from aiokafka.errors import IllegalStateError
 
 from shared.broker.base import Subscription
 from shared.broker.kafka.commits import Offsets
+from shared.broker.kafka.fetching import next_fetch
 from shared.broker.kafka.handover import Handover
+from shared.broker.kafka.internals import fetch_by, partitions_behind
 from shared.broker.kafka.unreadable import Record, TolerantReader, committed_positions, weight_of
 
 _PORTION_RECORDS = 16
@@ -28,12 +30,14 @@ class Reader:
         self._handover = handover
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
         self._bytes_max = subscription.in_flight_bytes_max
+        self._record_bytes = 0.0  # the mean weight of the last ones
         self._tolerant = TolerantReader(subscription)
 
     async def poll(self, wait_ms: int, weight: int = 0) -> Sequence[Record]:
         """What has come, up to a batch, after `wait_ms` at most; so many bytes are held already."""
         records = await _portion(self._subscriber.consumer, wait_ms, self._batch_max)
-        rebalances, weight = self._handover.rebalances, weight + weight_of(records)
+        rebalances, held = self._handover.rebalances, weight
+        weight += weight_of(records)
         while records and len(records) < self._batch_max and weight < self._bytes_max:
             # What is here already: it never waits.
             portion = await _portion(self._subscriber.consumer, 0, self._batch_max - len(records))
@@ -43,6 +47,11 @@ class Reader:
             weight += weight_of(portion)
         if rebalances != self._handover.rebalances:
             return ()  # but it did, for others' partitions: what was ours comes again
+        if records:
+            self._record_bytes = (weight - held) / len(records)
+        consumer = self._subscriber.consumer
+        behind = partitions_behind(consumer)
+        fetch_by(consumer, next_fetch(self._record_bytes, self._batch_max, self._bytes_max, behind))
         return records
 
     async def recover(self) -> Sequence[Record]:

@@ -24,6 +24,7 @@ from shared.broker.kafka.clients import (
 from shared.broker.kafka.clock import KafkaClock
 from shared.broker.kafka.consumer import KafkaConsumer, Waiting
 from shared.broker.kafka.declarations import KafkaDeclarations
+from shared.broker.kafka.fetching import BUSY_WAIT_MS, FIRST_FETCH
 from shared.broker.kafka.handover import Handover
 from shared.broker.kafka.producer import KafkaProducer
 from shared.broker.kafka.topics import clock_topic, dead_letter_topic, group_name, subscribed_topics
@@ -55,9 +56,10 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         # A member hears of a rebalance by a heartbeat, hands over, and joins: unset, it had the session's time for
         # all of it, and whoever took longer was put out with its batch still running.
         "rebalance_timeout_ms": int(handover_wait_s(settings) * 1_000) + session_ms,
-        "fetch_max_wait_ms": 500,
-        "fetch_max_bytes": 16 * 1024 * 1024,
-        "max_partition_fetch_bytes": 1024 * 1024,
+        # Of the first requests: then each batch says what is worth while (`fetching`).
+        "fetch_max_wait_ms": FIRST_FETCH.wait_ms,
+        "fetch_max_bytes": FIRST_FETCH.bytes_max,
+        "max_partition_fetch_bytes": FIRST_FETCH.partition_bytes_max,
     }
 
 
@@ -65,7 +67,7 @@ def request_options() -> dict[str, Any]:
     """What a consumer of requests gets besides. While a batch takes longer than a tenth of a second, the client
     asks for all partitions but that batch's, and until that is answered nothing new is read from there: with
     somebody waiting, half a second for each batch is too long."""
-    return {"fetch_max_wait_ms": 50}
+    return {"fetch_max_wait_ms": BUSY_WAIT_MS}
 
 
 def dead_letter_group(group: str, subscription: Subscription, prefix: str) -> str:
