@@ -8,15 +8,16 @@ per key and at-least-once, because
   it runs has no order with it: who wants one takes a lock first, by a statement before.
 - from before that statement until they are handed over no look began: they are not published yet. A ticket says
   so, which is good until the next look.
-- the relay publishes them as it does what it finds: one batch after the other. If that fails it looks for them,
-  with whatever has come behind. They stay in the outbox until they are confirmed, for the next relay if this one
-  ends.
+- what the relay does not take, because it is too much or a key of it is under way, and all that comes behind it,
+  is looked for, once nothing is under way any more.
+- if publishing them fails it looks for them, with whatever has come behind. They stay in the outbox until they are
+  confirmed, for the next relay if this one ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 
@@ -30,15 +31,17 @@ ROWS_MAX = 8
 """More at once are not a lone event's hand-over: one look finds them all."""
 BYTES_MAX = 256 * 1024
 
+Take = Callable[[Sequence[Row]], bool]
+"""Begins to publish rows, and waits for nothing. Returns False where it does not, and the relay has to look."""
+
 
 class Doorbell:
     """Of the relay of one shard, which waits at it."""
 
     def __init__(self) -> None:
-        self._ticket: int | None = None
+        self._take: Take | None = None
         self._looks = 0
         self._rung = False
-        self._rows: list[Row] = []
         self._waits: asyncio.Future[bool] | None = None
 
     # -- for those who commit
@@ -46,19 +49,16 @@ class Doorbell:
     def ring(self) -> None:
         """There is something to look for."""
         self._rung = True
-        self._end_wait()
+        self.wake()
 
     def ticket(self) -> int | None:
         """To be had before rows are written that may be handed over; None where the relay had better look."""
-        return None if self._rung or len(self._rows) >= ROWS_MAX else self._ticket
+        return None if self._rung or self._take is None else self._looks
 
     def hand_over(self, ticket: int, rows: Sequence[Row]) -> None:
         """These rows, in order of their places, are committed. If the ticket holds no more, the relay looks."""
-        if self._rung or ticket != self._ticket or len(self._rows) + len(rows) > ROWS_MAX:
+        if self._rung or self._take is None or ticket != self._looks or not self._take(rows):
             self.ring()
-        else:
-            self._rows += rows
-            self._end_wait()
 
     # -- for the relay
 
@@ -67,27 +67,28 @@ class Doorbell:
         """Whether there is something to look for."""
         return self._rung
 
-    def open(self) -> None:
-        """The relay stands by: it has looked, found nothing, and holds nothing back."""
-        self._ticket = self._looks
+    def open(self, take: Take) -> None:
+        """The relay stands by: it has looked, found nothing, and holds nothing back. `take` is handed rows."""
+        self._take = take
+
+    def close(self) -> None:
+        """It is handed nothing any more: what is committed from now on it looks for."""
+        self._take = None
 
     def begin_look(self) -> None:
         """A look begins, or the relay leads no more: whatever is committed by now is in the outbox to be found."""
+        self.close()
         self._looks += 1
-        self._ticket = None
         self._rung = False
-        self._rows = []
 
-    def take(self) -> Sequence[Row]:
-        """What was handed over; none if there is something to look for, since that look finds it, too."""
-        if self._rung:
-            return ()
-        rows, self._rows = self._rows, []
-        return rows
+    def wake(self) -> None:
+        """Whoever waits has something to do, if not to look."""
+        if self._waits is not None:
+            _end(self._waits, True)
 
     async def wait(self, seconds: float) -> bool:
-        """Whether somebody rang or handed something over within so many seconds."""
-        if self._rung or self._rows:
+        """Whether somebody rang, or woke it, within so many seconds."""
+        if self._rung:
             return True
         loop = asyncio.get_running_loop()
         self._waits = loop.create_future()
@@ -97,10 +98,6 @@ class Doorbell:
         finally:
             timer.cancel()
             self._waits = None
-
-    def _end_wait(self) -> None:
-        if self._waits is not None:
-            _end(self._waits, True)
 
 
 def _end(waits: asyncio.Future[bool], heard: bool) -> None:

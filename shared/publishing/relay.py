@@ -4,7 +4,7 @@ One relay is active per shard however many replicas run: it holds a PostgreSQL a
 connection that it reads and deletes with, so that losing the one is losing the other. Killed between publish
 and delete, its successor publishes again; consumers drop the duplicate. Woken by `NOTIFY`, or told by who commits
 in the same process, with polling as the fallback. While a full batch is published the next one is read; while
-nothing waits, what is handed over is published without being read (`shared.publishing.doorbell`).
+nothing waits, what is handed over is published without being read (`shared.publishing.standing_by`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from typing import Any
 import asyncpg
 import structlog
 
-from shared import failpoints
 from shared.backoff import backoff_s, jittered_s
-from shared.broker import Message, Publisher, PublishFailure
+from shared.broker import Publisher, PublishFailure
 from shared.database import SESSION_LOST, session
-from shared.errors import PermanentError, UnavailableError, UnroutableError
+from shared.errors import PermanentError, UnroutableError
 from shared.publishing.doorbell import Doorbell, Row
 from shared.publishing.leading import Leading
 from shared.publishing.outbox import NOTIFY_CHANNEL
 from shared.publishing.outbox_reader import IN_ORDER_OF_INDEX, OutboxReader
-from shared.publishing.sent import Sent
+from shared.publishing.sending import Sending
+from shared.publishing.sent import Outcome
+from shared.publishing.standing_by import StandingBy
 from shared.settings import Settings
 from shared.telemetry import Telemetry
 
@@ -40,18 +41,12 @@ _WAIT_MAX_S = 2.0
 _HELD_KEYS_MAX = 10_000
 _UNWANTED_HOLD_S = 5.0
 """For how long the key of a message waits that the broker, though there, does not take."""
-STANDS_STILL_S = 50.0
-"""Told then, and asked for by probes every few seconds, it is known within a minute."""
 
 _BUSY_ROWS = 4
 _REST_MAX_S = 0.025
 """A look, a publish and a delete cost the same for one event as for twenty. So while events come faster than that
 goes, the relay rests as long as it worked, at most so long, and takes more at once. To an idle one nothing of this
 happens."""
-_DELETED_WITHIN_S = 0.1
-_UNDELETED_MAX = 16
-"""What was handed over and confirmed is deleted then, a few at once, where no look does it before: fewer than make
-the next one to write give up looking (`outbox.publishing`)."""
 
 _TRY_LOCK = "select pg_try_advisory_lock($1, $2)"
 
@@ -71,28 +66,18 @@ class Relay:
     ) -> None:
         """`leading` is told while it leads, for those who commit in the same process."""
         self._settings = settings
-        self._clock = clock
-        self._publisher = publisher
-        self._sent = Sent(telemetry)
+        self._sending = Sending(settings, publisher, telemetry, clock)
         self._shard = shard
         self._doorbell = Doorbell()
         self._leading = leading or Leading(settings.relay_shards)
         self._confirmed: list[int] = []
         """The places of what is confirmed and not deleted yet."""
         self._held: dict[str, float] = {}
-        self._failures_in_a_row = 0
-        self._waiting_since: float | None = None
-        """Since when something has waited and nothing was confirmed; None while that is not so."""
-        self._refusal = ""
-        self._fail_points = failpoints.FailPoints.told(settings.failpoints)
 
     @property
     def trouble(self) -> str | None:
-        """Why no event has left for `STANDS_STILL_S` though some wait, for a person; None while all is well."""
-        since = self._waiting_since
-        if since is None or self._clock() - since < STANDS_STILL_S:
-            return None
-        return f"stands still, with events waiting: {self._refusal or 'the broker does not answer'}"
+        """Why no event has left for a while though some wait, for a person; None while all is well."""
+        return self._sending.trouble
 
     async def run(self) -> None:
         """Publish whenever this shard's lock is free; survive the loss of PostgreSQL and of the broker."""
@@ -105,7 +90,7 @@ class Relay:
                     with self._leading.of(self._shard, self._doorbell):
                         await self._lead(connection)
             except SESSION_LOST as error:
-                self._waiting_since = None  # PostgreSQL's trouble, or another's turn
+                self._sending.waiting_since = None  # PostgreSQL's trouble, or another's turn
                 _log.warning("relay.database_lost", shard=self._shard, error=str(error) or type(error).__name__)
                 await asyncio.sleep(self._settings.relay_poll_interval_s)
 
@@ -132,7 +117,7 @@ class Relay:
                     began_s = time.monotonic()
         finally:
             self._doorbell.begin_look()
-            self._sent.tell()
+            self._sending.sent.tell()
             if self._confirmed:  # or the next to lead would publish it again
                 with contextlib.suppress(*SESSION_LOST):
                     await reader.delete(self._confirmed)
@@ -151,25 +136,12 @@ class Relay:
     async def _stand_by(self, reader: OutboxReader) -> None:
         """Nothing is there: until there is something to look for, publish what is handed over."""
         if not self._held:
-            self._waiting_since = None
-            self._doorbell.open()
-        self._sent.tell()
-        look_at = delete_at = time.monotonic() + self._settings.relay_poll_interval_s
-        while not self._doorbell.is_rung and (now := time.monotonic()) < look_at:
-            if self._confirmed and (now >= delete_at or len(self._confirmed) >= _UNDELETED_MAX):
-                await reader.delete(self._confirmed)
-                self._confirmed = []
-                self._sent.tell()
-            await self._doorbell.wait(min(delete_at if self._confirmed else look_at, look_at) - now)
-            if handed := self._doorbell.take():
-                if reader.is_lost:  # and the lead with it
-                    return
-                confirmed, _ = await self._publish(reader, handed, None)
-                if not confirmed:
-                    return
-                if not self._confirmed:
-                    delete_at = time.monotonic() + _DELETED_WITHIN_S
-                self._confirmed += confirmed
+            self._sending.waiting_since = None
+        self._sending.sent.tell()
+        standing_by = StandingBy(self._doorbell, reader, self._sending, self._confirmed)
+        look_at = time.monotonic() + self._settings.relay_poll_interval_s
+        if failed := await standing_by.until(look_at, takes=not self._held):
+            await self._settle(reader, failed)
 
     def _kept_back(self) -> Collection[str]:
         """The keys that wait."""
@@ -186,45 +158,28 @@ class Relay:
         """Publish these rows and meanwhile read those `ahead`; return the places of what is confirmed, for the
         next look to delete, and what was read.
 
-        Of a batch in which something failed the rest is deleted here, and what was read behind it is left, since
-        those keys come first.
+        What was read behind a batch in which something failed is left, since those keys come first.
         """
-        started_ns = time.time_ns()
-        if self._waiting_since is None:
-            self._waiting_since, self._refusal = self._clock(), ""
-        messages = [Message(row["channel"], row["type"], row["key"], row["body"]) for row in rows]
-        if self._fail_points is not None:
-            self._fail_points.reach(failpoints.BEFORE_PUBLISH)
-        failures, following = await _side_by_side(self._confirm(messages), ahead)
-        if self._fail_points is not None:
-            self._fail_points.reach(failpoints.AFTER_PUBLISH)
-        if not failures:
-            self._waiting_since, self._failures_in_a_row = None, 0
-            self._sent.confirmed(rows, started_ns, time.time_ns())
-            return _places(rows), following
-        failed = {id(failure.message) for failure in failures}
-        confirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) not in failed]
-        unconfirmed = [row for row, message in zip(rows, messages, strict=True) if id(message) in failed]
-        self._sent.tell_of(rows, started_ns, time.time_ns(), frozenset(row["event_id"] for row in unconfirmed))
-        if confirmed:
-            self._waiting_since = self._clock()
-            await reader.delete(_places(confirmed))
-        await self._back_off(failures, everything=not confirmed)
-        return [], ()
+        outcome, following = await _side_by_side(self._sending.publish(rows), ahead)
+        if outcome.failures:
+            await self._settle(reader, [outcome])
+            return [], ()
+        self._sending.confirmed(outcome)
+        return outcome.confirmed, following
 
-    async def _confirm(self, messages: Sequence[Message]) -> Sequence[PublishFailure]:
-        """Publish; return what was not confirmed of it."""
-        try:
-            return await self._publisher.publish(messages)
-        except UnavailableError as error:
-            return [PublishFailure(message, error) for message in messages]
+    async def _settle(self, reader: OutboxReader, outcomes: Sequence[Outcome]) -> None:
+        """Where something failed: delete the rest, and wait."""
+        failures = self._sending.failed(outcomes)
+        confirmed = [place for outcome in outcomes for place in outcome.confirmed]
+        if confirmed:
+            await reader.delete(confirmed)
+        await self._back_off(failures, everything=not confirmed)
 
     async def _back_off(self, failures: Sequence[PublishFailure], *, everything: bool) -> None:
         """Hold back the keys that failed, so that they stay in order while the others go on.
 
         When the broker is away, or too many keys are held back, everything waits.
         """
-        self._refusal = str(failures[0].error)
         _log.warning("relay.not_confirmed", shard=self._shard, count=len(failures), error=str(failures[0].error))
         unwanted = {f.message.key for f in failures if isinstance(f.error, UnroutableError | PermanentError)}
         others = {failure.message.key for failure in failures} - unwanted
@@ -232,8 +187,8 @@ class Relay:
         self._held.update((key, now + jittered_s(_UNWANTED_HOLD_S, random.random)) for key in unwanted)
         if not others and len(self._held) <= _HELD_KEYS_MAX:
             return
-        wait_s = backoff_s(self._failures_in_a_row, _WAIT_INITIAL_S, _WAIT_MAX_S, random.random)
-        self._failures_in_a_row += 1
+        wait_s = backoff_s(self._sending.failures_in_a_row, _WAIT_INITIAL_S, _WAIT_MAX_S, random.random)
+        self._sending.failures_in_a_row += 1
         if everything or len(self._held) > _HELD_KEYS_MAX:
             await asyncio.sleep(wait_s)
         else:
@@ -245,9 +200,9 @@ def _places(rows: Sequence[Row]) -> list[int]:
 
 
 async def _side_by_side(
-    publishing: Coroutine[Any, Any, Sequence[PublishFailure]],
+    publishing: Coroutine[Any, Any, Outcome],
     ahead: Coroutine[Any, Any, Sequence[Row]] | None,
-) -> tuple[Sequence[PublishFailure], Sequence[Row]]:
+) -> tuple[Outcome, Sequence[Row]]:
     """Both results. Whatever becomes of the one, the other has ended."""
     if ahead is None:
         return await publishing, ()

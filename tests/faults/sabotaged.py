@@ -17,6 +17,7 @@ from shared.consuming import inbox
 from shared.consuming.claims import Claim, Claims, ClaimState
 from shared.envelope import Envelope
 from shared.process import parts, server
+from shared.publishing.doorbell import Doorbell
 from shared.publishing.outbox_reader import OutboxReader
 from shared.publishing.relay import Relay
 from tests.conformance.broken import AcknowledgesFirst
@@ -70,7 +71,7 @@ def claim_without_owner() -> None:
 
 
 def mark_before_confirming() -> None:
-    """Rows are deleted as soon as they are read.
+    """Rows are deleted as soon as they are read, and none is published unread.
 
     The relay dies together with the HTTP interface, before clients have their answers: what was committed is lost.
     """
@@ -80,7 +81,11 @@ def mark_before_confirming() -> None:
         await reader.delete([row["position"] for row in rows])
         return await publish(self, reader, rows, ahead)
 
+    def no_ticket(_: Doorbell) -> None:
+        return
+
     replace(Relay, "_publish", marked)
+    replace(Doorbell, "ticket", no_ticket)
 
 
 SABOTAGES: dict[str, Callable[[], None]] = {

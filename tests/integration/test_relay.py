@@ -15,7 +15,8 @@ from shared.broker.base import Broker, Message, PublishFailure
 from shared.errors import UnavailableError
 from shared.publishing import Leading, UnitsOfWork
 from shared.publishing.outbox import insert_outbox, outbox_row
-from shared.publishing.relay import STANDS_STILL_S, Relay
+from shared.publishing.relay import Relay
+from shared.publishing.sending import STANDS_STILL_S
 from tests.integration.test_unit_of_work import notifications
 from tests.integration.world import Happened, World, eventually, happened, keys_of
 

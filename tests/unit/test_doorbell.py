@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from shared.publishing import Leading
-from shared.publishing.doorbell import BYTES_MAX, ROWS_MAX, Doorbell
+from shared.publishing.doorbell import BYTES_MAX, ROWS_MAX, Doorbell, Row
 
 
 def rows(*positions: int) -> list[dict[str, Any]]:
     return [{"position": position} for position in positions]
 
 
-def standing_by() -> Doorbell:
+class Taken(list[Any]):
+    """What a relay was handed, as long as it takes any."""
+
+    takes = True
+
+    def __call__(self, rows: Sequence[Row]) -> bool:
+        if self.takes:
+            self += rows
+        return self.takes
+
+
+def standing_by(taken: Taken | None = None) -> Doorbell:
     doorbell = Doorbell()
     doorbell.begin_look()
-    doorbell.open()
+    doorbell.open(Taken() if taken is None else taken)
     return doorbell
 
 
@@ -30,15 +41,14 @@ def ticket_of(doorbell: Doorbell) -> int:
 
 
 def test_a_relay_that_stands_by_takes_rows_without_a_look() -> None:
-    doorbell = standing_by()
+    doorbell = standing_by(taken := Taken())
     first, second = ticket_of(doorbell), ticket_of(doorbell)
     doorbell.hand_over(first, rows(1, 2))
     doorbell.hand_over(second, rows(3))
-    assert not doorbell.is_rung
-    assert (doorbell.take(), doorbell.take()) == (rows(1, 2, 3), [])
+    assert (taken, doorbell.is_rung) == (rows(1, 2, 3), False)
 
 
-@pytest.mark.parametrize("between", [Doorbell.begin_look, Doorbell.ring])
+@pytest.mark.parametrize("between", [Doorbell.begin_look, Doorbell.close, Doorbell.ring])
 def test_no_ticket_is_to_be_had_while_it_looks_or_is_about_to(between: Callable[[Doorbell], None]) -> None:
     assert Doorbell().ticket() is None, "it does not lead"
     doorbell = standing_by()
@@ -48,45 +58,47 @@ def test_no_ticket_is_to_be_had_while_it_looks_or_is_about_to(between: Callable[
 
 def test_after_a_look_a_ticket_of_before_is_good_for_nothing() -> None:
     """That look may have found the rows: they would be published twice."""
-    doorbell = standing_by()
+    doorbell = standing_by(taken := Taken())
     ticket = ticket_of(doorbell)
     doorbell.begin_look()
-    doorbell.open()
+    doorbell.open(taken)
     doorbell.hand_over(ticket, rows(1))
-    assert (doorbell.take(), doorbell.is_rung) == ((), True)
+    assert (taken, doorbell.is_rung) == ([], True)
 
 
-def test_what_was_handed_over_is_left_to_the_look_that_somebody_rang_for() -> None:
-    doorbell = standing_by()
+@pytest.mark.parametrize("between", [Doorbell.close, Doorbell.ring])
+def test_what_comes_when_a_look_is_due_is_left_to_that_look(between: Callable[[Doorbell], None]) -> None:
+    doorbell = standing_by(taken := Taken())
     one, other = ticket_of(doorbell), ticket_of(doorbell)
+    between(doorbell)
     doorbell.hand_over(one, rows(1))
-    doorbell.ring()
     doorbell.hand_over(other, rows(2))
-    assert doorbell.take() == ()
+    assert (taken, doorbell.is_rung) == ([], True)
     doorbell.begin_look()
-    assert (doorbell.take(), doorbell.is_rung) == ([], False)
+    assert not doorbell.is_rung
 
 
-def test_more_than_a_few_rows_are_looked_for() -> None:
-    doorbell = standing_by()
-    tickets = [ticket_of(doorbell) for _ in range(ROWS_MAX + 1)]
-    for number in range(ROWS_MAX):
-        doorbell.hand_over(tickets[number], rows(number))
-    assert (doorbell.ticket(), doorbell.is_rung) == (None, False)
-    doorbell.hand_over(tickets[ROWS_MAX], rows(ROWS_MAX))
-    assert doorbell.is_rung
+def test_what_the_relay_does_not_take_and_what_comes_behind_it_is_looked_for() -> None:
+    doorbell = standing_by(taken := Taken())
+    tickets = [ticket_of(doorbell) for _ in range(3)]
+    doorbell.hand_over(tickets[0], rows(1))
+    taken.takes = False
+    doorbell.hand_over(tickets[1], rows(2))
+    taken.takes = True
+    doorbell.hand_over(tickets[2], rows(3))
+    assert (taken, doorbell.is_rung, doorbell.ticket()) == (rows(1), True, None)
 
 
-@pytest.mark.parametrize("call", [Doorbell.ring, lambda bell: bell.hand_over(bell.ticket(), rows(1))])
-async def test_whoever_waits_hears_what_comes_before_and_while_it_waits(call: Callable[[Doorbell], None]) -> None:
+async def test_whoever_waits_hears_what_comes_before_and_while_it_waits() -> None:
     doorbell = standing_by()
     assert not await doorbell.wait(0.001)
-    waiting = asyncio.create_task(doorbell.wait(3_600))
-    await asyncio.sleep(0)
-    call(doorbell)
-    call(doorbell)
-    assert await asyncio.wait_for(waiting, 10)
-    assert await doorbell.wait(0), "it is not taken yet"
+    for call in (Doorbell.wake, Doorbell.ring):
+        waiting = asyncio.create_task(doorbell.wait(3_600))
+        await asyncio.sleep(0)
+        call(doorbell)
+        call(doorbell)
+        assert await asyncio.wait_for(waiting, 10)
+    assert await doorbell.wait(0), "nobody has looked yet"
 
 
 async def test_who_waits_no_more_leaves_nothing_behind() -> None:
@@ -108,13 +120,14 @@ def event(shard: int, body: bytes = b"") -> dict[str, Any]:
 
 
 def test_each_shard_s_relay_is_handed_its_own_rows() -> None:
-    leading, doorbells = Leading(2), [standing_by(), standing_by()]
+    taken = [Taken(), Taken()]
+    leading, doorbells = Leading(2), [standing_by(one) for one in taken]
     with leading.of(0, doorbells[0]), leading.of(1, doorbells[1]):
         offer = leading.offer([event(2), event(3), event(4)])
         assert offer is not None
         leading.hand_over(offer, [7, 8, 9])
-    taken = [[(row["position"], row["key"]) for row in doorbell.take()] for doorbell in doorbells]
-    assert taken == [[(7, "2"), (9, "4")], [(8, "3")]]
+    handed = [[(row["position"], row["key"]) for row in rows_of] for rows_of in taken]
+    assert handed == [[(7, "2"), (9, "4")], [(8, "3")]]
     with leading.of(1, doorbells[1]):
         leading.hand_over(offer, [7, 8, 9])
     assert not doorbells[0].is_rung, "who leads for it elsewhere looks by itself"

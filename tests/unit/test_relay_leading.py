@@ -95,10 +95,15 @@ class Leads:
         self.told: list[str] = []
         """Of which events telemetry was told."""
         self.refused: set[str] = set()
+        self.broken: Exception | None = None
+        """What publishing raises in the end, once."""
         self.go_on = asyncio.Event()
         self.go_on.set()
+        self.stuck: dict[str, asyncio.Event] = {}
+        """The keys of what is confirmed, or refused, when its event is set."""
         clock = SimpleNamespace(monotonic=lambda: self.now, time_ns=lambda: 0)
-        monkeypatch.setattr("shared.publishing.relay.time", clock)
+        for module in ("relay", "sending", "standing_by"):
+            monkeypatch.setattr(f"shared.publishing.{module}.time", clock)
         monkeypatch.setattr(
             "shared.publishing.relay.asyncio", SimpleNamespace(sleep=self._rest, gather=asyncio.gather)
         )
@@ -123,6 +128,12 @@ class Leads:
         self.now += self.took_s
         self.published.append([message.key for message in messages])
         await self.go_on.wait()
+        for message in messages:
+            if message.key in self.stuck:
+                await self.stuck[message.key].wait()
+        if self.broken is not None:
+            broken, self.broken = self.broken, None
+            raise broken
         error = UnavailableError("planted")
         return [PublishFailure(message, error) for message in messages if message.key in self.refused]
 
@@ -207,107 +218,12 @@ async def test_a_notification_wakes_a_relay_that_waits(monkeypatch: pytest.Monke
     assert len(session.looked) == 3
 
 
-# -- what is handed over
-
-
-@asynccontextmanager
-async def standing_by(leads: Leads, session: Session) -> AsyncIterator[int]:
-    """A relay that found nothing at its first look, with a ticket; it ends when the block is left."""
-    leading = asyncio.create_task(leads.lead(session))
-    yield await leads.until_it_stands_by()
-    await asyncio.wait_for(leading, 10)
-
-
-async def test_what_is_handed_over_is_published_without_a_look_and_deleted_a_little_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
-    monkeypatch.setattr("shared.publishing.relay._DELETED_WITHIN_S", POLL_S)
-    async with standing_by(leads, session) as ticket:
-        leads.doorbell.hand_over(ticket, rows(7, 8))
-        await leads.until(lambda: session.deleted == [7, 8])
-        assert leads.published == [["7", "8"]]
-        assert session.looked == [([], [])]
-        leads.doorbell.hand_over(await leads.until_it_stands_by(), rows(9))
-        await leads.until(lambda: session.deleted == [7, 8, 9])
-        assert leads.told == ["7", "8", "9"]
-        leads.doorbell.ring()
-    assert session.looked == [([], []), ([], [])], "it is known to be gone"
-
-
-async def test_many_that_are_handed_over_are_deleted_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
-    async with standing_by(leads, session) as ticket:
-        for number in range(16):
-            assert session.deleted == []
-            leads.doorbell.hand_over(ticket, rows(number))
-            await leads.until(lambda: len(leads.published) == number + 1)  # noqa: B023 - awaited here
-        await leads.until(lambda: session.deleted == [*range(16)])
-        leads.doorbell.ring()
-
-
-async def test_a_look_deletes_what_was_handed_over_and_does_not_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody rings while it is published: for an event of the same key, it may be."""
-    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([], rows(8))
-    async with standing_by(leads, session) as ticket:
-        leads.go_on.clear()
-        leads.doorbell.hand_over(ticket, rows(7))
-        await leads.until(lambda: leads.published == [["7"]])
-        leads.doorbell.ring()
-        leads.doorbell.hand_over(ticket, rows(9))
-        leads.go_on.set()
-    assert session.looked == [([], []), ([7], [(7, 8)]), ([8], [(8, 9)])]
-    assert leads.published == [["7"], ["8"]], "and what came behind is left to be found"
-
-
-async def test_what_was_handed_over_and_not_confirmed_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([], rows(8))
-    leads.refused = {"8"}
-    async with standing_by(leads, session) as ticket:
-        leads.doorbell.hand_over(ticket, rows(7, 8))
-    assert leads.published == [["7", "8"], ["8"]]
-    assert (session.deleted, session.looked) == ([7], [([], []), ([], []), ([], [])])
-
-
-async def test_a_relay_looks_by_itself_however_often_something_is_handed_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """For what nobody tells it of."""
-    leads, session = Leads(monkeypatch, took_s=0.3, relay_poll_interval_s=1.0), Session([])
-    async with standing_by(leads, session) as ticket:
-        for number in range(4):
-            leads.doorbell.hand_over(ticket, rows(number))
-            await leads.until(lambda: len(leads.published) == number + 1)  # noqa: B023 - awaited here
-    assert [look for look, _ in session.looked] == [[], [2, 3]], "0 and 1 were deleted before"
-
-
-async def test_who_has_lost_its_session_publishes_nothing_that_is_handed_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With the session it has lost the lead: another may have published it, and what came behind."""
-    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
-    async with standing_by(leads, session) as ticket:
-        session.closed = True
-        leads.doorbell.hand_over(ticket, rows(7))
-    assert (leads.published, leads.doorbell.ticket()) == ([], None)
-
-
-async def test_a_relay_that_holds_something_back_is_handed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    leads, session = Leads(monkeypatch), Session([])
-    leads.relay._held = {"k": 2_000.0}
-    leading = asyncio.create_task(leads.lead(session))
-    while not leading.done():
-        assert leads.doorbell.ticket() is None
-        await asyncio.sleep(0)
-    await leading
-
-
 @pytest.mark.parametrize(("held", "in_trouble"), [({}, False), ({"k": 2_000.0}, True)])
 async def test_a_relay_that_finds_nothing_is_in_trouble_only_while_it_holds_something_back(
     monkeypatch: pytest.MonkeyPatch, held: dict[str, float], in_trouble: bool
 ) -> None:
     leads = Leads(monkeypatch)
-    leads.relay._waiting_since, leads.relay._held = 0.0, held
+    leads.relay._sending.waiting_since, leads.relay._held = 0.0, held
     await leads.lead(Session([]))
     assert (leads.relay.trouble is not None) == in_trouble
 
@@ -331,7 +247,7 @@ async def test_it_leads_once_the_lock_is_free_and_says_so_and_why_it_leads_no_mo
         assert list(leads.leading._doorbells) == [SHARD]
         leads.leading.ring()
         assert leads.doorbell.is_rung, "who commits in this process rings for it"
-        leads.relay._waiting_since = 0.0
+        leads.relay._sending.waiting_since = 0.0
         error = next(lost, None)
         raise OverError if error is None else error
 
@@ -353,7 +269,7 @@ async def test_it_leads_once_the_lock_is_free_and_says_so_and_why_it_leads_no_mo
 
 async def test_a_database_that_is_lost_is_no_trouble_of_the_relay_s(monkeypatch: pytest.MonkeyPatch) -> None:
     leads = Leads(monkeypatch)
-    leads.relay._waiting_since = 0.0
+    leads.relay._sending.waiting_since = 0.0
     assert leads.relay.trouble is not None
 
     async def lost(*_: object) -> None:

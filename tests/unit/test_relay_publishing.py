@@ -11,7 +11,8 @@ import pytest
 
 from shared.broker.base import Message, PublishFailure
 from shared.errors import UnavailableError, UnroutableError
-from shared.publishing.relay import STANDS_STILL_S, Relay, _side_by_side
+from shared.publishing.relay import Relay, _side_by_side
+from shared.publishing.sending import STANDS_STILL_S
 from tests.unit.stages import settings_with
 
 Row = dict[str, Any]
@@ -35,7 +36,8 @@ class Batches:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000.0
         clock = SimpleNamespace(monotonic=lambda: self.now, time_ns=lambda: 7)
-        monkeypatch.setattr("shared.publishing.relay.time", clock)
+        for module in ("relay", "sending"):
+            monkeypatch.setattr(f"shared.publishing.{module}.time", clock)
         asleep = SimpleNamespace(sleep=self._sleep, Event=asyncio.Event, gather=asyncio.gather)
         monkeypatch.setattr("shared.publishing.relay.asyncio", asleep)
         self.slept = 0
@@ -166,10 +168,10 @@ async def test_after_a_success_the_waits_begin_anew(batches: Batches) -> None:
     batches.away = UnavailableError("no broker")
     for _ in range(3):
         await batches.one(row(1, "a"))
-    assert batches.relay._failures_in_a_row == 3
+    assert batches.relay._sending.failures_in_a_row == 3
     batches.away = None
     await batches.one(row(1, "a"))
-    assert batches.relay._failures_in_a_row == 0
+    assert batches.relay._sending.failures_in_a_row == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from sqlalchemy import text
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing import Leading
-from shared.publishing.doorbell import Doorbell
+from shared.publishing.doorbell import Doorbell, Row
 from shared.publishing.submitting import Firing, Options, Submitted
 from shared.publishing.uow import UnitOfWork, UnitsOfWork
 from shared.telemetry import Spans
@@ -192,14 +193,19 @@ async def test_a_relay_that_stands_by_is_handed_what_nothing_waits_before(places
     connection.answer = [("a column of the insert's own", places)]
     leading, doorbell = Leading(1), Doorbell()
     uow = unit(connection, leading=leading)
-    doorbell.open()
+    taken: list[tuple[int, str, str]] = []
+
+    def take(rows: Sequence[Row]) -> bool:
+        taken.extend((row["position"], row["key"], row["type"]) for row in rows)
+        return True
+
+    doorbell.open(take)
     with leading.of(0, doorbell):
         uow.publish(Paid(amount=Decimal(1)), subject="s")
         uow.publish(Paid(amount=Decimal(2)), subject="s")
         await uow.flush(last=True)
-        assert not doorbell.take()
+        assert not taken
         uow.committed()
-    taken = [(row["position"], row["key"], row["type"]) for row in doorbell.take()]
     assert (taken, doorbell.is_rung) == (
         ([(7, "s", "thing.paid"), (8, "s", "thing.paid")], False) if places else ([], True)
     )
@@ -208,7 +214,7 @@ async def test_a_relay_that_stands_by_is_handed_what_nothing_waits_before(places
 async def test_a_text_that_publishes_beside_itself_says_no_places_and_rings() -> None:
     leading, doorbell = Leading(1), Doorbell()
     uow = unit(Connection(), leading=leading)
-    doorbell.open()
+    doorbell.open(lambda rows: pytest.fail(f"{rows} are handed over"))
     with leading.of(0, doorbell):
         uow.tell(text("with a as (select :n) select * from a"), {"n": 1})
         uow.publish(Paid(amount=Decimal(1)), subject="s")
