@@ -44,29 +44,36 @@ class StandingBy:
     async def until(self, look_at: float, *, takes: bool) -> Sequence[Outcome]:
         """Publish what is handed over, if it `takes` any, until there is something to look for or the clock says
         `look_at`. Nothing is under way then. Return what failed, and what ended after it."""
+        if takes:
+            self._doorbell.open(self._take)
         try:
-            if takes:
-                self._doorbell.open(self._take)
-            while not self._doorbell.is_rung and (now := time.monotonic()) < look_at:
-                if self._confirmed and (now >= self._delete_at or len(self._confirmed) >= _UNDELETED_MAX):
-                    await self._delete()
-                else:
-                    wake_at = min(self._delete_at, look_at) if self._confirmed else look_at
-                    await self._doorbell.wait(wake_at - now)
+            await self._wait_and_delete(look_at)
             self._doorbell.close()
-            await self._all_ended()
+            await self._all_ended()  # within the publisher's own time
         finally:
-            self._doorbell.close()
-            for task in self._under_way:
-                task.cancel()
-            await self._all_ended()
+            await self._cancel()
         if self._error is not None:
             raise self._error
         return self._failed
 
+    async def _wait_and_delete(self, look_at: float) -> None:
+        while not self._doorbell.is_rung and (now := time.monotonic()) < look_at:
+            if self._confirmed and (now >= self._delete_at or len(self._confirmed) >= _UNDELETED_MAX):
+                await self._delete()
+            else:
+                wake_at = min(self._delete_at, look_at) if self._confirmed else look_at
+                await self._doorbell.wait(wake_at - now)
+
     async def _all_ended(self) -> None:
         while self._under_way:
             await asyncio.wait(self._under_way)
+
+    async def _cancel(self) -> None:
+        """Leave nothing under way, whatever happened."""
+        self._doorbell.close()
+        for task in self._under_way:
+            task.cancel()
+        await self._all_ended()
 
     async def _delete(self) -> None:
         gone = self._confirmed.copy()

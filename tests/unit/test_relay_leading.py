@@ -53,6 +53,9 @@ class Session:
         """What each look deleted, and which places it left out."""
         self.looking = asyncio.Event()
         self.deleted: list[int] = []
+        self.deletes = asyncio.Event()
+        """What is deleted between looks is so when this is set."""
+        self.deletes.set()
         self.lost_for_good = False
         self.closed = False
         self.locks = iter([False, True])
@@ -73,6 +76,7 @@ class Session:
 
     async def execute(self, _query: str, gone: Sequence[int]) -> None:
         self.deleted += gone
+        await self.deletes.wait()
         if self.lost_for_good:
             raise OSError("the session is lost")
 

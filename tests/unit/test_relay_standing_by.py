@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
+from shared.broker.base import Message, PublishFailure
 from shared.publishing.sending import STANDS_STILL_S
 from shared.publishing.standing_by import UNDER_WAY_MAX
 from tests.unit.test_relay_leading import NEVER_S, POLL_S, Leads, Session, rows
+
+
+async def a_little_later() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -41,6 +48,7 @@ async def test_what_is_handed_over_is_published_without_a_look_and_deleted_a_lit
 
 async def test_many_that_are_handed_over_are_deleted_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
+    monkeypatch.setattr("shared.publishing.standing_by._DELETED_WITHIN_S", NEVER_S / 2)
     async with standing_by(leads, session) as ticket:
         for number in range(16):
             assert session.deleted == []
@@ -108,6 +116,56 @@ async def test_a_relay_that_holds_something_back_is_handed_nothing(monkeypatch: 
     await leading
 
 
+async def test_what_is_confirmed_while_others_are_deleted_is_deleted_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
+    monkeypatch.setattr("shared.publishing.standing_by._DELETED_WITHIN_S", POLL_S)
+    session.deletes.clear()
+    async with standing_by(leads, session) as ticket:
+        leads.doorbell.hand_over(ticket, rows(7))
+        await leads.until(lambda: session.deleted == [7])
+        monkeypatch.setattr("shared.publishing.standing_by._DELETED_WITHIN_S", NEVER_S / 2)
+        leads.doorbell.hand_over(ticket, rows(8))
+        await leads.until(lambda: leads.relay._confirmed == [7, 8])
+        session.deletes.set()
+        await leads.until(lambda: leads.relay._confirmed == [8])
+        await a_little_later()
+        assert session.deleted == [7]
+        leads.doorbell.ring()
+    assert session.looked[1] == ([8], [(8, 9)])
+
+
+async def test_telemetry_is_told_of_what_a_look_found_before_the_relay_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session(rows(1), [])
+    async with standing_by(leads, session):
+        assert leads.told == ["1"]
+        leads.doorbell.ring()
+
+
+async def test_a_publish_has_nothing_of_the_request_that_began_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its trace nor what else belongs to it: the client's connection may be opened anew there."""
+    leads, session = Leads(monkeypatch, relay_poll_interval_s=NEVER_S), Session([])
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+    publish = leads.publish
+
+    async def publish_and_see(messages: Sequence[Message]) -> list[PublishFailure]:
+        seen.append(request.get())
+        return await publish(messages)
+
+    monkeypatch.setattr(leads, "publish", publish_and_see)
+    async with standing_by(leads, session) as ticket:
+        token = request.set("one")
+        leads.doorbell.hand_over(ticket, rows(7))
+        request.reset(token)
+        await leads.until(lambda: leads.published == [["7"]])
+        leads.doorbell.ring()
+    assert seen == ["none"]
+
+
 # -- several under way
 
 
@@ -133,11 +191,6 @@ class Several:
     def let_go(self, *keys: str) -> None:
         for key in keys:
             self.leads.stuck[key].set()
-
-
-async def a_little_later() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -193,6 +246,21 @@ async def test_only_so_many_are_under_way_and_more_are_looked_for_together(
         some.let_go("0")
     assert [look for look, _ in some.session.looked] == [[], [*range(1, UNDER_WAY_MAX), 0]]
     assert some.leads.published == [[key] for key in handed]
+
+
+async def test_when_a_look_is_due_nothing_new_goes_until_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is handed over, it is not put off."""
+    async with several(monkeypatch) as some:
+        some.hand_over(7)
+        await some.under_way("7")
+        some.leads.now += NEVER_S
+        some.leads.doorbell.wake()  # as the clock would
+        await a_little_later()
+        some.hand_over(8)
+        await a_little_later()
+        assert some.leads.published == [["7"]]
+        some.let_go("7")
+    assert [look for look, _ in some.session.looked] == [[], [7]]
 
 
 @pytest.mark.parametrize("other_is_confirmed", [True, False])
