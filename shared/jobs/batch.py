@@ -10,11 +10,11 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from shared.jobs import store
 from shared.jobs.advance import Announced, Ended, EndedJob, UnknownStepsError, advance
 from shared.jobs.events import StepReady
 from shared.jobs.flatten import Flat, carried
 from shared.jobs.leases import notify_step
-from shared.jobs.store import INSERT_JOBS
 from shared.jobs.submit import Submission, written
 from shared.publishing import Cause, Options, Submitted, UnitOfWork
 
@@ -40,8 +40,8 @@ class JobBatch:
     """The jobs that hold the unique keys that were asked for in this unit."""
     _submissions: list[Submission] = field(default_factory=list)
     _ended: list[Ended] = field(default_factory=list)
-    _wake: set[str] = field(default_factory=set)
-    """The handlers of leased steps that are ready."""
+    _wake: dict[str, UUID | None] = field(default_factory=dict)
+    """The handlers of leased steps that are ready; which step, where it is only one."""
     _before_event: tuple[int, int] = (0, 0)
 
     def begin_event(self) -> None:
@@ -84,7 +84,7 @@ class JobBatch:
         Its row says which: a handler may be leased by now whose step was written down before that.
         """
         if step.leased:
-            self._wake.add(step.handler)
+            self._wake[step.handler] = None if step.handler in self._wake else step.step_id
             return
         data = self.ready(
             job_id=step.job_id,
@@ -107,8 +107,7 @@ class JobBatch:
         ended, self._ended = self._ended, []
         self._before_event = (0, 0)
         if submissions:
-            wake, self._wake = self._wake, set()
-            uow.tell_whole(INSERT_JOBS, await written(uow, submissions, wake))
+            uow.tell_whole(store.INSERT_JOBS, await written(uow, submissions, self._taken_wake()))
         if ended:
             try:
                 ready, jobs = await advance(uow.connection, ended)
@@ -121,5 +120,8 @@ class JobBatch:
             if jobs:
                 uow.after_commit(partial(self._count, jobs))
         if self._wake:
-            await notify_step(uow.connection, self._wake)
-            self._wake.clear()
+            await notify_step(uow.connection, self._taken_wake())
+
+    def _taken_wake(self) -> list[str]:
+        wake, self._wake = self._wake, {}
+        return [store.ready(handler, step) for handler, step in wake.items()]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from shared.jobs.attempt import Lane
 
@@ -15,12 +16,20 @@ class Bell:
         self._lanes = lanes
         self._wanted = set(lanes)
         self._left: set[Lane] = set()
+        self._only: dict[Lane, UUID] = {}
+        """Of lanes that are wanted for one step, that step."""
         self._rung = asyncio.Event()
         self._rung.set()
 
-    def ring(self, handler: str = "") -> None:
-        """For the lane of this handler, where it is one of ours, or for all."""
-        self._wanted.update(lane for lane in self._lanes if not handler or handler in lane.handlers)
+    def ring(self, handler: str = "", step: UUID | None = None) -> None:
+        """For the lane of this handler, where it is one of ours, or for all; of one step, if it is no more."""
+        for lane in self._lanes:
+            if not handler or handler in lane.handlers:
+                if step is None or lane in self._wanted or lane.limits:
+                    self._only.pop(lane, None)
+                else:
+                    self._only[lane] = step
+                self._wanted.add(lane)
         if self._wanted:
             self._rung.set()
 
@@ -34,13 +43,22 @@ class Bell:
         if self._wanted:
             self._rung.set()
 
-    async def heard(self, timeout_s: float) -> list[Lane]:
-        """Wait until it rings; the lanes that it has rung for by then, and all when it is silent for so long."""
+    async def heard(self, timeout_s: float) -> Mapping[Lane, UUID | None]:
+        """Wait until it rings; the lanes that it has rung for by then, and all when it is silent for so long.
+
+        With each, the only step that there is to take, where that is known: nothing was left when the lane was
+        looked at before, nor has it limits, and of this one step it has rung since.
+        """
         try:
             await asyncio.wait_for(self._rung.wait(), timeout_s)
         except TimeoutError:
             self.ring()
         self._rung.clear()
-        lanes = [lane for lane in self._lanes if lane in self._wanted]
+        lanes = {
+            lane: None if lane in self._left else self._only.get(lane)
+            for lane in self._lanes
+            if lane in self._wanted
+        }
         self._wanted.clear()
+        self._only.clear()
         return lanes

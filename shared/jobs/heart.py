@@ -1,4 +1,4 @@
-"""A worker's heart: keeps its row alive, and hears what workers are told, on a connection of its own.
+"""A worker's heart: keeps its row alive, and hears of cancels, on a connection of its own.
 
 It beats on the worker's event loop, so that a worker whose loop is blocked counts as dead. When no beat came
 through within the limit, the worker knows by its own clock that its leases are gone.
@@ -21,7 +21,6 @@ from uuid_utils.compat import uuid7
 
 from shared.database import SESSION_LOST, session
 from shared.jobs.leases import BEAT, CANCEL_CHANNEL, CANCELLED, REGISTER
-from shared.jobs.store import STEP_CHANNEL
 from shared.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -39,8 +38,8 @@ class Body(Protocol):
         """How many steps run."""
         ...
 
-    def wake(self, handler: str = "") -> None:
-        """There may be steps to take: of this handler, or of any."""
+    def wake(self) -> None:
+        """There may be steps to take."""
         ...
 
     def cancel(self, steps: Collection[UUID]) -> None:
@@ -80,7 +79,6 @@ class Heart:
     async def _live(self, connection: asyncpg.Connection[Any]) -> None:
         """Returns when the worker was found dead; it begins anew then."""
         connection.add_termination_listener(lambda *_: self._look.set())
-        await connection.add_listener(STEP_CHANNEL, lambda *told: self._body.wake(told[-1]))
         await connection.add_listener(CANCEL_CHANNEL, lambda *_: self._look.set())
         if self.worker is None:
             await self._register(connection)

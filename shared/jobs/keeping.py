@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 import structlog
 from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.children import Progress
 from shared.jobs import attempt, leases
@@ -36,10 +37,13 @@ class Keeping:
         self._batch_of = batch_of
         self._progress: dict[LeaseKey, tuple[Lease, Progress]] = {}
 
-    async def lease(self, worker: UUID, lane: Lane, free: int) -> tuple[list[tuple[Lease, bool]], float | None]:
-        """Lease up to `free` steps of a lane; with each, whether its job is to be cancelled.
+    async def lease(
+        self, connection: AsyncConnection, worker: UUID, lane: Lane, free: int, only: UUID | None = None
+    ) -> tuple[list[tuple[Lease, bool]], float | None]:
+        """Lease up to `free` steps of a lane, or `only` that one; with each, whether its job is to be cancelled.
 
-        Besides, the seconds until the lane's rate allows one more, where that is why there is none.
+        By one statement on `connection`, on which each is a transaction; of a lane with limits, in a transaction
+        on another. Besides, the seconds until the lane's rate allows one more, where that is why there is none.
         """
         wait_s: float | None = None
         rows: Sequence[Taken | Row[Any]]
@@ -47,9 +51,10 @@ class Keeping:
             async with self._units.begin() as uow:
                 free, wait_s = await lane.limits.enter(uow.connection, free)
                 rows = await lane.limits.take(uow.connection, worker, lane.handlers, free) if free else []
+        elif only is not None:
+            rows = await leases.take_one(connection, worker, lane.queue, lane.handlers, only)
         else:
-            async with self._units.statement() as connection:
-                rows = await leases.take(connection, worker, lane.queue, lane.handlers, free)
+            rows = await leases.take(connection, worker, lane.queue, lane.handlers, free)
         in_turn = sorted(rows, key=leases.place)
         return [(self._lease(worker, row), row.cancel_requested_at is not None) for row in in_turn], wait_s
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import cancellation, failpoints
 from shared.backoff import jittered_s
@@ -33,6 +34,7 @@ from shared.jobs.limits import QueueLimits
 from shared.jobs.signatures import Job
 from shared.jobs.slots import Slots, WaitedTooLongError
 from shared.jobs.stepping import reference
+from shared.jobs.taking import taking
 from shared.process import Parts
 from shared.settings import Settings
 
@@ -100,13 +102,13 @@ class Worker:
                     self._every(self._settings.worker_beat_interval_s, self._reconcile),
                 )
             ]
-            taking = asyncio.create_task(self._keep_taking())
+            leasing = asyncio.create_task(self._keep_taking())
             try:
-                done, _ = await asyncio.wait([*vital, taking], return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait([*vital, leasing], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
             finally:
-                await cancellation.end(taking)
+                await cancellation.end(leasing)
                 await self._drain()
                 for task in vital:
                     await cancellation.end(task)
@@ -117,8 +119,8 @@ class Worker:
     def running(self) -> int:
         return len(self._tasks)
 
-    def wake(self, handler: str = "") -> None:
-        self._bell.ring(handler)
+    def wake(self, handler: str = "", step: UUID | None = None) -> None:
+        self._bell.ring(handler, step)
 
     def cancel(self, steps: Collection[UUID]) -> None:
         for key, task in self._tasks.items():
@@ -134,24 +136,28 @@ class Worker:
 
     async def _keep_taking(self) -> None:
         while True:
-            lanes = await self._bell.heard(self._settings.worker_poll_interval_s)
             try:
-                await self._take(lanes)
+                async with taking(self._settings, self._parts.process_name, self.wake) as connection:
+                    while True:
+                        lanes = await self._bell.heard(self._settings.worker_poll_interval_s)
+                        await self._take(connection, lanes)
             except TransientError as error:
                 _log.warning("worker.waiting", error=str(error))
                 await asyncio.sleep(_AGAIN_S)
                 self.wake()
 
-    async def _take(self, lanes: Sequence[Lane]) -> None:
+    async def _take(self, connection: AsyncConnection, lanes: Mapping[Lane, UUID | None]) -> None:
         worker = self._heart.worker
         if worker is None or self._heart.draining:
+            for lane in lanes:
+                self._bell.looked(lane, is_empty=False)
             return
-        for lane in lanes:
+        for lane, only in lanes.items():
             free = min(slots.free() for slots in self._slots_of(lane))
             self._bell.looked(lane, is_empty=False)
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
-                    taken, wait_s = await self._keeping.lease(worker, lane, free)
+                    taken, wait_s = await self._keeping.lease(connection, worker, lane, free, only)
                     self._bell.looked(lane, is_empty=not lane.limits and len(taken) < free)
                     if wait_s is not None:
                         self._alarms.set(lane, wait_s)

@@ -72,6 +72,17 @@ _TAKE = text(
          and case when id is not null then exists (select from me) end
        order by priority desc, fair_at, id limit :free for no key update skip locked){TAKE_FREE}"""  # noqa: S608
 )
+
+# The same of one step that is known to be ready, in a lane that had no other: there is nothing to choose from.
+_TAKE_ONE = text(
+    f"""{ALIVE},
+    free as (
+      select id from job_step
+       where id = :step and state = 'ready' and leased
+         and queue = :queue and handler = any(cast(:handlers as text[]))
+         and case when id is not null then exists (select from me) end
+         for no key update skip locked){TAKE_FREE}"""  # noqa: S608
+)
 _END_ATTEMPTS = text(
     """
     update job_attempt a set ended_at = now(), outcome = told.outcome, peak_rss_mib = told.peak_rss_mib
@@ -94,8 +105,8 @@ _GIVE_BACK = text(
     """
 )
 _NOTIFY_STEP = text(
-    f"select pg_notify('{store.STEP_CHANNEL}', handler)"  # noqa: S608  a constant
-    " from unnest(cast(:handlers as text[])) as told(handler)"
+    f"select pg_notify('{store.STEP_CHANNEL}', ready)"  # noqa: S608  a constant
+    " from unnest(cast(:wake as text[])) as told(ready)"
 )
 _NOTIFY_CANCEL = text(f"select pg_notify('{CANCEL_CHANNEL}', cast(:job_id as text))")
 
@@ -190,6 +201,14 @@ async def take(
     return [Taken(*row) for row in (await connection.execute(_TAKE, told)).all()]
 
 
+async def take_one(
+    connection: AsyncConnection, worker: UUID, queue: str, handlers: Collection[str], step: UUID
+) -> Sequence[Taken]:
+    """As `take`, of this step or none."""
+    told = {"worker": worker, "queue": queue, "handlers": list(handlers), "step": step}
+    return [Taken(*row) for row in (await connection.execute(_TAKE_ONE, told)).all()]
+
+
 def place(row: Taken | Row[Any]) -> tuple[Any, ...]:
     """Sorts what was taken as it waited: what an update returns is in no order."""
     return -row.priority, row.fair_at is None, row.fair_at or 0, row.id
@@ -209,9 +228,9 @@ async def give_back(connection: AsyncConnection, worker: UUID, held: Collection[
     return given
 
 
-async def notify_step(connection: AsyncConnection, handlers: Collection[str] = ("",)) -> None:
-    """Wake the workers that run one of `handlers`, or all of them, when this transaction is committed."""
-    await connection.execute(_NOTIFY_STEP, {"handlers": sorted(handlers)})
+async def notify_step(connection: AsyncConnection, wake: Collection[str] = ("",)) -> None:
+    """Tell the workers `wake` when this transaction is committed: see `store.ready`. Of nothing, it wakes all."""
+    await connection.execute(_NOTIFY_STEP, {"wake": sorted(wake)})
 
 
 async def notify_cancel(connection: AsyncConnection, job_id: UUID) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 Columns = Mapping[str, Sequence[Any]]
 """The parameters of a statement by name, a list for each, all equally long."""
 STEP_CHANNEL = "tandem_job_step"
-"""Notified with the name of a handler of which a leased step may be ready; with nothing, of any."""
+"""Notified with what `ready` makes of a leased step; with nothing, where one of any handler may be ready."""
 
 # One statement: a submit is as many round trips as it has statements, and whoever submits waits for them.
 INSERT_JOBS = text(
@@ -52,7 +52,7 @@ INSERT_JOBS = text(
                   cast(:step_concurrency_key as text[]), cast(:step_fair_at as timestamptz[]))
         as told(id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on, delay_s,
                 priority, concurrency_key, fair_at),
-           (select count(pg_notify('{STEP_CHANNEL}', handler)) from unnest(cast(:wake as text[])) as told(handler))
+           (select count(pg_notify('{STEP_CHANNEL}', ready)) from unnest(cast(:wake as text[])) as told(ready))
         as woken
     """  # noqa: S608  a constant
 )
@@ -285,9 +285,20 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
+def ready(handler: str, step: UUID | None) -> str:
+    """What workers are told: that this leased step is ready; of None, that several of the handler are."""
+    return f"{handler} {step or ''}"
+
+
+def read_ready(told: str) -> tuple[str, UUID | None]:
+    """The other way round; the name is empty where there may be a step of any handler."""
+    handler, _, step = told.rpartition(" ")
+    return handler, UUID(step) if step else None
+
+
 def whole_jobs(jobs: Columns, steps: Columns, edges: Columns, wake: Collection[str]) -> dict[str, Any]:
     """The parameters of `INSERT_JOBS`, which inserts whole jobs; `due_at` of jobs and steps is now and their
-    `delay_s`. When it is committed, workers that run one of the handlers `wake` are woken."""
+    `delay_s`. When it is committed, workers are told `wake`: see `ready`."""
     told = {"job_": jobs, "step_": steps, "edge_": edges or _NO_EDGES}
     parameters = {prefix + name: values for prefix, columns in told.items() for name, values in columns.items()}
     return {**parameters, "wake": sorted(wake)}

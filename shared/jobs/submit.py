@@ -58,7 +58,7 @@ class Submission:
 
 
 async def written(uow: UnitOfWork, submissions: Sequence[Submission], wake: Collection[str]) -> dict[str, Any]:
-    """The parameters of `store.INSERT_JOBS` for the jobs, all their steps and edges; who runs `wake` is woken."""
+    """The parameters of `store.INSERT_JOBS` for the jobs, all their steps and edges; workers are told `wake`."""
     turns: limits.Turns = {}
     if wanted := [turn for one in submissions for turn in one.turns()]:
         turns = await limits.turns(uow.connection, wanted)
