@@ -9,7 +9,6 @@ from uuid import UUID
 import orjson
 import structlog
 from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.children import Progress
 from shared.jobs import attempt, leases
@@ -21,6 +20,7 @@ from shared.jobs.inline import inputs
 from shared.jobs.leases import Taken
 from shared.jobs.retries import Retry
 from shared.jobs.signatures import Job
+from shared.jobs.taking import Taking
 from shared.publishing import UnitsOfWork
 
 _log = structlog.get_logger(__name__)
@@ -38,12 +38,12 @@ class Keeping:
         self._progress: dict[LeaseKey, tuple[Lease, Progress]] = {}
 
     async def lease(
-        self, connection: AsyncConnection, worker: UUID, lane: Lane, free: int, only: UUID | None = None
+        self, session: Taking, worker: UUID, lane: Lane, free: int, only: UUID | None = None
     ) -> tuple[list[tuple[Lease, bool]], float | None]:
         """Lease up to `free` steps of a lane, or `only` that one; with each, whether its job is to be cancelled.
 
-        By one statement on `connection`, on which each is a transaction; of a lane with limits, in a transaction
-        on another. Besides, the seconds until the lane's rate allows one more, where that is why there is none.
+        By one statement; of a lane with limits, in a transaction of another session. Besides, the seconds until
+        the lane's rate allows one more, where that is why there is none.
         """
         wait_s: float | None = None
         rows: Sequence[Taken | Row[Any]]
@@ -52,9 +52,9 @@ class Keeping:
                 free, wait_s = await lane.limits.enter(uow.connection, free)
                 rows = await lane.limits.take(uow.connection, worker, lane.handlers, free) if free else []
         elif only is not None:
-            rows = await leases.take_one(connection, worker, lane.queue, lane.handlers, only)
+            rows = await session.take_one(worker, lane.queue, lane.handlers, only)
         else:
-            rows = await leases.take(connection, worker, lane.queue, lane.handlers, free)
+            rows = await session.take(worker, lane.queue, lane.handlers, free)
         in_turn = sorted(rows, key=leases.place)
         return [(self._lease(worker, row), row.cancel_requested_at is not None) for row in in_turn], wait_s
 

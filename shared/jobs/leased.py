@@ -17,7 +17,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared import cancellation, failpoints
 from shared.backoff import jittered_s
@@ -34,7 +33,7 @@ from shared.jobs.limits import QueueLimits
 from shared.jobs.signatures import Job
 from shared.jobs.slots import Slots, WaitedTooLongError
 from shared.jobs.stepping import reference
-from shared.jobs.taking import taking
+from shared.jobs.taking import Taking, taking
 from shared.process import Parts
 from shared.settings import Settings
 
@@ -137,16 +136,16 @@ class Worker:
     async def _keep_taking(self) -> None:
         while True:
             try:
-                async with taking(self._settings, self._parts.process_name, self.wake) as connection:
+                async with taking(self._settings, self._parts.process_name, self.wake) as session:
                     while True:
                         lanes = await self._bell.heard(self._settings.worker_poll_interval_s)
-                        await self._take(connection, lanes)
+                        await self._take(session, lanes)
             except TransientError as error:
                 _log.warning("worker.waiting", error=str(error))
                 await asyncio.sleep(_AGAIN_S)
                 self.wake()
 
-    async def _take(self, connection: AsyncConnection, lanes: Mapping[Lane, UUID | None]) -> None:
+    async def _take(self, session: Taking, lanes: Mapping[Lane, UUID | None]) -> None:
         worker = self._heart.worker
         if worker is None or self._heart.draining:
             for lane in lanes:
@@ -157,7 +156,7 @@ class Worker:
             self._bell.looked(lane, is_empty=False)
             if free > 0:
                 async with self._taking:  # what is committed is held before anybody compares the two
-                    taken, wait_s = await self._keeping.lease(connection, worker, lane, free, only)
+                    taken, wait_s = await self._keeping.lease(session, worker, lane, free, only)
                     self._bell.looked(lane, is_empty=not lane.limits and len(taken) < free)
                     if wait_s is not None:
                         self._alarms.set(lane, wait_s)

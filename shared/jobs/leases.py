@@ -6,6 +6,7 @@ for good: whoever finds it so ends its attempts, and what it completes afterward
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -55,6 +56,14 @@ before they do (what ends its worker has used one up), that the jobs run, and wh
 called with is read beside it: parents have ended before their child is ready.
 """
 
+
+def _as_driver_takes_it(statement: str, *names: str) -> str:
+    """With the parameters by their places among `names`."""
+    for place, name in enumerate(names, 1):
+        statement = re.sub(rf"(?<!:):{name}\b", f"${place}", statement)
+    return statement
+
+
 # That the worker lives is asked of a row that was found, so that a look at an empty queue locks nothing, and has
 # nothing to write to disk. That there is a step of these handlers is asked first: a look in vain does not read
 # what waits in the queue for another lane. It is asked in an index's order, since PostgreSQL would read the whole
@@ -73,16 +82,18 @@ _TAKE = text(
        order by priority desc, fair_at, id limit :free for no key update skip locked){TAKE_FREE}"""  # noqa: S608
 )
 
-# The same of one step that is known to be ready, in a lane that had no other: there is nothing to choose from.
-_TAKE_ONE = text(
+TAKE_ONE = _as_driver_takes_it(
     f"""{ALIVE},
     free as (
       select id from job_step
        where id = :step and state = 'ready' and leased
          and queue = :queue and handler = any(cast(:handlers as text[]))
          and case when id is not null then exists (select from me) end
-         for no key update skip locked){TAKE_FREE}"""  # noqa: S608
-)
+         for no key update skip locked){TAKE_FREE}""",  # noqa: S608
+    "worker", "step", "queue", "handlers",
+)  # fmt: skip
+"""Takes one step that is known to be ready, in a lane that had no other: there is nothing to choose from. For the
+worker's own connection to the server."""
 _END_ATTEMPTS = text(
     """
     update job_attempt a set ended_at = now(), outcome = told.outcome, peak_rss_mib = told.peak_rss_mib
@@ -199,14 +210,6 @@ async def take(
     worker counts as dead."""
     told = {"worker": worker, "queue": queue, "handlers": list(handlers), "free": free}
     return [Taken(*row) for row in (await connection.execute(_TAKE, told)).all()]
-
-
-async def take_one(
-    connection: AsyncConnection, worker: UUID, queue: str, handlers: Collection[str], step: UUID
-) -> Sequence[Taken]:
-    """As `take`, of this step or none."""
-    told = {"worker": worker, "queue": queue, "handlers": list(handlers), "step": step}
-    return [Taken(*row) for row in (await connection.execute(_TAKE_ONE, told)).all()]
 
 
 def place(row: Taken | Row[Any]) -> tuple[Any, ...]:

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from deploy.native import Runtime
-from shared.jobs import leases
 from shared.jobs.advance import Ended, EndedJob, FenceLostError, advance
 from shared.jobs.control import cancel
 from shared.jobs.signatures import group
+from shared.jobs.taking import Taking
 from shared.publishing import Cause
 from tests.integration.databases import migrated_database
 from tests.integration.jobs_world import JobsWorld, add, leased_tag
@@ -82,16 +82,29 @@ async def test_a_look_at_an_empty_queue_writes_nothing_and_a_worker_whose_time_i
 ) -> None:
     living, dead = [uuid4(), uuid4()]
     await _update(jobs, REGISTER, ids=[living, dead], seconds=[600, -1])
-    assert await _taken(jobs, living) == (0, False)
+    assert await _taken(jobs, living) == await _taken(jobs, living, uuid4()) == (0, False)
+    [step] = (await jobs.submit(leased_tag.si(1))).outputs
+    for worker in dead, uuid4():
+        assert await _taken(jobs, worker) == await _taken(jobs, worker, step) == (0, False)
+    assert await _taken(jobs, living, step, handler="another") == (0, False)
+    assert await _taken(jobs, living, step) == (1, True)
+    assert await _taken(jobs, living, step) == await _taken(jobs, living) == (0, False)
     await jobs.submit(leased_tag.si(1))
-    assert await _taken(jobs, dead) == await _taken(jobs, uuid4()) == (0, False)
     assert await _taken(jobs, living) == (1, True)
 
 
-async def _taken(jobs: JobsWorld, worker: UUID) -> tuple[int, bool]:
-    """How many steps it leases, and whether it has written anything."""
+async def _taken(
+    jobs: JobsWorld, worker: UUID, step: UUID | None = None, handler: str = leased_tag.name
+) -> tuple[int, bool]:
+    """How many steps it leases, of all or of that one, and whether it has written anything."""
     async with jobs.database.transaction() as connection:
-        rows = await leases.take(connection, worker, leased_tag.queue, [leased_tag.name], 10)
+        session: Any = (await connection.get_raw_connection()).driver_connection
+        taking = Taking(connection, session)
+        if step is None:
+            rows = await taking.take(worker, leased_tag.queue, [handler], 10)
+        else:
+            await connection.execute(text("select"))  # now the transaction has begun, for the driver too
+            rows = await taking.take_one(worker, leased_tag.queue, [handler], step)
         return len(rows), await connection.scalar(text(HAS_WRITTEN))
 
 
