@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     """The service's own database, as `postgresql://user:password@host:port/database`."""
     postgres_pool_max: Annotated[int, Field(ge=1, le=100)] = 10
     """The most connections to PostgreSQL in this process's pool, and in one of HTTP's own where the process also
-    has the role `consumer` or `worker`; each relay shard has one besides."""
+    has the role `consumer` or `worker`; each relay shard has one besides, and a worker two."""
     postgres_timeout_s: Seconds = 10.0
     """Seconds that connecting to PostgreSQL, a statement, or the wait for a free connection may take."""
     redis_url: str

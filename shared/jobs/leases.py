@@ -86,9 +86,8 @@ TAKE_ONE = _as_driver_takes_it(
     f"""{ALIVE},
     free as (
       select id from job_step
-       where id = :step and state = 'ready' and leased
-         and queue = :queue and handler = any(cast(:handlers as text[]))
-         and case when id is not null then exists (select from me) end
+       where id = :step and state = 'ready' and leased and queue = :queue
+         and case when handler = any(cast(:handlers as text[])) then exists (select from me) end
          for no key update skip locked){TAKE_FREE}""",  # noqa: S608
     "worker", "step", "queue", "handlers",
 )  # fmt: skip
