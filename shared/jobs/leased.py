@@ -146,15 +146,11 @@ class Worker:
                 self.wake()
 
     async def _take(self, session: Taking, lanes: Mapping[Lane, UUID | None]) -> None:
-        worker = self._heart.worker
-        if worker is None or self._heart.draining:
-            for lane in lanes:
-                self._bell.looked(lane, is_empty=False)
-            return
+        worker = None if self._heart.draining else self._heart.worker
         for lane, only in lanes.items():
             free = min(slots.free() for slots in self._slots_of(lane))
             self._bell.looked(lane, is_empty=False)
-            if free > 0:
+            if free > 0 and worker is not None:
                 async with self._taking:  # what is committed is held before anybody compares the two
                     taken, wait_s = await self._keeping.lease(session, worker, lane, free, only)
                     self._bell.looked(lane, is_empty=not lane.limits and len(taken) < free)
