@@ -1,10 +1,10 @@
 """How much a consumer has Kafka's client fetch ahead: as much as the next batches take, however much there is.
 
-aiokafka holds what it fetched of each partition until the last record of it is handed over, and holds an answer
-twice while it takes it apart: a megabyte of each of twelve partitions was 24 MiB more with a backlog than without,
-for three seconds' work of small events. It also has one request under way at a time, and one for partitions that
-have nothing takes as long as it may: with half a second, a backlog of one partition stood still for up to half of
-the time (docs/performance.md has the figures).
+aiokafka holds what it fetched of each partition until the last record of it is handed over, and the answer that it
+was cut out of until the next one: a megabyte of each of twelve partitions was 24 MiB more with a backlog than
+without, for three seconds' work of small events. It also has one request under way at a time, and one for
+partitions that have nothing takes as long as it may: with half a second, a backlog of one partition stood still
+for up to half of the time (docs/performance.md has the figures).
 """
 
 from __future__ import annotations
