@@ -314,6 +314,7 @@ async def test_what_is_begun_and_entered_is_not_rolled_back_any_more() -> None:
         await begun.roll_back()
     await begun.roll_back()
     assert lone.happened == ["begun", "recorded", "committed"]
+    assert begun._unit is None, "what fails to begin the next time does not end it again"
 
 
 @pytest.mark.parametrize("before", [True, False])
