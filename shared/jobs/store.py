@@ -291,9 +291,10 @@ def ready(handler: str, step: UUID | None) -> str:
 
 
 def read_ready(told: str) -> tuple[str, UUID | None]:
-    """The other way round; the name is empty where there may be a step of any handler."""
-    handler, _, step = told.rpartition(" ")
-    return handler, UUID(step) if step else None
+    """The other way round; the name is empty where there may be a step of any handler. A process of an earlier
+    version says the name alone."""
+    handler, says_step, step = told.rpartition(" ")
+    return (handler, UUID(step) if step else None) if says_step else (told, None)
 
 
 def whole_jobs(jobs: Columns, steps: Columns, edges: Columns, wake: Collection[str]) -> dict[str, Any]:

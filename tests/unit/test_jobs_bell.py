@@ -135,5 +135,6 @@ def test_workers_read_which_handler_and_step_they_are_told_of(handler: str, step
     assert read_ready(ready(handler, step)) == (handler, step)
 
 
-def test_what_says_nothing_is_of_any_handler() -> None:
+def test_what_says_nothing_is_of_any_handler_and_a_name_alone_of_any_of_its_steps() -> None:
     assert read_ready("") == ("", None)
+    assert read_ready("send") == ("send", None), "as a process of an earlier version says it"
