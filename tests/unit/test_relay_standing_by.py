@@ -310,6 +310,22 @@ async def test_who_is_cancelled_leaves_nothing_under_way_and_deletes_what_is_con
     assert (some.session.deleted, some.leads.doorbell.ticket()) == ([6], None)
 
 
+async def test_nothing_new_goes_while_what_is_under_way_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = Several(monkeypatch)
+    leading = await leading_on(some)
+
+    def another(_: object) -> None:
+        some.hand_over(9)
+
+    publishing = next(task for task in asyncio.all_tasks() if "StandingBy" in repr(task.get_coro()))
+    publishing.add_done_callback(another)
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(leading, 10)
+    await a_little_later()
+    assert some.leads.published == [["6"], ["7"], ["8"]]
+
+
 async def test_a_session_that_is_lost_while_it_deletes_ends_what_is_under_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
