@@ -37,7 +37,7 @@ from bench.rows import (
 from experiment.clock import until
 
 _WARMING = 100
-"""Requests before those that are counted: everything is loaded and connected then."""
+"""Requests before those that are counted, at once and at a rate: all is loaded, connected and prepared then."""
 _SHARE = 0.1
 """Of what a pair can do, at which latencies are measured."""
 _PACED_MAX = 500
@@ -52,9 +52,10 @@ _OF = {percentile: name for name, percentiles in _PERCENTILES.items() for percen
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent at a rate, when `placed` have been placed already."""
+    """What is sent at a rate, when `placed` have been placed already: first what warms up."""
 
-    placed: Sequence[bytes]
+    placed: int
+    warming: Sequence[bytes]
     bodies: Sequence[bytes]
     rate_per_s: float
 
@@ -77,7 +78,8 @@ class Orders:
         settings, taker = runner.settings[contender.broker], Contender(name, contender.broker)
         percentiles = [Contender(percentile, taker.broker) for percentile in _PERCENTILES.get(name, ())]
         paced = min(_PACED_MAX, int(count * _PACED_PART)) if set(percentiles) & set(wanted) else 0
-        bodies = self._bodies(_WARMING + count + paced, channel)
+        warming = _WARMING if paced else 0
+        bodies = self._bodies(_WARMING + count + warming + paced, channel)
         await self.tables.clear()
         await self.draining.effects.clear()
         own = {"TANDEM_POSTGRES_DSN": self.tables.dsn}
@@ -98,12 +100,14 @@ class Orders:
             figures = {taker: count / took_s}
             advance(2 * count)
             if paced:
-                load = Load(bodies[:-paced], bodies[-paced:], _SHARE * count / took_s)
+                placed = _WARMING + count
+                warm, counted = bodies[placed : placed + warming], bodies[placed + warming :]
+                load = Load(placed, warm, counted, _SHARE * count / took_s)
                 times_ms = await self._times_ms(taker, channel, requests, load)
                 cuts = quantiles(times_ms, n=100, method="inclusive")
                 figures |= dict(zip(percentiles, (cuts[49], cuts[98]), strict=True))
-        if (placed := await self.tables.count()) != len(bodies):
-            raise taking.failed(f"{placed} orders are there of {len(bodies)}")
+        if (there := await self.tables.count()) != len(bodies):
+            raise taking.failed(f"{there} orders are there of {len(bodies)}")
         return figures
 
     @asynccontextmanager
@@ -119,14 +123,15 @@ class Orders:
     async def _times_ms(self, taker: Contender, channel: str, requests: Client, load: Load) -> list[float]:
         """From when a request was due to the commit of its effect, for each that is sent."""
         runner, effects = self.draining.runner, self.draining.effects
-        count = len(load.placed) + len(load.bodies)
+        count = load.placed + len(load.warming) + len(load.bodies)
         consumer, place = Contender(TANDEM, taker.broker), _CHANNEL
         if taker.name == ORDER_TASKS:
             consumer, place = self.draining.workers(Contender(CELERY, taker.broker)), channel
         settings = runner.settings[taker.broker]
         own = {"TANDEM_HTTP_PORT": str(settings.http_port + 1)}
         async with runner.running(consumer, place, own) as consuming:
-            await consuming.until(len(load.placed), effects.count, _nobody, what="effects")
+            await consuming.until(load.placed, effects.count, _nobody, what="effects")
+            await requests.pace(load.warming, load.rate_per_s, f"{channel}-warming")
             due_s = await requests.pace(load.bodies, load.rate_per_s, channel)
             await consuming.until(count, effects.count, _nobody, what="effects")
         committed_s = await effects.committed_at_s()
