@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer
 from redis import Redis
@@ -38,23 +38,28 @@ def subscription(channel: str, subscriber: str, event_type: str = OrderPlaced.ev
 async def arrivals(settings: Settings, subscription: Subscription) -> AsyncIterator[Count]:
     """Declare it, and count what the broker gets for it from then on, in a question that takes some milliseconds;
     nobody consumes."""
-    async with create_broker(settings, "bench-look") as broker:
+    async with create_broker(settings, "bench-declare") as broker:
         await broker.declare([subscription.channel], [subscription])
+    counting = _offsets if settings.broker == "kafka" else _in_queue
+    async with counting(settings, subscription) as count:
+        before = await count()
 
-        async def in_queue() -> int:
+        async def arrived() -> int:
+            return await count() - before
+
+        yield arrived
+
+
+@asynccontextmanager
+async def _in_queue(settings: Settings, subscription: Subscription) -> AsyncIterator[Count]:
+    """Counts what waits in its queue."""
+    async with create_broker(settings, "bench-look") as broker:
+
+        async def waiting() -> int:
             [state] = await broker.queue_states([subscription])
             return state.messages
 
-        async with AsyncExitStack() as stack:
-            count: Count = in_queue
-            if settings.broker == "kafka":
-                count = await stack.enter_async_context(_offsets(settings, subscription))
-            before = await count()
-
-            async def arrived() -> int:
-                return await count() - before
-
-            yield arrived
+        yield waiting
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer
 
 from bench.contenders.by_hand import Recorder, run_until_told
 from shared.broker import destination_name
+from shared.broker.kafka import AHEAD_BYTES_MAX
 from shared.settings import Settings
 
 POLL_MS = 200
@@ -22,7 +23,7 @@ def consumer_of(settings: Settings, channel: str, subscriber: str) -> AIOKafkaCo
         group_id=subscriber,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_bytes=12 * 1024 * 1024,
+        fetch_max_bytes=AHEAD_BYTES_MAX,
         max_partition_fetch_bytes=1024 * 1024,
     )
 

@@ -136,19 +136,12 @@ async def test_what_is_taken_up_ahead_begins_nothing_and_neither_does_what_nobod
     assert lone.happened == ["new 1", "released"]
 
 
-async def test_with_effects_outside_the_claim_comes_first() -> None:
-    lone = Lone(FIRST, outside_effects=True)
-    running = asyncio.create_task(lone.pipeline(delivered("1")))
-    await lone.turns()
-    assert lone.happened == []
-    lone.slow.may_answer.set()
-    assert await running == [ACK]
-    assert lone.happened == ["new 1", "begun", "recorded", "handled", "committed"]
-
-
-async def test_behind_a_suspect_it_is_claimed_in_its_turn_and_nothing_begins_before() -> None:
-    lone = Lone(FIRST)
-    lone.pipeline._suspecting = True
+@pytest.mark.parametrize(("outside_effects", "suspecting"), [(True, False), (False, True)])
+async def test_with_effects_outside_and_behind_a_suspect_the_claim_comes_first(
+    outside_effects: bool, suspecting: bool
+) -> None:
+    lone = Lone(FIRST, outside_effects=outside_effects)
+    lone.pipeline._suspecting = suspecting
     running = asyncio.create_task(lone.pipeline(delivered("1")))
     await lone.turns()
     assert lone.happened == []
