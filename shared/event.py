@@ -26,6 +26,9 @@ class EventData(BaseModel):
     channel: ClassVar[str]
     event_type: ClassVar[str]
     schema_version: ClassVar[int] = 1
+    told_directly: ClassVar[bool] = False
+    """Whether the consumers of the service that publishes it may hear of it from their database, too, and sooner:
+    for what a service publishes to itself, in an order that matters to nobody (ADR 19)."""
 
     @classmethod
     def schema_uri(cls) -> str:

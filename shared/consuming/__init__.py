@@ -2,6 +2,7 @@
 
 from shared.consuming import inbox
 from shared.consuming.claims import Claims
+from shared.consuming.hearing import hear_directly
 from shared.consuming.intake import Intake, taken_up_max
 from shared.consuming.pipeline import Pipeline
 from shared.consuming.subscriber import EventHandler, Handler, Subscriber
@@ -13,6 +14,7 @@ __all__ = [
     "Intake",
     "Pipeline",
     "Subscriber",
+    "hear_directly",
     "inbox",
     "taken_up_max",
 ]

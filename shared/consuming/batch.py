@@ -54,6 +54,11 @@ class Work:
     finished: bool = False
     """The dead letter is confirmed, or the claim marked or given back."""
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether it was claimed here: without Redis it is not."""
+        return ClaimState.NEW in self.claims_counted
+
 
 @dataclass(slots=True)
 class Batch:

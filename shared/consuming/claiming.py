@@ -20,6 +20,8 @@ from shared.telemetry import Metrics
 _log = structlog.get_logger(__name__)
 
 _BUSY_POLL_S = 0.1
+_BUSY_POLL_FIRST_S = 0.005
+"""Then twice as long each time: another process may be trying what it heard of directly, which takes moments."""
 _REDIS_PAUSE_S = 1.0
 """Once Redis did not answer, it is left alone for so long."""
 _COUNTED = {state: frozenset((state,)) for state in ClaimState}
@@ -47,6 +49,7 @@ class Claiming:
         """
         pending, lone = batch.open(), batch.lone()
         deadline = time.monotonic() + self._busy_wait_max_s
+        poll_s = _BUSY_POLL_FIRST_S
         while pending:
             pending = await self.claim_once(pending)
             if lone is not None and (pending or lone.attempt > 1):
@@ -55,11 +58,12 @@ class Claiming:
                 retry_with_followers(pending, batch.open())
                 return
             if pending:
-                await asyncio.sleep(_BUSY_POLL_S)
+                await asyncio.sleep(poll_s)
+                poll_s = min(2 * poll_s, _BUSY_POLL_S)
 
     async def claim_once(self, works: Sequence[Work]) -> list[Work]:
         """Claim `works` and return those that are busy; those that are done become duplicates."""
-        if self._redis_is_away():
+        if self.redis_is_away():
             self._metrics.without_claims(self._subscription, len(works))
             return []
         try:
@@ -88,7 +92,7 @@ class Claiming:
         """Have it marked in Redis that their effects are recorded, beside whatever comes next: nothing waits for
         that but the marking after it, since the inbox knows already."""
         await self.marked()
-        if works and not self._redis_is_away():
+        if works and not self.redis_is_away():
             self._marking = self._claims.beside(self._mark(works))
 
     async def marked(self) -> None:
@@ -108,14 +112,15 @@ class Claiming:
 
     async def give_back(self, works: Sequence[Work], *, forget: bool = False) -> None:
         """Release their claims, as far as they are ours; `forget` drops the count of earlier deliveries, too."""
-        if works and not self._redis_is_away():
+        if works and not self.redis_is_away():
             events = [work.envelope for work in works]
             try:
                 await self._claims.release(self._subscription.subscriber, events, forget=forget)
             except UnavailableError as error:
                 self._redis_lost(error)
 
-    def _redis_is_away(self) -> bool:
+    def redis_is_away(self) -> bool:
+        """Whether it is left alone, since it did not answer a moment ago."""
         return time.monotonic() < self._redis_away_until
 
     def _redis_lost(self, error: UnavailableError) -> None:

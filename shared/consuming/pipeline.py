@@ -26,6 +26,7 @@ from shared.consuming.attempts import Attempts, Patience
 from shared.consuming.batch import Batch, Status
 from shared.consuming.claiming import Claiming
 from shared.consuming.claims import Claims
+from shared.consuming.direct import DirectWay, hears_directly
 from shared.consuming.finishing import Finishing
 from shared.consuming.intake import Intake
 from shared.consuming.subscriber import Subscriber
@@ -66,6 +67,10 @@ class Pipeline:
         self._finishing = Finishing(letters, self._claiming, fail_points, units=units, record=subscriber.put_aside)
         self._suspects = Suspects(settings, self._claiming, self._attempts, self._finishing)
         self._metrics = telemetry.metrics
+        self.direct: DirectWay | None = None
+        """Where it is told of events that are tried beside what the broker delivers, if it is told of any."""
+        if hears_directly(subscriber, settings):
+            self.direct = DirectWay(self._intake, self._claiming, transaction, self._finishing)
         self._suspecting = False
         """What runs may kill this process."""
 
@@ -85,18 +90,32 @@ class Pipeline:
         await self._intake.admit(len(deliveries))
         started = time.perf_counter()
         taken = TakenUp(self, self._intake.read(deliveries))
+        if self.direct is None:
+            await self._claim_now(taken, idle=idle)
+        else:
+            self.direct.enter()
+            try:
+                taken.spent_s = await self.direct.make_way(taken.batch)
+                await self._claim_now(taken, idle=idle)
+            except BaseException:
+                self.direct.leave()
+                raise
+        taken.spent_s += time.perf_counter() - started
+        return taken
+
+    async def _claim_now(self, taken: TakenUp, *, idle: bool) -> None:
         if not self._suspecting:
             if idle:
                 self._begin(taken.batch)
             await self.claim(taken)
-        taken.spent_s = time.perf_counter() - started
-        return taken
 
     def _begin(self, batch: Batch) -> None:
         """Begin the transaction of an event that comes alone beside its claim. Not if it comes again: then another
         process may be in the midst of it, and keep this one waiting."""
         lone = batch.lone()
-        if self._transaction is not None and lone is not None and not lone.deliveries[0].redelivered:
+        if self._transaction is None or lone is None or lone.status is not None or lone.deliveries[0].redelivered:
+            return
+        if self.direct is None or self.direct.is_alone:
             self._transaction.begin(lone)
 
     async def claim(self, taken: TakenUp) -> None:
@@ -157,8 +176,18 @@ class TakenUp:
 
     async def run(self) -> Sequence[Settlement]:
         """As `Pipeline.run`."""
-        return await self.pipeline.run(self)
+        try:
+            return await self.pipeline.run(self)
+        finally:
+            self._leave()
 
     async def abandon(self) -> None:
         """Give its claims back without counting this delivery."""
-        await self.pipeline.give_back(self)
+        try:
+            await self.pipeline.give_back(self)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.pipeline.direct is not None:
+            self.pipeline.direct.leave()

@@ -7,7 +7,7 @@ class JobStepReady(StepReady):
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from shared.event import EventData
@@ -19,6 +19,8 @@ class StepReady(EventData):
     Of a first attempt that waited for nothing, `args` may say it, too, and `alone` whether its job has no other
     step: then its row need not be read before it begins.
     """
+
+    told_directly: ClassVar[bool] = True
 
     job_id: UUID
     step_id: UUID

@@ -62,7 +62,7 @@ async def run_roles(
 
 async def consume(work: Work) -> None:
     """Subscribe; then run the service's background tasks, measure its queues, and keep its inbox bounded."""
-    from shared.consuming import Pipeline, inbox
+    from shared.consuming import Pipeline, hear_directly, inbox
 
     parts, tasks = work.parts, work.tasks
     pipelines = [
@@ -81,6 +81,8 @@ async def consume(work: Work) -> None:
         for pipeline in pipelines:
             subscribe = partial(parts.broker.subscribe, pipeline.subscription, pipeline)
             subscribing.create_task(until_available(subscribe))
+    if ways := [pipeline.direct for pipeline in pipelines if pipeline.direct is not None]:
+        tasks.create_task(hear_directly(parts.settings, parts.process_name, ways))
     for background_task in work.service.background_tasks:
         tasks.create_task(background_task(parts))
     if pipelines:

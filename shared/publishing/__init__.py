@@ -1,6 +1,6 @@
 """Publishing: a unit of work writes events to the outbox, the relay moves them to the broker."""
 
-from shared.publishing import outbox
+from shared.publishing import direct, outbox
 from shared.publishing.leading import Leading
 from shared.publishing.outbox import outbox_of, outbox_state
 from shared.publishing.relay import Relay
@@ -17,6 +17,7 @@ __all__ = [
     "Submitter",
     "UnitOfWork",
     "UnitsOfWork",
+    "direct",
     "outbox",
     "outbox_of",
     "outbox_state",

@@ -35,6 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
 from shared.envelope import Envelope
+from shared.publishing import direct
 from shared.publishing.told import Statement
 from shared.telemetry import Ask, Sample
 
@@ -72,7 +73,7 @@ class Asks(Enum):
     """It says at which places the events are, if nothing that waits can come before them: a list, or none."""
 
 
-_NOTIFIED = f"(select pg_notify('{NOTIFY_CHANNEL}', '')) as notified,"
+_NOTIFIES_RELAYS = f"pg_notify('{NOTIFY_CHANNEL}', '')"
 _PUBLISH = """
     insert into outbox (shard, channel, type, key, event_id, traceparent, body)
     select told.* from {notified} {rows} as told
@@ -96,16 +97,19 @@ _PLACES = "(select array_agg(position order by position) from published where is
 _WITH = "with "
 
 
-@lru_cache(maxsize=2 * len(Asks))
-def publishing(asks: Asks, *, one: bool) -> TextClause:
-    """The statement that inserts `one` event, whose columns are the parameters; or several, an array of each."""
-    if asks is Asks.PLACES:
-        return text(f"with published as ({_inserting(asks, one=one)}) select {_PLACES}")
-    return text(_inserting(asks, one=one))
+@lru_cache(maxsize=3 * len(Asks))
+def publishing(asks: Asks, *, one: bool, directly: bool = False) -> TextClause:
+    """The statement that inserts `one` event, whose columns are the parameters; or several, an array of each.
+
+    One may be told to consumers `directly`.
+    """
+    inserting = _inserting(asks, one=one, directly=directly)
+    return text(f"with published as ({inserting}) select {_PLACES}" if asks is Asks.PLACES else inserting)
 
 
-def _inserting(asks: Asks, *, one: bool) -> str:
-    notified = _NOTIFIED if asks is Asks.NOTIFIES else ""
+def _inserting(asks: Asks, *, one: bool, directly: bool) -> str:
+    notifies = [_NOTIFIES_RELAYS] * (asks is Asks.NOTIFIES) + [direct.NOTIFIES] * directly
+    notified = f"(select {', '.join(notifies)}) as notified," if notifies else ""
     inserting = _PUBLISH.format(notified=notified, rows=_ONE if one else _SEVERAL)
     if asks is not Asks.PLACES:
         return inserting
@@ -114,7 +118,9 @@ def _inserting(asks: Asks, *, one: bool) -> str:
 
 
 @lru_cache(maxsize=512)
-def publishing_beside(statement: Executable, asks: Asks, *, one: bool) -> Executable | None:
+def publishing_beside(
+    statement: Executable, asks: Asks, *, one: bool, directly: bool = False
+) -> Executable | None:
     """The statement that does the same and what `publishing` does, in one round trip; None where there is none.
 
     There is for plain inserts, and for texts that begin with `with`, except that these say no places: both are the
@@ -122,26 +128,30 @@ def publishing_beside(statement: Executable, asks: Asks, *, one: bool) -> Execut
     update is not one of these, so that this does not hang on which part of a statement PostgreSQL runs first.
     """
     if type(statement) is Insert:
-        both = statement.add_cte(text(_inserting(asks, one=one)).columns().cte("published"))
+        inserting = text(_inserting(asks, one=one, directly=directly))
+        both = statement.add_cte(inserting.columns().cte("published"))
         return both.returning(literal_column(_PLACES)) if asks is Asks.PLACES else both
     if isinstance(statement, TextClause) and (written := statement.text.lstrip()).startswith(_WITH):
         asks = Asks.NOTHING if asks is Asks.PLACES else asks
-        return text(f"with published as ({_inserting(asks, one=one)}), {written.removeprefix(_WITH)}")
+        inserting_text = _inserting(asks, one=one, directly=directly)
+        return text(f"with published as ({inserting_text}), {written.removeprefix(_WITH)}")
     return None
 
 
-def add_events(statements: list[Statement], rows: Sequence[Mapping[str, object]], asks: Asks) -> bool:
+def add_events(
+    statements: list[Statement], rows: Sequence[Mapping[str, object]], asks: Asks, *, directly: bool = False
+) -> bool:
     """Have these outbox rows inserted behind all of `statements`: by the last of them, if it can. Return whether
-    the last says their places."""
+    the last says their places. One that is alone may be told to consumers `directly`."""
     one = len(rows) == 1
     events = {f"outbox_{name}": value if one else [row[name] for row in rows] for name, value in rows[0].items()}
     if statements:
         last, parameters = statements[-1]
-        both = publishing_beside(last, asks, one=one)
+        both = publishing_beside(last, asks, one=one, directly=directly)
         if both is not None and isinstance(parameters, Mapping):
             statements[-1] = (both, {**parameters, **events})
             return asks is Asks.PLACES and isinstance(both, Insert)
-    statements.append((publishing(asks, one=one), events))
+    statements.append((publishing(asks, one=one, directly=directly), events))
     return asks is Asks.PLACES
 
 

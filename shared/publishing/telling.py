@@ -1,4 +1,5 @@
-"""How the relays hear of what one unit of work publishes: a notification, a ring, or the rows themselves."""
+"""How the relays hear of what one unit of work publishes: a notification, a ring, or the rows themselves; and who
+else hears of it (`shared.publishing.direct`)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Executable
 
+from shared.publishing.direct import Directly
 from shared.publishing.leading import Leading, Offer
 from shared.publishing.outbox import Asks, add_events
 from shared.publishing.told import Statement
@@ -15,28 +17,45 @@ from shared.publishing.told import Statement
 class TellsRelays:
     """Of one unit of work, from the statement that publishes until it is committed."""
 
-    def __init__(self, leading: Leading | None) -> None:
-        """`leading` knows which relays lead in this process, where some may."""
+    def __init__(self, leading: Leading | None, directly: Directly | None = None) -> None:
+        """`leading` knows which relays lead in this process, where some may; `directly` says what consumers are
+        told besides."""
         self._leading = leading
+        self._directly = directly
+        self._writes = False
         self._rings = False
         self._offer: Offer | None = None
         self._places: Sequence[int] | None = None
 
     def add_events(
-        self, statements: list[Statement], rows: Sequence[Mapping[str, Any]], *, last: bool
+        self,
+        statements: list[Statement],
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        last: bool,
+        told: Mapping[str, Any] | None = None,
     ) -> Executable | None:
         """Have these outbox rows inserted behind all of `statements`; return the one whose answer is wanted.
+        `told` is a row of which consumers may hear directly.
 
         They are offered to the relays only if they are all that the unit publishes, and are written by its `last`
         flush: what was written before may have been taken back, to a savepoint.
         """
+        directly = last and not self._writes and self._is_told(rows, told)
+        self._writes = True
         if self._leading is None or not self._leading.is_here:
-            add_events(statements, rows, Asks.NOTIFIES)
+            add_events(statements, rows, Asks.NOTIFIES, directly=directly)
             return None
         self._offer = self._leading.offer(rows) if last and not self._rings else None
         self._rings = True
-        says_places = add_events(statements, rows, Asks.PLACES if self._offer else Asks.NOTHING)
+        asks = Asks.PLACES if self._offer else Asks.NOTHING
+        says_places = add_events(statements, rows, asks, directly=directly)
         return statements[-1][0] if says_places else None
+
+    def _is_told(self, rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any] | None) -> bool:
+        """Whether this row is all that there is, and consumers hear of it directly."""
+        lone = len(rows) == 1 and rows[0] is told
+        return lone and self._directly is not None and self._directly.tells(rows[0]["body"])
 
     def answered(self, rows: Sequence[Any]) -> None:
         """What that statement returned."""

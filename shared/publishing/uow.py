@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
+from shared.publishing.direct import Directly
 from shared.publishing.leading import Leading
 from shared.publishing.outbox import outbox_row
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
@@ -70,15 +71,17 @@ class UnitOfWork:
         *,
         begin: Callable[[], None] | None = None,
         leading: Leading | None = None,
+        directly: Directly | None = None,
     ) -> None:
         self._connection = connection
         self._begin = begin  # the transaction, where it has not begun yet
-        self._relays = TellsRelays(leading)
+        self._relays = TellsRelays(leading, directly)
         self._service = service
         self._spans = spans
         self._submitter = submitter
         self._parts: dict[object, Part] = {}
         self._outbox: list[Mapping[str, Any]] = []
+        self._told_directly: Mapping[str, Any] | None = None
         self._told = Told()
         self._cause: Envelope | None = None
         self._outbox_before_event = 0
@@ -221,7 +224,10 @@ class UnitOfWork:
                 causationid=cause.event_id,
                 data=data.model_dump(mode="json"),
             )
-            self._outbox.append(outbox_row(data.channel, event))
+            row = outbox_row(data.channel, event)
+        self._outbox.append(row)
+        if data.told_directly and self._cause is None:  # or the consumers are at work
+            self._told_directly = row
         return event
 
     async def flush(self, *, last: bool = False) -> None:
@@ -235,7 +241,10 @@ class UnitOfWork:
         self._outbox_before_event = 0
         self.can_discard_event = False
         rows, self._outbox = self._outbox, []
-        answers = self._relays.add_events(statements, rows, last=last) if rows else None
+        answers = None
+        if rows:
+            told = self._told_directly
+            answers = self._relays.add_events(statements, rows, last=last, told=told)
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
         for statement, parameters in statements:
             connection = self._connection if alone else self.connection
@@ -250,6 +259,7 @@ class UnitsOfWork:
     def __init__(self, database: Database, service: str, spans: Spans, leading: Leading | None = None) -> None:
         """`leading` knows which relays lead in this process, where some may."""
         self._leading = leading
+        self._directly = Directly()
         self._database = database
         self._service = service
         self._spans = spans
@@ -271,7 +281,13 @@ class UnitsOfWork:
 
     def _unit(self, connection: AsyncConnection, begin: Callable[[], None]) -> UnitOfWork:
         return UnitOfWork(
-            connection, self._service, self._spans, self.submitter, begin=begin, leading=self._leading
+            connection,
+            self._service,
+            self._spans,
+            self.submitter,
+            begin=begin,
+            leading=self._leading,
+            directly=self._directly,
         )
 
     @asynccontextmanager

@@ -57,7 +57,7 @@ async def test_what_stays_busy_is_asked_for_until_its_holder_must_live(
     slept = Slept(monkeypatch, "shared.consuming.claiming", step_s=2.5)
     batch, claims = batch_of("a", "b", "a"), Told({"0": Claim(BUSY)})
     await claiming(claims, heartbeat_ttl_s=5).claim(batch)
-    assert slept.asked_for == [0.1] * 5, "twice as long as a heartbeat lives"
+    assert slept.asked_for == [0.005, 0.01, 0.02, 0.04, 0.08], "twice as long as a heartbeat lives"
     assert claims.asked == ["0", "1", "2", *["0"] * 5]
     assert statuses(batch) == [RETRIED, None, RETRIED], "what follows it under its key goes back with it"
     await claims.close()
@@ -73,7 +73,7 @@ async def test_what_becomes_free_in_time_is_ours(monkeypatch: pytest.MonkeyPatch
     slept = Slept(monkeypatch, "shared.consuming.claiming", step_s=0.1)
     batch, claims = batch_of("a", "a"), Freed({"0": Claim(BUSY)})
     await claiming(claims).claim(batch)
-    assert (slept.asked_for, claims.asked) == ([0.1], ["0", "1", "0"])
+    assert (slept.asked_for, claims.asked) == ([0.005], ["0", "1", "0"])
     assert statuses(batch) == [None, None]
     assert [work.attempt for work in batch.works.values()] == [2, 2]
     await claims.close()
