@@ -48,8 +48,9 @@ class Doorbell:
 
     def ring(self) -> None:
         """There is something to look for."""
-        self._rung = True
-        self.wake()
+        if not self._rung:
+            self._rung = True
+            self.wake()
 
     def ticket(self) -> int | None:
         """To be had before rows are written that may be handed over; None where the relay had better look."""

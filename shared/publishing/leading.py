@@ -57,15 +57,17 @@ class Leading:
     def offer(self, rows: Sequence[Mapping[str, Any]]) -> Offer | None:
         """Before these rows of the outbox are written: what to hand over when they are committed. None where the
         relays had better look: they are at work, or it is too much."""
-        if len(rows) > ROWS_MAX or sum(len(row["body"]) for row in rows) > BYTES_MAX:
+        if len(rows) > ROWS_MAX:
             return None
         tickets: dict[int, int] = {}
-        for shard in {row["shard"] % self._shards for row in rows}:
-            ticket = self._doorbells[shard].ticket() if shard in self._doorbells else None
+        for row in rows:  # where requests come thick and fast no relay stands by: that is seen at the first
+            shard = row["shard"] % self._shards
+            doorbell = self._doorbells.get(shard)
+            ticket = None if doorbell is None else doorbell.ticket()
             if ticket is None:
                 return None
             tickets[shard] = ticket
-        return Offer(rows, tickets)
+        return Offer(rows, tickets) if sum(len(row["body"]) for row in rows) <= BYTES_MAX else None
 
     def hand_over(self, offer: Offer, positions: Sequence[int]) -> None:
         """The rows offered are committed, at these places, and nothing of their keys waits before them."""

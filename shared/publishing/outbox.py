@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from uuid import UUID
 from zlib import crc32
@@ -34,7 +34,6 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
-from shared.envelope import Envelope
 from shared.publishing import direct
 from shared.publishing.told import Statement
 from shared.telemetry import Ask, Sample
@@ -62,7 +61,7 @@ outbox = Table(
 insert_outbox = insert(outbox)
 
 
-class Asks(Enum):
+class Asks(StrEnum):
     """What the statement that inserts events does for the relay."""
 
     NOTIFIES = "notifies"
@@ -73,6 +72,7 @@ class Asks(Enum):
     """It says at which places the events are, if nothing that waits can come before them: a list, or none."""
 
 
+_PARAMETERS = {column.name: f"outbox_{column.name}" for column in outbox.columns}
 _NOTIFIES_RELAYS = f"pg_notify('{NOTIFY_CHANNEL}', '')"
 _PUBLISH = """
     insert into outbox (shard, channel, type, key, event_id, traceparent, body)
@@ -144,7 +144,10 @@ def add_events(
     """Have these outbox rows inserted behind all of `statements`: by the last of them, if it can. Return whether
     the last says their places. One that is alone may be told to consumers `directly`."""
     one = len(rows) == 1
-    events = {f"outbox_{name}": value if one else [row[name] for row in rows] for name, value in rows[0].items()}
+    if one:
+        events = {_PARAMETERS[name]: value for name, value in rows[0].items()}
+    else:
+        events = {_PARAMETERS[name]: [row[name] for row in rows] for name in rows[0]}
     if statements:
         last, parameters = statements[-1]
         both = publishing_beside(last, asks, one=one, directly=directly)
@@ -158,19 +161,6 @@ def add_events(
 def shard_of(key: str) -> int:
     """The shard of a key: 0 to 15, the same in every process and version."""
     return crc32(key.encode()) % VIRTUAL_SHARDS
-
-
-def outbox_row(channel: str, event: Envelope) -> dict[str, object]:
-    """The row for `add_events`, or `insert_outbox`. Raises `EventTooLargeError`."""
-    return {
-        "shard": shard_of(event.key),
-        "channel": channel,
-        "type": event.type,
-        "key": event.key,
-        "event_id": event.id,
-        "traceparent": event.traceparent,
-        "body": event.encode(),
-    }
 
 
 _STATE = text(

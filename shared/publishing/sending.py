@@ -58,10 +58,7 @@ class Sending:
             self._under_way -= 1
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.AFTER_PUBLISH)
-        failed = {id(failure.message) for failure in failures}
-        unconfirmed = frozenset(
-            row["position"] for row, message in zip(rows, messages, strict=True) if id(message) in failed
-        )
+        unconfirmed = _unconfirmed(rows, messages, failures) if failures else frozenset()
         return Outcome(rows, failures, unconfirmed, started_ns, time.time_ns())
 
     def confirmed(self, outcome: Outcome) -> None:
@@ -79,3 +76,11 @@ class Sending:
         if any(outcome.confirmed for outcome in outcomes):
             self.waiting_since = self._clock()
         return failures
+
+
+def _unconfirmed(
+    rows: Sequence[Row], messages: Sequence[Message], failures: Sequence[PublishFailure]
+) -> frozenset[int]:
+    """The places of the rows whose messages failed."""
+    failed = {id(failure.message) for failure in failures}
+    return frozenset(row["position"] for row, message in zip(rows, messages, strict=True) if id(message) in failed)

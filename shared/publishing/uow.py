@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Executable
@@ -21,20 +20,11 @@ from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.direct import Directly
 from shared.publishing.leading import Leading
-from shared.publishing.outbox import outbox_row
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.publishing.telling import TellsRelays
 from shared.publishing.told import Told
+from shared.publishing.written import Cause, Published, written
 from shared.telemetry import Spans
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What an event follows from: another event, where it was one, in a trace and in a conversation."""
-
-    event_id: str | None
-    traceparent: str | None
-    correlationid: str | None
 
 
 class Part(Protocol):
@@ -54,6 +44,9 @@ class Part(Protocol):
 
 
 PartT = TypeVar("PartT", bound=Part)
+
+_REQUEST = Cause(None, None, None)
+"""Of an event of the request being served: its span is the running one, which the event's own finds by itself."""
 
 
 class UnitOfWork:
@@ -198,7 +191,7 @@ class UnitOfWork:
         key: str | None = None,
         link: str | None = None,
         cause: Cause | None = None,
-    ) -> Envelope:
+    ) -> Published:
         """Write an event to the outbox, to be published once this transaction is committed.
 
         `subject` is the id of what the event is about; events with equal `key` (default: the subject) stay in
@@ -207,28 +200,18 @@ class UnitOfWork:
         Raises `EventTooLargeError`.
         """
         parent = None if cause is None else cause.traceparent
-        cause = cause or self.origin()
+        if cause is None:
+            cause = _REQUEST if self._cause is None else self.origin()
         caused_in = cause.traceparent if cause.event_id is not None or parent is not None else None
         with self._spans.create(
             data.channel, data.event_type, subject, caused_in, link=link, parent=parent
         ) as created:
-            event = Envelope(
-                id=created.event_id,
-                source=f"/services/{self._service}",
-                type=data.event_type,
-                subject=subject,
-                partitionkey=key or subject,
-                dataschema=data.schema_uri(),
-                traceparent=created.traceparent,
-                correlationid=cause.correlationid or cause.event_id or created.event_id,
-                causationid=cause.event_id,
-                data=data.model_dump(mode="json"),
-            )
-            row = outbox_row(data.channel, event)
+            source = f"/services/{self._service}"
+            row = written(data, created, cause, source=source, subject=subject, key=key or subject)
         self._outbox.append(row)
         if data.told_directly and self._cause is None:  # or the consumers are at work
             self._told_directly = row
-        return event
+        return Published(row)
 
     async def flush(self, *, last: bool = False) -> None:
         """Send everything told so far, in as few statements as order allows.

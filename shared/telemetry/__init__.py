@@ -5,13 +5,14 @@ from shared.telemetry.gauges import Ask, Gauges, queues_of
 from shared.telemetry.measurements import Sample
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.provider import prometheus_page
-from shared.telemetry.spans import Spans, current_trace_ids
+from shared.telemetry.spans import Created, Spans, current_trace_ids
 from shared.telemetry.telemetry import Telemetry
 from shared.telemetry.tracing import BatchInHand
 
 __all__ = [
     "Ask",
     "BatchInHand",
+    "Created",
     "Gauges",
     "Metrics",
     "Sample",

@@ -31,9 +31,10 @@ from shared.telemetry.tracing import (
     links_to_parents,
     span_ids,
     traceparent_of,
+    unrecorded_span,
 )
 from shared.telemetry.tracing import traceparent as trace_context
-from shared.telemetry.tracing.traceparent import NOT_SAMPLED, parent_of
+from shared.telemetry.tracing.traceparent import NOT_SAMPLED, is_sampled, parent_of
 
 _LINKS_MAX = 128  # the SDK's own limit per span; the other spans of the batch still link to it
 _EVENT: Final = ("messaging.message.id", "tandem.event.type", "tandem.event.subject")
@@ -117,6 +118,8 @@ class Spans:
         three are traceparents.
         """
         event_id = str(uuid7())
+        if cause is None and parent is None and (running := unrecorded_span()) is not None:  # nearly always
+            return Created(event_id, running.traceparent)
         caused_in = trace_context.read(cause)
         if caused_in is not None and not trace_context.says_sampled(caused_in):
             return Created(event_id, f"00-{caused_in[0]}-{caused_in[1]}-00")
@@ -163,10 +166,10 @@ class Spans:
     ) -> None:
         """The CLIENT spans of a published batch of (event id, event type, traceparent): its own, and one for each
         sampled event; `failed` holds unconfirmed ids."""
+        if not any(is_sampled(traceparent) for _, _, traceparent in events):  # nearly always
+            return
         parents = [parent_of(traceparent) for _, _, traceparent in events]
         links = links_to_parents(parents, _LINKS_MAX)
-        if not links:
-            return
         shape = _shape_of(self._broker, "send", channel, SpanKind.CLIENT, _EVENT[:2])
         batch = self._recorder.root(_batch_of(shape), (len(events),), links, started_ns)
         link = links_to(batch)

@@ -19,13 +19,14 @@ from shared.process.parts import build_parts
 from shared.process.process import Process
 from shared.process.server import application_of
 from shared.process.service import Service
-from shared.publishing.outbox import insert_outbox, outbox_row, outbox_state
+from shared.publishing.outbox import insert_outbox, outbox_state
 from shared.telemetry.gauges import Gauges
 from shared.telemetry.measurements import Sample
 from shared.telemetry.provider import prometheus_page
 from tests.conformance.servers_seen import delete_account, give_rights, make_account, withdraw_rights
 from tests.integration.letters import letters_of
 from tests.integration.world import SUBSCRIBER, Happened, World, eventually, happened
+from tests.outbox_rows import outbox_row
 
 EVENTS = 20
 

@@ -14,12 +14,13 @@ from sqlalchemy import text
 
 from shared.broker.base import Message, PublishFailure
 from shared.publishing import Leading, UnitsOfWork
-from shared.publishing.outbox import insert_outbox, outbox_row
+from shared.publishing.outbox import insert_outbox
 from shared.publishing.outbox_reader import OutboxReader
 from shared.publishing.relay import Relay
 from tests.integration.test_relay import NEVER_S, until_empty
 from tests.integration.test_relay import running as relay_running
 from tests.integration.world import INSERT_EFFECT, World, eventually, happened
+from tests.outbox_rows import outbox_row
 
 LOCK = text("select pg_advisory_xact_lock(hashtext(:key))")
 """Stands for the row that a use case locks before it publishes what has become of it."""

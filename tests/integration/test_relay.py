@@ -14,11 +14,12 @@ from sqlalchemy import text
 from shared.broker.base import Broker, Message, PublishFailure
 from shared.errors import UnavailableError
 from shared.publishing import Leading, UnitsOfWork
-from shared.publishing.outbox import insert_outbox, outbox_row
+from shared.publishing.outbox import insert_outbox
 from shared.publishing.relay import Relay
 from shared.publishing.sending import STANDS_STILL_S
 from tests.integration.test_unit_of_work import notifications
 from tests.integration.world import Happened, World, eventually, happened, keys_of
+from tests.outbox_rows import outbox_row
 
 NEVER_S = 3_600.0
 

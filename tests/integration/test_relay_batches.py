@@ -13,10 +13,11 @@ from sqlalchemy import text
 
 from shared.broker.base import Broker, Message, PublishFailure
 from shared.errors import UnavailableError
-from shared.publishing.outbox import insert_outbox, outbox_row
+from shared.publishing.outbox import insert_outbox
 from shared.publishing.outbox_reader import ranges_of
 from tests.integration.test_relay import Counting, relay, true, until_empty
 from tests.integration.world import World, eventually, happened
+from tests.outbox_rows import outbox_row
 
 
 async def test_large_events_are_few_at_once_and_one_that_is_larger_goes_alone(

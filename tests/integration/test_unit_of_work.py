@@ -151,7 +151,7 @@ async def test_the_outbox_holds_the_final_wire_bytes(rabbit_world: World) -> Non
     cause = happened(1)
     async with rabbit_world.units.begin() as uow:
         uow.begin_event(cause)
-        published = uow.publish(rabbit_world.data(number=7), subject="a", key="b")
+        published = uow.publish(rabbit_world.data(number=7), subject="a", key="b").envelope
     async with rabbit_world.database.engine.connect() as connection:
         [stored] = (await connection.execute(text("select * from outbox"))).mappings()
     assert Envelope.decode(stored["body"]) == published

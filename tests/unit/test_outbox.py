@@ -13,9 +13,10 @@ from sqlalchemy import insert
 
 from shared.envelope import Envelope
 from shared.publishing import outbox_of
-from shared.publishing.outbox import _STATE, Asks, add_events, outbox, outbox_row
+from shared.publishing.outbox import _STATE, Asks, add_events, outbox
 from shared.publishing.told import Statement
 from shared.telemetry import Sample
+from tests.outbox_rows import outbox_row
 
 CREATED_MS = 1_700_000_000_000
 OLDEST = str(UUID(int=CREATED_MS << 80))

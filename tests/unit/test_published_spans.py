@@ -10,7 +10,8 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from shared.envelope import Envelope
 from shared.event import EventData
-from shared.publishing.uow import Cause, UnitOfWork
+from shared.publishing.uow import UnitOfWork
+from shared.publishing.written import Cause
 from shared.telemetry import Spans
 from shared.telemetry.tracing.recorder import Recorder
 from shared.telemetry.tracing.span_batches import Ended, readable
@@ -27,9 +28,9 @@ class Happened(EventData):
 class Published:
     """A unit of work that sends nothing, and the spans of what it publishes."""
 
-    def __init__(self) -> None:
+    def __init__(self, ratio: float = 1.0) -> None:
         self._kept: list[Ended] = []
-        self.spans = Spans(Recorder(TraceIdRatioBased(1.0), [self._kept.append]), "kafka")
+        self.spans = Spans(Recorder(TraceIdRatioBased(ratio), [self._kept.append]), "kafka")
         nowhere: Any = None
         self.uow = UnitOfWork(nowhere, "tests", self.spans)
 
@@ -83,6 +84,22 @@ def test_in_a_request_it_is_the_child_of_the_request_s(published: Published) -> 
     assert event.traceparent == traceparent(span)
 
 
+def test_in_a_request_that_is_not_sampled_there_is_none_and_the_request_s_context_goes_on() -> None:
+    published = Published(ratio=0.0)
+    with published.spans.ask("other", "other.asked", "s") as request:
+        events = [published.uow.publish(Happened(), subject="s", link=SAMPLED) for _ in range(2)]
+        assert published.uow.origin() == Cause(None, request.traceparent, None)
+    assert {event.traceparent for event in events} == {request.traceparent}
+    assert (request.traceparent or "").endswith("-00")
+    assert published.none()
+
+
+def test_outside_of_every_span_an_event_begins_a_trace(published: Published) -> None:
+    event = published.uow.publish(Happened(), subject="s")
+    span = published.the_span()
+    assert (span.parent, event.traceparent) == (None, traceparent(span))
+
+
 def test_of_an_event_that_is_not_sampled_there_is_none_and_its_context_goes_on(published: Published) -> None:
     published.uow.begin_event(cause := caused_by(UNSAMPLED))
     assert published.uow.origin() == Cause(cause.id, UNSAMPLED, cause.id)
@@ -100,4 +117,4 @@ def test_what_is_published_for_an_earlier_cause_goes_on_with_its_trace(
         event = published.uow.publish(Happened(), subject="s", cause=Cause(event_id, UNSAMPLED, "root"))
         assert published.none()
     assert event.traceparent == UNSAMPLED
-    assert (event.causationid, event.correlationid) == (event_id, "root")
+    assert (event.envelope.causationid, event.envelope.correlationid) == (event_id, "root")

@@ -17,7 +17,7 @@ from pamqp.header import ContentHeader
 
 from shared.broker.rabbit import sending
 from shared.broker.rabbit.arriving import ChannelAtOnce
-from shared.broker.rabbit.sending import Portion, outcomes, publish_at_once
+from shared.broker.rabbit.sending import Confirmations, Portion, publish_at_once
 
 NUMBER = 3
 FRAME_MAX = 4_096
@@ -62,7 +62,7 @@ class Channel(ChannelAtOnce):
         return written
 
 
-async def publish(channel: Channel, *bodies: bytes) -> list[asyncio.Future[object]]:
+async def publish(channel: Channel, *bodies: bytes) -> Confirmations:
     return await publish_at_once(
         channel, Portion("order.events", [("order.placed", JSON, body) for body in bodies])
     )
@@ -81,8 +81,9 @@ async def test_the_same_bytes_are_written(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sending, "getrandbits", lambda _bits: 7)
     confirmations = await publish(ours, *BODIES)
     publishing = []
-    for body in BODIES:
-        properties = Properties(content_type=JSON, delivery_mode=2, headers={}, message_id=f"{7:032x}")
+    for number, body in enumerate(BODIES):
+        message_id = f"{7:024x}{number:08x}"
+        properties = Properties(content_type=JSON, delivery_mode=2, headers={}, message_id=message_id)
         one = theirs.basic_publish(
             body,
             exchange="order.events",
@@ -97,18 +98,19 @@ async def test_the_same_bytes_are_written(monkeypatch: pytest.MonkeyPatch) -> No
     assert (ours.delivery_tag, list(ours.confirmations)) == (theirs.delivery_tag, list(theirs.confirmations))
     for task in publishing:
         task.cancel()
-    assert len(confirmations) == len(BODIES)
+    assert ours.message_id_delivery_tag == theirs.message_id_delivery_tag
+    assert len(confirmations.each) == len(BODIES)
 
 
 async def test_each_is_confirmed_one_by_one_or_many_at_once() -> None:
     channel = Channel()
     confirmations = await publish(channel, b"1", b"2", b"3", b"4")
     await channel.come(ack(2))
-    assert [each.done() for each in confirmations] == [False, True, False, False]
+    assert [each.done() for each in confirmations.each] == [False, True, False, False]
     await channel.come(ack(3, multiple=True))
-    assert [each.done() for each in confirmations] == [True, True, True, False]
+    assert [each.done() for each in confirmations.each] == [True, True, True, False]
     await channel.come(commands.Basic.Nack(4))
-    errors = await outcomes(confirmations, soon())
+    errors = await confirmations.outcomes(soon())
     assert errors[:3] == [None] * 3
     assert isinstance(errors[3], DeliveryError)
     assert (dict(channel.confirmations), channel.message_id_delivery_tag) == ({}, {})
@@ -122,7 +124,7 @@ async def test_what_is_returned_is_told_from_what_is_confirmed() -> None:
     channel.on_return_raises = True
     back = commands.Basic.Return(312, "NO_ROUTE", "order.events", "order.placed")
     await channel.come(back, header, ContentBody(b"1"), ack(2, multiple=True))
-    errors = await outcomes(confirmations, soon())
+    errors = await confirmations.outcomes(soon())
     assert isinstance(errors[0], PublishError)
     assert errors[1] is None
     assert channel.message_id_delivery_tag == {}
@@ -136,7 +138,7 @@ async def test_numbers_go_on_with_what_others_publish_on_the_channel() -> None:
     again = await publish(channel, b"4")
     assert list(channel.confirmations) == [1, 2, 3, 4]
     await channel.come(ack(4, multiple=True))
-    assert await outcomes([*ours, *again], soon()) == [None] * 3
+    assert [await each.outcomes(soon()) for each in (ours, again)] == [[None] * 2, [None]]
     await asyncio.wait_for(theirs, 5)
 
 
@@ -144,18 +146,32 @@ async def test_what_is_not_confirmed_in_time_is_left_and_confirmed_in_vain() -> 
     channel = Channel()
     confirmations = await publish(channel, b"1", b"2")
     await channel.come(ack(1))
-    errors = await outcomes(confirmations, asyncio.get_running_loop().time())
+    errors = await confirmations.outcomes(asyncio.get_running_loop().time())
     assert errors[0] is None
     assert isinstance(errors[1], TimeoutError)
+    assert channel.message_id_delivery_tag == {}, "nothing is returned any more"
     await channel.come(ack(2))
     assert dict(channel.confirmations) == {}
+
+
+async def test_whoever_waits_no_more_is_not_told_of_what_comes_late(caplog: pytest.LogCaptureFixture) -> None:
+    channel = Channel()
+    confirmations = await publish(channel, b"1", b"2")
+    waiting = asyncio.create_task(confirmations.outcomes(soon()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await channel.come(ack(1), commands.Basic.Nack(2))
+    assert (dict(channel.confirmations), channel.message_id_delivery_tag) == ({}, {})
+    assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
 
 
 async def test_a_channel_that_is_closed_fails_what_it_has_not_confirmed() -> None:
     channel = Channel()
     confirmations = await publish(channel, b"1", b"2")
     await channel.come(ack(1))
-    waiting = asyncio.create_task(outcomes(confirmations, soon()))
+    waiting = asyncio.create_task(confirmations.outcomes(soon()))
     reason = ChannelInvalidStateError("planted")
     await channel._cancel_tasks(reason)
     errors = await waiting

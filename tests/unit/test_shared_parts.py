@@ -17,7 +17,7 @@ from shared.consuming.subscriber import Handler, Subscriber
 from shared.envelope import Envelope
 from shared.errors import PermanentError, SchemaViolationError, TransientError, UnknownSchemaError
 from shared.event import Event, EventData
-from shared.publishing.outbox import VIRTUAL_SHARDS, outbox_row, shard_of
+from shared.publishing.outbox import VIRTUAL_SHARDS, shard_of
 from shared.publishing.uow import UnitOfWork
 from shared.telemetry.spans import Spans
 from shared.telemetry.tracing import traceparent as trace_context
@@ -60,20 +60,6 @@ def test_shards_share_the_keys() -> None:
     for number in range(1_600):
         counts[shard_of(f"key-{number}")] += 1
     assert min(counts) > 50
-
-
-def test_an_outbox_row_is_ready_to_be_sent() -> None:
-    event = Envelope(source="s", type="thing.happened", subject="k", traceparent="00-1-2-01", data={"n": 1})
-    row = outbox_row("thing", event)
-    assert row == {
-        "shard": shard_of("k"),
-        "channel": "thing",
-        "type": "thing.happened",
-        "key": "k",
-        "event_id": event.id,
-        "traceparent": "00-1-2-01",
-        "body": event.encode(),
-    }
 
 
 # -- spans

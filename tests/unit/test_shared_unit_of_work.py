@@ -188,7 +188,7 @@ async def test_relays_of_this_process_are_rung_for_once_it_is_committed(
 def test_an_event_is_caused_by_the_one_being_handled(uow: UnitOfWork) -> None:
     cause = Envelope(source="/tests", type="thing.happened", correlationid="root", data=None)
     uow.begin_event(cause)
-    published = uow.publish(Happened(number=3), subject="subject", key="key")
+    published = uow.publish(Happened(number=3), subject="subject", key="key").envelope
     assert (published.causationid, published.correlationid) == (cause.id, "root")
     assert (published.subject, published.key) == ("subject", "key")
     assert published.source == "/services/tests"
@@ -196,7 +196,7 @@ def test_an_event_is_caused_by_the_one_being_handled(uow: UnitOfWork) -> None:
 
 
 def test_an_event_of_a_request_begins_a_correlation(uow: UnitOfWork) -> None:
-    published = uow.publish(Happened(), subject="subject")
+    published = uow.publish(Happened(), subject="subject").envelope
     assert (published.causationid, published.correlationid) == (None, published.id)
     assert published.key == "subject"
 

@@ -174,7 +174,8 @@ async def test_a_relay_that_was_not_notified_is_rung_for_whatever_was_published_
 
 
 def test_data_is_published_as_json_says_it() -> None:
-    assert unit(Connection()).publish(Paid(amount=Decimal("1.50")), subject="s").data == {"amount": "1.50"}
+    published = unit(Connection()).publish(Paid(amount=Decimal("1.50")), subject="s")
+    assert published.envelope.data == {"amount": "1.50"}
 
 
 async def test_a_unit_publishes_as_its_service_and_rings_for_the_relay_beside_it() -> None:
@@ -184,7 +185,7 @@ async def test_a_unit_publishes_as_its_service_and_rings_for_the_relay_beside_it
         async with UnitsOfWork(database, "tests", SPANS, leading).begin() as uow:
             event = uow.publish(Paid(amount=Decimal(1)), subject="s")
             assert not doorbell.is_rung
-    assert (event.source, doorbell.is_rung) == ("/services/tests", True)
+    assert (event.envelope.source, doorbell.is_rung) == ("/services/tests", True)
 
 
 @pytest.mark.parametrize("places", [[7, 8], None])

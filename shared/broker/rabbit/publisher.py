@@ -17,7 +17,7 @@ from shared.broker.base import Message, PublishFailure, Sent
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.errors import LOST, unavailable
 from shared.broker.rabbit.internals import channel_of, frame_bytes_max
-from shared.broker.rabbit.sending import Portion, outcomes, publish_at_once
+from shared.broker.rabbit.sending import Portion, publish_at_once
 from shared.broker.rabbit.sent import PERSISTENT, properties_of
 from shared.envelope import CONTENT_TYPE
 from shared.errors import PermanentError, UnavailableError, UnroutableError
@@ -39,7 +39,7 @@ class RabbitPublisher:
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailure]:
         """As `Publisher.publish`."""
         deadline = asyncio.get_running_loop().time() + self._publish_timeout_s
-        if len(messages) == 1 and not messages[0].headers:  # as the relay has it while little happens
+        if _go_at_once(messages):  # as nearly all that the relay has
             return await self._publish_plain(messages, deadline)
         chains: dict[str, deque[Message]] = {}
         for message in messages:
@@ -84,7 +84,7 @@ class RabbitPublisher:
                 parts = [await self._publish_plain([message], deadline) for message in messages]
                 return [failure for part in parts for failure in part]
             return [_failure(message, name, error) for message in messages]
-        errors = await outcomes(confirmations, deadline)
+        errors = await confirmations.outcomes(deadline)
         return [
             _failure(message, name, error)
             for message, error in zip(messages, errors, strict=True)
@@ -102,6 +102,15 @@ class RabbitPublisher:
         except Exception as error:  # noqa: BLE001  whatever it is: not confirmed, so the key stops here
             return [_failure(message, name, error)]
         return []
+
+
+def _go_at_once(messages: Sequence[Message]) -> bool:
+    """Whether one write is enough: they go to one channel, without headers, none behind another of its key."""
+    keys = {message.key for message in messages}
+    if not 0 < len(keys) == len(messages) <= PUBLISHES_IN_FLIGHT_MAX:
+        return False
+    channel = messages[0].channel
+    return not any(message.headers or message.channel != channel for message in messages)
 
 
 def _failure(message: Message, exchange: str, error: Exception) -> PublishFailure:

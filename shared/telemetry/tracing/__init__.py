@@ -7,7 +7,14 @@ have ended they go, with the SDK's own, through a `span_queue` to files (`span_l
 
 from shared.telemetry.tracing import traceparent
 from shared.telemetry.tracing.event_spans import EventSpan, Shape
-from shared.telemetry.tracing.recorder import Recorder, as_links, links_to, links_to_parents, traceparent_of
+from shared.telemetry.tracing.recorder import (
+    Recorder,
+    as_links,
+    links_to,
+    links_to_parents,
+    traceparent_of,
+    unrecorded_span,
+)
 from shared.telemetry.tracing.span_batches import BatchInHand, SpanBatch, span_ids
 from shared.telemetry.tracing.span_lines import SpanLines
 from shared.telemetry.tracing.span_queue import SpanQueue
@@ -27,4 +34,5 @@ __all__ = [
     "span_ids",
     "traceparent",
     "traceparent_of",
+    "unrecorded_span",
 ]

@@ -7,7 +7,9 @@ from itertools import islice
 from random import getrandbits
 from typing import TYPE_CHECKING
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
@@ -22,15 +24,30 @@ from shared.telemetry.tracing.traceparent import NOT_SAMPLED, Parent
 if TYPE_CHECKING:
     from shared.telemetry.tracing.span_batches import SpanBatch
 
+_RUNNING = next(iter(trace.set_span_in_context(INVALID_SPAN, Context())))
+"""Where OpenTelemetry's context has the running span."""
 _APART_MAX = 2
 _TOGETHER_MAX = 512
 """Spans of one batch that are handed over at once: more are several batches."""
 
 
+class UnrecordedSpan(NonRecordingSpan):
+    """A span of a trace that is not recorded. What it hands on is always the same, and is put in words once."""
+
+    _traceparent: str | None = None
+
+    @property
+    def traceparent(self) -> str | None:
+        """What an event carries that is made in it."""
+        if self._traceparent is None:
+            self._traceparent = traceparent.write(self.get_span_context())
+        return self._traceparent
+
+
 class Recorder:
     """Begins spans of events, where their trace is recorded, and hands over those that have ended.
 
-    What is not recorded is a span of OpenTelemetry that hands its trace on. With `sampler` None, as where the SDK
+    What is not recorded is an `UnrecordedSpan`, which hands its trace on. With `sampler` None, as where the SDK
     is switched off, nothing is recorded and no trace begins.
     """
 
@@ -70,7 +87,7 @@ class Recorder:
             return INVALID_SPAN
         trace_id = getrandbits(128) or 1
         if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._sampler.bound:
-            return NonRecordingSpan(SpanContext(trace_id, getrandbits(64) or 1, is_remote=False))
+            return UnrecordedSpan(SpanContext(trace_id, getrandbits(64) or 1, is_remote=False))
         place = (f"{trace_id:032x}", "", False, None)
         return EventSpan(self, shape, place, values, links, start_ns=start_ns)
 
@@ -84,7 +101,7 @@ class Recorder:
     ) -> Span:
         """The child of another process's span."""
         if self._sampler is None or not traceparent.says_sampled(parent):
-            return NonRecordingSpan(traceparent.context_of(parent))
+            return UnrecordedSpan(traceparent.context_of(parent))
         return EventSpan(self, shape, (parent[0], parent[1], True, None), values, links, start_ns=start_ns)
 
     def child(self, shape: Shape, values: Values = (), links: tuple[LinkTo, ...] = ()) -> Span:
@@ -97,7 +114,7 @@ class Recorder:
         if not context.is_valid:
             return self.root(shape, values, links)
         if self._sampler is None or not context.trace_flags.sampled:
-            return NonRecordingSpan(context)
+            return UnrecordedSpan(context)
         trace_id, parent_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
         place = (trace_id, parent_id, context.is_remote, context.trace_state or None)
         return EventSpan(self, shape, place, values, links)
@@ -111,9 +128,20 @@ def _default_limits() -> dict[str, int | None]:
 _DEFAULT_LIMITS = _default_limits()
 
 
+def unrecorded_span() -> UnrecordedSpan | None:
+    """The running span, if it is one of a trace that is not recorded: as of nearly every request.
+
+    `trace.get_current_span` asks besides, in five calls more, whether it is a span at all.
+    """
+    running = otel_context.get_current().get(_RUNNING)
+    return running if type(running) is UnrecordedSpan else None
+
+
 def traceparent_of(span: Span) -> str | None:
     """What an event carries that is made in this span; None in none."""
-    return span.traceparent if isinstance(span, EventSpan) else traceparent.write(span.get_span_context())
+    if type(span) is UnrecordedSpan or isinstance(span, EventSpan):
+        return span.traceparent
+    return traceparent.write(span.get_span_context())
 
 
 def as_links(traceparents: Iterable[str | None], count_max: int) -> tuple[LinkTo, ...]:

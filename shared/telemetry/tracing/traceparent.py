@@ -77,6 +77,5 @@ def remote_span(traceparent: str | None) -> SpanContext | None:
 
 def write(context: SpanContext) -> str | None:
     """The `traceparent` of a span; None where there is none, as when the SDK is switched off."""
-    if not context.is_valid:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & TraceFlags.SAMPLED:02x}"
+    trace_id, span_id, _, flags, _, is_valid = context
+    return f"00-{trace_id:032x}-{span_id:016x}-{flags & TraceFlags.SAMPLED:02x}" if is_valid else None
