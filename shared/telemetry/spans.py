@@ -34,7 +34,7 @@ from shared.telemetry.tracing import (
     unrecorded_span,
 )
 from shared.telemetry.tracing import traceparent as trace_context
-from shared.telemetry.tracing.traceparent import NOT_SAMPLED, is_sampled, parent_of
+from shared.telemetry.tracing.traceparent import NOT_SAMPLED, is_sampled, parents_of
 
 _LINKS_MAX = 128  # the SDK's own limit per span; the other spans of the batch still link to it
 _EVENT: Final = ("messaging.message.id", "tandem.event.type", "tandem.event.subject")
@@ -168,7 +168,7 @@ class Spans:
         sampled event; `failed` holds unconfirmed ids."""
         if not any(is_sampled(traceparent) for _, _, traceparent in events):  # nearly always
             return
-        parents = [parent_of(traceparent) for _, _, traceparent in events]
+        parents = parents_of([traceparent for _, _, traceparent in events])
         links = links_to_parents(parents, _LINKS_MAX)
         shape = _shape_of(self._broker, "send", channel, SpanKind.CLIENT, _EVENT[:2])
         batch = self._recorder.root(_batch_of(shape), (len(events),), links, started_ns)
@@ -188,9 +188,10 @@ class Spans:
             span = self._recorder.child_of(fields, shape, (event_id, event_type), link, started_ns)
             apart.append((span, event_id in failed))
         if together:
-            starts_ns, ids = [started_ns] * len(together), span_ids(len(together))
+            columns, ids = [*zip(*rows, strict=True)], span_ids(len(together))
+            starts_ns = [started_ns] * len(together)
             self._recorder.keep_batch(
-                SpanBatch(self._recorder, shape, together, rows, ids, link, starts_ns, ended_ns)
+                SpanBatch(self._recorder, shape, together, columns, ids, link, starts_ns, ended_ns)
             )
         for span, has_failed in apart:
             if has_failed:
@@ -209,22 +210,26 @@ class Spans:
         began some ends them after the commit. A malformed `traceparent` is as good as none: a trace begins here
         (Trace Context, 3.2.2).
         """
-        parents = [parent_of(event.traceparent) for event in events]
+        parents = parents_of([event.traceparent for event in events])
         if parents.count(NOT_SAMPLED) == len(parents):  # nearly always
             yield None
             return
         of_event, of_batch = self._process_shapes(subscription)
-        rows = [(event.id, event.type, event.subject or "") for event in events]
+        columns = (
+            [event.id for event in events],
+            [event.type for event in events],
+            [event.subject or "" for event in events],
+        )
         links = links_to_parents(parents, _LINKS_MAX)
         if not links:
-            in_hand = BatchInHand(self._recorder, of_event, parents, rows, ())
+            in_hand = BatchInHand(self._recorder, of_event, parents, columns, ())
             try:
                 yield in_hand
             finally:
                 in_hand.rest()
             return
         with trace.use_span(self._recorder.root(of_batch, (len(events),), links), end_on_exit=True) as batch:
-            yield BatchInHand(self._recorder, of_event, parents, rows, links_to(batch))
+            yield BatchInHand(self._recorder, of_event, parents, columns, links_to(batch))
 
     def _process_shapes(self, subscription: Subscription) -> tuple[Shape, Shape]:
         """Of one of its events, and of a batch of them."""

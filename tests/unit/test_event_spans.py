@@ -101,7 +101,7 @@ def batches(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> SpanBatch
             counted=counted,
         ),
         parents=some(ids.map(lambda pair: f"00-{pair[0]}-{pair[1]}-01")),
-        rows=list(zip(*columns, strict=True)),
+        columns=columns,
         span_ids=draw(st.lists(ids.map(lambda pair: pair[1]), min_size=count, max_size=count, unique=True)),
         links=tuple((*draw(ids), draw(st.booleans())) for _ in range(draw(st.integers(0, 2)))),
         starts_ns=some(st.integers(1, LARGEST)),

@@ -197,6 +197,28 @@ def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
         assert parent is trace_context.NOT_SAMPLED
 
 
+RECORDED, OF_OTHERS, NOT_RECORDED = f"00-{TRACE}-{SPAN}-01", f"00-{SPAN}{SPAN}-{SPAN}-03", f"00-{TRACE}-{SPAN}-02"
+ODD = (None, "", "garbage", f"00-{'0' * 32}-{SPAN}-01", f"01-{TRACE}-{SPAN}-01-x", f"00-{TRACE}-{SPAN}-0\u0661")
+
+
+@given(st.lists(st.sampled_from((RECORDED, OF_OTHERS, NOT_RECORDED)), max_size=5))
+@example([RECORDED, OF_OTHERS])
+@example([NOT_RECORDED] * 3)
+@example([RECORDED, NOT_RECORDED])
+def test_what_stands_above_many_is_what_stands_above_each(traceparents: list[str]) -> None:
+    each = [trace_context.parent_of(traceparent) for traceparent in traceparents]
+    assert list(trace_context.parents_of(traceparents)) == each
+    for odd in (*ODD, f"{RECORDED}\n{RECORDED}", RECORDED[:-1], f"0{RECORDED}"):
+        among = [*traceparents, odd, RECORDED]
+        assert list(trace_context.parents_of(among)) == [*each, trace_context.parent_of(odd), RECORDED]
+
+
+def test_what_stands_above_many_is_not_misread_where_their_texts_only_look_right_together() -> None:
+    two_in_one, rest = f"{RECORDED}\n{RECORDED}", RECORDED[:-1]
+    for traceparents in ([RECORDED + "\n" + rest, "1"], [two_in_one, ""], [two_in_one], [rest, "1" + RECORDED]):
+        assert list(trace_context.parents_of(traceparents)) == [None] * len(traceparents)
+
+
 def test_destinations_have_their_brokers_names() -> None:
     assert destination_name("rabbit", "order") == "order.events"
     assert destination_name("kafka", "order") == "order-events"

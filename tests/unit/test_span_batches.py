@@ -29,9 +29,9 @@ class Batch:
     def __init__(self, parents: Sequence[Parent] = PARENTS, limits: SpanLimits | None = None) -> None:
         self.kept: list[Ended] = []
         recorder = Recorder(TraceIdRatioBased(1.0), [self.kept.append], limits=limits)
-        rows = [(f"event-{number}",) for number in range(len(parents))]
+        columns = ([f"event-{number}" for number in range(len(parents))],)
         self._count = len(parents)
-        self._in_hand = BatchInHand(recorder, SHAPE, parents, rows, LINKS)
+        self._in_hand = BatchInHand(recorder, SHAPE, parents, columns, LINKS)
 
     def begin(self, number: int) -> trace.Span:
         """The running span, which nobody has looked at."""

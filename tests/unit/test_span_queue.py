@@ -85,7 +85,7 @@ def end_batch(queue: SpanQueue, count: int) -> list[Ended]:
     ended: list[Ended] = []
     recorder = Recorder(TraceIdRatioBased(1.0), [queue.add, ended.append])
     parents = [f"00-{number:032x}-{number:016x}-01" for number in range(1, count + 1)]
-    in_hand = BatchInHand(recorder, SHAPE, parents, [()] * count, ())
+    in_hand = BatchInHand(recorder, SHAPE, parents, (), ())
     for number in range(count):
         in_hand.begin(number)
     in_hand.rest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from random import getrandbits
 from threading import RLock
 from time import time_ns
@@ -27,20 +27,23 @@ from shared.telemetry.tracing.event_spans import EventSpan, LinkTo, Place, Shape
 from shared.telemetry.tracing.recorder import Recorder
 from shared.telemetry.tracing.traceparent import NOT_SAMPLED, Parent
 
-_ID_LENGTH = 16
+_ID_BYTES = 8
+[_RUNNING] = trace.set_span_in_context(trace.INVALID_SPAN, otel_context.Context())
+"""Under what a context has its running span."""
 _looking = RLock()
 """Held while a span becomes one as any other: a handler may have threads, and what is collected then may log."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanBatch:
-    """Spans that have ended together, each the child of another process's; a row, an id and a time for each."""
+    """Spans that have ended together, each the child of another process's; an id and a time for each."""
 
     recorder: Recorder
     shape: Shape
     parents: Sequence[str]
     """Traceparents of version 00."""
-    rows: Sequence[Values]
+    columns: Sequence[Sequence[Any]]
+    """Of each attribute that they have values of their own for, these; as in `Values`, the counted one last."""
     span_ids: Sequence[str]
     links: tuple[LinkTo, ...]
     """What each of them has."""
@@ -65,16 +68,20 @@ class SpanBatch:
             part = slice(start, start + length_max)
             outcomes = None if self.outcomes is None else self.outcomes[part]
             yield SpanBatch(
-                self.recorder, self.shape, self.parents[part], self.rows[part], self.span_ids[part],
-                self.links, self.starts_ns[part], self.end_ns, outcomes,
+                self.recorder, self.shape, self.parents[part], [column[part] for column in self.columns],
+                self.span_ids[part], self.links, self.starts_ns[part], self.end_ns, outcomes,
             )  # fmt: skip
+
+    def rows(self) -> Iterable[Values]:
+        """The values of each of them."""
+        return zip(*self.columns, strict=True) if self.columns else repeat((), len(self))
 
     def spans(self) -> list[EventSpan]:
         """Each of them as an object."""
         spans = []
-        for number, parent in enumerate(self.parents):
+        for number, (parent, values) in enumerate(zip(self.parents, self.rows(), strict=True)):
             span = EventSpan(
-                self.recorder, self.shape, _below(parent), self.rows[number], self.links,
+                self.recorder, self.shape, _below(parent), values, self.links,
                 start_ns=self.starts_ns[number], span_id=self.span_ids[number],
             )  # fmt: skip
             if self.outcomes is not None:
@@ -99,12 +106,13 @@ class BatchInHand:
     __slots__ = (
         "_apart",
         "_begun_ns",
+        "_besides",
+        "_columns",
         "_context",
         "_end_ns",
         "_links",
         "_parents",
         "_recorder",
-        "_rows",
         "_shape",
         "_span_ids",
         "_together",
@@ -115,19 +123,20 @@ class BatchInHand:
         recorder: Recorder,
         shape: Shape,
         parents: Sequence[Parent],
-        rows: Sequence[Values],
+        columns: Sequence[Sequence[Any]],
         links: tuple[LinkTo, ...],
     ) -> None:
         self._recorder = recorder
         self._shape = shape
         self._parents = parents
-        self._rows = rows
+        self._columns = columns
         self._links = links
         self._together = recorder.takes_together(len(parents))
         self._context = otel_context.get_current()
+        self._besides = {key: value for key, value in self._context.items() if key != _RUNNING}
         self._span_ids = span_ids(len(parents)) if self._together else ()
-        self._begun_ns: dict[int, int] = {}
-        """By number, of those that are numbers."""
+        self._begun_ns = [0] * len(parents)
+        """By number, of those that are numbers; 0 of one that is not, or that was not begun."""
         self._apart: dict[int, Span] = {}
         """Those that are spans as any other: looked at, first of their trace, one of few, or with limits."""
         self._end_ns: int | None = None
@@ -141,15 +150,15 @@ class BatchInHand:
             return
         span: Span
         if parent is None:
-            span = self._apart[number] = self._recorder.root(self._shape, self._rows[number], self._links)
+            span = self._apart[number] = self._recorder.root(self._shape, self._values(number), self._links)
         elif self._together:
             self._begun_ns[number] = time_ns()
             span = _UnseenSpan(self, number)
         else:
             fields = traceparent.fields_of(parent)
-            span = self._recorder.child_of(fields, self._shape, self._rows[number], self._links)
+            span = self._recorder.child_of(fields, self._shape, self._values(number), self._links)
             self._apart[number] = span
-        otel_context.attach(trace.set_span_in_context(span, self._context))
+        otel_context.attach(otel_context.Context({_RUNNING: span, **self._besides}))
 
     def rest(self) -> None:
         """No event is being handled: what ran before them is the running span again."""
@@ -159,24 +168,31 @@ class BatchInHand:
         """End all that were begun, at the same moment; both by the events' numbers. An error is named by its type
         and sentence, never by the payload."""
         for number in errors:
-            if number in self._begun_ns and number not in self._apart:
+            if self._begun_ns[number] and number not in self._apart:
                 self._apart[number] = EventSpan(*self._told(number), **self._own(number))
         with _looking:
             end_ns = self._end_ns = time_ns()
         for number, span in self._apart.items():
             end_apart(span, str(outcomes[number]), errors.get(number), end_ns)
-        if numbers := [number for number in self._begun_ns if number not in self._apart]:
+        begun_ns = self._begun_ns
+        numbers = [number for number, start_ns in enumerate(begun_ns) if start_ns and number not in self._apart]
+        if numbers:
+            every = len(numbers) == len(begun_ns)  # nearly always
+
+            def those_of(column: Sequence[Any]) -> Sequence[Any]:
+                return column if every else [column[number] for number in numbers]
+
             self._recorder.keep_batch(
                 SpanBatch(
                     recorder=self._recorder,
                     shape=self._shape,
-                    parents=[self._parents[number] or "" for number in numbers],
-                    rows=[self._rows[number] for number in numbers],
-                    span_ids=[self._span_ids[number] for number in numbers],
+                    parents=those_of(self._parents),
+                    columns=[those_of(column) for column in self._columns],
+                    span_ids=those_of(self._span_ids),
                     links=self._links,
-                    starts_ns=[self._begun_ns[number] for number in numbers],
+                    starts_ns=those_of(begun_ns),
                     end_ns=end_ns,
-                    outcomes=[outcomes[number] for number in numbers],
+                    outcomes=those_of(outcomes),
                 )
             )
 
@@ -190,7 +206,10 @@ class BatchInHand:
 
     def _told(self, number: int) -> tuple[Recorder, Shape, Place, Values, tuple[LinkTo, ...]]:
         place = _below(self._parents[number] or "")
-        return self._recorder, self._shape, place, self._rows[number], self._links
+        return self._recorder, self._shape, place, self._values(number), self._links
+
+    def _values(self, number: int) -> Values:
+        return tuple([column[number] for column in self._columns])
 
     def _own(self, number: int) -> _Own:
         return {"start_ns": self._begun_ns[number], "span_id": self._span_ids[number]}
@@ -228,8 +247,7 @@ def _below(parent: str) -> Place:
 
 def span_ids(count: int) -> list[str]:
     """So many new ones, in hexadecimal."""
-    digits = f"{getrandbits(4 * _ID_LENGTH * count):0{_ID_LENGTH * count}x}"
-    return [digits[start : start + _ID_LENGTH] for start in range(0, _ID_LENGTH * count, _ID_LENGTH)]
+    return getrandbits(8 * _ID_BYTES * count).to_bytes(_ID_BYTES * count).hex(" ", _ID_BYTES).split()
 
 
 def end_apart(span: Span, outcome: str, error: BaseException | None, end_ns: int) -> None:

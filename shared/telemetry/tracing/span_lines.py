@@ -13,7 +13,6 @@ import math
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, repeat
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -24,7 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status
 
 from shared.telemetry.files import RotatingLines
-from shared.telemetry.tracing.event_spans import OUTCOME, EventSpan, LinkTo, Shape, Values
+from shared.telemetry.tracing.event_spans import OUTCOME, EventSpan, LinkTo, Shape
 from shared.telemetry.tracing.span_batches import Ended, SpanBatch
 
 _KINDS = {
@@ -125,42 +124,48 @@ def _of_event(span: EventSpan, links: str) -> str:
     )
 
 
-def _of_batch(batch: SpanBatch) -> Iterable[str]:
+def _of_batch(batch: SpanBatch) -> list[str]:
     """The pieces of its spans' texts, one after the other, the first with a comma."""
-    own: list[Iterable[str]] = []
+    own: list[Sequence[str]] = []
 
-    def cut(column: Sequence[str]) -> str:
-        """What stands in the text for a column."""
-        own.append(column)
+    def told(column: Sequence[Any], texts: _Texts) -> str:
+        """What stands in the text for a column: where all spans have the same, that."""
+        if column[0] == column[-1] and column.count(column[0]) == len(column):
+            return texts(column[:1])[0]
+        own.append(texts(column))
         return _CUT
 
-    def told(column: Sequence[str]) -> str:
-        """The same, but the text that all spans have where that is one."""
-        same = column[0] == column[-1] and column.count(column[0]) == len(column)
-        return column[0] if same else cut(column)
-
-    parents, outcomes, columns = batch.parents, batch.outcomes, [*zip(*batch.rows, strict=True)]
-    counts = [] if batch.shape.counted is None else [[*map(str, columns.pop())]]
+    parents, outcomes = batch.parents, batch.outcomes
+    kinds: list[_Texts] = [_texts] * len(batch.columns)
+    if batch.shape.counted is not None:
+        kinds[-1] = _numbers
     text = _template(batch.shape) % (
-        told([parent[3:35] for parent in parents]),
-        cut(batch.span_ids),
-        f'"parentSpanId":"{told([parent[36:52] for parent in parents])}",',
+        told([parent[3:35] for parent in parents], tuple),
+        told(batch.span_ids, tuple),
+        f'"parentSpanId":"{told([parent[36:52] for parent in parents], tuple)}",',
         _REMOTE,
-        told([*map(str, batch.starts_ns)]),
+        told(batch.starts_ns, _numbers),
         batch.end_ns,
-        *[told(column) for column in (*map(_texts, columns), *counts)],
-        "" if outcomes is None else told([*map(_outcome, outcomes)]),
+        *map(told, batch.columns, kinds),
+        "" if outcomes is None else told(outcomes, _outcomes),
         _links(batch.links),
     )
-    before, *behind = map(repeat, f",{text}".split(_CUT))
-    return chain.from_iterable(zip(before, *chain.from_iterable(zip(own, behind, strict=True)), strict=False))
+    common = f",{text}".split(_CUT)
+    length = len(common) + len(own)
+    pieces = [""] * length
+    pieces[::2] = common
+    pieces *= len(batch)
+    for number, column in enumerate(own):
+        pieces[2 * number + 1 :: length] = column
+    return pieces
 
 
+_Texts = Callable[[Sequence[Any]], Sequence[str]]
 _CUT = "\0"
 """Where a span has its own text: no text that is quoted has this character."""
 
 
-def _texts(values: Values) -> tuple[str, ...]:
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
     """In quotes; of a value that is no text, its text."""
     try:
         return (*map(quoted, values),)
@@ -186,6 +191,14 @@ def _template(shape: Shape) -> str:
 
 def _constant(text: str) -> str:
     return quoted(text).replace("%", "%%")
+
+
+def _numbers(numbers: Sequence[int]) -> tuple[str, ...]:
+    return (*map(str, numbers),)
+
+
+def _outcomes(outcomes: Sequence[str]) -> tuple[str, ...]:
+    return (*map(_outcome, outcomes),)
 
 
 @lru_cache(maxsize=64)

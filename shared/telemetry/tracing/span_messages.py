@@ -106,7 +106,8 @@ def _of_batch(batch: SpanBatch) -> list[bytes]:
     )
     span_ids = bytes.fromhex("".join(batch.span_ids))
     spans = []
-    for number, (values, start_ns, outcome) in enumerate(zip(batch.rows, batch.starts_ns, outcomes, strict=True)):
+    own = zip(batch.rows(), batch.starts_ns, outcomes, strict=True)
+    for number, (values, start_ns, outcome) in enumerate(own):
         eight = slice(8 * number, 8 * number + 8)
         ids_and_times = _IDS_AND_TIMES.pack(
             b"\x0a\x10", trace_ids[16 * number : 16 * number + 16], b"\x12\x08", span_ids[eight],

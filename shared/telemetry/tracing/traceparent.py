@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from opentelemetry.trace import SpanContext, TraceFlags
@@ -15,6 +16,7 @@ Parent = str | None
 """What a span may have above it: a traceparent of version 00 and a recorded trace, `NOT_SAMPLED`, or nothing."""
 
 _STANDARD: Final = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_STANDARDS: Final = re.compile(f"(?:{_STANDARD.pattern}\n)*")
 _TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _LENGTH, _EVEN = 55, "02468ace"
 """With so many characters the flags are the last two, and end in an even digit where the trace is not recorded."""
@@ -42,6 +44,20 @@ def parent_of(traceparent: str | None) -> Parent:
     if fields is None:
         return None
     return f"00-{fields[0]}-{fields[1]}-01" if says_sampled(fields) else NOT_SAMPLED
+
+
+def parents_of(traceparents: Sequence[str | None]) -> Sequence[Parent]:
+    """What stands above each of them. Nearly always all are of version 00, and either recorded or not: one look at
+    all of them says so, at a third of the price."""
+    if None not in traceparents:
+        text = "\n".join([*map(str, traceparents), ""])
+        if len(text) == len(traceparents) * (_LENGTH + 1) and _STANDARDS.fullmatch(text):
+            flags = set(text[_LENGTH - 1 :: _LENGTH + 1])
+            if flags.isdisjoint(_EVEN):
+                return traceparents
+            if flags.issubset(_EVEN):
+                return [NOT_SAMPLED] * len(traceparents)
+    return [parent_of(traceparent) for traceparent in traceparents]
 
 
 def fields_of(standard: str) -> Fields:
