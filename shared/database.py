@@ -192,7 +192,6 @@ class Database:
             },
         )
         event.listen(self.engine.sync_engine, "handle_error", _statement_failed, retval=True)
-        self._by_statement = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -219,9 +218,8 @@ class Database:
     async def statement(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which each statement is a transaction of its own: of one statement that costs a third,
         since nothing is sent before and after it."""
-        with database_errors():
-            async with _Transaction(self._by_statement) as connection:
-                yield connection
+        async with self.late_transaction() as (connection, _begin):
+            yield connection
 
     async def ping(self) -> None:
         """Raises `UnavailableError` when no transaction is begun within the timeout, or none that may write: a

@@ -81,7 +81,7 @@ def _is_plain(session: Connection) -> bool:
     return (
         session.in_transaction()
         and session.get_nested_transaction() is None
-        and session.get_execution_options().keys() <= {"isolation_level"}
+        and not session.get_execution_options()
         and not session._has_events
         and not session.engine._has_events
         and not session._echo

@@ -152,6 +152,20 @@ async def test_before_the_transaction_begins_a_statement_is_one_by_itself(databa
     assert await count(database) == 1
 
 
+async def test_where_each_statement_is_a_transaction_it_goes_the_short_way_as_well(database: Database) -> None:
+    async def undone() -> None:
+        async with database.statement() as connection:
+            await the_short_way(connection, INSERT, ROW)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await undone()
+    assert await count(database) == 1
+    async with database.transaction() as connection:
+        times = [await connection.scalar(text("select now()")) for _ in range(2)]
+    assert times[0] == times[1], "the next one that has the connection has a transaction"
+
+
 async def what_it_raises(database: Database, way: Way, statement: Executable, parameters: dict[str, Any]) -> Any:
     """What a transaction ends with whose statement fails; then what the first of two says that is passed over, and
     what that transaction ends with."""
