@@ -9,7 +9,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from deploy.native import Runtime
@@ -25,19 +25,23 @@ from services.wallet.domain.distributions import (
 )
 from services.wallet.domain.quotes import LimitExceededError
 from services.wallet.domain.receipts import Outcome, Receipt, ReceiptKeyReusedError, ReceiptStatus, Refusal, Wanted
+from services.wallet.events import ShareAsked
 from services.wallet.handlers.accounts import freeze, list_entries
 from services.wallet.handlers.closing import close_over, tidy_receipts
 from services.wallet.handlers.distributions import get_distribution
 from services.wallet.handlers.receiving import begin_all, settle
+from services.wallet.handlers.taking import lock_asked, on_share_asked
 from services.wallet.http.receiving import Answered, NoOutcomeError, Receiving
+from services.wallet.store import asking
 from services.wallet.store.asking import Asked
 from services.wallet.store.distributions import insert_distribution
 from services.wallet.store.taking import write_outcomes
 from services.wallet.store.transfers import LostLockError
-from shared.errors import UnavailableError
+from shared.errors import TransientError, UnavailableError
 from shared.event import EventData
 from shared.reply import NoAnswerError
-from tests.integration.wallets import ROOM, Wallet, opened_wallet
+from tests.integration.wallets import ROOM, Wallet, event_of, opened_wallet
+from tests.integration.world import eventually
 
 RECEIVED, REFUSED, ASKED = ReceiptStatus.RECEIVED, ReceiptStatus.REFUSED, ReceiptStatus.ASKED
 NOT_BEGUN = ReceiptStatus.NOT_BEGUN
@@ -94,6 +98,63 @@ async def test_of_twenty_at_once_ten_take_a_share_each_and_ten_hear_that_nothing
         labels = [one.label for one in await list_entries(uow, mine, None, 10)]
     assert labels == [f"distribution {given.token}", "paid in"]
     assert await wallet.query("select type from outbox") == ["distribution.closed"]
+
+
+async def test_who_waited_for_another_gets_the_next_share(wallet: Wallet) -> None:
+    given = await wallet.give(await wallet.account(1_000), 100, 5, Split.EVEN)
+    first, second = [await wallet.wish(given, await wallet.owner(await wallet.account())) for _ in range(2)]
+    asked = event_of(ShareAsked(receipt_id=first.id), str(given.id))
+    async with wallet.units.begin() as uow:
+        await lock_asked([asked], uow)
+        uow.begin_event(asked.envelope)
+        await on_share_asked(asked, uow)
+        for locked in ("receipt", "distribution", "account where kind = 'distribution'"):
+            with pytest.raises(TransientError, match="could not obtain lock"):
+                await wallet.change(f"select from {locked} for no key update nowait")
+        waiting = asyncio.create_task(wallet.take([second]))
+        await eventually(lambda: wallet.query("select 1 from pg_locks where not granted"), "the second one waits")
+    await waiting
+    taken = "select receiver_id from distribution_share where receiver_id is not null order by number"
+    assert await wallet.query(taken) == [first.user_id, second.user_id]
+    assert await wallet.broken_rules() == []
+
+
+async def test_a_lone_request_is_two_statements_besides_its_commit(wallet: Wallet) -> None:
+    given = await wallet.give(await wallet.account(1_000), 100, 5)
+    asked = [await wallet.wish(given, await wallet.owner(await wallet.account())) for _ in range(3)]
+    statements: list[str] = []
+    event.listen(
+        wallet.database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_: statements.append(statement),
+    )
+    await wallet.take(asked[:1])
+    assert len(statements) == 2
+    await wallet.take(asked[1:])
+    assert len(statements) == 2 + 5, "a batch is read by four"
+
+
+async def test_whoever_asks_does_not_wait_for_the_disk_and_whoever_decides_does(wallet: Wallet) -> None:
+    given = await wallet.give(await wallet.account(1_000), 100, 5)
+    waits = text("show synchronous_commit")
+    for number in (1, 2):
+        users = [await wallet.owner(await wallet.account()) for _ in range(number)]
+        wishes = [Asked(uuid4(), Wanted(user_id=user, room_id=ROOM, token=given.token)) for user in users]
+        async with wallet.database.transaction() as connection:
+            receipts = await begin_all(connection, wishes)
+            assert await connection.scalar(waits) == "off"
+        async with wallet.units.statement() as connection:
+            assert await begin_all(connection, wishes[:0]) == []
+            await asking.ask(connection, [Asked(uuid4(), wishes[0].wanted)])
+            assert await connection.scalar(waits) == "on", "the setting ends with its transaction"
+        async with wallet.units.begin() as uow:
+            asked = [
+                event_of(ShareAsked(receipt_id=one.id), str(given.id))
+                for one in receipts
+                if isinstance(one, Receipt)
+            ]
+            await lock_asked(asked, uow)
+            assert (len(asked), await uow.connection.scalar(waits)) == (number, "on")
 
 
 async def test_what_nobody_took_goes_back_once_with_what_it_used_of_the_day_and_the_token_is_free_again(

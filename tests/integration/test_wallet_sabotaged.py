@@ -30,6 +30,7 @@ from services.wallet.handlers.taking import lock_asked, on_share_asked
 from services.wallet.http.receiving import Receiving
 from services.wallet.store import accounts as account_rows
 from services.wallet.store import distributions as distribution_rows
+from services.wallet.store import locking as locking_rows
 from services.wallet.store import taking as taking_rows
 from services.wallet.store.audit import audit, begin_snapshot, report
 from services.wallet.store.tables import account
@@ -117,6 +118,11 @@ def without_locks() -> Sequence[tuple[ModuleType, str, Any]]:
     assert " and s.receiver_id is null" in write
     return (
         (distribution_rows, "_LOCK", distribution_rows._LOCK.with_for_update(read=True, key_share=True)),
+        (
+            locking_rows,
+            "_LOCK_ONE",
+            text(locking_rows._LOCK_ONE.text.replace("for no key update", "for key share")),
+        ),
         (taking_rows, "_WRITE", text(write.replace(" and s.receiver_id is null", ""))),
         (
             account_rows,

@@ -14,6 +14,7 @@ from services.wallet.events import DistributionClosed, ShareAnswered, ShareAsked
 from services.wallet.store import accounts as account_rows
 from services.wallet.store import distributions as rows
 from services.wallet.store import receipts as receipt_rows
+from services.wallet.store.locking import lock_one
 from services.wallet.store.taking import write_outcomes
 from shared.event import Event
 from shared.publishing import UnitOfWork
@@ -42,6 +43,12 @@ class Taking:
 
     async def load(self, uow: UnitOfWork, ids: Sequence[UUID]) -> None:
         """Lock these receipts, and of those that are asked the distributions and all accounts, in one order."""
+        if len(ids) == 1 and (found := await lock_one(uow.connection, ids[0])) is not None:
+            self.receipts[found.receipt.id] = found.receipt
+            self.distributions[found.distribution.id] = found.distribution
+            self.accounts |= {one.id: one for one in found.accounts}
+            self.now, self._before = found.now, dict(self.accounts)
+            return
         self.receipts |= await receipt_rows.lock_receipts(uow.connection, ids)
         askers: dict[UUID, list[UUID]] = {}
         for one in self.asked():

@@ -11,6 +11,7 @@ __all__ = [
     "asking",
     "audit",
     "distributions",
+    "locking",
     "receipts",
     "sign_in",
     "taking",

@@ -111,7 +111,7 @@ async def find_accounts(connection: AsyncConnection, ids: Iterable[UUID]) -> dic
 
 async def list_accounts(connection: AsyncConnection, user_id: UUID) -> list[Account]:
     """A user's accounts, the oldest first, at most a thousand."""
-    return [_account(row) for row in (await connection.execute(_LIST_ACCOUNTS, {"of_user": user_id})).mappings()]
+    return [account_of(row) for row in (await connection.execute(_LIST_ACCOUNTS, {"of_user": user_id})).mappings()]
 
 
 async def lock_accounts(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Account]:
@@ -125,7 +125,7 @@ async def lock_accounts_now(
     """The same, and the database's clock after whatever was locked before; None where there is no account."""
     result = await connection.execute(_LOCK_ACCOUNTS_NOW, {"wanted": sorted(set(ids))})
     rows = result.mappings().all()
-    return {row["id"]: _account(row) for row in rows}, rows[0]["now"] if rows else None
+    return {row["id"]: account_of(row) for row in rows}, rows[0]["now"] if rows else None
 
 
 async def find_member(connection: AsyncConnection, user_id: UUID, *, lock: bool = False) -> Member | None:
@@ -155,11 +155,12 @@ async def _read_accounts(connection: AsyncConnection, statement: Any, ids: Itera
     if not wanted:
         return {}
     return {
-        row["id"]: _account(row) for row in (await connection.execute(statement, {"wanted": wanted})).mappings()
+        row["id"]: account_of(row) for row in (await connection.execute(statement, {"wanted": wanted})).mappings()
     }
 
 
-def _account(row: Mapping[Any, Any]) -> Account:
+def account_of(row: Mapping[Any, Any]) -> Account:
+    """The account of a row with its columns, and its limits where they are its type's."""
     columns = {name: row[name] for name in ("id", "currency", "user_id", "balance", "held", "frozen")}
     limits = Limits(row["limit_one_time"], row["limit_daily"])
     return Account(kind=AccountKind(row["kind"]), limits=limits, **columns)

@@ -1,6 +1,8 @@
 """Who asks for shares: what there is for each, and the receipts of those whom nothing stands against.
 
-One statement for all who ask at once, and a transaction by itself: it looks, reads the clock, and writes down.
+One statement for all who ask at once, and a transaction by itself: it looks, reads the clock, and writes down. Its
+commit does not wait for the disk: whoever ends a receipt commits behind it in the same log, and waits for both. So
+what a server forgets that crashes is only what nobody has ended, and nobody will: it is not there.
 """
 
 from __future__ import annotations
@@ -11,23 +13,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.wallet.domain.distributions import Distribution, Share
+from services.wallet.domain.distributions import Distribution
 from services.wallet.domain.receipts import BEGIN_WITHIN, Receipt, Wanted
-from services.wallet.store.distributions import KNOWN, distribution_of
+from services.wallet.store.distributions import KNOWN, distribution_of, shares_of
 
 # What is written down must be what the rules allow (`handlers.receiving`): whoever changes one changes the other,
 # and a difference is an error there. It waits while another transaction inserts a receipt with the same key, and
 # then writes nothing; in the order of the keys, so that no two statements wait for each other. Laterals, so that
-# each is looked up by an index however old the statistics are.
+# each is looked up by an index however old the statistics are. The setting is of this transaction alone.
 _ASK = """
     with asked as materialized (
-      select told.*, clock_timestamp() as now
-        from unnest(cast(:ids as uuid[]), cast(:users as uuid[]), cast(:rooms as text[]), cast(:tokens as text[]),
-                    cast(:accounts as uuid[]), cast(:keys as text[]))
-             as told(id, user_id, room_id, token, wanted_id, key)
+      {asked}
     ), seen as materialized (
       select asked.*, {distribution}, d.closes_at as d_closes_at,
              mine.number as mine_number, mine.amount as mine_amount, mine.taken_at as mine_taken_at,
@@ -67,9 +66,23 @@ _ASK = """
       on conflict do nothing
       returning id
     )
-    select seen.*, written.id is not null as is_written from seen left join written on written.id = seen.id
+    select seen.*, written.id is not null as is_written, set_config('synchronous_commit', 'off', true)
+      from seen left join written on written.id = seen.id
     """
-_ASK_FOR_ALL = text(_ASK.format(distribution=", ".join(f"d.{one.name} as d_{one.name}" for one in KNOWN)))
+_DISTRIBUTION = ", ".join(f"d.{one.name} as d_{one.name}" for one in KNOWN)
+_ALL = """
+      select told.*, clock_timestamp() as now
+        from unnest(cast(:ids as uuid[]), cast(:users as uuid[]), cast(:rooms as text[]), cast(:tokens as text[]),
+                    cast(:accounts as uuid[]), cast(:keys as text[]))
+             as told(id, user_id, room_id, token, wanted_id, key)
+    """
+# Of arrays PostgreSQL plans it anew each time, since it knows how many there are: more than half of its work.
+_ONE = """
+      select cast(:id as uuid) as id, cast(:user_id as uuid) as user_id, cast(:room_id as text) as room_id,
+             cast(:token as text) as token, cast(:account_id as uuid) as wanted_id, cast(:key as text) as key,
+             clock_timestamp() as now
+    """
+_ASK_FOR_ALL, _ASK_FOR_ONE = [text(_ASK.format(asked=told, distribution=_DISTRIBUTION)) for told in (_ALL, _ONE)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,9 @@ class Seen:
 
 async def ask(connection: AsyncConnection, asked: Sequence[Asked]) -> list[Seen]:
     """Look what there is for each, in their order, and write a receipt for whom nothing stands against."""
+    if len(asked) == 1:  # nearly always, while little happens
+        [only] = asked
+        return [_seen((await _ask(connection, _ASK_FOR_ONE, _told(only)))[0], only.wanted)]
     wanted = [one.wanted for one in asked]
     parameters = {
         "ids": [one.receipt_id for one in asked],
@@ -107,10 +123,27 @@ async def ask(connection: AsyncConnection, asked: Sequence[Asked]) -> list[Seen]
         "tokens": [one.token for one in wanted],
         "accounts": [one.account_id for one in wanted],
         "keys": [one.key for one in wanted],
-        "begin_within": BEGIN_WITHIN,
     }
-    seen = {row["id"]: row for row in (await connection.execute(_ASK_FOR_ALL, parameters)).mappings()}
+    seen = {row["id"]: row for row in await _ask(connection, _ASK_FOR_ALL, parameters)}
     return [_seen(seen[one.receipt_id], one.wanted) for one in asked]
+
+
+async def _ask(
+    connection: AsyncConnection, statement: TextClause, told: Mapping[str, object]
+) -> Sequence[Mapping[Any, Any]]:
+    return (await connection.execute(statement, {**told, "begin_within": BEGIN_WITHIN})).mappings().all()
+
+
+def _told(one: Asked) -> dict[str, object]:
+    wanted = one.wanted
+    return {
+        "id": one.receipt_id,
+        "user_id": wanted.user_id,
+        "room_id": wanted.room_id,
+        "token": wanted.token,
+        "account_id": wanted.account_id,
+        "key": wanted.key,
+    }
 
 
 def _seen(row: Mapping[Any, Any], wanted: Wanted) -> Seen:
@@ -128,13 +161,8 @@ def _seen(row: Mapping[Any, Any], wanted: Wanted) -> Seen:
 def _found(row: Mapping[Any, Any], wanted: Wanted) -> Distribution | None:
     if row["d_id"] is None:
         return None
-    shares = []
-    if row["mine_number"] is not None:
-        shares.append(Share(row["mine_amount"], wanted.user_id, row["mine_number"], row["mine_taken_at"]))
-    if row["free_number"] is not None:
-        shares.append(Share(row["free_amount"], None, row["free_number"]))
     found = distribution_of({column.name: row[f"d_{column.name}"] for column in KNOWN})
-    return replace(found, shares=tuple(shares))
+    return replace(found, shares=shares_of(row, wanted.user_id))
 
 
 def _written(row: Mapping[Any, Any], wanted: Wanted) -> Receipt:

@@ -155,6 +155,17 @@ def _share(row: Mapping[Any, Any]) -> Share:
     return Share(row["amount"], row["receiver_id"], row["number"], row["taken_at"])
 
 
+def shares_of(row: Mapping[Any, Any], user_id: UUID) -> tuple[Share, ...]:
+    """The share that the user has and the next one that is free, of a row with `mine_…` and `free_…`; nulls where
+    there is none."""
+    shares = []
+    if row["mine_number"] is not None:
+        shares.append(Share(row["mine_amount"], user_id, row["mine_number"], row["mine_taken_at"]))
+    if row["free_number"] is not None:
+        shares.append(Share(row["free_amount"], None, row["free_number"]))
+    return tuple(shares)
+
+
 def distribution_of(row: Mapping[Any, Any]) -> Distribution:
     """The distribution of a row of `KNOWN`, without shares."""
     return Distribution(**{**row, "split": Split(row["split"])})

@@ -15,6 +15,8 @@ from services.wallet.domain.receipts import Receipt, ReceiptStatus, Refusal
 from services.wallet.store.tables import receipt
 
 _FIND = select(receipt).where(receipt.c.id == func.any(bindparam("wanted", type_=postgresql.ARRAY(Uuid))))
+# Of an array PostgreSQL plans it anew each time.
+_FIND_ONE = select(receipt).where(receipt.c.id == bindparam("wanted"))
 _LOCK = _FIND.order_by(receipt.c.id).with_for_update(key_share=True)
 # Whoever has begun it holds its row: it is left to them.
 _GIVE_UP = text(
@@ -46,14 +48,18 @@ async def find_receipt(connection: AsyncConnection, receipt_id: UUID) -> Receipt
 
 async def find_receipts(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Receipt]:
     """Those of the receipts that there are, as they are at this moment."""
-    result = await connection.execute(_FIND, {"wanted": list(ids)})
-    return {row["id"]: _receipt(row) for row in result.mappings()}
+    wanted = list(ids)
+    if len(wanted) == 1:
+        result = await connection.execute(_FIND_ONE, {"wanted": wanted[0]})
+    else:
+        result = await connection.execute(_FIND, {"wanted": wanted})
+    return {row["id"]: receipt_of(row) for row in result.mappings()}
 
 
 async def lock_receipts(connection: AsyncConnection, ids: Iterable[UUID]) -> dict[UUID, Receipt]:
     """Those of the receipts that there are; nobody else ends them until the transaction does."""
     result = await connection.execute(_LOCK, {"wanted": sorted(set(ids))})
-    return {row["id"]: _receipt(row) for row in result.mappings()}
+    return {row["id"]: receipt_of(row) for row in result.mappings()}
 
 
 async def give_up(connection: AsyncConnection, ids: Iterable[UUID]) -> int:
@@ -71,7 +77,8 @@ async def forget(connection: AsyncConnection, kept_for: timedelta, most: int) ->
     return (await connection.execute(_FORGET, {"kept_for": kept_for, "most": most})).rowcount
 
 
-def _receipt(row: Mapping[Any, Any]) -> Receipt:
+def receipt_of(row: Mapping[Any, Any]) -> Receipt:
+    """The receipt of a row that has its columns."""
     reason = row["reason"]
     told = {"status": ReceiptStatus(row["status"]), "reason": reason and Refusal(reason)}
     return Receipt(**{**row, **told})
