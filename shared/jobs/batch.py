@@ -107,7 +107,7 @@ class JobBatch:
         ended, self._ended = self._ended, []
         self._before_event = (0, 0)
         if submissions:
-            uow.tell_whole(store.INSERT_JOBS, await written(uow, submissions, self._taken_wake()))
+            uow.tell_whole(*await written(uow, submissions, self._taken_wake()))
         if ended:
             try:
                 ready, jobs = await advance(uow.connection, ended)

@@ -18,46 +18,6 @@ Columns = Mapping[str, Sequence[Any]]
 STEP_CHANNEL = "tandem_job_step"
 """Notified with what `ready` makes of a leased step; with nothing, where one of any handler may be ready."""
 
-# One statement: a submit is as many round trips as it has statements, and whoever submits waits for them.
-INSERT_JOBS = text(
-    f"""
-    with jobs as (
-      insert into job (id, kind, state, tenant, priority, form, step_count, open_steps, failed_steps, lost_outputs,
-                       correlation, traceparent, schedule_id, due_at, result_ttl_s, submitted_at)
-      select id, kind, case when delay_s > 0 then 'scheduled' else 'waiting' end, tenant, priority, form,
-             steps, steps, 0, 0,
-             correlation, traceparent, schedule_id, coalesce(due_at, now() + make_interval(secs => delay_s)),
-             result_ttl_s, now()
-        from unnest(cast(:job_id as uuid[]), cast(:job_kind as text[]), cast(:job_delay_s as float8[]),
-                    cast(:job_schedule_id as uuid[]), cast(:job_due_at as timestamptz[]),
-                    cast(:job_tenant as text[]), cast(:job_priority as smallint[]), cast(:job_form as text[]),
-                    cast(:job_steps as integer[]), cast(:job_correlation as text[]),
-                    cast(:job_traceparent as text[]), cast(:job_result_ttl_s as integer[]))
-          as told(id, kind, delay_s, schedule_id, due_at, tenant, priority, form, steps, correlation, traceparent,
-                  result_ttl_s)),
-    edges as (
-      insert into job_edge (parent, child, position, on_failure)
-      select * from unnest(cast(:edge_parent as uuid[]), cast(:edge_child as uuid[]),
-                           cast(:edge_position as integer[]), cast(:edge_on_failure as text[])))
-    insert into job_step (id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on,
-                          attempt, first_attempt, delay_s, due_at, priority, concurrency_key, fair_at)
-    select id, job_id, number, handler, queue, leased, cast(args as json), takes, output, state, waiting_on,
-           1, 1, delay_s, case when state <> 'waiting' then now() + make_interval(secs => delay_s) end, priority,
-           concurrency_key, case when leased then coalesce(fair_at, 'epoch') end
-      from unnest(cast(:step_id as uuid[]), cast(:step_job_id as uuid[]), cast(:step_number as integer[]),
-                  cast(:step_handler as text[]), cast(:step_queue as text[]), cast(:step_leased as boolean[]),
-                  cast(:step_args as text[]), cast(:step_takes as text[]), cast(:step_output as integer[]),
-                  cast(:step_state as text[]), cast(:step_waiting_on as integer[]),
-                  cast(:step_delay_s as float8[]), cast(:step_priority as smallint[]),
-                  cast(:step_concurrency_key as text[]), cast(:step_fair_at as timestamptz[]))
-        as told(id, job_id, number, handler, queue, leased, args, takes, output, state, waiting_on, delay_s,
-                priority, concurrency_key, fair_at),
-           (select count(pg_notify('{STEP_CHANNEL}', ready)) from unnest(cast(:wake as text[])) as told(ready))
-        as woken
-    """  # noqa: S608  a constant
-)
-_NO_EDGES: Columns = {"parent": (), "child": (), "position": (), "on_failure": ()}
-
 # Takes a key that is free, that has expired, or whose job has ended; else returns nothing.
 _TAKE_KEY = text(
     """
@@ -295,14 +255,6 @@ def read_ready(told: str) -> tuple[str, UUID | None]:
     version says the name alone."""
     handler, says_step, step = told.rpartition(" ")
     return (handler, UUID(step) if step else None) if says_step else (told, None)
-
-
-def whole_jobs(jobs: Columns, steps: Columns, edges: Columns, wake: Collection[str]) -> dict[str, Any]:
-    """The parameters of `INSERT_JOBS`, which inserts whole jobs; `due_at` of jobs and steps is now and their
-    `delay_s`. When it is committed, workers are told `wake`: see `ready`."""
-    told = {"job_": jobs, "step_": steps, "edge_": edges or _NO_EDGES}
-    parameters = {prefix + name: values for prefix, columns in told.items() for name, values in columns.items()}
-    return {**parameters, "wake": sorted(wake)}
 
 
 async def hold_key(connection: AsyncConnection, key: str, job_id: UUID, unique_s: float | None) -> UUID:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from shared.jobs import limits, store
+from sqlalchemy import TextClause
+
+from shared.jobs import limits
 from shared.jobs.flatten import Flat, FlatStep
+from shared.jobs.inserting import inserting
 from shared.publishing import Options, UnitOfWork
 
 
@@ -57,15 +60,17 @@ class Submission:
                 yield index, step.delay_s + self.options.delay_s
 
 
-async def written(uow: UnitOfWork, submissions: Sequence[Submission], wake: Collection[str]) -> dict[str, Any]:
-    """The parameters of `store.INSERT_JOBS` for the jobs, all their steps and edges; workers are told `wake`."""
+async def written(
+    uow: UnitOfWork, submissions: Sequence[Submission], wake: Collection[str]
+) -> tuple[TextClause, dict[str, Any]]:
+    """The statement that inserts the jobs, steps and edges, and its parameters; workers are told `wake`."""
     turns: limits.Turns = {}
     if wanted := [turn for one in submissions for turn in one.turns()]:
         turns = await limits.turns(uow.connection, wanted)
-    jobs = store.columns([_job_row(one) for one in submissions])
-    steps = store.columns([row for one in submissions for row in _step_rows(one, turns)])
-    edges = store.columns([row for one in submissions for row in _edge_rows(one)])
-    return store.whole_jobs(jobs, steps, edges, wake)
+    jobs = [_job_row(one) for one in submissions]
+    steps = [row for one in submissions for row in _step_rows(one, turns)]
+    edges = [row for one in submissions for row in _edge_rows(one)]
+    return inserting(jobs, steps, edges, wake)
 
 
 def _job_row(one: Submission) -> dict[str, Any]:

@@ -75,6 +75,29 @@ async def test_a_job_exists_exactly_if_its_transaction_commits(on_rabbit: JobsWo
     assert await on_rabbit.take_outbox() == []
 
 
+WRITTEN = """
+    select to_jsonb(j) - '{id, submitted_at, due_at, correlation}'::text[] as job,
+           to_jsonb(s) - '{id, job_id, due_at, fair_at}'::text[] as step,
+           j.correlation = j.id::text as is_correlated,
+           round(extract(epoch from j.due_at - j.submitted_at)) as job_due_s,
+           round(extract(epoch from s.due_at - j.submitted_at)) as step_due_s,
+           s.fair_at is null as is_fair
+      from job j join job_step s on s.job_id = j.id
+"""
+
+
+async def test_a_job_of_one_step_is_written_as_one_of_several(on_rabbit: JobsWorld) -> None:
+    written = []
+    for count in (1, 2):
+        async with on_rabbit.units.begin() as uow:
+            for _ in range(count):
+                await uow.submit(add.s(1, 2).after(7), kind="sum", priority=3, delay_s=20, tenant="t")
+        written.append([tuple(row) for row in await on_rabbit.rows(WRITTEN)])
+    assert written[1] == written[0] * 3
+    [(_, step, *rest)] = written[0]
+    assert (step["args"], step["state"], rest[1:3]) == ({"a": 1, "b": 2}, "scheduled", [27, 27])
+
+
 async def test_a_batch_of_steps_is_one_transaction(on_rabbit: JobsWorld) -> None:
     submitted = await on_rabbit.submit(map_over(add.s(1), range(100), then=total.s()))
     assert await on_rabbit.run_to_the_end(await on_rabbit.pipeline()) == 2
