@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from shared.errors import PermanentError, TransientError
 
 BEFORE_EFFECT = "pipeline.before_effect"
-"""Claimed; no handler was called. But for that of a lone event, the transaction has not begun."""
+"""Claimed; no handler was called. But for that of a lone event that needs one, no transaction has begun."""
 AFTER_EFFECT = "pipeline.after_effect"
 """Every row of the batch is written; the transaction is not committed."""
 AFTER_COMMIT = "pipeline.after_commit"
@@ -134,6 +134,10 @@ class FailPoints:
         """
         points = tuple(point for point in parse(text) if point.channel in {"", channel})
         return cls(points) if points else None
+
+    def has(self, place: str) -> bool:
+        """Whether anything is to happen there."""
+        return any(point.place == place for point in self._points)
 
     def reach(self, place: str) -> None:
         """Pass a place. Raises what it was told to raise, or does not return."""

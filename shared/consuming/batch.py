@@ -59,6 +59,12 @@ class Work:
         """Whether it was claimed here: without Redis it is not."""
         return ClaimState.NEW in self.claims_counted
 
+    @property
+    def seems_new(self) -> bool:
+        """Whether nothing says that it was here before, in this process or another."""
+        first_time = self.runs == 0 and self.attempt == 1 and not self.deliveries[0].redelivered
+        return first_time and self.status is None
+
 
 @dataclass(slots=True)
 class Batch:

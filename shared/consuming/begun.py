@@ -1,4 +1,4 @@
-"""How a transaction begins: its events are recorded in the inbox, perhaps while they are still being claimed."""
+"""How a transaction begins: with its events in the inbox, perhaps while they are being claimed, or without."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ Recorded = tuple[UnitOfWork, set[tuple[str, str]]]
 
 
 class Begun:
-    """A unit of work whose events are in the inbox: committed on leaving, rolled back on any exception.
+    """A unit of work with its events in the inbox: committed on leaving, rolled back on any exception.
 
     It begins when it is entered, or before by `begin`, and is then to be entered or rolled back. Behind either
     it may be entered again. Raises what a unit of work raises.
+
+    Where it `asks_last`, its one event is taken for new, and its row goes into the first statement that is sent,
+    which fails if that is not so; where it is the only one, no transaction need begin (`UnitOfWork.flush`).
     """
 
-    def __init__(self, units: UnitsOfWork, subscriber: str, events: Sequence[Envelope]) -> None:
+    def __init__(
+        self, units: UnitsOfWork, subscriber: str, events: Sequence[Envelope], *, asks_last: bool = False
+    ) -> None:
         self._units = units
         self._subscriber = subscriber
         self._events = events
+        self.asks_last = asks_last
         self._beside: asyncio.Task[Recorded] | None = None
         self._unit: AbstractAsyncContextManager[UnitOfWork] | None = None
 
@@ -58,7 +64,13 @@ class Begun:
         unit = self._units.begin()
         uow = await unit.__aenter__()
         self._unit = unit
-        return uow, await inbox.record(uow.connection, self._subscriber, self._events)
+        if self.asks_last:
+            [event] = self._events
+            inbox.fence(uow, self._subscriber, event)
+            return uow, {(event.source, event.id)}
+        fresh = await inbox.record(uow.connection, self._subscriber, self._events)
+        uow.used_transaction = False  # by anybody else
+        return uow, fresh
 
     async def _entered(self, begun: Awaitable[Recorded]) -> Recorded:
         try:
@@ -73,3 +85,17 @@ class Begun:
                 await self._entered(beside)
             unwanted = asyncio.CancelledError()
             await self.__aexit__(type(unwanted), unwanted, None)
+
+
+class _Undone(Exception):
+    """Rolls back what was only asked."""
+
+
+async def is_recorded(units: UnitsOfWork, subscriber: str, event: Envelope) -> bool:
+    """Whether the inbox has the event. One that another process is recording is waited for."""
+    fresh: set[tuple[str, str]] = set()
+    with suppress(_Undone):
+        async with units.begin() as uow:
+            fresh = await inbox.record(uow.connection, subscriber, [event])
+            raise _Undone
+    return not fresh

@@ -1,6 +1,7 @@
 """The inbox (Idempotent Receiver): `(subscriber, source, id)` is recorded in the transaction of the effects.
 
-The row is the fence. Redis claims make duplicates cheap; this makes them harmless, also with Redis gone.
+The row is the fence: it comes before them or, of an event alone, with them. Redis claims make duplicates cheap;
+this makes them harmless, also with Redis gone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.envelope import Envelope
+from shared.publishing import UnitOfWork
 
 metadata = MetaData()
 
@@ -52,6 +54,13 @@ _RECORD_ONE = text(
     """
 )
 
+# Of one whose handler was called before the inbox was asked: it is refused if it is there.
+_FENCE = text(
+    """
+    insert into inbox (subscriber, source, event_id) values (:inbox_subscriber, :inbox_source, :inbox_event_id)
+    """
+)
+
 _PRUNE = text(
     """
     delete from inbox where ctid = any (array(
@@ -72,6 +81,12 @@ async def record(connection: AsyncConnection, subscriber: str, events: Sequence[
     if recorded == len(events):
         return {(event.source, event.id) for event in events}
     return set(zip(sources or (), ids or (), strict=True))
+
+
+def fence(uow: UnitOfWork, subscriber: str, event: Envelope) -> None:
+    """Have the event's row inserted with the first statement that `uow` sends; if it is there, that fails."""
+    row = {"inbox_subscriber": subscriber, "inbox_source": event.source, "inbox_event_id": event.id}
+    uow.fence = (_FENCE, row)
 
 
 _FORGET = text(

@@ -9,8 +9,9 @@ Nobody is acknowledged before the effect is committed or the dead letter confirm
 letter that was given back gets a receipt when its effect is recorded.
 
 While one batch is in its transaction the next may be read and claimed (`prepare`), which has no effect; its
-attempts begin when the one before has ended. Where none is, an event that comes alone is claimed while its
-transaction begins; its handler waits for both, and unless the event is new the transaction is rolled back.
+attempts begin when the one before has ended. Where none is, an event that comes alone, and whose handler needs a
+transaction, is claimed while that begins; its handler waits for both, and unless the event is new that is rolled
+back. An event alone whose handler needs none is one statement, its row in the inbox included.
 """
 
 from __future__ import annotations
@@ -57,11 +58,16 @@ class Pipeline:
         fail_points = FailPoints.told(settings.failpoints, subscription.channel)
         patience = Patience(settings, subscription)
         transaction = Transaction(
-            settings, subscription, units, telemetry.spans, fail_points, prepare=subscriber.prepare
+            settings,
+            subscription,
+            units,
+            telemetry.spans,
+            fail_points,
+            prepare=subscriber.prepare,
+            outside_effects=subscriber.outside_effects,
         )
         letters = DeadLetterSender(settings, subscription, broker, subscriber.transient, patience.run)
-        self._transaction = None if subscriber.outside_effects else transaction
-        """Where that may begin before the claim is made."""
+        self._transaction = transaction
         self._claiming = Claiming(settings, subscription, claims, telemetry.metrics)
         self._attempts = Attempts(settings, subscriber, subscription, transaction.run, patience)
         self._finishing = Finishing(letters, self._claiming, fail_points, units=units, record=subscriber.put_aside)
@@ -113,9 +119,7 @@ class Pipeline:
         """Begin the transaction of an event that comes alone beside its claim. Not if it comes again: then another
         process may be in the midst of it, and keep this one waiting."""
         lone = batch.lone()
-        if self._transaction is None or lone is None or lone.status is not None or lone.deliveries[0].redelivered:
-            return
-        if self.direct is None or self.direct.is_alone:
+        if lone is not None and lone.seems_new and (self.direct is None or self.direct.is_alone):
             self._transaction.begin(lone)
 
     async def claim(self, taken: TakenUp) -> None:

@@ -9,9 +9,9 @@ from shared import failpoints
 from shared.broker import Subscription
 from shared.consuming import inbox
 from shared.consuming.batch import PUT_ASIDE, Status, Work
-from shared.consuming.begun import Begun, Recorded
+from shared.consuming.begun import Begun, Recorded, is_recorded
 from shared.consuming.subscriber import Prepare
-from shared.errors import DelayError, PermanentError, TransientError
+from shared.errors import DelayError, PermanentError, TransientError, UnavailableError
 from shared.failpoints import FailPoints
 from shared.publishing import UnitOfWork, UnitsOfWork
 from shared.settings import Settings
@@ -30,6 +30,7 @@ class Transaction:
         fail_points: FailPoints | None,
         *,
         prepare: Prepare | None = None,
+        outside_effects: bool = False,
     ) -> None:
         self._timeout_s = settings.handler_timeout_s
         self._subscription = subscription
@@ -37,30 +38,59 @@ class Transaction:
         self._spans = spans
         self._fail_points = fail_points
         self._prepare = prepare
+        self._outside_effects = outside_effects
+        self._needing: set[str] = set()
+        """The event types whose handler needed a transaction the last time that one was alone in it."""
 
     def begin(self, work: Work) -> None:
-        """Begin the one of a lone event, beside whatever comes next: `run` goes on with it."""
-        work.begun = self._beginning([work])
-        work.begun.begin()
+        """Begin the one of a lone event, beside whatever comes next, if it needs one: `run` goes on with it."""
+        if work.envelope.type in self._needing and not self._outside_effects:
+            work.begun = self._beginning([work])
+            work.begun.begin()
 
     def _beginning(self, works: Sequence[Work]) -> Begun:
-        return Begun(self._units, self._subscription.subscriber, [work.envelope for work in works])
+        """An event alone that seems new is taken for it, so that it is one statement if it can be."""
+        asks_last = (
+            len(works) == 1
+            and not self._outside_effects
+            and works[0].envelope.type not in self._needing
+            and works[0].seems_new
+        )
+        events = [work.envelope for work in works]
+        return Begun(self._units, self._subscription.subscriber, events, asks_last=asks_last)
 
     async def run(self, works: Sequence[Work]) -> None:
         """Give each event its effect and its status, all in one transaction; when it raises, none has an effect.
 
         Raises what a handler or the database raises, and `TransientError` when it takes over `handler_timeout_s`.
         """
-        tracing: BatchInHand | None = None
-        failure: BaseException | None = None
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_EFFECT)
         begun = works[0].begun or self._beginning(works)
+        try:
+            await self._run(works, begun)
+        except UnavailableError:  # it is run again, and the inbox asked first
+            raise
+        except Exception:
+            if not begun.asks_last or not await self._is_recorded(works[0]):
+                raise
+            works[0].status, works[0].error = Status.DUPLICATE, None
+
+    async def _is_recorded(self, work: Work) -> bool:
+        return await is_recorded(self._units, self._subscription.subscriber, work.envelope)
+
+    async def _run(self, works: Sequence[Work], begun: Begun) -> None:
+        tracing: BatchInHand | None = None
+        failure: BaseException | None = None
         limit = asyncio.timeout(self._timeout_s)
         try:
             with self._spans.process_batch(self._subscription, [work.envelope for work in works]) as tracing:
                 async with limit, begun as recorded:
                     await self._take_effect(works, recorded, tracing)
+                    if begun.asks_last and not limit.expired():
+                        limit.reschedule(None)  # a statement that is cut off might be committed later
+            if len(works) == 1:
+                self._learn(works[0], recorded)
         except TimeoutError as error:
             failure = error
             if not limit.expired():
@@ -94,9 +124,15 @@ class Transaction:
         aside = [work.envelope for work in works if work.status in PUT_ASIDE]
         if aside:
             await inbox.forget(uow.connection, self._subscription.subscriber, aside)
-        if self._fail_points is not None:
+        if self._fail_points is not None and self._fail_points.has(failpoints.AFTER_EFFECT):
             await uow.flush()
             self._fail_points.reach(failpoints.AFTER_EFFECT)
+
+    def _learn(self, work: Work, recorded: Recorded) -> None:
+        """Remember whether its handler needed a transaction."""
+        uow, _ = recorded
+        if work.status is Status.DONE:
+            (self._needing.add if uow.used_transaction else self._needing.discard)(work.envelope.type)
 
     async def _handle(self, work: Work, uow: UnitOfWork, *, alone: bool) -> None:
         """Call the event's handler.

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Executable
-
 from shared.publishing.direct import Directly
 from shared.publishing.leading import Leading, Offer
 from shared.publishing.outbox import Asks, add_events
@@ -34,23 +32,24 @@ class TellsRelays:
         *,
         last: bool,
         told: Mapping[str, Any] | None = None,
-    ) -> Executable | None:
-        """Have these outbox rows inserted behind all of `statements`; return the one whose answer is wanted.
+    ) -> bool:
+        """Have these outbox rows inserted behind all of `statements`; return whether the last's answer is wanted.
         `told` is a row of which consumers may hear directly.
 
         They are offered to the relays only if they are all that the unit publishes, and are written by its `last`
         flush: what was written before may have been taken back, to a savepoint.
         """
+        if not rows:
+            return False
         directly = last and not self._writes and self._is_told(rows, told)
         self._writes = True
         if self._leading is None or not self._leading.is_here:
             add_events(statements, rows, Asks.NOTIFIES, directly=directly)
-            return None
+            return False
         self._offer = self._leading.offer(rows) if last and not self._rings else None
         self._rings = True
         asks = Asks.PLACES if self._offer else Asks.NOTHING
-        says_places = add_events(statements, rows, asks, directly=directly)
-        return statements[-1][0] if says_places else None
+        return add_events(statements, rows, asks, directly=directly)
 
     def _is_told(self, rows: Sequence[Mapping[str, Any]], told: Mapping[str, Any] | None) -> bool:
         """Whether this row is all that there is, and consumers hear of it directly."""

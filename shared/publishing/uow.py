@@ -19,6 +19,7 @@ from shared.database import Database
 from shared.envelope import Envelope
 from shared.event import EventData
 from shared.publishing.direct import Directly
+from shared.publishing.fence import Fence, put_before
 from shared.publishing.leading import Leading
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.publishing.telling import TellsRelays
@@ -82,10 +83,15 @@ class UnitOfWork:
         self._acts_before_event = 0
         self.can_discard_event = True
         """Nothing that the event told has been sent yet."""
+        self.fence: Fence | None = None
+        """A row that goes into the first statement that is sent, or before it."""
+        self.used_transaction = False
+        """It was more than one statement."""
 
     @property
     def connection(self) -> AsyncConnection:
         """For statements in the transaction, which begins with the first of them."""
+        self.used_transaction = True
         if self._begin is not None:
             self._begin()
             self._begin = None
@@ -224,16 +230,16 @@ class UnitOfWork:
         self._outbox_before_event = 0
         self.can_discard_event = False
         rows, self._outbox = self._outbox, []
-        answers = None
-        if rows:
-            told = self._told_directly
-            answers = self._relays.add_events(statements, rows, last=last, told=told)
+        says_places = self._relays.add_events(statements, rows, last=last, told=self._told_directly)
+        if self.fence is not None and (statements or last):
+            put_before(statements, self.fence)
+            self.fence = None
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
         for statement, parameters in statements:
             connection = self._connection if alone else self.connection
             result = await connection.execute(statement, parameters)
-            if statement is answers:
-                self._relays.answered(result.all())
+        if says_places:  # the last of them
+            self._relays.answered(result.all())
 
 
 class UnitsOfWork:

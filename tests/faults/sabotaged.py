@@ -52,6 +52,7 @@ def switch_inbox_off() -> None:
         return {(event.source, event.id) for event in events}
 
     replace(inbox, "record", record)
+    replace(inbox, "fence", lambda *_: None)
 
 
 def claim_without_owner() -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from shared.broker.base import Settlement
 from shared.consuming import inbox
 from shared.consuming.claims import Claim, Claims, ClaimState
+from shared.consuming.pipeline import Pipeline
 from shared.dead_letter import headers as dead_letter
 from shared.envelope import Envelope
 from shared.errors import PermanentError
@@ -124,7 +125,19 @@ async def test_cancellation_is_passed_on_and_gives_the_claims_back(rabbit_world:
     assert await other.claim("tester", events) == [FIRST, FIRST]
 
 
-# -- an event that comes alone, whose transaction begins beside its claim
+# -- an event that comes alone and needs a transaction, which begins beside its claim
+
+
+async def in_transaction(event: Event[Happened], uow: UnitOfWork) -> None:
+    assert uow.connection is not None, "it begins the transaction"
+    take_effect(event, uow)
+
+
+async def needing(world: World, **parts: Any) -> Pipeline:
+    """A pipeline that knows by now that its handler needs one; the event's number was 0."""
+    pipeline = await world.pipeline(in_transaction, **parts)
+    assert await pipeline(world.deliver([happened(0)])) == [ACK]
+    return pipeline
 
 
 async def nothing_is_begun(world: World) -> bool:
@@ -142,7 +155,10 @@ async def test_what_was_begun_for_a_claim_that_does_not_come_is_undone(
 ) -> None:
     claims = SleepwalkingClaims(rabbit_world.settings())
     rabbit_world.stack.push_async_callback(claims.close)
-    pipeline = await rabbit_world.pipeline(claims=claims)
+    claims.wake.set()
+    pipeline = await needing(rabbit_world, claims=claims)
+    claims.wake.clear()
+    claims.asleep.clear()
     event = happened(1)
     if not cancelled:
         await (await rabbit_world.claims()).done("tester", [event])
@@ -156,7 +172,7 @@ async def test_what_was_begun_for_a_claim_that_does_not_come_is_undone(
     else:
         claims.wake.set()
         assert await running == [ACK]
-    assert await rabbit_world.count("effect") == await rabbit_world.count("inbox") == 0
+    assert await rabbit_world.count("effect") == await rabbit_world.count("inbox") == 1
     assert await nothing_is_begun(rabbit_world)
 
 
@@ -173,7 +189,7 @@ async def is_recorded_uncommitted(world: World) -> bool:
 async def test_of_what_another_process_has_in_its_transaction_no_row_is_waited_for(rabbit_world: World) -> None:
     """And the other one's effect is the only one, though the database knew of it before Redis did."""
     other = await rabbit_world.claims(**LIVING)
-    pipeline = await rabbit_world.pipeline(heartbeat_interval_s=0.1, heartbeat_ttl_s=0.4)
+    pipeline = await needing(rabbit_world, heartbeat_interval_s=0.1, heartbeat_ttl_s=0.4)
     event = happened(1)
     await other.claim("tester", [event])
     async with rabbit_world.units.begin() as uow:
@@ -182,7 +198,7 @@ async def test_of_what_another_process_has_in_its_transaction_no_row_is_waited_f
     assert await pipeline(rabbit_world.deliver([event])) == [RETRY], "it is claimed until it is marked"
     await other.done("tester", [event])
     assert await pipeline(rabbit_world.deliver([event])) == [ACK]
-    assert await rabbit_world.count("effect") == 0
+    assert await rabbit_world.numbers() == [0]
     assert await nothing_is_begun(rabbit_world)
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from shared.broker.base import Delivery, Subscription
 from shared.consuming import inbox
@@ -176,6 +177,8 @@ class Inbox:
         if statement is inbox._FORGET:
             assert parameters["subscriber"] == SUBSCRIPTION.subscriber
             self.forgotten += parameters["ids"]
+        if parameters.get("inbox_event_id") in self.known:
+            raise IntegrityError("insert", None, Exception("duplicate key"))
         if statement is inbox._RECORD_ONE:
             assert (parameters["subscriber"], parameters["source"]) == (SUBSCRIPTION.subscriber, "/tests")
             return SimpleNamespace(rowcount=int(parameters["event_id"] not in self.known))

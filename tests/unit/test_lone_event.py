@@ -1,4 +1,5 @@
-"""An event that comes alone: its transaction begins beside its claim, and what is not new rolls it back."""
+"""An event that comes alone, whose handler needs a transaction: that begins beside its claim, and what is not new
+rolls it back."""
 
 from __future__ import annotations
 
@@ -45,11 +46,15 @@ class Slow(Told):
 
 
 class Lone(Stages):
-    """Stages that take note of what happens, in its order: the steps of each transaction, claims and handlers."""
+    """Stages that take note of what happens, in its order: the steps of each transaction, claims and handlers.
+
+    Its handler needs a transaction, and is known to.
+    """
 
     def __init__(self, *answers: Claim | BaseException, slow: bool = True, **overrides: Any) -> None:
         self.happened: list[str] = []
         super().__init__(**overrides)
+        self.pipeline._transaction._needing = {"thing.happened"}
         self.record: Callable[[], Awaitable[object]] | None = None
         self.slow = self.claims = self.pipeline._claiming._claims = Slow(self.happened, *answers)
         if not slow:
@@ -57,6 +62,7 @@ class Lone(Stages):
 
     async def _handle(self, event: Any, uow: UnitOfWork) -> None:
         self.happened.append("handled")
+        assert uow.connection is not None, "it begins the transaction"
         await super()._handle(event, uow)
 
     @asynccontextmanager
