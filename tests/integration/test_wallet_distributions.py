@@ -9,7 +9,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from deploy.native import Runtime
@@ -32,7 +32,6 @@ from services.wallet.handlers.distributions import get_distribution
 from services.wallet.handlers.receiving import begin_all, settle
 from services.wallet.handlers.taking import lock_asked, on_share_asked
 from services.wallet.http.receiving import Answered, NoOutcomeError, Receiving
-from services.wallet.store import asking
 from services.wallet.store.asking import Asked
 from services.wallet.store.distributions import insert_distribution
 from services.wallet.store.taking import write_outcomes
@@ -132,29 +131,6 @@ async def test_a_lone_request_is_two_statements_besides_its_commit(wallet: Walle
     assert len(statements) == 2
     await wallet.take(asked[1:])
     assert len(statements) == 2 + 5, "a batch is read by four"
-
-
-async def test_whoever_asks_does_not_wait_for_the_disk_and_whoever_decides_does(wallet: Wallet) -> None:
-    given = await wallet.give(await wallet.account(1_000), 100, 5)
-    waits = text("show synchronous_commit")
-    for number in (1, 2):
-        users = [await wallet.owner(await wallet.account()) for _ in range(number)]
-        wishes = [Asked(uuid4(), Wanted(user_id=user, room_id=ROOM, token=given.token)) for user in users]
-        async with wallet.database.transaction() as connection:
-            receipts = await begin_all(connection, wishes)
-            assert await connection.scalar(waits) == "off"
-        async with wallet.units.statement() as connection:
-            assert await begin_all(connection, wishes[:0]) == []
-            await asking.ask(connection, [Asked(uuid4(), wishes[0].wanted)])
-            assert await connection.scalar(waits) == "on", "the setting ends with its transaction"
-        async with wallet.units.begin() as uow:
-            asked = [
-                event_of(ShareAsked(receipt_id=one.id), str(given.id))
-                for one in receipts
-                if isinstance(one, Receipt)
-            ]
-            await lock_asked(asked, uow)
-            assert (len(asked), await uow.connection.scalar(waits)) == (number, "on")
 
 
 async def test_what_nobody_took_goes_back_once_with_what_it_used_of_the_day_and_the_token_is_free_again(

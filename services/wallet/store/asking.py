@@ -1,8 +1,6 @@
 """Who asks for shares: what there is for each, and the receipts of those whom nothing stands against.
 
-One statement for all who ask at once, and a transaction by itself: it looks, reads the clock, and writes down. Its
-commit does not wait for the disk: whoever ends a receipt commits behind it in the same log, and waits for both. So
-what a server forgets that crashes is only what nobody has ended, and nobody will: it is not there.
+One statement for all who ask at once, and a transaction by itself: it looks, reads the clock, and writes down.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from services.wallet.store.distributions import KNOWN, distribution_of, shares_o
 # What is written down must be what the rules allow (`handlers.receiving`): whoever changes one changes the other,
 # and a difference is an error there. It waits while another transaction inserts a receipt with the same key, and
 # then writes nothing; in the order of the keys, so that no two statements wait for each other. Laterals, so that
-# each is looked up by an index however old the statistics are. The setting is of this transaction alone.
+# each is looked up by an index however old the statistics are.
 _ASK = """
     with asked as materialized (
       {asked}
@@ -66,8 +64,7 @@ _ASK = """
       on conflict do nothing
       returning id
     )
-    select seen.*, written.id is not null as is_written, set_config('synchronous_commit', 'off', true)
-      from seen left join written on written.id = seen.id
+    select seen.*, written.id is not null as is_written from seen left join written on written.id = seen.id
     """
 _DISTRIBUTION = ", ".join(f"d.{one.name} as d_{one.name}" for one in KNOWN)
 _ALL = """
