@@ -25,7 +25,7 @@ from shared.errors import PermanentError, TransientError
 BEFORE_EFFECT = "pipeline.before_effect"
 """Claimed; no handler was called. But for that of a lone event that needs one, no transaction has begun."""
 AFTER_EFFECT = "pipeline.after_effect"
-"""Every row of the batch is written; the transaction is not committed."""
+"""Every row of the batch is written, but that of a lone event in the inbox; the transaction is not committed."""
 AFTER_COMMIT = "pipeline.after_commit"
 """Committed; the claims are not marked as done, nothing is settled."""
 BEFORE_PUBLISH = "relay.before_publish"

@@ -25,7 +25,7 @@ class Begun:
     It begins when it is entered, or before by `begin`, and is then to be entered or rolled back. Behind either
     it may be entered again. Raises what a unit of work raises.
 
-    Where it `asks_last`, its one event is taken for new, and its row goes into the first statement that is sent,
+    Where it `asks_last`, its one event is taken for new, and its row goes into the first statement of the end,
     which fails if that is not so; where it is the only one, no transaction need begin (`UnitOfWork.flush`).
     """
 

@@ -84,7 +84,7 @@ async def record(connection: AsyncConnection, subscriber: str, events: Sequence[
 
 
 def fence(uow: UnitOfWork, subscriber: str, event: Envelope) -> None:
-    """Have the event's row inserted with the first statement that `uow` sends; if it is there, that fails."""
+    """Have the event's row inserted at the end of `uow`, which fails if it is there."""
     row = {"inbox_subscriber": subscriber, "inbox_source": event.source, "inbox_event_id": event.id}
     uow.fence = (_FENCE, row)
 

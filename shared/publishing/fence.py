@@ -1,7 +1,8 @@
-"""A fence: a row that a unit of work inserts in the first statement that it sends.
+"""A fence: a row that a unit of work inserts in the first statement of its last flush.
 
 Where the row is there already, that statement fails by the row's primary key, and nothing of the unit is written.
-What is one statement besides is one still, and so a transaction by itself.
+What is one statement besides is one still, and so a transaction by itself. What was sent before may have been
+taken back to a savepoint, and the row with it.
 """
 
 from __future__ import annotations

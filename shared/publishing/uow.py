@@ -84,7 +84,7 @@ class UnitOfWork:
         self.can_discard_event = True
         """Nothing that the event told has been sent yet."""
         self.fence: Fence | None = None
-        """A row that goes into the first statement that is sent, or before it."""
+        """A row that goes into the first statement of the last flush, or before it: behind every savepoint."""
         self.used_transaction = False
         """It was more than one statement."""
 
@@ -231,9 +231,8 @@ class UnitOfWork:
         self.can_discard_event = False
         rows, self._outbox = self._outbox, []
         says_places = self._relays.add_events(statements, rows, last=last, told=self._told_directly)
-        if self.fence is not None and (statements or last):
+        if self.fence is not None and last:
             put_before(statements, self.fence)
-            self.fence = None
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
         for statement, parameters in statements:
             connection = self._connection if alone else self.connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -147,6 +148,25 @@ async def test_however_events_come_again_each_has_its_effect_once(rabbit_world: 
     assert await rabbit_world.count("inbox") == 24, seed
     assert await rabbit_world.count("outbox") == 4, seed
     assert await rabbit_world.dead_letters() == []
+
+
+async def test_what_a_handler_takes_back_to_a_savepoint_does_not_take_its_row_in_the_inbox_with_it(
+    rabbit_world: World,
+) -> None:
+    async def try_first(event: Event[Happened], uow: UnitOfWork) -> None:
+        with suppress(KeyError):
+            async with uow.connection.begin_nested():
+                take_effect(event, uow)
+                await uow.flush()
+                raise KeyError("taken back")
+        take_effect(event, uow)
+
+    event = happened(1)
+    for _ in range(2):
+        pipeline = await rabbit_world.pipeline(try_first)
+        assert await pipeline(rabbit_world.deliver([event])) == [ACK]
+        await forget_claims(rabbit_world)
+    assert (await rabbit_world.numbers(), await rabbit_world.count("inbox")) == ([1], 1)
 
 
 async def test_what_its_own_row_violates_is_its_dead_letter_and_leaves_nothing(rabbit_world: World) -> None:

@@ -130,7 +130,7 @@ async def tell_two(event: Event[Happened], uow: UnitOfWork) -> None:
     ("handle", "expected"),
     [
         (use_connection, ["handled", "transaction", "told, recorded", "committed"]),
-        (flush_first, ["handled", "transaction", "told, recorded", "committed"]),
+        (flush_first, ["handled", "transaction", "asked or told", "recorded", "committed"]),
         (tell_two, ["handled", "transaction", "told, recorded", "asked or told", "committed"]),
     ],
 )
@@ -333,7 +333,7 @@ async def test_only_the_place_behind_the_effect_has_what_was_told_sent_before_th
     assert other.happened == ["handled", "told, recorded", "committed"]
     behind = Alone(tell, failpoints="pipeline.after_effect=raise@2")
     await behind.run("1")
-    assert behind.happened == ["handled", "transaction", "told, recorded", "committed"]
+    assert behind.happened == ["handled", "transaction", "asked or told", "recorded", "committed"]
     points = FailPoints.told("pipeline.after_effect=kill")
     assert points is not None
     assert (points.has(AFTER_EFFECT), points.has(AFTER_COMMIT)) == (True, False)
