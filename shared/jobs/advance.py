@@ -94,18 +94,18 @@ async def advance(connection: AsyncConnection, ended: Sequence[Ended]) -> tuple[
 
     Raises `FenceLostError` when one of them was not running any more, unless it was `unread`.
     """
-    solos = [one for one in ended if _ends_alone(one)]
+    solos = [one for one in ended if ends_alone(one)]
     if not solos:
         return await _advance(connection, ended)
     if len(solos) == len(ended):
         return [], await _end_solos(connection, solos)
     await store.lock_steps(connection, [one.step_id for one in ended])  # two statements end them, in no one order
-    others = [one for one in ended if not _ends_alone(one)]
+    others = [one for one in ended if not ends_alone(one)]
     announced, jobs = await _advance(connection, others)
     return announced, jobs + await _end_solos(connection, solos)
 
 
-def _ends_alone(ended: Ended) -> bool:
+def ends_alone(ended: Ended) -> bool:
     """Whether its job ends in the same statement."""
     return ended.is_solo and ended.state == "succeeded" and ended.stored is None
 

@@ -21,16 +21,18 @@ _WITH = "with "
 _WRITING = ("insert into ", "update ", "delete from ")
 
 
-def put_before(statements: list[Statement], fence: Fence) -> None:
-    """Have the fence's row inserted by the first of `statements`, or, where that cannot be, before it."""
+def put_before(statements: list[Statement], fence: Fence) -> int:
+    """Have the fence's row inserted by the first of `statements`, or, where that cannot be, before it; return how
+    many places they have moved."""
     insert, row = fence
     if statements:
         first, parameters = statements[0]
         both = fenced(first, insert)
         if both is not None and isinstance(parameters, Mapping):
             statements[0] = (both, {**parameters, **row})
-            return
+            return 0
     statements.insert(0, fence)
+    return 1
 
 
 @lru_cache(maxsize=512)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Executable
@@ -10,6 +10,7 @@ from sqlalchemy import Executable
 from shared.publishing.bulk import insert_of_arrays
 
 Row = Mapping[str, Any]
+Answer = Callable[[Sequence[Any]], None]
 Statement = tuple[Executable, Row | Sequence[Row]]
 """What is sent at once: a statement with its parameters, or with a row of them for each time that it runs."""
 
@@ -19,6 +20,7 @@ class Told:
 
     def __init__(self) -> None:
         self._whole: list[Statement] = []
+        self._answers: dict[int, Answer] = {}
         self._groups: list[tuple[Executable, list[Row]]] = []
         self._newest_group_of: dict[int, int] = {}
         self._last_group_of_key: dict[str, int] = {}
@@ -45,9 +47,16 @@ class Told:
         self._by_event.append(group)
         self._last_group_of_key[key] = group
 
-    def add_whole(self, statement: Executable, parameters: Row) -> None:
-        """Add a statement that runs once, with these parameters, before all rows."""
+    def add_whole(self, statement: Executable, parameters: Row, answer: Answer | None = None) -> None:
+        """Add a statement that runs once, with these parameters, before all rows; its rows are for `answer`."""
+        if answer is not None:
+            self._answers[len(self._whole)] = answer
         self._whole.append((statement, parameters))
+
+    def take_answers(self) -> Mapping[int, Answer]:
+        """Who wants the rows of which statement, by its place among those that `take` returns; and forget it."""
+        answers, self._answers = self._answers, {}
+        return answers
 
     def take(self) -> list[Statement]:
         """All of it, in order, and forget it."""

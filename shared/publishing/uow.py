@@ -23,7 +23,7 @@ from shared.publishing.fence import Fence, put_before
 from shared.publishing.leading import Leading
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.publishing.telling import TellsRelays
-from shared.publishing.told import Told
+from shared.publishing.told import Answer, Row, Told
 from shared.publishing.written import Cause, Published, written
 from shared.telemetry import Spans
 
@@ -96,6 +96,11 @@ class UnitOfWork:
             self._begin()
             self._begin = None
         return self._connection
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether it may be one statement still, the row in the inbox included."""
+        return self.fence is not None and not self.used_transaction
 
     @property
     def reads(self) -> AsyncConnection:
@@ -185,9 +190,10 @@ class UnitOfWork:
         """
         self._told.add(self._cause.key if self._cause else "", statement, row)
 
-    def tell_whole(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
-        """Have `statement` run with `parameters` before all else that is told: for parts, in their `flush`."""
-        self._told.add_whole(statement, parameters)
+    def tell_whole(self, statement: Executable, parameters: Row, answer: Answer | None = None) -> None:
+        """Have `statement` run with `parameters` before all else that is told: for parts, in their `flush`. Its
+        rows go to `answer`, perhaps when they are committed."""
+        self._told.add_whole(statement, parameters, answer)
 
     def publish(
         self,
@@ -226,17 +232,19 @@ class UnitOfWork:
         """
         for part in list(self._parts.values()):
             await part.flush(self)
-        statements = self._told.take()
+        answers, statements, first = self._told.take_answers(), self._told.take(), 0
         self._outbox_before_event = 0
         self.can_discard_event = False
         rows, self._outbox = self._outbox, []
         says_places = self._relays.add_events(statements, rows, last=last, told=self._told_directly)
         if self.fence is not None and last:
-            put_before(statements, self.fence)
+            first = put_before(statements, self.fence)
         alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
-        for statement, parameters in statements:
+        for place, (statement, parameters) in enumerate(statements, -first):
             connection = self._connection if alone else self.connection
             result = await connection.execute(statement, parameters)
+            if (answer := answers.get(place)) is not None:
+                answer(result.all())
         if says_places:  # the last of them
             self._relays.answered(result.all())
 
