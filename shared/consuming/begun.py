@@ -39,6 +39,11 @@ class Begun:
         self._beside: asyncio.Task[Recorded] | None = None
         self._unit: AbstractAsyncContextManager[UnitOfWork] | None = None
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether it has begun, or is about to, and was neither entered nor rolled back."""
+        return self._beside is not None
+
     def begin(self) -> None:
         """Begin beside whatever comes next."""
         self._beside = asyncio.create_task(self._begin(), name="transaction-begins")

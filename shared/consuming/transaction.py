@@ -43,8 +43,9 @@ class Transaction:
         """The event types whose handler needed a transaction the last time that one was alone in it."""
 
     def begin(self, work: Work) -> None:
-        """Begin the one of a lone event, beside whatever comes next, if it needs one: `run` goes on with it."""
-        if work.envelope.type in self._needing and not self._outside_effects:
+        """Begin the one of a lone event, beside whatever comes next: `run` goes on with it. Where it needs none,
+        only a connection is had meanwhile."""
+        if not self._outside_effects:
             work.begun = self._beginning([work])
             work.begun.begin()
 
@@ -66,7 +67,9 @@ class Transaction:
         """
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.BEFORE_EFFECT)
-        begun = works[0].begun or self._beginning(works)
+        begun = works[0].begun
+        if begun is None or not begun.is_beside:
+            begun = self._beginning(works)
         try:
             await self._run(works, begun)
         except UnavailableError:  # it is run again, and the inbox asked first
