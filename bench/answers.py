@@ -27,7 +27,8 @@ from shared.settings import Settings
 RATE_PER_S = 50.0
 DELAY_S = 5.0
 """What workers sleep before each transfer while `acceptance` is measured."""
-_WARMING_SHARE = 0.1
+_WARMING = 100
+"""Requests before those that are counted: all is loaded, connected and prepared then."""
 _READY_TIMEOUT_S = 90.0
 _ASKING_TIMEOUT_S = 300.0
 _POLL_S = 0.2
@@ -55,10 +56,11 @@ class Answers:
             async with Redis.from_url(settings.redis_url) as redis:
                 await redis.flushdb()
         received = contender.name in (RECEIVE, RECEIVE_TASKS)
+        asking = _WARMING + count
         if received:
-            requests = await self.people.who_receive(count, seed)
+            requests = await self.people.who_receive(asking, seed)
         else:
-            requests = await self.people.who_send(count, seed, held=contender.name == ACCEPTANCE_TASKS)
+            requests = await self.people.who_send(asking, seed, held=contender.name == ACCEPTANCE_TASKS)
         delay_s = 0.0 if received else DELAY_S
         async with self._serving(contender, channel, settings, delay_s=delay_s) as running:
             told = await self._ask(settings, requests, channel)
@@ -67,7 +69,7 @@ class Answers:
             raise running.failed(f"answers by their status: {told.statuses}")
         if not received:
             async with self._serving(contender, f"{channel}-later", settings, delay_s=0) as running:
-                await running.until(count, self.ledger.count, lambda _: None, what="transfers")
+                await running.until(asking, self.ledger.count, lambda _: None, what="transfers")
         problems = await (self.people.problems_of_receiving() if received else self.ledger.problems())
         if problems:
             raise running.failed(", ".join(problems))
@@ -100,7 +102,7 @@ class Answers:
         plan = Plan(
             url=f"http://127.0.0.1:{settings.http_port}",
             rate_per_s=RATE_PER_S,
-            warming=int(_WARMING_SHARE * len(requests)),
+            warming=_WARMING,
             requests=list(requests),
         )
         path = self.runner.logs / f"{channel}.json"

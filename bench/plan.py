@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from bench.commands import POOLS
 from bench.rows import (
+    ACCEPTANCE,
+    ACCEPTANCE_TASKS,
     ALONE,
     BY_CELERY,
     CELERY,
@@ -26,6 +28,8 @@ from bench.rows import (
     ORDERS,
     PAIR,
     PEAK,
+    RECEIVE,
+    RECEIVE_TASKS,
     ROWS,
     START,
     TANDEM,
@@ -40,7 +44,8 @@ _SHARES: Mapping[str, float] = {
     **dict.fromkeys((*OF_MONEY, *OF_JOBS), 0.5),
     **dict.fromkeys((*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START), 0.15),
     **dict.fromkeys(OF_ORDERS, 0.2),
-    **dict.fromkeys(OF_ANSWERS, 0.025),
+    **dict.fromkeys((RECEIVE, RECEIVE_TASKS), 0.04),
+    **dict.fromkeys((ACCEPTANCE, ACCEPTANCE_TASKS), 0.025),
 }
 """Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""
 _TRIAL_SHARE = 0.05
