@@ -9,6 +9,7 @@ __all__ = [
     "clock",
     "containers",
     "effects",
+    "event_loop",
     "facts",
     "figures",
     "instance",
