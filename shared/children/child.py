@@ -61,6 +61,8 @@ class Child:
         self._running = False
         """The step's own code is, and may be interrupted."""
         self._stop: type[BaseException] | None = None
+        self._heard: set[int] = set()
+        """The signals of this call: each may come again, and is raised once."""
         self._progress: list[Any] | None = None
         self._reported_at = 0.0
 
@@ -72,7 +74,7 @@ class Child:
             self._answer(call)
 
     def _answer(self, call: Frame) -> None:
-        self._progress, self._reported_at, self._stop = None, 0.0, None
+        self._progress, self._reported_at, self._stop, self._heard = None, 0.0, None, set()
         self._answering = True
         self._heed_signals()  # a step before this one may have taken them
         with contextlib.suppress(OSError):
@@ -124,10 +126,12 @@ class Child:
             signal.signal(number, self._interrupt)
 
     def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        if not self._answering or number in self._heard:
+            return
+        self._heard.add(number)
         if self._running and not self._sending:
             raise _STOPPING[number](_WHY)
-        if self._answering:
-            self._stop = _STOPPING[number]
+        self._stop = _STOPPING[number]
 
     def _raise_stop(self) -> None:
         stop, self._stop = self._stop, None

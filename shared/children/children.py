@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 _UNBEGUN_TRIES_MAX: Final = 3
 """How many children may be lost in a row before one begins the step."""
+_AGAIN_S: Final = (0.1, 1.0)
+"""When a step is signalled again that has not ended: what comes just before it begins to wait does not wake it."""
 _DEATH_S: Final = 5.0
 """Within this a killed child is gone, or a child whose pipe is closed."""
 
@@ -77,6 +79,8 @@ class Child:
         self._on_progress: OnProgress = lambda _: None
         self._begun = False
         self._early_signal: int | None = None
+        self._signals: list[asyncio.Future[None]] = []
+        self._timers: list[asyncio.TimerHandle] = []
         self._killed: Literal["hard_limit", "cancelled"] | None = None
         self._ended: asyncio.Future[Any]  # its exit code
         self._writer: asyncio.StreamWriter
@@ -105,7 +109,7 @@ class Child:
     def usable(self) -> bool:
         """It may run another step."""
         fresh = self.steps < self._limits.steps_max and self.rss_bytes <= self._limits.rss_bytes_max
-        return fresh and not self.busy and self._lives
+        return fresh and not self.busy and self._lives and all(signal.done() for signal in self._signals)
 
     @property
     def _lives(self) -> bool:
@@ -118,26 +122,30 @@ class Child:
         return self._outcome is not None
 
     async def call(self, call: Call, on_progress: OnProgress) -> Outcome:
-        """Run it to its outcome. Cancelled, it returns once the step has stopped or was killed."""
+        """Run it to its outcome. Cancelled, it returns once the step has stopped or was killed. Never while a
+        signal is on its way that the next step would take for its own."""
         loop = asyncio.get_running_loop()
-        outcome = self._outcome = loop.create_future()
-        self._begun, self._early_signal, self._on_progress = False, None, on_progress
+        outcome: asyncio.Future[Outcome] = loop.create_future()
+        self._outcome = outcome
+        self._begun, self._early_signal, self._on_progress, self._signals = False, None, on_progress, []
         self.steps += 1
         fields = {"target": call.target, "result_bytes_max": self._limits.result_bytes_max}
-        timers = (
+        self._timers = [
             loop.call_later(call.soft_s, self._signal, SOFT_LIMIT_SIGNAL),
             loop.call_later(call.hard_s, self._kill, "hard_limit"),
-        )
+        ]
         try:
             if not self._lives:
                 return ChildLost(None, "died", begun=False)
             self._writer.write(encode(Frame(Kind.CALL, fields, call.payload)))
-            return await asyncio.shield(outcome)
+            await asyncio.wait([outcome])
+            await self._signalled()
+            return outcome.result()
         except asyncio.CancelledError:
             await self._stop(outcome)
             raise
         finally:
-            for timer in timers:
+            for timer in self._timers:
                 timer.cancel()
             self._outcome = None if outcome.done() else outcome
 
@@ -162,13 +170,25 @@ class Child:
             if not outcome.done():
                 self._kill("cancelled")
         await asyncio.wait([outcome], timeout=_DEATH_S)
+        await self._signalled()
 
     def _signal(self, number: int) -> None:
         """Before it has begun it would take the signal for one of the step before."""
-        if self._begun:
-            self._forking.signal(self.pid, number)
-        else:
+        if not self._begun:
             self._early_signal = number
+            return
+        self._signal_now(number)
+        later = asyncio.get_running_loop().call_later
+        self._timers += [later(again_s, self._signal_now, number) for again_s in _AGAIN_S]
+
+    def _signal_now(self, number: int) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            self._signals.append(self._forking.signal(self.pid, number))
+
+    async def _signalled(self) -> None:
+        """Wait until no signal is on its way any more."""
+        if self._signals:
+            await asyncio.wait(self._signals, timeout=_DEATH_S)
 
     def _kill(self, cause: Literal["hard_limit", "cancelled"]) -> None:
         if self._outcome is not None and not self._outcome.done():

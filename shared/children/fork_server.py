@@ -6,7 +6,7 @@ they leave behind: the process group, and orphans that left it (it is their subr
 children, before it reaps them, so that no signal reaches a stranger under a used number.
 
 It has one thread and one connection, on which each packet is a JSON object: from the parent `fork` (with the
-child's pipe) and `kill`, from here `ready` or `refused`, `forked` and `ended`.
+child's pipe) and `kill`, from here `ready` or `refused`, `forked`, `signalled` and `ended`.
 """
 
 from __future__ import annotations
@@ -102,8 +102,11 @@ class ForkServer:
         order = orjson.loads(packet)
         if "fork" in order:
             self._fork(order["fork"], descriptors[0])
-        elif order["kill"] in self._children:
-            _kill(order["kill"], order["signal"], group=order["group"])
+        else:
+            if order["kill"] in self._children:
+                _kill(order["kill"], order["signal"], group=order["group"])
+            if order["number"] is not None:
+                self._tell({"signalled": order["number"]})
         return True
 
     def _tell(self, packet: Mapping[str, Any]) -> None:

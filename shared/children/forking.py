@@ -47,6 +47,7 @@ class Forking:
         self._numbers = count()
         self._births: dict[int, asyncio.Future[tuple[int, asyncio.Future[int]]]] = {}
         self._deaths: dict[int, asyncio.Future[int]] = {}
+        self._signals: dict[int, asyncio.Future[None]] = {}
 
     @property
     def lost(self) -> bool:
@@ -87,9 +88,15 @@ class Forking:
             raise ChildStartError(f"the fork server takes no orders: {error}") from error
         return await birth
 
-    def signal(self, pid: int, number: int) -> None:
-        """Signal a child; nothing happens once it has ended."""
-        self._order_kill(pid, number, group=False)
+    def signal(self, pid: int, number: int) -> asyncio.Future[None]:
+        """Signal a child; nothing happens once it has ended. Done when the signal is not on its way any more."""
+        order, sent = next(self._numbers), self._loop.create_future()
+        self._signals[order] = sent
+        self._order_kill(pid, number, group=False, order=order)
+        if self._socket is None:  # it was, or is since
+            _settle(sent, None)
+            self._signals.pop(order, None)
+        return sent
 
     def end(self, pid: int) -> None:
         """Kill a child and its process group; the server with them if that does not do it."""
@@ -97,15 +104,16 @@ class Forking:
         self._loop.call_later(_KILL_S, self._end_surely, self._deaths.get(pid))
 
     def _end_surely(self, death: asyncio.Future[int] | None) -> None:
+        self._on_packets()  # a loop that stood still may come here before it hears what it was told meanwhile
         if death is not None and not death.done():
             _log.error("children.fork_server_stuck")
             self.abort()
 
-    def _order_kill(self, pid: int, number: int, *, group: bool) -> None:
+    def _order_kill(self, pid: int, number: int, *, group: bool, order: int | None = None) -> None:
         if self._socket is None:
             return
         try:
-            self._socket.send(orjson.dumps({"kill": pid, "signal": number, "group": group}))
+            self._socket.send(orjson.dumps({"kill": pid, "signal": number, "group": group, "number": order}))
         except OSError:
             self.abort()
 
@@ -147,6 +155,8 @@ class Forking:
             _settle(self._ready, None)
         elif "refused" in told:
             _fail(self._ready, f"steps cannot be imported: {told['refused']}")
+        elif "signalled" in told:
+            _settle(self._signals.pop(told["signalled"]), None)
         elif "ended" in told:
             _settle(self._deaths.pop(told["ended"]), told["exit_code"])
         elif told["pid"] is None:
@@ -179,6 +189,9 @@ class Forking:
             _fail(birth, "the fork server ended")
         for death in self._deaths.values():
             _settle(death, _LOST)
+        for signalled in self._signals.values():
+            _settle(signalled, None)
+        self._signals.clear()
         self._births.clear()
         self._deaths.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 import orjson
 
 from shared.children.child import Report
-from shared.children.outcomes import SoftTimeLimitError
+from shared.children.outcomes import CANCEL_SIGNAL, SoftTimeLimitError
 
 _WAIT_S = 60.0
 INITIALISED: list[int] = []
@@ -111,6 +112,30 @@ def sleeps(payload: bytes, report: Report) -> bytes:
         except BaseException:
             if payload != b"stubborn":
                 raise
+
+
+def hears_late(_: bytes, report: Report) -> bytes:
+    """Tells its pid and sleeps. The first signal to cancel it is lost, as one is that comes just before a wait."""
+    heed = signal.getsignal(CANCEL_SIGNAL)
+    signal.signal(CANCEL_SIGNAL, lambda *_: signal.signal(CANCEL_SIGNAL, heed))
+    report(os.getpid(), 0, "asleep")
+    time.sleep(_WAIT_S)
+    return b"never"
+
+
+def cleans_up_slowly(_: bytes, __: Report) -> bytes:
+    """Sleeps until its soft limit, and then for longer than a signal takes to come again."""
+    with contextlib.suppress(SoftTimeLimitError):
+        time.sleep(_WAIT_S)
+    time.sleep(0.3)
+    return b"cleaned up"
+
+
+def naps(_: bytes, report: Report) -> bytes:
+    """Tells its pid and sleeps for a moment."""
+    report(os.getpid(), 0, "asleep")
+    time.sleep(0.2)
+    return b"awake"
 
 
 def leaves_a_process(payload: bytes, report: Report) -> bytes:

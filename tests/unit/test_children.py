@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -224,6 +225,47 @@ async def test_a_cancelled_step_is_stopped_before_the_cancelling_returns(childre
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await value(children, "pid") == pid, "the child was free again"
+
+
+async def test_a_step_that_did_not_hear_the_first_signal_is_stopped_by_the_next(children: Children) -> None:
+    told = Told()
+    running = asyncio.create_task(children.run(call("hears_late"), told))
+    pid = await told.number()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await value(children, "pid") == pid, "it was killed"
+
+
+async def test_the_soft_limit_is_raised_once_however_long_a_step_cleans_up(children: Children) -> None:
+    outcome = await children.run(call("cleans_up_slowly", soft_s=SHORT_S))
+    assert isinstance(outcome, Done), outcome
+    assert outcome.result == b"cleaned up"
+
+
+async def test_a_signal_that_comes_when_its_step_has_ended_is_for_no_other(children: Children) -> None:
+    server = psutil.Process(await parent_of_a_child(children))
+    server.suspend()  # nobody is signalled meanwhile
+    try:
+        naps = [asyncio.create_task(children.run(call("naps", soft_s=SHORT_S)))]
+        await asyncio.wait(naps, timeout=0.4)
+        naps.append(asyncio.create_task(children.run(call("naps"))))
+        await asyncio.wait(naps[1:], timeout=0.1)
+    finally:
+        server.resume()
+    outcomes = await asyncio.gather(*naps)
+    assert all(isinstance(outcome, Done) for outcome in outcomes), outcomes
+
+
+async def test_a_death_that_was_told_and_not_heard_yet_costs_no_fork_server(children: Children) -> None:
+    pid = await value(children, "pid")
+    forking: Any = children._forking
+    death = forking._deaths[pid]
+    os.kill(pid, signal.SIGKILL)
+    assert select.select([forking._socket], [], [], LONG_S)[0]  # the loop stands still, and hears nothing
+    forking._end_surely(death)
+    assert not forking.lost
+    assert await value(children, "double", 4) == 8
 
 
 async def test_a_step_that_is_cancelled_before_it_began_is_stopped_too(children: Children) -> None:
