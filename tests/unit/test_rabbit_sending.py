@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import aiormq
 import pytest
@@ -165,6 +167,24 @@ async def test_whoever_waits_no_more_is_not_told_of_what_comes_late(caplog: pyte
     await channel.come(ack(1), commands.Basic.Nack(2))
     assert (dict(channel.confirmations), channel.message_id_delivery_tag) == ({}, {})
     assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
+
+
+@pytest.mark.parametrize("answer", [ack(2, multiple=True), None])
+async def test_what_has_ended_leaves_nothing_to_a_garbage_collector(answer: commands.Basic.Ack | None) -> None:
+    channel = Channel()
+    confirmations = await publish(channel, b"1", b"2")
+    if answer is not None:
+        await channel.come(answer)
+    await confirmations.outcomes(asyncio.get_running_loop().time())
+    await channel.come(ack(2, multiple=True))
+    gc.disable()
+    try:
+        left = ref(confirmations)
+        del confirmations
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_channel_that_is_closed_fails_what_it_has_not_confirmed() -> None:

@@ -107,7 +107,8 @@ class Confirmations:
             await asyncio.wait([self._ended], timeout=max(0.0, left_s))
         finally:
             reason = self.give_up()
-        return [reason if one.cancelled() else one.error for one in self.each]
+            each, self.each = self.each, []  # they know it, so a garbage collector would have to find them
+        return [reason if one.cancelled() else one.error for one in each]
 
     def give_up(self) -> Exception:
         """Wait no more. Return why what has not ended did not."""
