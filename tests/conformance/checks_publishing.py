@@ -85,11 +85,13 @@ async def check_a_refused_message_stops_its_key_and_nothing_else(harness: Harnes
 async def check_publishing_to_an_undeclared_channel_is_reported(harness: Harness) -> None:
     broker, recorder = await harness.broker(), harness.recorder()
     await broker.subscribe(harness.subscription(), recorder)
-    (failure,) = await broker.publish([Message("never-declared", TYPE, "key", b"lost?")])
-    assert isinstance(failure.error, UnavailableError)
+    beside = Message(harness.channel, TYPE, "other", b"other:1")
+    failures = await broker.publish([beside, Message("never-declared", TYPE, "key", b"lost?")])
+    assert failed_bodies(failures) == [b"lost?"], "each goes to its own channel"
+    assert isinstance(failures[0].error, UnavailableError)
     message = Message(harness.channel, TYPE, "key", b"key:1")
     await publish_all(broker, [message])
-    await recorder.until_got([message])
+    await recorder.until_got([beside, message])
 
 
 async def check_unroutable_is_detected_where_the_capability_says_so(harness: Harness) -> None:
