@@ -76,6 +76,9 @@ def flatten(signature: Signature) -> Flat:
 
     Raises `BadArgumentsError` for arguments that a handler does not take, and `ValueError` over `STEPS_MAX` steps.
     """
+    if isinstance(signature, Call):  # nearly always
+        args = signature.job.arguments.to_json(signature.args, signature.kwargs or {}, with_input=False)
+        return Flat((FlatStep(signature.job, args, "nothing", signature.delay_s, output=0),), (), "value")
     flattening = _Flattening()
     ends = flattening.place(signature, None)
     steps = flattening.steps

@@ -159,6 +159,10 @@ def test_a_delay_stays_with_its_step() -> None:
     assert [step.delay_s for step in flatten(chain(add.s(1, 2).after(20), twice.s())).steps] == [20.0, 0.0]
 
 
+def test_a_call_by_itself_is_a_chain_of_one() -> None:
+    assert flatten(add.s(1, 2).after(3)) == flatten(chain(add.s(1, 2).after(3)))
+
+
 def test_nothing_at_all_is_no_chain() -> None:
     with pytest.raises(ValueError, match="at least one"):
         chain()
