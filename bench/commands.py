@@ -38,6 +38,7 @@ from bench.rows import (
     TRACED,
     TRANSFER_TASKS,
     TRANSFER_TASKS_HOT,
+    UNTRACED,
     WALLET,
     WALLET_HOT,
     WEB,
@@ -99,7 +100,7 @@ POOLS: Mapping[str, Command] = {
 """Each in two processes that do the work, by their names: which is the fastest, a trial says."""
 
 COMMANDS: Mapping[str, Command] = {
-    **dict.fromkeys((TANDEM, TRACED, LONG, FULL), _tandem()),
+    **dict.fromkeys((TANDEM, TRACED, UNTRACED, LONG, FULL), _tandem()),
     ONE_BY_ONE: _tandem(TANDEM_BATCH_MAX="1"),
     ALONE: _tandem(TANDEM_KAFKA_SESSION_TIMEOUT_S=str(FROZEN_MAX_S)),
     PAIR: _tandem(2, TANDEM_KAFKA_SESSION_TIMEOUT_S=str(FROZEN_MAX_S)),

@@ -36,6 +36,7 @@ from bench.rows import (
     TASK_P50,
     TASK_P99,
     TRACED,
+    UNTRACED,
     Contender,
 )
 
@@ -51,8 +52,9 @@ _SHARES: Mapping[str, float] = {
 _TRIAL_SHARE = 0.05
 _TOGETHER: Mapping[str, int] = {"rabbit": 2, "kafka": 6}
 _TOGETHER_EVENTS_MAX = 60_000
-"""One process and two get so many times the events, at most so many: that takes one of them some seconds on Kafka,
-and they must not stand frozen for long while it is published. On RabbitMQ a second one has nothing to do."""
+"""One process and two, traced and not, get so many times the events, at most so many: that takes one of them some
+seconds on Kafka, and the two must not stand frozen for long while it is published. On RabbitMQ a second one has
+nothing to do."""
 _WITH_ANOTHER = {
     **dict.fromkeys((ORDER_P50, ORDER_P99), ORDERS),
     **dict.fromkeys((TASK_P50, TASK_P99), ORDER_TASKS),
@@ -66,7 +68,6 @@ _START_S = 3.0
 _SERVERS_S = 15.0
 _PER_EVENT_S: Mapping[str, float] = {
     ONE_BY_ONE: 1 / 600,
-    TRACED: 1 / 2_000,
     **dict.fromkeys(OF_MONEY, 1 / 1_200),
     **dict.fromkeys(OF_JOBS, 1 / 1_500),
     **dict.fromkeys(BY_CELERY, 1 / 400),
@@ -111,7 +112,7 @@ class Plan:
         name = _WITH_ANOTHER.get(contender.name, contender.name)
         if name == LONG:
             return self.long_events
-        if name in {PAIR, ALONE}:
+        if name in {PAIR, ALONE, TRACED, UNTRACED}:
             return min(_TOGETHER_EVENTS_MAX, _TOGETHER[contender.broker] * self.events)
         return int(self.events * _SHARES.get(name, 1.0))
 
