@@ -24,7 +24,15 @@ from services.wallet.domain.distributions import (
     Split,
 )
 from services.wallet.domain.quotes import LimitExceededError
-from services.wallet.domain.receipts import Outcome, Receipt, ReceiptKeyReusedError, ReceiptStatus, Refusal, Wanted
+from services.wallet.domain.receipts import (
+    Outcome,
+    Receipt,
+    ReceiptKeyReusedError,
+    ReceiptStatus,
+    Refusal,
+    Wanted,
+    take,
+)
 from services.wallet.events import ShareAsked
 from services.wallet.handlers.accounts import freeze, list_entries
 from services.wallet.handlers.closing import close_over, tidy_receipts
@@ -34,6 +42,7 @@ from services.wallet.handlers.taking import lock_asked, on_share_asked
 from services.wallet.http.receiving import Answered, NoOutcomeError, Receiving
 from services.wallet.store.asking import Asked
 from services.wallet.store.distributions import insert_distribution
+from services.wallet.store.locking import lock_one
 from services.wallet.store.taking import write_outcomes
 from services.wallet.store.transfers import LostLockError
 from shared.errors import TransientError, UnavailableError
@@ -353,8 +362,11 @@ async def test_many_who_ask_with_the_same_keys_in_opposite_orders_never_wait_for
 async def test_a_lost_lock_is_found_before_anything_is_committed(wallet: Wallet) -> None:
     """Planted: who writes down a share, or a receipt, that somebody else had meanwhile."""
     given = await wallet.give(await wallet.account(1_000), 100, 5)
-    first, second = [await wallet.wish(given, await wallet.owner(await wallet.account())) for _ in range(2)]
+    users = [await wallet.owner(await wallet.account()) for _ in range(3)]
+    first, second, given_up = [await wallet.wish(given, user) for user in users]
     await wallet.take([first])
+    async with wallet.units.begin() as uow:
+        assert (await settle(uow, given_up.id)).status is NOT_BEGUN
     taken = next(share for share in (await shown(wallet, given)).shares if share.receiver_id)
     had_meanwhile = Outcome(second, given, replace(taken, receiver_id=second.user_id))
     ended_meanwhile = Outcome(await wallet.receipt(first), given)
@@ -362,10 +374,27 @@ async def test_a_lost_lock_is_found_before_anything_is_committed(wallet: Wallet)
         async with wallet.units.begin() as uow:
             with pytest.raises(LostLockError):
                 await write_outcomes(uow.connection, [lost], [])
+    async with wallet.units.begin() as uow:
+        found = await lock_one(uow.connection, second.id)
+        assert found is not None
+        one = take(found.receipt, found.distribution, {each.id: each for each in found.accounts}, found.now)
+        changes = list(zip(found.accounts, one.accounts, strict=True))
+        elsewhere = (replace(changes[0][0], id=uuid4()), replace(changes[0][1], id=uuid4()))
+        for lost, changed in (
+            (replace(one, share=taken), changes),
+            (replace(one, receipt=replace(one.receipt, id=given_up.id)), changes),
+            (one, [elsewhere, changes[1]]),
+        ):
+            async with uow.connection.begin_nested() as savepoint:
+                with pytest.raises(LostLockError):
+                    await write_outcomes(uow.connection, [lost], changed)
+                await savepoint.rollback()
+        await write_outcomes(uow.connection, [one], changes)
+    assert await wallet.query("select count(*) from distribution_share where receiver_id is not null") == [2]
     with pytest.raises(IntegrityError, match="uq_distribution_share_receiver_id"):
         await wallet.change(
             "update distribution_share s set receiver_id = t.receiver_id, taken_at = now(),"
-            f" receipt_id = '{second.id}' from distribution_share t where t.receiver_id is not null"
+            f" receipt_id = '{given_up.id}' from distribution_share t where t.receiver_id is not null"
             " and s.receiver_id is null and s.number = (select max(number) from distribution_share)"
         )
     assert await wallet.broken_rules() == []

@@ -114,8 +114,10 @@ async def test_a_whole_wallet_is_found_sound(room: Room) -> None:
 
 def without_locks() -> Sequence[tuple[ModuleType, str, Any]]:
     """Whoever reads may read beside another, and what is taken is taken over."""
-    write = taking_rows._WRITE.text
-    assert " and s.receiver_id is null" in write
+    free = " and s.receiver_id is null"
+    many, one = taking_rows._WRITE.text, taking_rows._WRITE_ONE.text
+    assert free in many
+    assert free in one
     return (
         (distribution_rows, "_LOCK", distribution_rows._LOCK.with_for_update(read=True, key_share=True)),
         (
@@ -123,7 +125,8 @@ def without_locks() -> Sequence[tuple[ModuleType, str, Any]]:
             "_LOCK_ONE",
             text(locking_rows._LOCK_ONE.text.replace("for no key update", "for key share")),
         ),
-        (taking_rows, "_WRITE", text(write.replace(" and s.receiver_id is null", ""))),
+        (taking_rows, "_WRITE", text(many.replace(free, ""))),
+        (taking_rows, "_WRITE_ONE", text(one.replace(free, ""))),
         (
             account_rows,
             "_LOCK_ACCOUNTS_NOW",

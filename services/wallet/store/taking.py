@@ -1,4 +1,4 @@
-"""What a batch of receipts comes to, written down by one statement."""
+"""What a batch of receipts comes to, written down by one statement; by one in half of the time where it is one."""
 
 from __future__ import annotations
 
@@ -47,6 +47,32 @@ _WRITE = text(
 )
 
 
+# The same of one receipt that is received, in values in place of arrays.
+_WRITE_ONE = text(
+    """
+    with ended as (
+      update receipt r set status = :status, reason = :reason, amount = :amount, ended_at = :ended_at
+       where r.id = :id and r.status = 'asked'
+      returning r.id
+    ), taken as (
+      update distribution_share s set receiver_id = :receiver_id, receipt_id = :id, taken_at = :taken_at
+       where s.distribution_id = :distribution_id and s.number = :number and s.receiver_id is null
+      returning s.number
+    ), changed as (
+      update account a set balance = a.balance + case a.id when :one then cast(:more_of_one as bigint)
+                                                           else cast(:more_of_other as bigint) end
+       where a.id in (:one, :other)
+      returning a.id
+    ), posted as (
+      insert into posting (movement_id, account_id, currency, amount)
+      values (:id, :first, :first_currency, :first_amount), (:id, :second, :second_currency, :second_amount)
+    )
+    select (select count(*) from ended) as ended, (select count(*) from taken) as taken,
+           (select count(*) from changed) as changed
+    """
+)
+
+
 async def write_outcomes(
     connection: AsyncConnection, outcomes: Sequence[Outcome], changes: Iterable[tuple[Account, Account]]
 ) -> None:
@@ -55,6 +81,13 @@ async def write_outcomes(
     `changes` are the accounts as they were and as they are to be. Raises `LostLockError` when a receipt had ended,
     a share was not free, or an account is gone: then the transaction must not be committed.
     """
+    changes = list(changes)
+    if (
+        len(outcomes) == 1 and len(changes) == len(outcomes[0].postings) == 2
+    ):  # nearly always, while little happens
+        written = (await connection.execute(_WRITE_ONE, _told(outcomes[0], changes))).one()
+        _require((1, 1, 2), tuple(written))
+        return
     ended = [one.receipt for one in outcomes]
     taken = [(one, one.share) for one in outcomes if one.share is not None]
     moved = [(one.receipt.id, posting) for one in outcomes for posting in one.postings]
@@ -78,9 +111,39 @@ async def write_outcomes(
         "moved": [posting.amount for _, posting in moved],
     }
     written = (await connection.execute(_WRITE, parameters)).one()
-    if tuple(written) != (len(ended), len(taken), len(changed)):
-        raise LostLockError(
-            f"{len(ended)} receipts end, {written.ended} were asked for; "
-            f"{len(taken)} shares are taken, {written.taken} were free; "
-            f"{len(changed)} accounts change, {written.changed} are there"
-        )
+    _require((len(ended), len(taken), len(changed)), tuple(written))
+
+
+def _told(outcome: Outcome, changes: Sequence[tuple[Account, Account]]) -> dict[str, Any]:
+    receipt, share, (first, second) = outcome.receipt, outcome.share, outcome.postings
+    assert share is not None, "what is posted is a share"
+    one, other = changes
+    return {
+        "id": receipt.id,
+        "status": receipt.status.value,
+        "reason": receipt.reason and receipt.reason.value,
+        "amount": receipt.amount,
+        "ended_at": receipt.ended_at,
+        "distribution_id": outcome.distribution.id,
+        "number": share.number,
+        "receiver_id": share.receiver_id,
+        "taken_at": share.taken_at,
+        "one": one[1].id,
+        "more_of_one": one[1].balance - one[0].balance,
+        "other": other[1].id,
+        "more_of_other": other[1].balance - other[0].balance,
+        "first": first.account_id,
+        "first_currency": first.currency,
+        "first_amount": first.amount,
+        "second": second.account_id,
+        "second_currency": second.currency,
+        "second_amount": second.amount,
+    }
+
+
+def _require(wanted: tuple[int, int, int], written: tuple[int, ...]) -> None:
+    """Raises `LostLockError`."""
+    if wanted != written:
+        told = zip(wanted, written, ("receipts end, {} were asked for", "shares are taken, {} were free",
+                                     "accounts change, {} are there"), strict=True)  # fmt: skip
+        raise LostLockError("; ".join(f"{many} {what.format(found)}" for many, found, what in told))
