@@ -30,7 +30,7 @@ DELAY_S = 5.0
 _WARMING = 100
 """Requests before those that are counted: all is loaded, connected and prepared then."""
 _COMPILING: Mapping[str, int] = {"kafka": 2_000}
-"""So many come first to a broker that compiles itself while it works. One takes Kafka 13 ms of CPU at first, most
+"""So many come first to a broker that compiles itself while it works. One takes Kafka 11 ms of CPU at first, most
 of it to compile, and 3 after some thousand; a backlog is few requests, however many events it has."""
 _READY_TIMEOUT_S = 90.0
 _ASKING_TIMEOUT_S = 300.0
