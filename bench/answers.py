@@ -22,6 +22,7 @@ from bench.rows import ACCEPTANCE, ACCEPTANCE_TASKS, RECEIVE, RECEIVE_TASKS, WEB
 from bench.running import Runner, Running
 from deploy.paths import REPOSITORY
 from experiment.clock import until
+from shared.broker import Subscription
 from shared.settings import Settings
 
 RATE_PER_S = 50.0
@@ -32,6 +33,11 @@ _WARMING = 100
 _COMPILING: Mapping[str, int] = {"kafka": 2_000}
 """So many come first to a broker that compiles itself while it works. One takes Kafka 11 ms of CPU at first, most
 of it to compile, and 3 after some thousand; a backlog is few requests, however many events it has."""
+_TOLD = Subscription(
+    channel="transfer", subscriber="nobody", types=frozenset({"transfer.completed", "transfer.received"})
+)
+"""What becomes of transfers. An event that nobody wants waits in the outbox, and what its sender asks for behind
+it: where notifications are, it is wanted."""
 _READY_TIMEOUT_S = 90.0
 _ASKING_TIMEOUT_S = 300.0
 _POLL_S = 0.2
@@ -95,6 +101,8 @@ class Answers:
             "TANDEM_TRANSFER_DELAY_S": str(delay_s),
             "BENCH_QUEUE": channel.removesuffix("-later"),
         }
+        if contender.name == ACCEPTANCE:
+            await backlog.declare(settings, _TOLD)
         async with self.runner.running(contender, channel, own) as running:
             if contender.name in (RECEIVE, ACCEPTANCE):
                 await _until_ready(running, settings)

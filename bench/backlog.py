@@ -34,12 +34,17 @@ def subscription(channel: str, subscriber: str, event_type: str = OrderPlaced.ev
     return Subscription(channel=channel, subscriber=subscriber, types=frozenset({event_type}))
 
 
+async def declare(settings: Settings, subscription: Subscription) -> None:
+    """Have what is published for it kept, though nobody consumes it."""
+    async with create_broker(settings, "bench-declare") as broker:
+        await broker.declare([subscription.channel], [subscription])
+
+
 @asynccontextmanager
 async def arrivals(settings: Settings, subscription: Subscription) -> AsyncIterator[Count]:
     """Declare it, and count what the broker gets for it from then on, in a question that takes some milliseconds;
     nobody consumes."""
-    async with create_broker(settings, "bench-declare") as broker:
-        await broker.declare([subscription.channel], [subscription])
+    await declare(settings, subscription)
     counting = _offsets if settings.broker == "kafka" else _in_queue
     async with counting(settings, subscription) as count:
         before = await count()

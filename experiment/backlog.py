@@ -145,7 +145,7 @@ class _Writer:
         clock: Clock,
     ) -> None:
         self.entries: list[Entry] = []
-        self._users = [KnownUser(user, active=True, traceparent=None) for user in users]
+        self._users = [KnownUser(user, active=True, version=1, traceparent=None) for user in users]
         self._lines = [Line(f"SKU-{n:04d}", n + 1, 1_250) for n in range(backlog.lines_per_order)]
         self._closed_share = backlog.closed_share
         self._phase = phase

@@ -83,7 +83,7 @@ class OutboxLoad(LoadGenerator):
             user_id = UUID(self._users[operation.user])
             return await self._update(uow, user_id, f"Change {entry.idempotency_key}", now)
         if operation.kind == "place":
-            user = orders.KnownUser(UUID(self._users[operation.user]), active=True, traceparent=None)
+            user = orders.KnownUser(UUID(self._users[operation.user]), active=True, version=1, traceparent=None)
             lines = [orders.Line(line["sku"], line["quantity"], line["unit_amount"]) for line in self._lines]
             text = note(self._note_bytes, f"{self._seed}-{entry.idempotency_key}")
             order = orders.place(uuid7(), user, "EUR", lines, now, note=text)

@@ -55,10 +55,11 @@ class UserDeactivatedError(BusinessError):
 
 @dataclass(frozen=True, slots=True)
 class KnownUser:
-    """As much of a user as orders need. `traceparent` is the trace context of the event that told it."""
+    """As much of a user as orders need; `traceparent` is the trace context of the event that told it."""
 
     user_id: UUID
     active: bool
+    version: int
     traceparent: str | None
 
 

@@ -20,6 +20,7 @@ from services.order.events import (
     UserProfileUpdated,
     UserRegistered,
 )
+from services.order.store import Users
 from shared.consuming import Handler, Subscriber
 from shared.event import Event
 from shared.publishing import UnitOfWork
@@ -29,17 +30,21 @@ from shared.publishing import UnitOfWork
 
 async def place_order(
     uow: UnitOfWork,
+    users: Users,
     user_id: UUID,
     currency: str,
     lines: Sequence[Line],
-    client_ip: str | None = None,
     *,
+    client_ip: str | None = None,
     note: str | None = None,
 ) -> Order:
-    """Place an order of a known user. Raises `UserNotKnownError` and `UserDeactivatedError`."""
-    user = domain.require_known(await store.find_user(uow.reads, user_id), user_id)
+    """Place an order of a known user. Raises `UserNotKnownError` and `UserDeactivatedError`.
+
+    When it is flushed it is refused (`store.is_of_changed_user`) if the user has changed since it was read.
+    """
+    user = await users.find(uow.reads, user_id)
     order = domain.place(uuid7(), user, currency, lines, datetime.now(UTC), note=note)
-    uow.tell(store.INSERT_ORDER, store.inserted(order))
+    uow.tell(store.INSERT_ORDER_OF_USER, store.inserted_of_user(order, user))
     uow.publish(OrderPlaced.of(order, client_ip), subject=str(order.id), link=user.traceparent)
     return order
 

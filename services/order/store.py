@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -25,9 +26,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.order.domain import KnownUser, Line, Order, OrderStatus, Verdict
+from services.order.domain import KnownUser, Line, Order, OrderStatus, Verdict, require_known
+
+_REMEMBERED_MAX = 10_000
 
 metadata = MetaData()
 
@@ -70,6 +74,18 @@ order_verdict = Table(
 )
 
 INSERT_ORDER = insert(orders)
+_as_it_was_read = (
+    select(known_user.c.user_id)
+    .where(
+        known_user.c.user_id == bindparam("new_user_id"),
+        known_user.c.version == bindparam("user_version"),
+        known_user.c.active,
+    )
+    .scalar_subquery()
+)
+_new_order = {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in orders.c}
+# Nobody's order where the user is not any more what was read: then it is refused, and with it the order's event.
+INSERT_ORDER_OF_USER = insert(orders).values({**_new_order, "user_id": _as_it_was_read})
 UPDATE_ORDER = (
     update(orders)
     .where(orders.c.id == bindparam("order_id"))
@@ -99,9 +115,9 @@ _ORDERS = select(orders, order_verdict.c.verdict.label("fraud_verdict")).select_
 )
 _FIND_ORDER = _ORDERS.where(orders.c.id == bindparam("order_id"))
 _FIND_AND_LOCK_ORDER = _FIND_ORDER.with_for_update(of=orders)
-_FIND_USER = select(known_user.c.user_id, known_user.c.active, known_user.c.traceparent).where(
-    known_user.c.user_id == bindparam("wanted")
-)
+_FIND_USER = select(
+    known_user.c.user_id, known_user.c.active, known_user.c.version, known_user.c.traceparent
+).where(known_user.c.user_id == bindparam("wanted"))
 _FIRST_PAGE = (
     _ORDERS.where(orders.c.user_id == bindparam("of_user"))
     .order_by(orders.c.id.desc())
@@ -126,6 +142,20 @@ def inserted(order: Order) -> dict[str, Any]:
         "updated_at": order.updated_at,
         "note": order.note,
     }
+
+
+def inserted_of_user(order: Order, user: KnownUser) -> dict[str, Any]:
+    """The row for `INSERT_ORDER_OF_USER`, of a user as it was read."""
+    row = {f"new_{name}": value for name, value in inserted(order).items()}
+    return {**row, "user_version": user.version}
+
+
+def is_of_changed_user(error: IntegrityError) -> bool:
+    """Whether `INSERT_ORDER_OF_USER` was refused because the user is not any more what was read."""
+    cause = error.orig and error.orig.__cause__
+    if not isinstance(cause, asyncpg.NotNullViolationError):
+        return False
+    return (cause.table_name, cause.column_name) == (orders.name, orders.c.user_id.name)
 
 
 def changed(order: Order) -> dict[str, Any]:
@@ -160,6 +190,30 @@ async def list_orders(
 async def find_user(connection: AsyncConnection, user_id: UUID) -> KnownUser | None:
     row = (await connection.execute(_FIND_USER, {"wanted": user_id})).first()
     return None if row is None else KnownUser(*row)
+
+
+class Users:
+    """Those that were read before and may place orders, so that it takes one round trip, not two.
+
+    What is remembered decides nothing: `INSERT_ORDER_OF_USER` asks whether the user is still as it was read.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[UUID, KnownUser] = {}
+
+    async def find(self, connection: AsyncConnection, user_id: UUID) -> KnownUser:
+        """The user, as it is or was. Raises `UserNotKnownError` and `UserDeactivatedError`."""
+        user = self._read.get(user_id)
+        if user is None:
+            user = require_known(await find_user(connection, user_id), user_id)
+            if len(self._read) >= _REMEMBERED_MAX:  # the one read first is forgotten
+                del self._read[next(iter(self._read))]
+            self._read[user_id] = user
+        return user
+
+    def forget(self, user_id: UUID) -> None:
+        """It is read again when it is asked for: it is not what was read any more."""
+        self._read.pop(user_id, None)
 
 
 def _order(row: Mapping[Any, Any]) -> Order:

@@ -15,6 +15,7 @@ from services.notification import app as notification_app
 from services.order import app as order_app
 from services.order.domain import Line
 from services.order.handlers import place_order
+from services.order.store import Users
 from services.user import app as user_app
 from shared.errors import TransientError
 from shared.http import idempotency
@@ -354,7 +355,7 @@ async def test_nothing_is_left_of_a_request_that_failed(order: Running) -> None:
 
     async def fail_at_the_end() -> None:
         async with order.process.parts.units.begin() as uow:
-            await place_order(uow, UUID(user_id), "EUR", [Line("S", 1, 1)])
+            await place_order(uow, Users(), UUID(user_id), "EUR", [Line("S", 1, 1)])
             await uow.flush()
             raise TransientError
 

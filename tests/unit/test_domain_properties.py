@@ -17,7 +17,7 @@ from services.user import domain as user
 from shared import money
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-KNOWN = order.KnownUser(UUID(int=1), active=True, traceparent=None)
+KNOWN = order.KnownUser(UUID(int=1), active=True, version=1, traceparent=None)
 lines = st.builds(
     order.Line,
     sku=st.text(min_size=1, max_size=order.SKU_LENGTH_MAX),

@@ -54,7 +54,7 @@ def published_now() -> dict[str, EventData]:
     """One event of each type, as today's producers make it."""
     user = user_domain.register(USER_ID, "ada@example.org", "Ada Lovelace", NOW)
     renamed = user_domain.update_profile(user, None, "Ada King", NOW)
-    known = order_domain.KnownUser(USER_ID, active=True, traceparent=None)
+    known = order_domain.KnownUser(USER_ID, active=True, version=1, traceparent=None)
     lines = [order_domain.Line("TEA-250", 2, 1250), order_domain.Line("POT-1", 1, 4999)]
     order = order_domain.place(ORDER_ID, known, "EUR", lines, NOW)
     transfer = Transfer(

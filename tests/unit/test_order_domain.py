@@ -14,7 +14,7 @@ from services.order.http import CURRENCIES
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
 ORDER_ID = UUID("0198c0de-0000-7000-8000-000000000001")
-USER = KnownUser(UUID("0198c0de-0000-7000-8000-00000000000a"), active=True, traceparent=None)
+USER = KnownUser(UUID("0198c0de-0000-7000-8000-00000000000a"), active=True, version=1, traceparent=None)
 
 
 def placed() -> Order:
@@ -55,7 +55,7 @@ def test_a_user_nobody_told_of_may_not_order_yet() -> None:
 
 def test_a_deactivated_user_may_not_order() -> None:
     with pytest.raises(domain.UserDeactivatedError, match=f"{USER.user_id} is deactivated"):
-        domain.require_known(KnownUser(USER.user_id, active=False, traceparent=None), USER.user_id)
+        domain.require_known(KnownUser(USER.user_id, active=False, version=1, traceparent=None), USER.user_id)
 
 
 def test_the_largest_order_is_exact_in_a_bigint_and_in_a_double() -> None:
