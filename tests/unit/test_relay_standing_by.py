@@ -16,6 +16,11 @@ from shared.publishing.standing_by import UNDER_WAY_MAX
 from tests.unit.test_relay_leading import NEVER_S, POLL_S, Leads, Session, rows
 
 
+def under_way() -> list[asyncio.Task[Any]]:
+    """What is being published: other tests' fixtures have tasks of theirs."""
+    return [task for task in asyncio.all_tasks() if "StandingBy" in repr(task.get_coro())]
+
+
 async def a_little_later() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
@@ -306,7 +311,7 @@ async def test_who_is_cancelled_leaves_nothing_under_way_and_deletes_what_is_con
     leading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leading
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert under_way() == []
     assert (some.session.deleted, some.leads.doorbell.ticket()) == ([6], None)
 
 
@@ -317,8 +322,7 @@ async def test_nothing_new_goes_while_what_is_under_way_is_cancelled(monkeypatch
     def another(_: object) -> None:
         some.hand_over(9)
 
-    publishing = next(task for task in asyncio.all_tasks() if "StandingBy" in repr(task.get_coro()))
-    publishing.add_done_callback(another)
+    under_way()[0].add_done_callback(another)
     leading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(leading, 10)
@@ -335,7 +339,7 @@ async def test_a_session_that_is_lost_while_it_deletes_ends_what_is_under_way(
     leading = await leading_on(some)
     with pytest.raises(OSError, match="the session is lost"):
         await asyncio.wait_for(leading, 10)
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert under_way() == []
 
 
 async def test_what_publishing_raises_comes_out_of_the_relay_once_the_others_have_ended(
