@@ -41,7 +41,7 @@ _WARMING = 100
 _SHARE = 0.1
 """Of what a pair can do, at which latencies are measured."""
 _PACED_MAX = 500
-_PACED_PART = 0.1
+_PACED_PART = 0.17
 _CHANNEL = "order"
 _TIMEOUT_S = 90.0
 _POLL_S = 0.005

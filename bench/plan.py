@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from bench.commands import POOLS
 from bench.rows import (
-    ACCEPTANCE,
-    ACCEPTANCE_TASKS,
     ALONE,
     BY_CELERY,
     CELERY,
@@ -28,8 +26,6 @@ from bench.rows import (
     ORDERS,
     PAIR,
     PEAK,
-    RECEIVE,
-    RECEIVE_TASKS,
     ROWS,
     START,
     TANDEM,
@@ -44,9 +40,8 @@ _SHARES: Mapping[str, float] = {
     ONE_BY_ONE: 0.25,
     **dict.fromkeys((*OF_MONEY, *OF_JOBS), 0.5),
     **dict.fromkeys((*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START), 0.15),
-    **dict.fromkeys(OF_ORDERS, 0.5),
-    **dict.fromkeys((RECEIVE, RECEIVE_TASKS), 0.04),
-    **dict.fromkeys((ACCEPTANCE, ACCEPTANCE_TASKS), 0.025),
+    **dict.fromkeys(OF_ORDERS, 0.3),
+    **dict.fromkeys(OF_ANSWERS, 0.025),
 }
 """Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""
 _TRIAL_SHARE = 0.05
@@ -54,7 +49,7 @@ _TOGETHER: Mapping[str, int] = {"rabbit": 2, "kafka": 6}
 _TOGETHER_EVENTS_MAX = 60_000
 """One process and two get so many times the events, at most so many: that takes one of them some seconds on Kafka,
 and they must not stand frozen for long while it is published. On RabbitMQ a second one has nothing to do."""
-_TRACED: Mapping[str, int] = {"rabbit": 1, "kafka": 3}
+_TRACED: Mapping[str, int] = {"rabbit": 1, "kafka": 2}
 """The same of traced and not: on Kafka the events of a round take 0.25 s, of which one wait is a tenth."""
 _WITH_ANOTHER = {
     **dict.fromkeys((ORDER_P50, ORDER_P99), ORDERS),

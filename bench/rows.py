@@ -151,7 +151,7 @@ ROWS = (
     _row("orders-celery", ORDERS, ORDER_TASKS, "rabbit", 2.0),
     _low("latency", ORDER_P50, TASK_P50, "rabbit", 1.0),
     _low("latency", ORDER_P99, TASK_P99, "rabbit", 1.0),
-    _row("traced", TRACED, UNTRACED, "rabbit", 0.8),
+    _row("traced", TRACED, TANDEM, "rabbit", 0.8),
     _row("traced", TRACED, UNTRACED, "kafka", 0.8),
     _row("backlog", LONG, TANDEM, "rabbit", 0.9),
     _row("backlog", LONG, TANDEM, "kafka", 0.9),
