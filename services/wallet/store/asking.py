@@ -16,7 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.wallet.domain.distributions import Distribution
 from services.wallet.domain.receipts import BEGIN_WITHIN, Receipt, Wanted
-from services.wallet.store.distributions import KNOWN, distribution_of, shares_of
+from services.wallet.store.distributions import (
+    KNOWN,
+    SHARES,
+    distribution_of,
+    shares_of,
+    shares_of_distribution,
+)
 
 # What is written down must be what the rules allow (`handlers.receiving`): whoever changes one changes the other,
 # and a difference is an error there. It waits while another transaction inserts a receipt with the same key, and
@@ -27,20 +33,14 @@ _ASK = """
       {asked}
     ), seen as materialized (
       select asked.*, {distribution}, d.closes_at as d_closes_at,
-             mine.number as mine_number, mine.amount as mine_amount, mine.taken_at as mine_taken_at,
-             free.number as free_number, free.amount as free_amount,
+             {shares},
              coalesce(m.active, false) as is_active, a.id as account_id, coalesce(a.frozen, false) as is_frozen,
              known.id as known_id
         from asked
         left join lateral (
           select * from distribution where room_id = asked.room_id and token = asked.token
            order by closed_at is null desc, opened_at desc limit 1) d on true
-        left join lateral (
-          select number, amount, taken_at from distribution_share
-           where distribution_id = d.id and receiver_id = asked.user_id limit 1) mine on true
-        left join lateral (
-          select number, amount from distribution_share
-           where distribution_id = d.id and receiver_id is null order by number limit 1) free on true
+        {joined}
         left join lateral (select active from member where user_id = asked.user_id limit 1) m on true
         left join lateral (
           select id, frozen from account
@@ -79,7 +79,8 @@ _ONE = """
              cast(:token as text) as token, cast(:account_id as uuid) as wanted_id, cast(:key as text) as key,
              clock_timestamp() as now
     """
-_ASK_FOR_ALL, _ASK_FOR_ONE = [text(_ASK.format(asked=told, distribution=_DISTRIBUTION)) for told in (_ALL, _ONE)]
+_SEEN = {"distribution": _DISTRIBUTION, "shares": SHARES, "joined": shares_of_distribution("asked.user_id")}
+_ASK_FOR_ALL, _ASK_FOR_ONE = [text(_ASK.format(asked=told, **_SEEN)) for told in (_ALL, _ONE)]
 
 
 @dataclass(frozen=True, slots=True)

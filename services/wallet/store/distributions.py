@@ -155,6 +155,26 @@ def _share(row: Mapping[Any, Any]) -> Share:
     return Share(row["amount"], row["receiver_id"], row["number"], row["taken_at"])
 
 
+SHARES = """
+             mine.number as mine_number, mine.amount as mine_amount, mine.taken_at as mine_taken_at,
+             free.number as free_number, free.amount as free_amount
+"""
+"""The columns that `shares_of` reads, of what `shares_of_distribution` joins."""
+
+
+def shares_of_distribution(user_id: str) -> str:
+    """The joins, to the distribution `d`, of the share that the user in the column `user_id` has, and of the next
+    one that is free."""
+    return f"""
+        left join lateral (
+          select number, amount, taken_at from distribution_share
+           where distribution_id = d.id and receiver_id = {user_id} limit 1) mine on true
+        left join lateral (
+          select number, amount from distribution_share
+           where distribution_id = d.id and receiver_id is null order by number limit 1) free on true
+    """  # noqa: S608  a column's name
+
+
 def shares_of(row: Mapping[Any, Any], user_id: UUID) -> tuple[Share, ...]:
     """The share that the user has and the next one that is free, of a row with `mine_…` and `free_…`; nulls where
     there is none."""

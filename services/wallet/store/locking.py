@@ -19,7 +19,13 @@ from services.wallet.domain.accounts import Account
 from services.wallet.domain.distributions import Distribution
 from services.wallet.domain.receipts import Receipt
 from services.wallet.store.accounts import account_of
-from services.wallet.store.distributions import KNOWN, distribution_of, shares_of
+from services.wallet.store.distributions import (
+    KNOWN,
+    SHARES,
+    distribution_of,
+    shares_of,
+    shares_of_distribution,
+)
 from services.wallet.store.receipts import receipt_of
 from services.wallet.store.tables import receipt
 
@@ -46,19 +52,13 @@ _LOCK_ONE = text(
          for no key update of a
     )
     select {_COLUMNS}, pot.now, before.balance = pot.balance as as_read,
-           mine.number as mine_number, mine.amount as mine_amount, mine.taken_at as mine_taken_at,
-           free.number as free_number, free.amount as free_amount
+           {SHARES}
       from r
       join d on true
       join a pot on pot.id = d.id
       join a own on own.id = r.account_id
       join account before on before.id = d.id
-      left join lateral (
-        select number, amount, taken_at from distribution_share
-         where distribution_id = d.id and receiver_id = r.user_id limit 1) mine on true
-      left join lateral (
-        select number, amount from distribution_share
-         where distribution_id = d.id and receiver_id is null order by number limit 1) free on true
+      {shares_of_distribution("r.user_id")}
     """  # noqa: S608  constants
 )
 
