@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -36,6 +37,22 @@ def ignore_signals() -> None:
     servers, and to write the report) is bounded in time."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """What comes within takes effect at the end: a process that is being started is known by then."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in _SIGNALS:  # not blocked: what is started would have them blocked, too
+        signal.signal(number, lambda one, _frame: came.append(one))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def run_until_signal(work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from compare.containers.errand import ERRAND, REPORT
@@ -26,7 +26,7 @@ from deploy.stack.compose import COMPOSE_FILE
 from deploy.stack.docker import Engine, docker
 from deploy.topology import ServerName
 from experiment.containers import SOCKET
-from experiment.signals import Interrupted
+from experiment.signals import Interrupted, hold_signals, ignore_signals
 
 _DOCKERFILE = COMPOSE_FILE.with_name("Dockerfile")
 _LABEL = "tandem.compare"
@@ -71,20 +71,33 @@ class Crew:
             docker("start", *self.names.values(), timeout_s=_CREATE_TIMEOUT_S)
 
     def follow(self) -> int:
-        """Show what the harness says until it has ended, and return its exit code; a signal is passed on to it."""
+        """Show what the harness says until it has ended, and return its exit code. A signal is passed on to it,
+        whenever it comes; once it has ended they are ignored: what was measured is there."""
         command = ["docker", "logs", "--follow", self._harness]
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, start_new_session=True
-        ) as shown:
+        shown: subprocess.Popen[bytes] | None = None
+        with ExitStack() as stack:
             try:
+                with hold_signals():
+                    shown = stack.enter_context(
+                        subprocess.Popen(
+                            command, stdin=subprocess.DEVNULL, stdout=_STANDARD_ERROR, start_new_session=True
+                        )
+                    )
+                    stack.callback(shown.kill)
                 shown.wait()
+                code = self._exit_code()
+                ignore_signals()
             except Interrupted as signal_name:
                 with suppress(DeployError):  # it has just ended by itself
                     docker("kill", "--signal", str(signal_name), self._harness)
                 with suppress(subprocess.TimeoutExpired):
-                    shown.wait(_END_TIMEOUT_S)
-            finally:
-                shown.kill()
+                    if shown is not None:
+                        shown.wait(_END_TIMEOUT_S)
+                code = self._exit_code()
+        return code
+
+    def _exit_code(self) -> int:
+        """Once it has ended."""
         return int(docker("wait", self._harness, timeout_s=_END_TIMEOUT_S))
 
     def fetch_report(self, place: Path) -> bool:

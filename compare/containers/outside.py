@@ -91,7 +91,6 @@ def _run(crew: Crew, errand: Errand, kept_logs: Path, report: Path) -> tuple[int
     try:
         crew.start(errand.model_dump_json())
         code = crew.follow()
-        ignore_signals()  # what was measured is there, and what is left is bounded in time
         if code:
             crew.keep_logs(kept_logs)
         return code, crew.fetch_report(report)

@@ -6,10 +6,13 @@ A stand-in for that command notes what it was asked and gives the harness's repo
 from __future__ import annotations
 
 import signal
+import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +42,14 @@ create*--name*harness*) echo one > "$here/running" ;;
 start*) if [ -e "$here/no-start" ]; then echo 'no space left on device' >&2; exit 1; fi ;;
 "logs --follow"*)
     echo 'round 1' >&2
-    if [ -e "$here/signal" ]; then /bin/kill -s "$(/bin/cat "$here/signal")" "$PPID"; /bin/sleep 0.3; fi ;;
-wait*) /bin/cat "$here/code" ;;
+    if [ -e "$here/signal-while-shown" ]; then
+        /bin/kill -s INT "$PPID"; : > "$here/signalled"; /bin/sleep 0.3
+    fi ;;
+wait*)
+    if [ -e "$here/signal-at-the-end" ]; then
+        /bin/rm "$here/signal-at-the-end"; /bin/kill -s INT "$PPID"; /bin/sleep 0.3
+    fi
+    /bin/cat "$here/code" ;;
 "cp - "*harness*) /bin/cat > "$here/errand.tar" ;;
 "cp - "*) /bin/cat > /dev/null ;;
 */tandem-report/.*)
@@ -217,13 +226,40 @@ def test_the_exit_code_is_the_harness_s_unless_it_was_killed(
         assert {"kafka-order.log", "kafka.log", "postgres.log"} <= {file.name for file in kept.iterdir()}
 
 
+@pytest.fixture
+def slowly_known(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts a process hears of it only when that has run for a while, as on a busy machine."""
+
+    class Slowly(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__(command, **options)
+            deadline = time.monotonic() + 20
+            while "--follow" in command and not (engine.place / "signalled").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+    monkeypatch.setattr(subprocess, "Popen", Slowly)
+
+
+@pytest.mark.parametrize(
+    ("when", "machine"),
+    [("while-shown", None), ("while-shown", "slowly_known"), ("at-the-end", None)],
+    ids=["shown", "shown, and nobody knows it yet", "ended"],
+)
 def test_a_signal_is_passed_on_and_what_was_measured_is_kept_beside_an_earlier_report(
-    engine: Engine, tmp_path: Path, outcome: RunResult
+    engine: Engine,
+    tmp_path: Path,
+    outcome: RunResult,
+    request: pytest.FixtureRequest,
+    when: str,
+    machine: str | None,
 ) -> None:
+    if machine:
+        request.getfixturevalue(machine)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "summary.json").write_text("an earlier one")
     engine.ends(with_code=130, outcome=replace(outcome, cut_short="interrupted by SIGINT"))
-    (engine.place / "signal").write_text("INT")
+    (engine.place / f"signal-{when}").touch()
     raise_on_first_signal()
     assert compare(tmp_path) == 130
     [killed] = [line for line in engine.asked() if line.startswith("kill")]
