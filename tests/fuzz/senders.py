@@ -88,14 +88,14 @@ class KafkaStranger:
             for squeezed in (None, "gzip")
         )
         for producer in (plain, squeezing):
-            await producer.start()
             self._stack.push_async_callback(producer.stop)
+            await producer.start()
         self._producers = {False: plain, True: squeezing}
         consumer = AIOKafkaConsumer(
             bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest"
         )
-        await consumer.start()
         self._stack.push_async_callback(consumer.stop)
+        await consumer.start()
         topic = f"{self._world.subscription.queue}.dlt"
         consumer.assign([TopicPartition(topic, partition) for partition in range(PARTITIONS)])
         looking = asyncio.create_task(self._look(consumer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from shared.broker.base import Delivery, Settlement
+from shared.broker.connect import create_broker
 from shared.errors import UnavailableError
 from tests.conformance.servers_seen import group_members
 from tests.integration.world import SUBSCRIBER, World, eventually, happened
@@ -76,3 +78,27 @@ async def test_a_member_that_joins_waits_for_the_batch_that_runs(kafka_world: Wo
 
 async def _true(condition: bool) -> bool:
     return condition
+
+
+async def test_who_leaves_while_kafka_does_not_answer_leaves_nothing_running(kafka_world: World) -> None:
+    """Its tasks had gone on fetching, for a group that it was no member of, until the process ended."""
+
+    async def acknowledge(deliveries: Sequence[Delivery]) -> list[Settlement]:
+        return [Settlement.ACK] * len(deliveries)
+
+    await kafka_world.publisher()
+    before = asyncio.all_tasks()
+    try:
+        async with create_broker(kafka_world.settings(shutdown_grace_s=1.0), "leaving") as broker:
+            await broker.subscribe(kafka_world.subscription, acknowledge)
+            assert {"Fetcher", "GroupCoordinator", "AIOKafkaClient"} <= _clients_since(before)
+            kafka_world.runtime.processes.kill("kafka", signal.SIGSTOP)
+    finally:
+        kafka_world.runtime.processes.kill("kafka", signal.SIGCONT)
+    assert _clients_since(before) == set()
+
+
+def _clients_since(before: set[asyncio.Task[Any]]) -> set[str]:
+    """The parts of aiokafka whose tasks have begun since, and run."""
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks() - before]
+    return {name.partition(".")[0] for name in names if name.endswith(("_routine", "_synchronizer", "_request"))}

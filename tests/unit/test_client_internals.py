@@ -16,6 +16,7 @@ from aio_pika.abc import UnderlayConnection
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator, NoGroupCoordinator
 from aiokafka.protocol.admin import (
     DescribeGroupsResponse_v0,
     DescribeGroupsResponse_v1,
@@ -32,6 +33,7 @@ from packaging.requirements import Requirement
 from pamqp import decode
 from yarl import URL
 
+from shared.broker.kafka.clients import end_outright
 from shared.broker.kafka.fetching import FIRST_FETCH, Fetch
 from shared.broker.kafka.internals import (
     cancel_sender,
@@ -41,6 +43,7 @@ from shared.broker.kafka.internals import (
     next_offset_of,
     partitions_behind,
     subscribed_topics_of_members,
+    tasks_of,
     tolerant_batch_records,
 )
 from shared.broker.rabbit.internals import use_connection_class
@@ -93,6 +96,30 @@ async def test_a_partition_is_behind_where_the_last_answer_told_of_more_than_was
         consumer._subscription.subscription.assignment.state_value(partition).lso = end
     assert partitions_behind(consumer) == 1
     await consumer.stop()
+
+
+@pytest.mark.parametrize("group", ["group", None])
+async def test_a_consumer_of_aiokafka_that_is_ended_outright_has_no_task_left(group: str | None) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1")
+    assert tasks_of(consumer) == set()
+    parts = consumer._client, consumer._subscription
+    fetcher = consumer._fetcher = Fetcher(*parts)
+    tasks = {fetcher._fetch_task}
+    if group is None:
+        consumer._coordinator = NoGroupCoordinator(*parts)
+        tasks.add(consumer._coordinator._reset_committed_task)
+    else:
+        member = consumer._coordinator = GroupCoordinator(*parts, group_id=group)
+        assert member._heartbeat_task is member._commit_refresh_task is None, "not yet"
+        member._heartbeat_task, member._commit_refresh_task, pending = (
+            asyncio.create_task(asyncio.Event().wait()) for _ in range(3)
+        )
+        fetcher._pending_tasks.add(pending)
+        tasks |= {member._coordination_task, member._heartbeat_task, member._commit_refresh_task, pending}
+    assert tasks_of(consumer) == tasks
+    await end_outright(consumer)
+    assert all(task.done() for task in tasks)
+    consumer._closed = True
 
 
 async def test_a_producer_of_aiokafka_has_a_task_that_sends_and_a_client_that_asks() -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 
+from shared import cancellation
 from shared.broker.kafka.access import connection_options
 from shared.broker.kafka.errors import LOST, failure, refusal
-from shared.broker.kafka.internals import reason_of_each
+from shared.broker.kafka.internals import client_of, reason_of_each, tasks_of
 from shared.broker.kafka.unpacking import unpack_within_bounds
 from shared.settings import Settings
 
@@ -82,7 +83,8 @@ class KafkaClients:
         try:
             yield consumer
         finally:
-            await ended(consumer.stop(), GOODBYE_S)
+            if not await ended(consumer.stop(), GOODBYE_S):
+                await end_outright(consumer)
 
 
 async def ended(good_bye: Coroutine[Any, Any, Any], grace_s: float) -> bool:
@@ -96,3 +98,13 @@ async def ended(good_bye: Coroutine[Any, Any, Any], grace_s: float) -> bool:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return not task.cancelled() and task.exception() is None
+
+
+async def end_outright(consumer: AIOKafkaConsumer) -> None:
+    """End a consumer whose `stop` did not come to its end: it went only as far as to the first of its tasks that
+    waits for the cluster, and all others would go on asking for as long as this process lives."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GOODBYE_S):
+            while left := tasks_of(consumer):
+                await asyncio.gather(*map(cancellation.end, left))
+    await ended(client_of(consumer).close(), GOODBYE_S)

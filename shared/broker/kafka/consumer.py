@@ -19,12 +19,12 @@ from aiokafka import TopicPartition
 
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import Ahead, BatchInHand, takes_ahead
-from shared.broker.kafka.clients import GOODBYE_S, ended
+from shared.broker.kafka.clients import GOODBYE_S, end_outright, ended
 from shared.broker.kafka.clock import KafkaClock
 from shared.broker.kafka.commits import Commits, Offsets
 from shared.broker.kafka.errors import LOST
 from shared.broker.kafka.handover import Handover
-from shared.broker.kafka.internals import client_of, consumed_offsets, known_ends
+from shared.broker.kafka.internals import consumed_offsets, known_ends
 from shared.broker.kafka.reader import Reader, Run, runs_of
 from shared.broker.kafka.replies import asked
 from shared.broker.kafka.sent import sent_as
@@ -120,7 +120,7 @@ class KafkaConsumer:
     async def _leave(self, grace_s: float) -> None:
         consumer = self._subscriber.consumer
         if not await ended(self._subscriber.stop(), grace_s) and consumer is not None:
-            await ended(client_of(consumer).close(), grace_s)
+            await end_outright(consumer)
 
     async def _work(self) -> None:
         failures = 0

@@ -36,6 +36,8 @@ _PARTITION_BYTES_MAX = 1024 * 1024
 _READ_COMMITTED = 1
 _XERIAL_HEADER_BYTES = 16
 _XERIAL_SIZE = struct.Struct(">i")
+_COORDINATOR_TASKS = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")
+"""Of a member of a group the first three, of any other the last."""
 _PREFERRED_REPLICA_SINCE = 11
 """From this version on an answer names, just before the data, the replica that is preferred."""
 
@@ -43,6 +45,15 @@ _PREFERRED_REPLICA_SINCE = 11
 def client_of(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
     """The connections that a consumer asks through."""
     return consumer._client
+
+
+def tasks_of(consumer: AIOKafkaConsumer) -> set[asyncio.Task[Any]]:
+    """What it runs by itself, and has not ended."""
+    fetcher, coordinator = consumer._fetcher, consumer._coordinator
+    tasks = {consumer._client._sync_task, *(getattr(coordinator, name, None) for name in _COORDINATOR_TASKS)}
+    if fetcher is not None:
+        tasks |= {fetcher._fetch_task, *fetcher._pending_tasks}
+    return {task for task in tasks if task is not None and not task.done()}
 
 
 async def reason_of_each(options: Mapping[str, Any], timeout_s: float) -> Exception | None:
