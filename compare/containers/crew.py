@@ -94,6 +94,7 @@ class Crew:
                     if shown is not None:
                         shown.wait(_END_TIMEOUT_S)
                 code = self._exit_code()
+                ignore_signals()
         return code
 
     def _exit_code(self) -> int:
