@@ -100,7 +100,8 @@ POOLS: Mapping[str, Command] = {
 """Each in two processes that do the work, by their names: which is the fastest, a trial says."""
 
 COMMANDS: Mapping[str, Command] = {
-    **dict.fromkeys((TANDEM, TRACED, UNTRACED, LONG, FULL), _tandem()),
+    **dict.fromkeys((TANDEM, TRACED, LONG, FULL), _tandem()),
+    UNTRACED: _tandem(TANDEM_TRACE_RATIO="0", TANDEM_OTLP_DIR=""),
     ONE_BY_ONE: _tandem(TANDEM_BATCH_MAX="1"),
     ALONE: _tandem(TANDEM_KAFKA_SESSION_TIMEOUT_S=str(FROZEN_MAX_S)),
     PAIR: _tandem(2, TANDEM_KAFKA_SESSION_TIMEOUT_S=str(FROZEN_MAX_S)),

@@ -11,7 +11,7 @@ from bench.backlog import Advance
 from bench.commands import COMMANDS, FROZEN_MAX_S, POOLS
 from bench.effects import Effects
 from bench.events import WireEvent, make_events
-from bench.rows import ALONE, CELERY, FULL, INBOX_ALONE, PAIR, TRACED, Contender
+from bench.rows import ALONE, CELERY, FULL, INBOX_ALONE, PAIR, Contender
 from bench.running import Runner, Running, short
 from shared.broker import Subscription
 
@@ -45,8 +45,6 @@ class Draining:
         settings, subscriber = self.runner.settings[contender.broker], short(contender.name)
         subscription = backlog.subscription(channel, subscriber)
         own = {"TANDEM_POSTGRES_DSN": effects.dsn}
-        if contender.name == TRACED:
-            own["TANDEM_OTLP_DIR"] = str(self.runner.logs)
         if contender.name in {PAIR, ALONE}:
             running, peak_mib = await self._woken(contender, subscription, events, advance)
         else:

@@ -10,7 +10,7 @@ from shared.event import EventData
 SOURCE = "/services/bench"
 _EVENTS_PER_KEY = 10
 _TRACEPARENT = "00-0af7651916cd43dd8448eb21{number:08x}-b7ad6b7169203331-{flags}"
-"""Present, and nearly always unsampled, as in a busy system; each event has its own."""
+"""Each event has its own."""
 
 
 class OrderPlaced(EventData):
@@ -33,13 +33,13 @@ class WireEvent:
     body: bytes
 
 
-def make_events(count: int, *, sampled: bool = False) -> list[WireEvent]:
+def make_events(count: int, *, traced: bool = True) -> list[WireEvent]:
     """`count` new events, of which all or none are traced.
 
     Every key has `_EVENTS_PER_KEY` of them, spread over the whole backlog.
     """
     keys = max(1, count // _EVENTS_PER_KEY)
-    flags = "01" if sampled else "00"
+    flags = "01" if traced else "00"
     return [_event(number, f"0198c0de-0000-7000-8000-{number % keys:012d}", flags) for number in range(count)]
 
 

@@ -36,8 +36,10 @@ from bench.rows import (
 )
 from experiment.clock import until
 
-_WARMING = 100
-"""Requests before those that are counted, at once and at a rate: all is loaded, connected and prepared then."""
+_WARMING = 1_000
+"""Requests before those that are counted: all is loaded, connected and prepared then."""
+_WARMING_PACED = 100
+"""The same at a rate."""
 _SHARE = 0.1
 """Of what a pair can do, at which latencies are measured."""
 _PACED_MAX = 500
@@ -78,7 +80,7 @@ class Orders:
         settings, taker = runner.settings[contender.broker], Contender(name, contender.broker)
         percentiles = [Contender(percentile, taker.broker) for percentile in _PERCENTILES.get(name, ())]
         paced = min(_PACED_MAX, int(count * _PACED_PART)) if set(percentiles) & set(wanted) else 0
-        warming = _WARMING if paced else 0
+        warming = _WARMING_PACED if paced else 0
         bodies = self._bodies(_WARMING + count + warming + paced, channel)
         await self.tables.clear()
         await self.draining.effects.clear()

@@ -40,7 +40,8 @@ _SHARES: Mapping[str, float] = {
     ONE_BY_ONE: 0.25,
     **dict.fromkeys((*OF_MONEY, *OF_JOBS), 0.5),
     **dict.fromkeys((*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START), 0.15),
-    **dict.fromkeys(OF_ORDERS, 0.3),
+    **dict.fromkeys(OF_ORDERS, 0.6),
+    ORDER_TASKS: 0.3,
     **dict.fromkeys(OF_ANSWERS, 0.025),
 }
 """Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""

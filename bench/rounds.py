@@ -29,7 +29,7 @@ from bench.rows import (
     PEAK,
     RELAY,
     TANDEM,
-    TRACED,
+    UNTRACED,
     Contender,
 )
 from bench.running import short
@@ -80,7 +80,7 @@ class Bench:
             elif contender.name in OF_ORDERS:
                 rates |= await self.orders.measure(contender, wanted, channel, count, self.advance)
             else:
-                events = make(count, sampled=contender.name == TRACED)
+                events = make(count, traced=contender.name != UNTRACED)
                 measure = self._publish if contender.name in OF_EVENTS else self._drain
                 rates |= await measure(contender, channel, events)
         wanted |= {Contender(IDLE, contender.broker) for contender in order}

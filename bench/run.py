@@ -108,7 +108,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
     }
     logs = runtime.root / "contenders"
     logs.mkdir()
-    telemetry = Telemetry(settings["rabbit"].model_copy(update={"trace_ratio": 0.0}), _NAME)  # traces nothing
+    telemetry = Telemetry(settings["rabbit"].model_copy(update={"otlp_dir": logs}), _NAME)
     runner = Runner(settings, {"TANDEM_INSTANCE_ROOT": str(runtime.root)}, logs, profiles)
     of_jobs = settings["rabbit"].model_copy(update={"postgres_dsn": runtime.dsn(_JOBS)})
     async with (

@@ -132,7 +132,8 @@ class Runner:
             **os.environ,
             **self.environment,
             **{f"TANDEM_{name.upper()}": str(value) for name, value in given.items() if value is not None},
-            "TANDEM_TRACE_RATIO": "0",  # where an event does not say that it is traced, it is not
+            "TANDEM_TRACE_RATIO": "1",  # as where nothing is set, and with files, as in the native runtime
+            "TANDEM_OTLP_DIR": str(self.logs),
             "BENCH_QUEUE": f"{CELERY}.{channel}",
             "BENCH_SUBSCRIBER": CELERY,
             **command.environment,

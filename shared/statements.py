@@ -73,7 +73,7 @@ def _refusing(columns: Any) -> Iterator[Any]:
 
 
 def _is_one(parameters: object) -> bool:
-    return parameters is None or isinstance(parameters, Mapping)
+    return parameters is None or isinstance(parameters, dict)
 
 
 def _is_plain(session: Connection) -> bool:

@@ -7,7 +7,6 @@ taken back to a savepoint, and the row with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from sqlalchemy import Executable, TextClause, UpdateBase, text
@@ -28,7 +27,7 @@ def put_before(statements: list[Statement], fence: Fence) -> int:
     if statements:
         first, parameters = statements[0]
         both = fenced(first, insert)
-        if both is not None and isinstance(parameters, Mapping):
+        if both is not None and isinstance(parameters, dict):
             statements[0] = (both, {**parameters, **row})
             return 0
     statements.insert(0, fence)

@@ -151,7 +151,7 @@ def add_events(
     if statements:
         last, parameters = statements[-1]
         both = publishing_beside(last, asks, one=one, directly=directly)
-        if both is not None and isinstance(parameters, Mapping):
+        if both is not None and isinstance(parameters, dict):
             statements[-1] = (both, {**parameters, **events})
             return asks is Asks.PLACES and isinstance(both, Insert)
     statements.append((publishing(asks, one=one, directly=directly), events))

@@ -30,7 +30,8 @@ class Outcome:
     @property
     def confirmed(self) -> list[int]:
         """The places of the rows that the broker has."""
-        return [row["position"] for row in self.rows if row["position"] not in self.unconfirmed]
+        places = [row["position"] for row in self.rows]
+        return [place for place in places if place not in self.unconfirmed] if self.unconfirmed else places
 
 
 class Sent:
@@ -57,7 +58,9 @@ class Sent:
         by_channel: dict[str, list[tuple[str, str, str | None]]] = {}
         for row in outcome.rows:
             by_channel.setdefault(row["channel"], []).append((row["event_id"], row["type"], row["traceparent"]))
-        failed = frozenset(row["event_id"] for row in outcome.rows if row["position"] in outcome.unconfirmed)
+        failed: frozenset[str] = frozenset()
+        if outcome.unconfirmed:
+            failed = frozenset(row["event_id"] for row in outcome.rows if row["position"] in outcome.unconfirmed)
         for channel, events in sorted(by_channel.items()):
             of_channel = failed and failed & {event_id for event_id, _, _ in events}
             self._telemetry.sent(channel, events, outcome.started_ns, outcome.ended_ns, of_channel)

@@ -239,7 +239,7 @@ class UnitOfWork:
         says_places = self._relays.add_events(statements, rows, last=last, told=self._told_directly)
         if self.fence is not None and last:
             first = put_before(statements, self.fence)
-        alone = last and len(statements) == 1 and isinstance(statements[0][1], Mapping)
+        alone = last and len(statements) == 1 and isinstance(statements[0][1], dict)
         for place, (statement, parameters) in enumerate(statements, -first):
             connection = self._connection if alone else self.connection
             result = await connection.execute(statement, parameters)
