@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -96,8 +97,12 @@ class Plan:
     @property
     def contenders(self) -> list[Contender]:
         """Each once."""
-        rows = [row for row in ROWS if row.name in self.rows and row.broker in self.brokers]
-        return list(dict.fromkeys(contender for row in rows for contender in (row.ours, row.theirs)))
+        return list(dict.fromkeys(contender for pair in self._pairs for contender in pair))
+
+    @property
+    def _pairs(self) -> list[tuple[Contender, Contender]]:
+        """What is divided by what."""
+        return [(row.ours, row.theirs) for row in ROWS if row.name in self.rows and row.broker in self.brokers]
 
     @property
     def names(self) -> set[str]:
@@ -128,9 +133,19 @@ class Plan:
     @property
     def measured(self) -> list[Contender]:
         """Those that run: what is measured with another is not among them, the other is."""
-        wanted = self.contenders
-        alone = [Contender(_WITH_ANOTHER.get(one.name, one.name), one.broker) for one in wanted]
-        return list(dict.fromkeys(alone))
+        return list(dict.fromkeys(map(_runs_as, self.contenders)))
+
+    def order_of(self, number: int) -> list[Contender]:
+        """Those that run, as they do in this round: in an order drawn anew, in which what is divided by each other
+        stands together. A machine is faster in one minute than in the next."""
+        groups: list[set[Contender]] = []
+        for pair in self._pairs:
+            runs = set(map(_runs_as, pair))
+            joined = [group for group in groups if group & runs]
+            groups = [*(group for group in groups if group not in joined), runs.union(*joined)]
+        draw = random.Random(f"{self.seed}/{number}")  # noqa: S311 - an order, not a secret
+        drawn = [draw.sample(sorted(group, key=str), len(group)) for group in groups]
+        return [contender for group in draw.sample(drawn, len(drawn)) for contender in group]
 
     @property
     def work(self) -> int:
@@ -145,3 +160,8 @@ class Plan:
             _START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S) for one in self.measured
         )
         return _SERVERS_S * (1 + len(self.brokers)) + trial_s + rounds_s
+
+
+def _runs_as(contender: Contender) -> Contender:
+    """Itself, or what it is measured with."""
+    return Contender(_WITH_ANOTHER.get(contender.name, contender.name), contender.broker)

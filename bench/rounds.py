@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -61,8 +60,7 @@ class Bench:
 
     async def _round(self, number: int) -> dict[Contender, float]:
         of_round = f"round {number} of {self.plan.rounds}"
-        order, wanted = self.plan.measured, set(self.plan.contenders)
-        random.Random(f"{self.plan.seed}/{number}").shuffle(order)  # noqa: S311 - an order, not a secret
+        order, wanted = self.plan.order_of(number), set(self.plan.contenders)
         rates: dict[Contender, float] = {}
         make = cache(make_events)  # of as many events, contenders of a round get the same
         for contender in order:

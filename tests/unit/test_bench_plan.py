@@ -42,6 +42,16 @@ def test_every_row_runs_alone() -> None:
         assert all(plan.events_of(contender) > 0 for contender in plan.contenders)
 
 
+def test_each_round_has_an_order_of_its_own_in_which_what_is_divided_by_each_other_stands_together() -> None:
+    plan = plan_of(["--row", "orders", "--row", "relay", "--row", "two-processes"])
+    orders = [plan.order_of(number) for number in range(1, 6)]
+    assert {frozenset(order) for order in orders} == {frozenset(plan.measured)}
+    assert len({tuple(order) for order in orders}) == len(orders)
+    for order in orders:
+        places = [(order.index(row.ours), order.index(row.theirs)) for row in ROWS if row.name in plan.rows]
+        assert {abs(ours - theirs) for ours, theirs in places} == {1}
+
+
 def test_what_is_slow_gets_fewer_events_and_a_long_backlog_as_many_as_are_said() -> None:
     plan = plan_of(["--events", "2000", "--long", "7000"])
     tandem, celery, long = (plan.events_of(Contender(name, "rabbit")) for name in (TANDEM, CELERY, LONG))
