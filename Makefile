@@ -84,7 +84,8 @@ bench: $(STAMP) ## the pipeline against hand-written loops and Celery
 	$(PYTHON) -m bench $(ARGS)
 
 .PHONY: profile
-profile: $(STAMP) ## flame graphs of a consumer and of a hand-written loop, on both brokers: reports/profile
+profile: $(STAMP) ## where an event's time goes, part by part, and flame graphs on both brokers: reports/profile
+	$(PYTHON) -m bench --row limits --rounds 3 --summary reports/profile/limits.json $(ARGS)
 	$(PYTHON) -m bench --row hand-written --rounds 1 --events 60000 --profile reports/profile \
 	  --summary reports/profile/summary.json $(ARGS)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,16 @@ def _run_and_report(plan: Plan, summary: Path, profiles: Path | None) -> int:
     notes = [f"Celery: {measured.pool}."] if measured.pool else []
     for broker, took_s in measured.start_up_s.items():
         notes.append(f"Warm `make up-{broker}` to the first effect: {took_s:.1f} s.")
+    if measured.limits:
+        report.print_limits(measured.limits)
     report.print_table(rows, measured.rates, notes)
     about = {
         "rounds": plan.rounds,
         "events": {str(contender): plan.events_of(contender) for contender in plan.contenders},
         "celery_pool": measured.pool,
+        "limits_us": [
+            {"part": part, "broker": broker, **asdict(taken)} for (part, broker), taken in measured.limits.items()
+        ],
         "start_up_s": measured.start_up_s,
         "seed": plan.seed,
         "versions": {**measured.versions, "python": platform.python_version()},

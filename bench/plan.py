@@ -14,6 +14,7 @@ from bench.rows import (
     LEASED,
     LEASED_START,
     LEASED_WAITING,
+    LIMITS,
     LONG,
     LONG_PEAK,
     OF_ANSWERS,
@@ -64,6 +65,7 @@ _WITH_ANOTHER = {
 _START_S = 2.0
 """To start a contender, and to check what it did."""
 _SERVERS_S = 15.0
+_LIMITS_S = 15.0
 _PER_EVENT_S: Mapping[str, float] = {
     ONE_BY_ONE: 1 / 4_000,
     **dict.fromkeys(OF_MONEY, 1 / 4_000),
@@ -159,7 +161,8 @@ class Plan:
         rounds_s = self.rounds * sum(
             _START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S) for one in self.measured
         )
-        return _SERVERS_S * (1 + len(self.brokers)) + trial_s + rounds_s
+        limits_s = self.rounds * len(self.brokers) * _LIMITS_S if LIMITS in self.rows else 0
+        return _SERVERS_S * (1 + len(self.brokers)) + trial_s + rounds_s + limits_s
 
 
 def _runs_as(contender: Contender) -> Contender:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.limits import Limits
 from bench.rows import CORE_FREE, IDLE, PER_S, ROWS, UNITS, Contender, Division
 
 Rates = Sequence[dict[Contender, float]]
@@ -131,6 +132,17 @@ def print_table(rows: Sequence[Row], rates: Rates, notes: Sequence[str] = ()) ->
         console.print(plain)
     for note in (*notes, _DISCLAIMER):
         console.print(note, soft_wrap=True)
+
+
+def print_limits(limits: Limits) -> None:
+    """What the parts take by themselves, on standard output."""
+    table = Table("part", "broker", title="microseconds for an event, and of CPU", title_justify="left")
+    for heading in ("takes", "Python", "PostgreSQL", "Redis", "the broker"):
+        table.add_column(heading, justify="right")
+    for (part, broker), taken in limits.items():
+        cpu = (taken.python_us, *(taken.server_us[name] for name in ("postgres", "redis", broker)))
+        table.add_row(part, broker, *(f"{us:.1f}" for us in (taken.us, *cpu)))
+    Console(highlight=False).print(table)
 
 
 def median_rates(rates: Rates) -> dict[Contender, float]:

@@ -186,7 +186,9 @@ ROWS = (
 )
 START_UP = "start-up"
 """The row that is no ratio: seconds from `make up-*` to the first effect."""
-NAMES = (*dict.fromkeys(row.name for row in ROWS), START_UP)
-LONG_ONES = ("backlog", "full-inbox", "jobs-waiting", START_UP)
+LIMITS = "limits"
+"""Nor is this one: what the parts of an event's way take by themselves (`bench.limits`)."""
+NAMES = (*dict.fromkeys(row.name for row in ROWS), LIMITS, START_UP)
+LONG_ONES = ("backlog", "full-inbox", "jobs-waiting", LIMITS, START_UP)
 """Run only where they are asked for: they take as long as all others together, and the last wants the ports of
 `make up-*`."""

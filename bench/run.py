@@ -14,6 +14,7 @@ from bench.draining import Draining
 from bench.effects import Effects
 from bench.jobs import JobRuns, JobTables
 from bench.ledger import Ledger
+from bench.limits import Limits, Measuring
 from bench.money import Money
 from bench.order_tables import OrderTables
 from bench.orders import Orders
@@ -22,7 +23,7 @@ from bench.plan import Plan
 from bench.publishing import Publishing
 from bench.report import Rates
 from bench.rounds import Bench
-from bench.rows import FULL, START_UP
+from bench.rows import FULL, LIMITS, START_UP
 from bench.running import Runner, short
 from deploy.native import Ports, Runtime
 from deploy.paths import REPOSITORY
@@ -57,6 +58,7 @@ class Measured:
     rates: Rates = ()
     pool: str | None = None
     """Of Celery's: the one that was the fastest, or was asked for."""
+    limits: Limits = field(default_factory=dict)
     start_up_s: dict[str, float] = field(default_factory=dict)
     """By broker."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -69,7 +71,7 @@ def run(plan: Plan, profiles: Path | None, steps: Steps) -> Measured:
     """
     remove_leftovers(_RUN_ROOT, _NAME)
     measured = Measured()
-    if plan.contenders:
+    if plan.contenders or LIMITS in plan.rows:
         ports = Ports.free_block()
         servers = {name for name in SERVERS if name in {"postgres", "redis", "rabbit", *plan.brokers}}
         with instance(_RUN_ROOT, _NAME, steps, ports=ports, servers=servers) as runtime:
@@ -77,7 +79,7 @@ def run(plan: Plan, profiles: Path | None, steps: Steps) -> Measured:
             if FULL in plan.names:
                 past.require_room(runtime.root, plan.past_rows)
             runtime.ensure_databases([_DATABASE, _LEDGER, _JOBS, _ORDERS, _PAST])
-            measured.pool, measured.rates = run_until_signal(_rounds(plan, runtime, ports, profiles))
+            run_until_signal(_rounds(plan, runtime, ports, profiles, measured))
             if START_UP not in plan.rows:
                 ignore_signals()
             measured.versions = runtime.versions()
@@ -92,8 +94,8 @@ async def _start_up(plan: Plan) -> dict[str, float]:
     return {broker: round(await start_up.to_first_effect_s(broker, root), 1) for broker in plan.brokers}
 
 
-async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | None) -> tuple[str | None, Rates]:
-    """Which of Celery's pools was chosen, and what every contender did."""
+async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | None, measured: Measured) -> None:
+    """Which of Celery's pools was chosen, what every contender did, and what the parts take by themselves."""
     urls = runtime.server_urls()
     settings = {
         broker: Settings(
@@ -138,5 +140,8 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
                 say=lambda text: progress.update(bar, description=text),
                 advance=lambda count: progress.advance(bar, count),
             )
-            rates = await bench.run()
-    return draining.pool, rates
+            measured.rates = await bench.run()
+            if LIMITS in plan.rows:
+                measuring = Measuring(runtime, draining, bench.say)
+                measured.limits = await measuring.run(plan.brokers, plan.events, plan.rounds)
+    measured.pool = draining.pool

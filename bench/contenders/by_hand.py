@@ -76,7 +76,7 @@ class Placed(msgspec.Struct, gc=False):
     data: Data
 
 
-_read = msgspec.json.Decoder(Placed).decode
+read = msgspec.json.Decoder(Placed).decode
 
 
 class Recorder:
@@ -110,14 +110,16 @@ class Recorder:
 
     async def claim(self, bodies: Iterable[bytes]) -> dict[str, Placed]:
         """The events that are not done yet, by the keys of their claims, which are ours now."""
-        prefix = f"tandem:claim:{self._subscriber}:"
-        events: dict[str, Placed] = {}
-        for body in bodies:
-            event = _read(body)
-            events[f"{prefix}{event.source}:{event.id}"] = event
-        return events if self._inbox_alone else await self._claimed(events)
+        events = self.by_keys(map(read, bodies))
+        return events if self._inbox_alone else await self.claimed(events)
 
-    async def _claimed(self, events: dict[str, Placed]) -> dict[str, Placed]:
+    def by_keys(self, events: Iterable[Placed]) -> dict[str, Placed]:
+        """Each by the key of its claim."""
+        prefix = f"tandem:claim:{self._subscriber}:"
+        return {f"{prefix}{event.source}:{event.id}": event for event in events}
+
+    async def claimed(self, events: dict[str, Placed]) -> dict[str, Placed]:
+        """Those that are not done yet, and are ours now."""
         keys, done = list(events), set[str]()
         while keys:
             answers = await self._claim(args=[orjson.dumps(keys), "owner", self._lock_ms])

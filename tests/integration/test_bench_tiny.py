@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from bench.commands import POOLS
+from bench.limits import PARTS
 from bench.rows import NAMES, ROWS, START_UP
+from deploy.topology import BROKERS
 from tests.commands import PYTHON
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,7 +43,10 @@ def test_every_contender_does_everything_once(tmp_path: Path) -> None:
     # A void run (an effect lost or doubled, a message not settled) writes no summary; a missed limit does.
     assert done.returncode in {0, 1}, done.stderr
     assert summary.exists(), done.stderr
-    rows = json.loads(summary.read_text())["rows"]
+    told = json.loads(summary.read_text())
+    assert {(each["part"], each["broker"]) for each in told["limits_us"]} == set(product(PARTS, BROKERS))
+    assert all(each["us"] > 0 for each in told["limits_us"])
+    rows = told["rows"]
     assert {(row["name"], row["broker"], row["limit_with_core_free"] or row["limit"]) for row in rows} == {
         (f"{row.ours.name} / {row.theirs.name}", row.broker, row.limit) for row in ROWS if row.name in RUN
     }
