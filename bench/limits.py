@@ -3,8 +3,8 @@
 Each part is given batches as large as the pipeline's, one after the other: the JSON is read; Redis claims a batch
 and is told that it is done; PostgreSQL is given its rows, and commits; a client library publishes, and consumes
 and acknowledges without any effect, by itself and below our adapter. The first three are the hand-written loop's
-own code (`bench.contenders.by_hand`), the least that does it. The pipeline does all but publishing, in a process of
-its own.
+own code (`bench.contenders.by_hand`), the least that does it. The pipeline does all but publishing, in a process
+of its own.
 """
 
 from __future__ import annotations
