@@ -42,13 +42,13 @@ _SHARES: Mapping[str, float] = {
     ONE_BY_ONE: 0.25,
     **dict.fromkeys((*OF_MONEY, *OF_JOBS), 0.5),
     **dict.fromkeys((*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START), 0.15),
-    **dict.fromkeys(OF_ORDERS, 0.6),
+    **dict.fromkeys(OF_ORDERS, 0.5),
     ORDER_TASKS: 0.3,
-    **dict.fromkeys(OF_ANSWERS, 0.025),
+    **dict.fromkeys(OF_ANSWERS, 0.02),
 }
 """Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""
 _TRIAL_SHARE = 0.05
-_TOGETHER: Mapping[str, int] = {"rabbit": 2, "kafka": 6}
+_TOGETHER: Mapping[str, int] = {"rabbit": 2, "kafka": 4}
 _TOGETHER_EVENTS_MAX = 60_000
 """One process and two get so many times the events, at most so many: that takes one of them some seconds on Kafka,
 and they must not stand frozen for long while it is published. On RabbitMQ a second one has nothing to do."""

@@ -37,7 +37,7 @@ from shared.jobs import Signature
 CHORD_SIZE = 1_000
 _WARMING = 50
 """The size of the chord before the one that is measured: everything is loaded and connected then."""
-_WARM_STARTS, _STARTS = 10, 50
+_WARM_STARTS, _STARTS = 10, 40
 _IDLE_S = 0.05
 _POLL_S = 0.005
 _PEAK_MAX_MIB = 256

@@ -65,7 +65,7 @@ def test_memory_is_measured_with_the_drain_that_it_is_of() -> None:
     assert [plan.events_of(Contender(name, "kafka")) for name in (PEAK, LONG_PEAK)] == [2_000, 7_000]
 
 
-@pytest.mark.parametrize(("events", "rabbit", "kafka"), [(2_000, 4_000, 12_000), (50_000, 60_000, 60_000)])
+@pytest.mark.parametrize(("events", "rabbit", "kafka"), [(2_000, 4_000, 8_000), (50_000, 60_000, 60_000)])
 def test_two_processes_and_one_drain_as_many_events_with_a_bound(events: int, rabbit: int, kafka: int) -> None:
     plan = plan_of(["--events", str(events)])
     for broker, each in (("rabbit", rabbit), ("kafka", kafka)):
