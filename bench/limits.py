@@ -33,9 +33,9 @@ from experiment.usage import take_usage
 from shared.broker import Delivery, Message, Settlement, create_broker
 from shared.settings import Settings
 
-JSON, REDIS, POSTGRES = "the JSON, read", "Redis: claimed, and done", "PostgreSQL: rows, and a commit"
-PUBLISHED, CONSUMED, ADAPTED = "client library, publishing", "client library, consuming", "our adapter, consuming"
-PIPELINE = "the pipeline, all of it"
+JSON, REDIS, POSTGRES = "JSON read", "Redis claims", "PostgreSQL commits"
+PUBLISHED, CONSUMED, ADAPTED = "library publishes", "library consumes", "adapter consumes"
+PIPELINE = "pipeline, all of it"
 PARTS = (JSON, REDIS, POSTGRES, PUBLISHED, CONSUMED, ADAPTED, PIPELINE)
 _CHANNEL = "limits"
 _WHOLE_TIMES = 4

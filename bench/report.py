@@ -128,7 +128,7 @@ def print_table(rows: Sequence[Row], rates: Rates, notes: Sequence[str] = ()) ->
     for contender, rate in median_rates(rates).items():
         figure = f"{rate:,.2f}" if rate < _FEW else f"{rate:,.0f}"
         plain.add_row(contender.name, contender.broker, figure, UNITS.get(contender.name, PER_S))
-    if rates:
+    if any(rates):
         console.print(plain)
     for note in (*notes, _DISCLAIMER):
         console.print(note, soft_wrap=True)
