@@ -19,7 +19,7 @@ import psutil
 import uvloop
 
 from bench import backlog
-from bench.contenders.by_hand import Recorder, read
+from bench.contenders import by_hand
 from bench.draining import Draining
 from bench.errors import BenchError
 from bench.events import OrderPlaced, WireEvent, make_events
@@ -128,14 +128,14 @@ class Measuring:
     ) -> Callable[[], Awaitable[None]]:
         own = settings.model_copy(update={"postgres_dsn": self.draining.effects.dsn})
         batches = _batches([event.body for event in events], settings.batch_max)
-        known = [[*map(read, batch)] for batch in batches]
+        known = [[*map(by_hand.read, batch)] for batch in batches]
 
         async def work() -> None:
-            async with Recorder(own, f"{_CHANNEL}-alone", inbox_alone=part != REDIS) as recorder:
+            async with by_hand.Recorder(own, f"{_CHANNEL}-alone", inbox_alone=part != REDIS) as recorder:
                 marks.mark(0)
                 for bodies, placed in zip(batches, known, strict=True):
                     if part == JSON:
-                        [*map(read, bodies)]
+                        [*map(by_hand.read, bodies)]
                     elif part == REDIS:
                         await recorder.mark_done(await recorder.claimed(recorder.by_keys(placed)))
                     else:
