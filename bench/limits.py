@@ -26,9 +26,7 @@ from bench.events import OrderPlaced, WireEvent, make_events
 from bench.rows import ALONE, Contender
 from bench.running import short
 from deploy.native import BrokerName, Runtime
-from experiment.layers import AS_TANDEM, MODES
-from experiment.layers.raw_kafka import RawKafka
-from experiment.layers.raw_rabbit import RawRabbit
+from experiment.layers import AS_TANDEM, MODES, raw_client
 from experiment.usage import take_usage
 from shared.broker import Delivery, Message, Settlement, create_broker
 from shared.settings import Settings
@@ -178,7 +176,7 @@ def _by_library(
     """Publishes, or consumes what was published so."""
     broker: BrokerName = "kafka" if settings.broker == "kafka" else "rabbit"
     mode = MODES[AS_TANDEM[broker]]
-    client = RawKafka(settings, mode) if broker == "kafka" else RawRabbit(settings, mode)
+    client = raw_client(settings, mode)
     messages = [Message(mode.name, OrderPlaced.event_type, event.key, event.body) for event in events]
 
     async def work() -> None:

@@ -2,6 +2,7 @@
 
 from experiment.layers.clients import LayerError, Ran, run_clients
 from experiment.layers.messages import write_messages
+from experiment.layers.raw_clients import raw_client
 from experiment.layers.raw_modes import AS_TANDEM, MODES, Mode
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "LayerError",
     "Mode",
     "Ran",
+    "raw_client",
     "run_clients",
     "write_messages",
 ]

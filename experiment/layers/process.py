@@ -18,6 +18,7 @@ from typing import Any
 import uvloop
 
 from experiment.layers.messages import read_messages
+from experiment.layers.raw_clients import raw_client
 from experiment.layers.raw_modes import MODES, Mode
 from experiment.logs import log_errors_alone
 from shared.garbage import rest_garbage_collector
@@ -37,17 +38,6 @@ async def _told() -> bool:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     return bool(await asyncio.to_thread(sys.stdin.readline))
-
-
-def raw_client(settings: Settings, mode: Mode) -> Any:
-    """The client of the mode's broker; the other one's library is never imported."""
-    if mode.broker == "rabbit":
-        from experiment.layers.raw_rabbit import RawRabbit
-
-        return RawRabbit(settings, mode)
-    from experiment.layers.raw_kafka import RawKafka
-
-    return RawKafka(settings, mode)
 
 
 async def publish(settings: Settings, mode: Mode, path: Path, copies: int) -> None:
