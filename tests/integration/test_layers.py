@@ -15,9 +15,8 @@ from deploy.native import Runtime
 from deploy.topology import BrokerName
 from experiment.backlog import backlog_messages
 from experiment.clock import Clock
-from experiment.layers import AS_TANDEM, MODES, LayerError, Mode, run_clients, write_messages
+from experiment.layers import AS_TANDEM, MODES, LayerError, Mode, raw_client, run_clients, write_messages
 from experiment.layers.messages import read_messages
-from experiment.layers.process import raw_client
 from experiment.workload import Backlog
 from shared.broker import Message
 from shared.settings import Settings

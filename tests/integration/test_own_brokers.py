@@ -21,8 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from deploy.native import BrokerName, Runtime
 from deploy.native.site import write_state
-from experiment.layers import AS_TANDEM, MODES
-from experiment.layers.process import raw_client
+from experiment.layers import AS_TANDEM, MODES, raw_client
 from experiment.own_brokers import (
     OwnBrokerError,
     OwnBrokers,
