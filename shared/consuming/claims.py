@@ -145,7 +145,7 @@ def _keys(subscriber: str, events: Sequence[Envelope]) -> tuple[str, list[str]]:
     """What all keys begin with, and the rest of each: of events of one source, as nearly all are, the ids."""
     start = f"tandem:claim:{subscriber}:"
     source = events[0].source if events else ""
-    if all(event.source == source for event in events):
+    if [event.source for event in events].count(source) == len(events):
         return f"{start}{len(source)}:{source}:", [event.id for event in events]
     return start, [event.identity for event in events]
 

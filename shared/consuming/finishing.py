@@ -53,12 +53,13 @@ class Finishing:
     async def finish(self, works: Sequence[Work]) -> None:
         """Put aside what failed, mark what is done, give back what is to be retried; each event once."""
         works = [work for work in works if work.status is not None and not work.finished]
-        await self._put_aside([work for work in works if work.status in PUT_ASIDE])
-        if self._fail_points is not None and any(work.status is Status.DONE for work in works):
+        others = [work for work in works if work.status is not Status.DONE]  # nearly always none
+        await self._put_aside([work for work in others if work.status in PUT_ASIDE])
+        if self._fail_points is not None and len(others) < len(works):
             self._fail_points.reach(failpoints.AFTER_COMMIT)
-        await self._claiming.mark_done([work for work in works if work.status in RECORDED])
-        await self._claiming.give_back([work for work in works if work.status is Status.RETRIED])
-        await self._claiming.give_back([work for work in works if work.status in PUT_ASIDE], forget=True)
+        await self._claiming.mark_done([work for work in works if work.status in RECORDED] if others else works)
+        await self._claiming.give_back([work for work in others if work.status is Status.RETRIED])
+        await self._claiming.give_back([work for work in others if work.status in PUT_ASIDE], forget=True)
         for work in works:
             work.finished = True
 

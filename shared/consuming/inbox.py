@@ -76,11 +76,12 @@ async def record(connection: AsyncConnection, subscriber: str, events: Sequence[
         row = {"subscriber": subscriber, "source": event.source, "event_id": event.id}
         result = await connection.execute(_RECORD_ONE, row)
         return {(event.source, event.id)} if result.rowcount else set()
-    result = await connection.execute(_RECORD, {**_parameters(subscriber, events), "count": len(events)})
-    recorded, sources, ids = result.one()
-    if recorded == len(events):
-        return {(event.source, event.id) for event in events}
-    return set(zip(sources or (), ids or (), strict=True))
+    sources, ids = [event.source for event in events], [event.id for event in events]
+    told = {"subscriber": subscriber, "sources": sources, "ids": ids, "count": len(events)}
+    recorded, some_sources, some_ids = (await connection.execute(_RECORD, told)).one()
+    if recorded < len(events):
+        sources, ids = some_sources or [], some_ids or []
+    return set(zip(sources, ids, strict=True))
 
 
 def fence(uow: UnitOfWork, subscriber: str, event: Envelope) -> None:
@@ -99,17 +100,10 @@ _FORGET = text(
 )
 
 
-def _parameters(subscriber: str, events: Sequence[Envelope]) -> dict[str, object]:
-    return {
-        "subscriber": subscriber,
-        "sources": [event.source for event in events],
-        "ids": [event.id for event in events],
-    }
-
-
 async def forget(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> None:
     """Take back the rows of events that had no effect after all, so that they may be redriven."""
-    await connection.execute(_FORGET, _parameters(subscriber, events))
+    sources, ids = [event.source for event in events], [event.id for event in events]
+    await connection.execute(_FORGET, {"subscriber": subscriber, "sources": sources, "ids": ids})
 
 
 async def prune(connection: AsyncConnection, retention_s: float, limit: int = 5_000) -> int:

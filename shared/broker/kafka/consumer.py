@@ -301,9 +301,13 @@ def _deliveries(records: Sequence[Record], subscription: Subscription, clock: Ka
     deliveries: list[Delivery] = []
     before: Any = None
     headers: Mapping[str, str] = {}
+    topic, partition, place = "", -1, ""
     for record in records:
         if record.headers != before:
             before, headers = record.headers, text_headers(record)
+        if record.partition != partition or record.topic != topic:
+            topic, partition = record.topic, record.partition
+            place = f"{topic}/{partition}@"
         deliveries.append(
             Delivery(
                 body=record.value or b"",
@@ -311,7 +315,7 @@ def _deliveries(records: Sequence[Record], subscription: Subscription, clock: Ka
                 channel=subscription.channel,
                 key=None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
                 redelivered=False,
-                position=f"{record.topic}/{record.partition}@{record.offset}",
+                position=f"{place}{record.offset}",
                 token=record,
                 asked=None if clock is None else asked(record, headers, clock),
                 sent=partial(sent_as, record),
