@@ -182,6 +182,15 @@ async def test_what_has_not_come_whole_is_waited_for(reading: Reading, cut: int)
     assert reading.taken == []
 
 
+async def test_who_is_cut_off_by_the_server_is_told_and_so_is_aio_pika(reading: Reading) -> None:
+    ended: list[str | None] = []
+    arriving._cut_offs[TAG] = lambda: ended.append("ours")
+    reading.channel.on_consumer_cancel_callbacks.add(lambda frame: ended.append(frame.consumer_tag))
+    asked_for, not_asked_for = commands.Basic.CancelOk(TAG), commands.Basic.Cancel(TAG)
+    await reading.read(marshal(asked_for, NUMBER) + marshal(not_asked_for, NUMBER))
+    assert ended == [TAG, "ours"]
+
+
 def damaged() -> list[list[bytes]]:
     """Deliveries that no server sends."""
     deliver, header, body = frames_of(Properties(content_type="a", headers={"name": "value"}), b"body")
@@ -229,7 +238,7 @@ async def test_connections_make_such_channels_and_consumers_keep_their_tags() ->
     above: Any = SimpleNamespace(get_underlay_channel=channel_below)
     queue = Queue(above, "queue", durable=True, exclusive=False, auto_delete=False, arguments=None)
     try:
-        await arriving.consume(queue, tag, lambda _arrived: None)
+        await arriving.consume(queue, tag, lambda _arrived: None, lambda: None)
     finally:
         arriving.forget(tag)
     assert (asked["consumer_tag"], asked["no_ack"]) == (tag, False)

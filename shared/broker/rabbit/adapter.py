@@ -29,6 +29,7 @@ from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.inspector import RabbitInspector
 from shared.broker.rabbit.publisher import PUBLISHES_IN_FLIGHT_MAX, RabbitPublisher
 from shared.broker.rabbit.replies import RabbitReplies
+from shared.broker.rabbit.restoring import Restoring
 from shared.broker.rabbit.sent import PERSISTENT
 from shared.broker.rabbit.subscriptions import RabbitSubscriptions
 from shared.broker.tending import Tending
@@ -69,7 +70,10 @@ class RabbitAdapter:
         self._connection = RabbitConnection(settings, client_name)
         self._declarations = RabbitDeclarations(self._connection, settings)
         self._publisher = RabbitPublisher(self._declarations, settings.publish_timeout_s)
-        self._subscriptions = RabbitSubscriptions(self._connection, self._declarations, settings)
+        self._restoring = Restoring(self._declarations)
+        self._subscriptions = RabbitSubscriptions(
+            self._connection, self._declarations, settings, self._restoring.cut_off
+        )
         self._dead_letters = RabbitDeadLetters(self._connection, self._declarations, settings)
         self._replies = RabbitReplies(self._connection, self._declarations, settings.publish_timeout_s)
         self._inspector = RabbitInspector(self._connection, settings.broker_prefix)
@@ -78,10 +82,12 @@ class RabbitAdapter:
     async def __aenter__(self) -> Self:
         await self._connection.open()
         self._tending.start()
+        self._restoring.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._tending.stop()
+        await self._restoring.stop()
         await self._subscriptions.stop()
         await self._replies.stop()
         await self._connection.close()

@@ -81,6 +81,8 @@ class Arrived(spec.Basic.Deliver):
 Take = Callable[[Arrived], None]
 _takes: dict[str, Take] = {}
 """Who is handed over to, by the tags of their consumers."""
+_cut_offs: dict[str, Callable[[], None]] = {}
+"""Who is told that the server has ended a consumer, by its tag."""
 
 
 def new_tag() -> str:
@@ -88,16 +90,18 @@ def new_tag() -> str:
     return f"tandem.{uuid4().hex}"
 
 
-async def consume(source: AbstractQueue, tag: str, take: Take) -> None:
-    """Have `take` called with all that arrives for the tag, until `forget`, on a connection of ours. It must not
-    wait, nor raise. aio-pika consumes again when a connection has come back. Raises as it does."""
-    _takes[tag] = take
+async def consume(source: AbstractQueue, tag: str, take: Take, cut_off: Callable[[], None]) -> None:
+    """Have `take` called with all that arrives for the tag, until `forget`, on a connection of ours, and `cut_off`
+    whenever the server ends the consumer, as it does when its queue is deleted. They must not wait, nor raise.
+    aio-pika consumes again when a connection has come back, or the queue. Raises as it does."""
+    _takes[tag], _cut_offs[tag] = take, cut_off
     await source.consume(_never, no_ack=False, consumer_tag=tag)
 
 
 def forget(tag: str) -> None:
     """Drop what arrives for the tag from now on."""
     _takes.pop(tag, None)
+    _cut_offs.pop(tag, None)
 
 
 async def _never(_message: AbstractIncomingMessage) -> None:
@@ -204,6 +208,12 @@ class ChannelAtOnce(Channel):
         if take is not None:  # else it was sent before its consumer was cancelled, and goes back with the channel
             arrived.channel = self
             take(arrived)
+
+    async def _on_cancel_frame(self, frame: spec.Basic.CancelOk | spec.Basic.Cancel) -> None:
+        await super()._on_cancel_frame(frame)
+        cut_off = _cut_offs.get(frame.consumer_tag or "") if isinstance(frame, spec.Basic.Cancel) else None
+        if cut_off is not None:
+            cut_off()
 
     async def _gathered(self, frame: spec.Basic.Deliver) -> Arrived:
         """What comes frame by frame."""

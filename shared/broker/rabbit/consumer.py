@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -52,9 +52,17 @@ class RabbitConsumer:
     of a closed channel are dropped here, because the broker has already put them back in the queue.
     """
 
-    def __init__(self, subscription: Subscription, handler: BatchHandler, queue: str, *, ordered: bool) -> None:
-        """`queue` is where to consume. A dead-letter queue has as many active consumers as there are replicas, and
-        so is not `ordered`."""
+    def __init__(
+        self,
+        subscription: Subscription,
+        handler: BatchHandler,
+        queue: str,
+        cut_off: Callable[[], None],
+        *,
+        ordered: bool,
+    ) -> None:
+        """`queue` is where to consume; `cut_off` is called when the server ends that, as when it is deleted.
+        A dead-letter queue has as many active consumers as there are replicas, and so is not `ordered`."""
         self._subscription = subscription
         self.queue = queue
         self._handler = handler
@@ -68,6 +76,7 @@ class RabbitConsumer:
         self._channel: AbstractChannel | None = None
         self._source: AbstractQueue | None = None
         self._tag = arriving.new_tag()
+        self._tell_cut_off = cut_off
         self._cut_off = False
         self._task: asyncio.Task[None] | None = None
         self.settlement_failures = 0
@@ -82,7 +91,7 @@ class RabbitConsumer:
     async def _consume(self, channel: AbstractChannel) -> None:
         await channel.set_qos(prefetch_count=self._subscription.in_flight_max)
         self._source = await channel.declare_queue(self.queue, passive=True)
-        await arriving.consume(self._source, self._tag, self._arrive)
+        await arriving.consume(self._source, self._tag, self._arrive, self._tell_cut_off)
 
     async def look(self, connection: Any, ready: int, consumers: int) -> int | None:
         """How far it got, if something waits for it; None if nothing does, or another replica is at work. `ready`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aio_pika.exceptions import AMQPChannelError
 
@@ -20,10 +20,18 @@ from shared.settings import Settings
 class RabbitSubscriptions:
     """`Consumer`, and the consuming of dead letters: declares, consumes, and consumes again what was cut off."""
 
-    def __init__(self, connection: RabbitConnection, declarations: RabbitDeclarations, settings: Settings) -> None:
+    def __init__(
+        self,
+        connection: RabbitConnection,
+        declarations: RabbitDeclarations,
+        settings: Settings,
+        cut_off: Callable[[], None],
+    ) -> None:
+        """`cut_off` is called when the server has ended a consumer."""
         self._connection = connection
         self._declarations = declarations
         self._settings = settings
+        self._cut_off = cut_off
         self._consumers: list[RabbitConsumer] = []
         self._standstill = Standstill()
 
@@ -31,16 +39,19 @@ class RabbitSubscriptions:
         """As `Consumer.subscribe`."""
         await self._declarations.declare((), (subscription,))
         queue = queue_name(subscription, self._settings.broker_prefix)
-        await self._consume(RabbitConsumer(subscription, handler, queue, ordered=subscription.ordered))
+        await self._consume(subscription, handler, queue, ordered=subscription.ordered)
 
     async def subscribe_dead_letters(self, subscription: Subscription, handler: BatchHandler) -> None:
         """As `DeadLetterChannel.subscribe_dead_letters`, for the one group that a queue has: whoever consumes it
         competes."""
         await self._declarations.declare_dead_letter_place(subscription)
         queue = dead_letter_queue_name(subscription, self._settings.broker_prefix)
-        await self._consume(RabbitConsumer(subscription, handler, queue, ordered=False))
+        await self._consume(subscription, handler, queue, ordered=False)
 
-    async def _consume(self, consumer: RabbitConsumer) -> None:
+    async def _consume(
+        self, subscription: Subscription, handler: BatchHandler, queue: str, *, ordered: bool
+    ) -> None:
+        consumer = RabbitConsumer(subscription, handler, queue, self._cut_off, ordered=ordered)
         self._consumers.append(consumer)
         async with self._connection.setting_up():
             await consumer.start(await self._connection.client())
