@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from shared.envelope import Envelope, schema_uri
@@ -51,9 +52,11 @@ class Asked:
     """The moment, as `time.monotonic()` of this process, after which it must not be begun any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event(Generic[DataT]):
-    """One received event: its envelope, and its data checked against the subscriber's own model."""
+class Event(msgspec.Struct, Generic[DataT], frozen=True, gc=False):
+    """One received event: its envelope, and its data checked against the subscriber's own model.
+
+    A struct, since one is made for each.
+    """
 
     envelope: Envelope
     data: DataT

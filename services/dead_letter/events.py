@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from msgspec import structs
 
 from services.dead_letter.domain import KILLER, Cause, LetterKind, fingerprint
 from shared.broker import DEATH, Delivery, Header, Sent, Subscription
@@ -99,7 +100,7 @@ def unstorable(subscription: Subscription, delivery: Delivery) -> Received:
     which = (dead_letter.KIND, dead_letter.LETTER_ID, dead_letter.REDRIVE)
     told = {name: delivery.headers[name] for name in which if name in delivery.headers}
     told[dead_letter.HEADERS_LEFT_OUT] = str(len(delivery.headers))
-    bare = read(subscription, replace(delivery, headers=told, key=None))
+    bare = read(subscription, structs.replace(delivery, headers=told, key=None))
     return replace(bare, sent=None, key=None, source=None, event_id=None, type=None)
 
 

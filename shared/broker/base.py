@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, Self, runtime_checkable
 
+import msgspec
 from pydantic import BaseModel
 
 from shared.broker.asking import Reply
@@ -67,9 +68,8 @@ class Sent:
     body_is_null: bool = False
 
 
-@dataclass(slots=True)
-class Delivery:
-    """One message as the broker handed it over.
+class Delivery(msgspec.Struct, eq=False, gc=False):
+    """One message as the broker handed it over; a struct, since one is made for each.
 
     `body` and `headers` are what was sent, unchecked. `redelivered` is the broker's own hint, if it
     has one. `position` names the place for logs (`order-events/3@17`, `notification.order#42`).

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from shared.broker import Delivery
 from shared.consuming.begun import Begun
 from shared.consuming.claims import ClaimState
@@ -33,9 +35,8 @@ PUT_ASIDE = (Status.DEAD_LETTERED, Status.DELAYED)
 """Bound for the dead-letter place, or there already."""
 
 
-@dataclass(slots=True)
-class Work:
-    """One distinct event of a batch, with every delivery of it."""
+class Work(msgspec.Struct, eq=False):
+    """One distinct event of a batch, with every delivery of it; a struct, since one is made for each."""
 
     envelope: Envelope
     event: Event[Any]

@@ -23,6 +23,8 @@ from functools import partial
 from hashlib import sha256
 from uuid import UUID, uuid5
 
+from msgspec import structs
+
 from shared.broker import (
     BODY_BYTES_MAX,
     DEATHS,
@@ -197,7 +199,7 @@ def bounded(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
     letter, notes = with_body_of(delivery, BODY_BYTES_MAX)
     if max(headers_bytes(letter.headers), _sent_bytes(letter)) > HEADERS_BYTES_MAX:
         notes[HEADERS_LEFT_OUT] = str(len(letter.headers))
-        letter = replace(letter, headers={}, sent=partial(_without_headers, letter))
+        letter = structs.replace(letter, headers={}, sent=partial(_without_headers, letter))
     if _bytes(letter.key or "") > KEY_BYTES_MAX:
         letter, left_out = without_key(letter)
         notes |= left_out
@@ -210,21 +212,21 @@ def without_what_was_sent(delivery: Delivery) -> tuple[Delivery, dict[str, str]]
     notes = {HEADERS_LEFT_OUT: str(len(delivery.headers))} if delivery.headers else {}
     if sent is not None and sent.properties:
         notes[PROPERTIES_LEFT_OUT] = ", ".join(sent.properties)
-    return replace(delivery, headers={}, sent=None), notes
+    return structs.replace(delivery, headers={}, sent=None), notes
 
 
 def without_key(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
     """The delivery without its key, and the header that says so, if it had one."""
     if delivery.key is None:
         return delivery, {}
-    return replace(delivery, key=None), {KEY_LEFT_OUT: str(_bytes(delivery.key))}
+    return structs.replace(delivery, key=None), {KEY_LEFT_OUT: str(_bytes(delivery.key))}
 
 
 def with_body_of(delivery: Delivery, bytes_max: int) -> tuple[Delivery, dict[str, str]]:
     """The delivery with so many bytes of its body at most, and the header that says so, if it had more."""
     if len(delivery.body) <= bytes_max:
         return delivery, {}
-    return replace(delivery, body=delivery.body[:bytes_max]), {BODY_CUT_FROM: str(len(delivery.body))}
+    return structs.replace(delivery, body=delivery.body[:bytes_max]), {BODY_CUT_FROM: str(len(delivery.body))}
 
 
 def headers_bytes(headers: Mapping[str, str]) -> int:

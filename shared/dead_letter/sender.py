@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 import structlog
+from msgspec import structs
 
 from shared.broker import DeadLetterChannel, Delivery, Subscription
 from shared.dead_letter.delays import Delays
@@ -73,7 +73,7 @@ class DeadLetterSender:
     async def send_receipt(self, delivery: Delivery) -> bool:
         """Say that the effect of a letter that was given back is recorded; whether the broker confirmed it."""
         headers = receipt_headers(self._subscription, delivery)
-        return await self._confirmed(replace(delivery, body=b"", headers={}, sent=None), headers)
+        return await self._confirmed(structs.replace(delivery, body=b"", headers={}, sent=None), headers)
 
     async def _confirmed(self, delivery: Delivery, headers: Mapping[str, str]) -> bool:
         """Send it whole; what the broker can never take like that is sent with less and less of it."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import orjson
+from msgspec import structs
 
 from shared.broker.base import Delivery, Settlement
 from shared.broker.unreadable import UNREADABLE
@@ -34,7 +34,7 @@ async def test_notes_on_a_letter_are_shown_and_are_not_given_back_as_the_message
     failed = {dead_letter.KIND: Kind.FAILED.value, dead_letter.ERROR_TYPE: "BusinessError"}
     async with letters_of(world) as letters:
         await broker.publish_dead_letter(
-            world.subscription, replace(delivery, headers={**THEIRS, **NOTED}), failed
+            world.subscription, structs.replace(delivery, headers={**THEIRS, **NOTED}), failed
         )
         [row] = await letters.until(1, "pending")
         shown = (await letters.get(f"/dead-letters/{row['id']}"))["headers"]

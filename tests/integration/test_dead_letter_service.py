@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from shared.broker.base import Delivery
 from shared.dead_letter import headers as dead_letter
@@ -200,4 +200,4 @@ async def test_what_is_said_late_or_twice_changes_nothing(world: World) -> None:
 
 
 def _with_key(delivery: Delivery) -> Delivery:
-    return replace(delivery, key="k")
+    return structs.replace(delivery, key="k")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
+from msgspec import structs
 
 from shared.broker.base import BODY_BYTES_MAX, DeadLetter, Delivery, Settlement
 from shared.dead_letter import headers as dead_letter
@@ -33,7 +32,7 @@ def raising(error: Exception, *numbers: int) -> HandlerFunction:
 
 
 def given_back(world: World, event: Envelope | bytes, headers: Mapping[str, str] = BACK) -> Delivery:
-    return replace(world.deliver([event])[0], headers=dict(headers))
+    return structs.replace(world.deliver([event])[0], headers=dict(headers))
 
 
 def delay_s(letter: DeadLetter) -> float:
@@ -144,7 +143,7 @@ async def test_a_letter_has_the_same_id_whenever_its_event_fails(rabbit_world: W
     event: Any = happened(1)
     for _ in range(2):
         await pipeline(rabbit_world.deliver([event]))
-    await pipeline(rabbit_world.deliver([msgspec.structs.replace(event, id="another")]))
+    await pipeline(rabbit_world.deliver([structs.replace(event, id="another")]))
     letters = await rabbit_world.await_dead_letters(3)
     ids = [letter.headers[dead_letter.LETTER_ID] for letter in letters]
     assert ids[0] == ids[1] != ids[2]
@@ -167,7 +166,7 @@ async def test_a_key_that_leaves_no_room_for_the_rest_stays_behind(kafka_world: 
     pipeline = await kafka_world.pipeline()
     body = b"x" * BODY_BYTES_MAX
     for size in (KEY_BYTES_MAX, 2 * 1024 * 1024):
-        assert await pipeline([replace(given_back(kafka_world, body), key="k" * size)]) == [ACK]
+        assert await pipeline([structs.replace(given_back(kafka_world, body), key="k" * size)]) == [ACK]
     letters = await kafka_world.await_dead_letters(2)
     assert [len(letter.body) for letter in letters] == [len(body)] * 2
     assert {letter.headers.get(KEY_LEFT_OUT) for letter in letters} == {None, str(2 * 1024 * 1024)}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from math import inf
 
 import pytest
+from msgspec import structs
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from pydantic import BaseModel
@@ -56,7 +57,7 @@ async def answering(world: World, spans: Spans, breaking: FailPoints | None = No
 
 def requested(world: World, event: Envelope, asked: Asked | None, **headers: str) -> Delivery:
     (delivery,) = world.deliver([event])
-    return replace(delivery, asked=asked, headers=headers)
+    return structs.replace(delivery, asked=asked, headers=headers)
 
 
 def ids(span: ReadableSpan) -> tuple[int, int, int | None]:

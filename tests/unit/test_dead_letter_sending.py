@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec import structs
 
 from shared.broker.base import BODY_BYTES_MAX, Delivery, Header, Sent, Subscription
 from shared.dead_letter import headers as dead_letter
@@ -66,7 +67,7 @@ def test_what_exceeds_every_limit_is_cut_and_says_so() -> None:
     bare, notes = bounded(delivery(headers={f"h{n}": "ä" * 1_000 for n in range(30)}))
     assert (bare.headers, notes) == ({}, {dead_letter.HEADERS_LEFT_OUT: "30"})
     assert bare.body == b"{}"
-    keyless, notes = bounded(replace(delivery(), key="k" * (KEY_BYTES_MAX + 1)))
+    keyless, notes = bounded(structs.replace(delivery(), key="k" * (KEY_BYTES_MAX + 1)))
     assert (keyless.key, notes) == (None, {dead_letter.KEY_LEFT_OUT: str(KEY_BYTES_MAX + 1)})
 
 
@@ -74,7 +75,7 @@ def test_headers_are_counted_as_they_were_sent_and_what_else_was_sent_stays() ->
     """Of a name that comes a thousand times the text has one."""
     headers = [Header("same", "text", "x" * 1_000)] * 50
     sent = Sent(headers=headers, properties={"app_id": "a"}, key=b"\xff")
-    letter, notes = bounded(replace(delivery(headers={"same": "x" * 1_000}), sent=lambda: sent))
+    letter, notes = bounded(structs.replace(delivery(headers={"same": "x" * 1_000}), sent=lambda: sent))
     assert (letter.headers, notes) == ({}, {dead_letter.HEADERS_LEFT_OUT: "1"})
     assert letter.sent is not None
     assert letter.sent() == replace(sent, headers=())
