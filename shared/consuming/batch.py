@@ -78,6 +78,8 @@ class Batch:
     """By `id()` of the delivery."""
     rejected: list[tuple[Delivery, Exception]] = field(default_factory=list)
     """What could not be read, and why."""
+    all_done: bool = False
+    """It is closed, and each delivery is an event of its own that has its effect: nearly always."""
 
     def open(self) -> list[Work]:
         """The events that nothing is decided about yet."""
@@ -100,9 +102,13 @@ class Batch:
     def close(self) -> None:
         """Give every delivery of an event its status: the first the event's own, the others are duplicates of it.
 
-        An event that nothing was decided about is retried.
+        An event that nothing was decided about is retried. Where all is done, none is given one.
         """
-        for work in self.works.values():
+        works = self.works.values()
+        self.all_done = len(works) == len(self.deliveries) and all(work.status is Status.DONE for work in works)
+        if self.all_done:
+            return
+        for work in works:
             self.statuses[id(work.deliveries[0])] = work.status or Status.RETRIED
             for again in work.deliveries[1:]:
                 retried = work.status is Status.RETRIED
@@ -110,6 +116,8 @@ class Batch:
 
     def outcome(self) -> list[Status]:
         """What became of each delivery, in their order. Only of a closed batch."""
+        if self.all_done:
+            return [self.statuses.get(id(delivery), Status.DONE) for delivery in self.deliveries]
         return [self.statuses[id(delivery)] for delivery in self.deliveries]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from shared import failpoints
 from shared.broker import Subscription
@@ -112,15 +112,8 @@ class Transaction:
         if self._prepare is not None:
             new = [work.event for work in works if (work.envelope.source, work.envelope.id) in fresh]
             await self._prepare(new, uow)
-        alone, all_new = len(works) == 1, len(fresh) == len(works)
         try:
-            for number, work in enumerate(works):
-                if not all_new and (work.envelope.source, work.envelope.id) not in fresh:
-                    work.status = Status.DUPLICATE
-                    continue
-                if tracing is not None:
-                    tracing.begin(number)
-                await self._handle(work, uow, alone=alone)
+            await self._handle(works, uow, fresh, tracing)
         finally:
             if tracing is not None:
                 tracing.rest()
@@ -131,32 +124,45 @@ class Transaction:
             await uow.flush()
             self._fail_points.reach(failpoints.AFTER_EFFECT)
 
+    async def _handle(
+        self,
+        works: Sequence[Work],
+        uow: UnitOfWork,
+        fresh: Collection[tuple[str, str]],
+        tracing: BatchInHand | None,
+    ) -> None:
+        """Call the handlers, one after the other.
+
+        An error that no retry will change undoes its event alone, where that can be done; any other fails the
+        transaction.
+        """
+        alone, all_new = len(works) == 1, len(fresh) == len(works)
+        for number, work in enumerate(works):
+            if not all_new and (work.envelope.source, work.envelope.id) not in fresh:
+                work.status = Status.DUPLICATE
+                continue
+            if tracing is not None:
+                tracing.begin(number)
+            work.runs += 1
+            uow.begin_event(work.envelope)
+            try:
+                if self._fail_points is not None:
+                    self._fail_points.reach(failpoints.HANDLER + work.envelope.type)
+                await work.handler.handle(work.event, uow)
+            except (PermanentError, DelayError) as error:
+                if alone or not uow.can_discard_event:
+                    raise
+                uow.discard_event()
+                work.error = error
+                work.status = Status.DELAYED if isinstance(error, DelayError) else Status.DEAD_LETTERED
+            else:
+                work.status, work.error = Status.DONE, None
+
     def _learn(self, work: Work, recorded: Recorded) -> None:
         """Remember whether its handler needed a transaction."""
         uow, _ = recorded
         if work.status is Status.DONE:
             (self._needing.add if uow.used_transaction else self._needing.discard)(work.envelope.type)
-
-    async def _handle(self, work: Work, uow: UnitOfWork, *, alone: bool) -> None:
-        """Call the event's handler.
-
-        An error that no retry will change undoes this event alone, where that can be done; any other fails the
-        transaction.
-        """
-        work.runs += 1
-        uow.begin_event(work.envelope)
-        try:
-            if self._fail_points is not None:
-                self._fail_points.reach(failpoints.HANDLER + work.envelope.type)
-            await work.handler.handle(work.event, uow)
-        except (PermanentError, DelayError) as error:
-            if alone or not uow.can_discard_event:
-                raise
-            uow.discard_event()
-            work.error = error
-            work.status = Status.DELAYED if isinstance(error, DelayError) else Status.DEAD_LETTERED
-        else:
-            work.status, work.error = Status.DONE, None
 
 
 def _ends(works: Sequence[Work], failure: BaseException | None) -> tuple[list[str], Mapping[int, BaseException]]:
