@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bench import backlog, idle
 from bench.backlog import Advance
@@ -14,6 +15,8 @@ from bench.events import WireEvent, make_events
 from bench.rows import ALONE, CELERY, FULL, INBOX_ALONE, PAIR, Contender
 from bench.running import Runner, Running, short
 from shared.broker import Subscription
+
+SeenT = TypeVar("SeenT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Draining:
         subscription = backlog.subscription(channel, subscriber)
         own = {"TANDEM_POSTGRES_DSN": effects.dsn}
         if contender.name in {PAIR, ALONE}:
-            running, peak_mib = await self._woken(contender, subscription, events, advance)
+            running, _, peak_mib = await self.woken(contender, subscription, events, advance, Running.peak_mib)
         else:
             await backlog.fill(settings, subscription, events, advance)
             async with self.runner.running(contender, channel, own) as running:
@@ -67,11 +70,16 @@ class Draining:
             drained = await self.measure(contender, channel, events, advance)
         return drained, watched.cores(*await self.effects.began_and_ended_s())
 
-    async def _woken(
-        self, contender: Contender, subscription: Subscription, events: Sequence[WireEvent], advance: Advance
-    ) -> tuple[Running, float]:
+    async def woken(
+        self,
+        contender: Contender,
+        subscription: Subscription,
+        events: Sequence[WireEvent],
+        advance: Advance,
+        look: Callable[[Running], SeenT],
+    ) -> tuple[Running, SeenT, SeenT]:
         """Processes that consume, and stand still until the whole backlog is there: how long one takes to come, or
-        to publish, is no part of what is measured."""
+        to publish, is no part of what is measured. And what `look` saw before they woke and at the end."""
         settings = self.runner.settings[contender.broker]
         async with self.runner.running(contender, subscription.channel) as running:
             count = len(running.processes)
@@ -81,8 +89,9 @@ class Draining:
                 await backlog.fill(settings, subscription, events, advance)
                 if not await backlog.are_consuming(settings, subscription, count):
                     raise running.failed(f"frozen for longer than the broker keeps it, up to {FROZEN_MAX_S} s")
+                at_waking = look(running)
             await running.until(len(events), self.effects.count, advance, what="effects")
-            return running, running.peak_mib()
+            return running, at_waking, look(running)
 
     async def _tasks(
         self, contender: Contender, channel: str, events: Sequence[WireEvent], advance: Advance

@@ -24,7 +24,7 @@ from bench.draining import Draining
 from bench.errors import BenchError
 from bench.events import OrderPlaced, WireEvent, make_events
 from bench.rows import ALONE, Contender
-from bench.running import short
+from bench.running import Running, short
 from deploy.native import BrokerName, Runtime
 from experiment.layers import AS_TANDEM, MODES, raw_client
 from experiment.usage import take_usage
@@ -39,7 +39,8 @@ _CHANNEL = "limits"
 _WHOLE_TIMES = 4
 """So many times the events for the pipeline, which takes a moment to be told that they are there."""
 _TIMEOUT_S = 90.0
-_NOT_OURS = ("postgres", "redis")
+_SERVERS_WITH_EITHER_BROKER = ("postgres", "redis")
+"""They are there besides the broker, whichever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Measuring:
                 await work()
         except TimeoutError as error:
             raise BenchError(f"{part} on {broker} stood still") from error
-        return marks.taken(self._spent(broker, before))
+        return marks.taken(_spent(before, self._used(broker)))
 
     def _by_hand(
         self, part: str, settings: Settings, events: Sequence[WireEvent], marks: _Marks
@@ -144,30 +145,22 @@ class Measuring:
 
     async def _whole(self, broker: str, channel: str, count: int) -> Taken:
         """By one process, which is there and stands still until all events are: as in the row `two-processes`."""
-        contender, runner = Contender(ALONE, broker), self.draining.runner
-        subscription = backlog.subscription(f"{channel}-whole", short(ALONE))
-        settings, effects = runner.settings[broker], self.draining.effects
-        events = make_events(count)
-        async with runner.running(contender, subscription.channel) as running:
-            if not await backlog.until_consumed(settings, subscription, 1):
-                raise running.failed("does not consume")
+
+        def used(running: Running) -> tuple[float, Mapping[str, float]]:
             process = psutil.Process(running.processes[0].pid)
-            with running.frozen():
-                await backlog.fill(settings, subscription, events, lambda _count: None)
-                before, own_before = self._used(broker), sum(process.cpu_times()[:2])
-            await running.until(count, effects.count, lambda _count: None, what="effects")
-            own_s = sum(process.cpu_times()[:2]) - own_before
-            spent_s = self._spent(broker, before)
-        servers = {name: _us(cpu_s, count) for name, cpu_s in spent_s.items()}
-        return Taken(1e6 / await effects.rate_per_s(), _us(own_s, count), servers)
+            return sum(process.cpu_times()[:2]), self._used(broker)
+
+        subscription = backlog.subscription(f"{channel}-whole", short(ALONE))
+        _, (own_before, before), (own, after) = await self.draining.woken(
+            Contender(ALONE, broker), subscription, make_events(count), lambda _count: None, used
+        )
+        servers = {name: _us(cpu_s, count) for name, cpu_s in _spent(before, after).items()}
+        return Taken(1e6 / await self.draining.effects.rate_per_s(), _us(own - own_before, count), servers)
 
     def _used(self, broker: str) -> Mapping[str, float]:
         """CPU seconds of the servers so far."""
         used = take_usage(self.runtime, "kafka" if broker == "kafka" else "rabbit", time.monotonic()).cpu_s
-        return {name: used[name] for name in (*_NOT_OURS, broker)}
-
-    def _spent(self, broker: str, before: Mapping[str, float]) -> Mapping[str, float]:
-        return {name: used - before[name] for name, used in self._used(broker).items()}
+        return {name: used[name] for name in (*_SERVERS_WITH_EITHER_BROKER, broker)}
 
 
 def _by_library(
@@ -211,6 +204,10 @@ async def _by_adapter(
 
 def _batches(bodies: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
     return [bodies[start : start + size] for start in range(0, len(bodies), size)]
+
+
+def _spent(before: Mapping[str, float], after: Mapping[str, float]) -> Mapping[str, float]:
+    return {name: used - before[name] for name, used in after.items()}
 
 
 def _us(seconds: float, count: int) -> float:
