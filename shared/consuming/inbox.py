@@ -76,7 +76,7 @@ async def record(connection: AsyncConnection, subscriber: str, events: Sequence[
         row = {"subscriber": subscriber, "source": event.source, "event_id": event.id}
         result = await connection.execute(_RECORD_ONE, row)
         return {(event.source, event.id)} if result.rowcount else set()
-    sources, ids = [event.source for event in events], [event.id for event in events]
+    sources, ids = _columns(events)
     told = {"subscriber": subscriber, "sources": sources, "ids": ids, "count": len(events)}
     recorded, some_sources, some_ids = (await connection.execute(_RECORD, told)).one()
     if recorded < len(events):
@@ -102,7 +102,7 @@ _FORGET = text(
 
 async def forget(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> None:
     """Take back the rows of events that had no effect after all, so that they may be redriven."""
-    sources, ids = [event.source for event in events], [event.id for event in events]
+    sources, ids = _columns(events)
     await connection.execute(_FORGET, {"subscriber": subscriber, "sources": sources, "ids": ids})
 
 
@@ -110,3 +110,8 @@ async def prune(connection: AsyncConnection, retention_s: float, limit: int = 5_
     """Delete up to `limit` rows older than `retention_s`; return how many."""
     result = await connection.execute(_PRUNE, {"retention_s": retention_s, "limit": limit})
     return result.rowcount
+
+
+def _columns(events: Sequence[Envelope]) -> tuple[list[str], list[str]]:
+    """Their sources and ids, as the arrays that a statement takes."""
+    return [event.source for event in events], [event.id for event in events]
