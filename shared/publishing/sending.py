@@ -58,8 +58,8 @@ class Sending:
             self._under_way -= 1
         if self._fail_points is not None:
             self._fail_points.reach(failpoints.AFTER_PUBLISH)
-        unconfirmed = _unconfirmed(rows, messages, failures) if failures else frozenset()
-        return Outcome(rows, failures, unconfirmed, started_ns, time.time_ns())
+        failed = _failed(rows, messages, failures) if failures else frozenset()
+        return Outcome(rows, failures, failed, started_ns, time.time_ns())
 
     def confirmed(self, outcome: Outcome) -> None:
         """All of it was."""
@@ -78,9 +78,9 @@ class Sending:
         return failures
 
 
-def _unconfirmed(
+def _failed(
     rows: Sequence[Row], messages: Sequence[Message], failures: Sequence[PublishFailure]
-) -> frozenset[int]:
-    """The places of the rows whose messages failed."""
+) -> frozenset[str]:
+    """The ids of the events whose messages failed."""
     failed = {id(failure.message) for failure in failures}
-    return frozenset(row["position"] for row, message in zip(rows, messages, strict=True) if id(message) in failed)
+    return frozenset(row["event_id"] for row, message in zip(rows, messages, strict=True) if id(message) in failed)

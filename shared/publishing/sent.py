@@ -6,7 +6,7 @@ and of several together 9 µs each.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.broker import PublishFailure
@@ -22,16 +22,16 @@ class Outcome:
 
     rows: Sequence[Row]
     failures: Sequence[PublishFailure]
-    unconfirmed: Collection[int]
-    """The places of the rows that failed."""
+    failed: frozenset[str]
+    """The ids of the events that the broker did not confirm: nearly always none."""
     started_ns: int
     ended_ns: int
 
     @property
     def confirmed(self) -> list[int]:
         """The places of the rows that the broker has."""
-        places = [row["position"] for row in self.rows]
-        return [place for place in places if place not in self.unconfirmed] if self.unconfirmed else places
+        rows = [row for row in self.rows if row["event_id"] not in self.failed] if self.failed else self.rows
+        return [row["position"] for row in rows]
 
 
 class Sent:
@@ -58,9 +58,6 @@ class Sent:
         by_channel: dict[str, list[tuple[str, str, str | None]]] = {}
         for row in outcome.rows:
             by_channel.setdefault(row["channel"], []).append((row["event_id"], row["type"], row["traceparent"]))
-        failed: frozenset[str] = frozenset()
-        if outcome.unconfirmed:
-            failed = frozenset(row["event_id"] for row in outcome.rows if row["position"] in outcome.unconfirmed)
         for channel, events in sorted(by_channel.items()):
-            of_channel = failed and failed & {event_id for event_id, _, _ in events}
+            of_channel = outcome.failed and outcome.failed & {event_id for event_id, _, _ in events}
             self._telemetry.sent(channel, events, outcome.started_ns, outcome.ended_ns, of_channel)
