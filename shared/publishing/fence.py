@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from sqlalchemy import Executable, TextClause, UpdateBase, text
 
-from shared.publishing.told import Row, Statement
+from shared.publishing.told import Row, Statement, runs_once
 
 Fence = tuple[TextClause, Row]
 """A plain `insert`, and its parameters, whose names no other statement has."""
@@ -27,7 +27,7 @@ def put_before(statements: list[Statement], fence: Fence) -> int:
     if statements:
         first, parameters = statements[0]
         both = fenced(first, insert)
-        if both is not None and isinstance(parameters, dict):
+        if both is not None and runs_once(parameters):
             statements[0] = (both, {**parameters, **row})
             return 0
     statements.insert(0, fence)

@@ -35,7 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.database import Database
 from shared.publishing import direct
-from shared.publishing.told import Statement
+from shared.publishing.told import Statement, runs_once
 from shared.telemetry import Ask, Sample
 
 NOTIFY_CHANNEL = "tandem_outbox"
@@ -151,7 +151,7 @@ def add_events(
     if statements:
         last, parameters = statements[-1]
         both = publishing_beside(last, asks, one=one, directly=directly)
-        if both is not None and isinstance(parameters, dict):
+        if both is not None and runs_once(parameters):
             statements[-1] = (both, {**parameters, **events})
             return asks is Asks.PLACES and isinstance(both, Insert)
     statements.append((publishing(asks, one=one, directly=directly), events))

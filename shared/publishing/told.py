@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from sqlalchemy import Executable
 
@@ -13,6 +13,11 @@ Row = Mapping[str, Any]
 Answer = Callable[[Sequence[Any]], None]
 Statement = tuple[Executable, Row | Sequence[Row]]
 """What is sent at once: a statement with its parameters, or with a row of them for each time that it runs."""
+
+
+def runs_once(parameters: Row | Sequence[Row]) -> TypeGuard[Row]:
+    """Whether a statement runs once with these, and not for each of several rows."""
+    return isinstance(parameters, dict)
 
 
 class Told:

@@ -23,7 +23,7 @@ from shared.publishing.fence import Fence, put_before
 from shared.publishing.leading import Leading
 from shared.publishing.submitting import Firing, Options, Submitted, Submitter
 from shared.publishing.telling import TellsRelays
-from shared.publishing.told import Answer, Row, Told
+from shared.publishing.told import Answer, Row, Told, runs_once
 from shared.publishing.written import Cause, Published, written
 from shared.telemetry import Spans
 
@@ -239,7 +239,7 @@ class UnitOfWork:
         says_places = self._relays.add_events(statements, rows, last=last, told=self._told_directly)
         if self.fence is not None and last:
             first = put_before(statements, self.fence)
-        alone = last and len(statements) == 1 and isinstance(statements[0][1], dict)
+        alone = last and len(statements) == 1 and runs_once(statements[0][1])
         for place, (statement, parameters) in enumerate(statements, -first):
             connection = self._connection if alone else self.connection
             result = await connection.execute(statement, parameters)
