@@ -68,7 +68,7 @@ class Sent:
     body_is_null: bool = False
 
 
-class Delivery(msgspec.Struct, eq=False, gc=False):
+class Delivery(msgspec.Struct, gc=False):
     """One message as the broker handed it over; a struct, since one is made for each.
 
     `body` and `headers` are what was sent, unchecked. `redelivered` is the broker's own hint, if it

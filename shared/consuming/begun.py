@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 
@@ -15,8 +15,8 @@ _OTHERS_ROW_S = 0.5
 """What is to be rolled back waits so long for another process's row. Then its statement is cancelled, which costs
 the connection."""
 
-Recorded = tuple[UnitOfWork, set[tuple[str, str]]]
-"""The unit of work, and the `(source, id)` of the events that the inbox did not have."""
+Recorded = tuple[UnitOfWork, Collection[tuple[str, str]]]
+"""The unit of work, and the `(source, id)` of the events that the inbox had already."""
 
 
 class Begun:
@@ -72,10 +72,10 @@ class Begun:
         if self.asks_last:
             [event] = self._events
             inbox.fence(uow, self._subscriber, event)
-            return uow, {(event.source, event.id)}
-        fresh = await inbox.record(uow.connection, self._subscriber, self._events)
+            return uow, ()
+        known = await inbox.record(uow.connection, self._subscriber, self._events)
         uow.used_transaction = False  # by anybody else
-        return uow, fresh
+        return uow, known
 
     async def _entered(self, begun: Awaitable[Recorded]) -> Recorded:
         try:
@@ -98,9 +98,9 @@ class _Undone(Exception):
 
 async def is_recorded(units: UnitsOfWork, subscriber: str, event: Envelope) -> bool:
     """Whether the inbox has the event. One that another process is recording is waited for."""
-    fresh: set[tuple[str, str]] = set()
+    known: Collection[tuple[str, str]] = ()
     with suppress(_Undone):
         async with units.begin() as uow:
-            fresh = await inbox.record(uow.connection, subscriber, [event])
+            known = await inbox.record(uow.connection, subscriber, [event])
             raise _Undone
-    return not fresh
+    return bool(known)

@@ -6,7 +6,7 @@ this makes them harmless, also with Redis gone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -69,19 +69,21 @@ _PRUNE = text(
 )
 
 
-async def record(connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]) -> set[tuple[str, str]]:
-    """Insert a row per event; return the `(source, id)` of those that were not there before."""
+async def record(
+    connection: AsyncConnection, subscriber: str, events: Sequence[Envelope]
+) -> Collection[tuple[str, str]]:
+    """Insert a row per event; return the `(source, id)` of those that were there before, nearly always none."""
     if len(events) == 1:
         [event] = events
         row = {"subscriber": subscriber, "source": event.source, "event_id": event.id}
         result = await connection.execute(_RECORD_ONE, row)
-        return {(event.source, event.id)} if result.rowcount else set()
+        return () if result.rowcount else {(event.source, event.id)}
     sources, ids = _columns(events)
     told = {"subscriber": subscriber, "sources": sources, "ids": ids, "count": len(events)}
     recorded, some_sources, some_ids = (await connection.execute(_RECORD, told)).one()
-    if recorded < len(events):
-        sources, ids = some_sources or [], some_ids or []
-    return set(zip(sources, ids, strict=True))
+    if recorded == len(events):
+        return ()
+    return set(zip(sources, ids, strict=True)).difference(zip(some_sources or (), some_ids or (), strict=True))
 
 
 def fence(uow: UnitOfWork, subscriber: str, event: Envelope) -> None:

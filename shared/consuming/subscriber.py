@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +28,10 @@ class Handler:
 
     model: type[EventData]
     handle: EventHandler
+    _schema_uri: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_schema_uri", self.model.schema_uri())
 
     def read(self, envelope: Envelope, asked: Asked | None = None) -> Event[Any]:
         """Check the event's data against the model; `asked` is who waits for an answer.
@@ -35,7 +39,7 @@ class Handler:
         Raises `UnknownSchemaError` for another schema version, `SchemaViolationError` for bad data. An event
         without `dataschema` is read as the version that this handler knows.
         """
-        if envelope.dataschema is not None and envelope.dataschema != self.model.schema_uri():
+        if envelope.dataschema is not None and envelope.dataschema != self._schema_uri:
             raise UnknownSchemaError(f"{envelope.type} with schema {envelope.dataschema!r}")
         if isinstance(envelope.data, bytes):
             raise SchemaViolationError(f"{envelope.type}: data: its datacontenttype is not JSON's")

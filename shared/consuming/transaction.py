@@ -108,12 +108,12 @@ class Transaction:
 
     async def _take_effect(self, works: Sequence[Work], recorded: Recorded, tracing: BatchInHand | None) -> None:
         """Run the handlers of those that are new to the inbox, each in its event's span."""
-        uow, fresh = recorded
+        uow, known = recorded
         if self._prepare is not None:
-            new = [work.event for work in works if (work.envelope.source, work.envelope.id) in fresh]
+            new = [work.event for work in works if (work.envelope.source, work.envelope.id) not in known]
             await self._prepare(new, uow)
         try:
-            await self._handle(works, uow, fresh, tracing)
+            await self._handle(works, uow, known, tracing)
         finally:
             if tracing is not None:
                 tracing.rest()
@@ -128,17 +128,17 @@ class Transaction:
         self,
         works: Sequence[Work],
         uow: UnitOfWork,
-        fresh: Collection[tuple[str, str]],
+        known: Collection[tuple[str, str]],
         tracing: BatchInHand | None,
     ) -> None:
-        """Call the handlers, one after the other.
+        """Call the handlers of those that are new, one after the other.
 
         An error that no retry will change undoes its event alone, where that can be done; any other fails the
         transaction.
         """
-        alone, all_new = len(works) == 1, len(fresh) == len(works)
+        alone = len(works) == 1
         for number, work in enumerate(works):
-            if not all_new and (work.envelope.source, work.envelope.id) not in fresh:
+            if known and (work.envelope.source, work.envelope.id) in known:
                 work.status = Status.DUPLICATE
                 continue
             if tracing is not None:

@@ -184,7 +184,11 @@ def test_data_of_another_type_stays_bytes(data: bytes, media_type: str) -> None:
     envelope = Envelope.decode(orjson.dumps({**MINIMAL, **members}))
     assert envelope.data == data
     with pytest.raises(SchemaViolationError, match="datacontenttype"):
-        Handler(EventData, handle).read(envelope)
+        Handler(Something, handle).read(envelope)
+
+
+class Something(EventData):
+    event_type = "thing.happened"
 
 
 async def handle(event: Any, uow: Any) -> None:

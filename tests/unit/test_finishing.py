@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from shared.broker.base import Delivery
 from shared.consuming.batch import Batch, Status, Work
@@ -111,8 +111,8 @@ async def test_a_letter_has_the_newest_delivery_the_reason_and_the_larger_count_
     taken_up, ran = decided(batch, DEAD, DEAD)
     [first] = taken_up.deliveries
     taken_up.deliveries += [
-        replace(first, headers={REDRIVE: "10"}, position="thing#newest"),
-        replace(first, headers={REDRIVE: "9"}, position="thing#newer"),
+        structs.replace(first, headers={REDRIVE: "10"}, position="thing#newest"),
+        structs.replace(first, headers={REDRIVE: "9"}, position="thing#newer"),
     ]
     taken_up.attempt, taken_up.runs, taken_up.error = 4, 1, BusinessError("no")
     ran.attempt, ran.runs = 1, 3
