@@ -23,6 +23,7 @@ from shared.broker.asking import TIMEOUT_MS
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
 from shared.broker.batches import Ahead, BatchInHand, takes_ahead
 from shared.broker.rabbit import arriving
+from shared.broker.rabbit.acknowledging import Acknowledging
 from shared.broker.rabbit.arriving import Arrived
 from shared.broker.rabbit.connection import say_goodbye
 from shared.broker.rabbit.errors import LOST
@@ -79,7 +80,7 @@ class RabbitConsumer:
         self._tell_cut_off = cut_off
         self._cut_off = False
         self._task: asyncio.Task[None] | None = None
-        self.settlement_failures = 0
+        self._acknowledging = Acknowledging(queue, subscription.in_flight_max)
         self._settled = 0
 
     async def start(self, connection: Any) -> None:
@@ -121,10 +122,16 @@ class RabbitConsumer:
             await asyncio.wait([self._task], timeout=grace_s)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await say_goodbye(self._acknowledging.send_now())
         await self._give_back()
         if self._channel is not None:
             await say_goodbye(self._channel.close())
         arriving.forget(self._tag)
+
+    @property
+    def settlement_failures(self) -> int:
+        """How many messages come again although they were settled, since the server could not be told."""
+        return self._acknowledging.failures
 
     async def _give_back(self) -> None:
         """Return what is unsettled with a nack: closing the channel alone would count as a failed delivery."""
@@ -213,46 +220,12 @@ class RabbitConsumer:
         kept = [held for held, s in zip(batch.held, settlements, strict=True) if s is not Settlement.ACK]
         if kept or not self._window.taken_ahead:
             await self._drop_ahead()
-        failed = 0
-        for held, multiple, count in _acknowledgements(batch.held, settlements, self._window):
-            try:
-                await held.channel.basic_ack(held.tag, multiple=multiple)
-                self._settled += count
-            except LOST:
-                failed += count
+        await self._acknowledging.settle(batch.held, settlements, self._window)
+        self._settled += len(batch.held) - len(kept)
         self._window.settled(kept)
         if kept:
             self._arrived.set()
-        if failed:
-            self.settlement_failures += failed
-            _log.warning("rabbit.settlement_failed", queue=self.queue, count=failed)
         return bool(kept)
-
-
-def _acknowledgements(
-    batch: Sequence[Held], settlements: Sequence[Settlement], window: Window
-) -> list[tuple[Held, bool, int]]:
-    """The acks to send as (message, multiple, how many it settles).
-
-    One `ack(multiple)` per channel, up to the first message that is to be retried: it covers every older tag
-    of its channel, and those are settled, since batches are handed over in the order of tags. One by one
-    behind that; and behind the first message that is older and waits, since it was given back and came again.
-    """
-    covering: dict[int, tuple[Held, int]] = {}
-    single: list[Held] = []
-    retried: set[int] = set()
-    older: dict[int, float] = {}
-    for held, settlement in zip(batch, settlements, strict=True):
-        channel = id(held.channel)
-        if channel not in older:
-            older[channel] = window.lowest_tag(held.channel)
-        if settlement is not Settlement.ACK:
-            retried.add(channel)
-        elif channel in retried or held.tag > older[channel]:
-            single.append(held)
-        else:
-            covering[channel] = (held, covering[channel][1] + 1 if channel in covering else 1)
-    return [(held, True, count) for held, count in covering.values()] + [(held, False, 1) for held in single]
 
 
 def text_headers(raw: Arrived | AbstractIncomingMessage) -> Mapping[str, str]:
