@@ -291,6 +291,8 @@ class DeclaresOnlyOnce(Sound):
         await super().__aenter__()
         inside: Any = self.real
         await inside._tending.stop()
+        if hasattr(inside, "_restoring"):
+            await inside._restoring.stop()
         return self
 
 

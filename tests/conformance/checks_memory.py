@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aiokafka import ConsumerRecord
+from msgspec import structs
 
 from shared.broker.base import BatchHandler, Delivery, Message, Settlement, destination_name
 from shared.broker.rabbit.arriving import Arrived
@@ -98,7 +99,7 @@ def weighing(harness: Harness, queue: str, place: str, recorder: Recorder, weigh
         if len(weights) < LOOKS:
             weights.append(held_in_memory(place))
         return await recorder(
-            [replace(delivery, body=beginning(delivery.body), token=None, sent=None) for delivery in batch]
+            [structs.replace(delivery, body=beginning(delivery.body), token=None, sent=None) for delivery in batch]
         )
 
     return weigh

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -25,9 +25,10 @@ _WAIT_S = 0.1
 
 
 class Ack(NamedTuple):
-    """One acknowledgement: of `newest` alone, or of all that came before it by its channel."""
+    """Of the message with this tag alone, or of all that came before it by its channel, too."""
 
-    newest: Held
+    channel: Any
+    tag: int
     covers: bool
     messages: int
     """How many it settles."""
@@ -51,7 +52,7 @@ class Acknowledging:
         acks = acknowledgements(batch, settlements, window)
         if self._waiting is not None:
             first = acks[0] if acks else None
-            if first is None or not first.covers or first.newest.channel is not self._waiting.newest.channel:
+            if first is None or not first.covers or first.channel is not self._waiting.channel:
                 await self.send_now()
             else:
                 acks[0] = first._replace(messages=first.messages + self._waiting.messages)
@@ -87,7 +88,7 @@ class Acknowledging:
 
     async def _send(self, ack: Ack) -> None:
         try:
-            await ack.newest.channel.basic_ack(ack.newest.tag, multiple=ack.covers)
+            await ack.channel.basic_ack(ack.tag, multiple=ack.covers)
         except LOST:
             self.failures += ack.messages
             _log.warning("rabbit.settlement_failed", queue=self._queue, count=ack.messages)
@@ -111,8 +112,9 @@ def acknowledgements(batch: Sequence[Held], settlements: Sequence[Settlement], w
         if settlement is not Settlement.ACK:
             retried.add(channel)
         elif channel in retried or held.tag > older[channel]:
-            single.append(Ack(held, covers=False, messages=1))
+            single.append(Ack(held.channel, held.tag, covers=False, messages=1))
         else:
             before = covering.get(channel)
-            covering[channel] = Ack(held, covers=True, messages=1 if before is None else before.messages + 1)
+            messages = 1 if before is None else before.messages + 1
+            covering[channel] = Ack(held.channel, held.tag, covers=True, messages=messages)
     return [*covering.values(), *single]
