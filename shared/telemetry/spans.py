@@ -1,8 +1,9 @@
 """Spans: one trace leads from the HTTP request to the last effect.
 
 The request's span → `create` (its context is the event's `traceparent`) → `send` in the relay and `process` in
-each subscriber. A batch has a span of its own, joined to its events' spans by links, since it belongs to many
-traces at once. No payload enters a span. Events that are not sampled cost nothing: their spans are not started.
+each subscriber. A batch of several has a span of its own, joined to its events' spans by links, since it belongs
+to many traces at once. No payload enters a span. Events that are not sampled cost nothing: their spans are not
+started.
 """
 
 from __future__ import annotations
@@ -164,15 +165,17 @@ class Spans:
         ended_ns: int,
         failed: frozenset[str] = frozenset(),
     ) -> None:
-        """The CLIENT spans of a published batch of (event id, event type, traceparent): its own, and one for each
-        sampled event; `failed` holds unconfirmed ids."""
+        """The CLIENT spans of a published batch of (event id, event type, traceparent): of each sampled event,
+        and of the batch if there are several; `failed` holds unconfirmed ids."""
         if not any(is_sampled(traceparent) for _, _, traceparent in events):  # nearly always
             return
         parents = parents_of([traceparent for _, _, traceparent in events])
-        links = links_to_parents(parents, _LINKS_MAX)
         shape = _shape_of(self._broker, "send", channel, SpanKind.CLIENT, _EVENT[:2])
-        batch = self._recorder.root(_batch_of(shape), (len(events),), links, started_ns)
-        link = links_to(batch)
+        batch: Span | None = None
+        if len(events) > 1:
+            links = links_to_parents(parents, _LINKS_MAX)
+            batch = self._recorder.root(_batch_of(shape), (len(events),), links, started_ns)
+        link = () if batch is None else links_to(batch)
         takes_together = self._recorder.takes_together(len(events))
         together: list[str] = []
         apart: list[tuple[Span, bool]] = []
@@ -197,14 +200,16 @@ class Spans:
             if has_failed:
                 span.set_status(StatusCode.ERROR, "not confirmed")
             span.end(ended_ns)
-        batch.end(ended_ns)
+        if batch is not None:
+            batch.end(ended_ns)
 
     @contextmanager
     def process_batch(
         self, subscription: Subscription, events: Sequence[Envelope]
     ) -> Iterator[BatchInHand | None]:
-        """The batch's own span, linked to its sampled events, and what begins and ends theirs; None when no event
-        is traced.
+        """What begins and ends the spans of a batch's events; None when no event is traced.
+
+        A batch of several has a span of its own, linked to its sampled events.
 
         Each is a CONSUMER span, child of the span that created the event, begun when its handler starts; whoever
         began some ends them after the commit. A malformed `traceparent` is as good as none: a trace begins here
@@ -220,11 +225,14 @@ class Spans:
             [event.type for event in events],
             [event.subject or "" for event in events],
         )
-        links = links_to_parents(parents, _LINKS_MAX)
+        links = links_to_parents(parents, _LINKS_MAX) if len(events) > 1 else ()
         if not links:
             in_hand = BatchInHand(self._recorder, of_event, parents, columns, ())
             try:
                 yield in_hand
+            except Exception as error:
+                in_hand.tell_of(error)
+                raise
             finally:
                 in_hand.rest()
             return

@@ -164,6 +164,11 @@ class BatchInHand:
         """No event is being handled: what ran before them is the running span again."""
         otel_context.attach(self._context)
 
+    def tell_of(self, error: Exception) -> None:
+        """Say on an event's own span what was raised, and where: it comes alone, and has no batch that says so."""
+        for span in self._apart.values():
+            span.record_exception(error)
+
     def end(self, outcomes: Sequence[str], errors: Mapping[int, BaseException]) -> None:
         """End all that were begun, at the same moment; both by the events' numbers. An error is named by its type
         and sentence, never by the payload."""
