@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,15 +90,6 @@ def run(plan: Plan, profiles: Path | None, steps: Steps) -> Measured:
     return measured
 
 
-@asynccontextmanager
-async def _ended(telemetry: Telemetry) -> AsyncIterator[None]:
-    """It writes nothing more on leaving: its files are removed next, with the directory that they are in."""
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(telemetry.shutdown)
-
-
 async def _start_up(plan: Plan) -> dict[str, float]:
     root = _RUN_ROOT / f"{_NAME}-start-up"
     return {broker: round(await start_up.to_first_effect_s(broker, root), 1) for broker in plan.brokers}
@@ -126,7 +115,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
     runner = Runner(settings, {"TANDEM_INSTANCE_ROOT": str(runtime.root)}, logs, profiles)
     of_jobs = settings["rabbit"].model_copy(update={"postgres_dsn": runtime.dsn(_JOBS)})
     async with (
-        _ended(telemetry),
+        AsyncExitStack() as stack,
         Effects(runtime.dsn(_DATABASE), urls["redis"]) as effects,
         Effects(runtime.dsn(_PAST), urls["redis"]) as full,
         Ledger(runtime.dsn(_LEDGER)) as ledger,
@@ -134,6 +123,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
         JobTables(of_jobs, telemetry) as tables,
         OrderTables(runtime.dsn(_ORDERS)) as order_tables,
     ):
+        stack.callback(telemetry.shutdown)  # before its files are removed, with the directory that they are in
         await effects.create()
         await full.create()
         draining = Draining(runner, effects, full, plan.pool)

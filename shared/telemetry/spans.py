@@ -209,11 +209,9 @@ class Spans:
     ) -> Iterator[BatchInHand | None]:
         """What begins and ends the spans of a batch's events; None when no event is traced.
 
-        A batch of several has a span of its own, linked to its sampled events.
-
         Each is a CONSUMER span, child of the span that created the event, begun when its handler starts; whoever
         began some ends them after the commit. A malformed `traceparent` is as good as none: a trace begins here
-        (Trace Context, 3.2.2).
+        (Trace Context, 3.2.2). A batch of several has a span of its own, linked to its sampled events.
         """
         parents = parents_of([event.traceparent for event in events])
         if parents.count(NOT_SAMPLED) == len(parents):  # nearly always
@@ -231,7 +229,8 @@ class Spans:
             try:
                 yield in_hand
             except Exception as error:
-                in_hand.tell_of(error)
+                if len(events) == 1:
+                    in_hand.tell_of(error)
                 raise
             finally:
                 in_hand.rest()
