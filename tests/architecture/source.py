@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,13 @@ def modules(*packages: str) -> list[Path]:
 
 @cache
 def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), str(path))
+    """Without a garbage collection meanwhile: what it finds may log a traceback, which parses, and the parser of
+    Python 3.11.2 cannot be entered twice ("AST constructor recursion depth mismatch")."""
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(), str(path))
+    finally:
+        gc.enable()
 
 
 def imports(path: Path) -> set[str]:

@@ -146,6 +146,29 @@ async def check_a_closed_replica_hands_over_to_the_other(harness: Harness) -> No
     await second.until_got(after)
 
 
+async def check_a_replica_that_leaves_hands_over_in_order(harness: Harness) -> None:
+    """What it holds, its running batch among it, comes before anything that the next one is sent."""
+    subscription, together = harness.subscription(batch_max=10, in_flight_max=50), harness.recorder()
+    together.released.clear()
+    leaving, staying = harness.make(shutdown_grace_s=30.0), await harness.broker()
+    messages = harness.messages(200, keys=5)
+    async with leaving:
+        await leaving.subscribe(subscription, together)
+        await publish_all(leaving, messages)
+        await together.until(lambda: len(together.deliveries) > 0, "a first batch")
+        joining = asyncio.create_task(staying.subscribe(subscription, together))
+        if harness.system == "kafka":  # where it has joined when its running batch has ended
+            group = subscription.subscriber
+            await eventually(lambda: _has_members(harness, group, 2), "a second member", harness.deadline_s)
+        else:
+            await joining
+        harness.soon(together.released.set)
+    await joining
+    await together.until_got(messages)
+    assert_in_order(together.bodies)
+    harness.duplicates += together.duplicates()
+
+
 async def check_odd_messages_are_delivered_not_lost(harness: Harness) -> None:
     """Headers of any type and encoding, empty and null bodies: all of it reaches the pipeline, which judges."""
     broker, recorder = await harness.broker(), harness.recorder()

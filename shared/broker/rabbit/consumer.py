@@ -5,6 +5,10 @@ While a full batch is being handled the next one is taken up, once it is here; b
 A RETRY is not sent back to the queue: the message stays ours, unsettled, and is handed over again before
 everything behind it. A `nack(requeue)` would let the messages of its key that this consumer already holds
 overtake it, and on RabbitMQ before 4.3 every one of them would count towards the delivery limit.
+
+Nor is anything sent back by a consumer that leaves, where order matters. A stand-by is active as soon as the server
+has read `basic.cancel`, while the one before still holds what comes first; and what is sent back by one who does not
+cancel comes to itself again. When its channel is closed, what it held is back in its place before the next is active.
 """
 
 from __future__ import annotations
@@ -65,6 +69,7 @@ class RabbitConsumer:
         """`queue` is where to consume; `cut_off` is called when the server ends that, as when it is deleted.
         A dead-letter queue has as many active consumers as there are replicas, and so is not `ordered`."""
         self._subscription = subscription
+        self._ordered = ordered
         self.queue = queue
         self._handler = handler
         self._batch_max = min(subscription.batch_max, subscription.in_flight_max)
@@ -113,19 +118,21 @@ class RabbitConsumer:
         return self._settled if self._window.unsettled() or (ready and consumers <= 1) else None
 
     async def stop(self, grace_s: float) -> None:
-        """Stop pulling, let the running batch settle within `grace_s`, give back what waits."""
+        """Begin nothing more, let the running batch settle within `grace_s`, let go of what waits."""
         self._stopping.set()
         self._arrived.set()
-        if self._source is not None:
+        if self._source is not None and not self._ordered:
             await say_goodbye(self._source.cancel(self._tag))
         if self._task is not None:
             await asyncio.wait([self._task], timeout=grace_s)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await say_goodbye(self._acknowledging.send_now())
-        await self._give_back()
+        if not self._ordered:
+            await self._give_back()
         if self._channel is not None:
             await say_goodbye(self._channel.close())
+        self._window.clear()
         arriving.forget(self._tag)
 
     @property
@@ -139,7 +146,6 @@ class RabbitConsumer:
         if unsettled:
             newest = max(unsettled, key=lambda held: held.tag)
             await say_goodbye(newest.channel.basic_nack(newest.tag, multiple=True, requeue=True))
-        self._window.clear()
 
     def _arrive(self, raw: Arrived) -> None:
         self._window.arrive(Held.of(raw))
