@@ -112,6 +112,7 @@ def _run_and_report(plan: Plan, summary: Path, profiles: Path | None) -> int:
             {"part": part, "broker": broker, **asdict(taken)} for (part, broker), taken in measured.limits.items()
         ],
         "start_up_s": measured.start_up_s,
+        "contenders_took_s": measured.took_s,
         "seed": plan.seed,
         "versions": {**measured.versions, "python": platform.python_version()},
         "hardware": {"cpus": os.cpu_count(), "machine": platform.machine()},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from bench.answers import Answers
@@ -47,6 +49,8 @@ class Bench:
     orders: Orders
     say: Callable[[str], None]
     advance: Advance
+    took_s: Counter[Contender] = field(default_factory=Counter)
+    """Of all rounds, with starting, publishing and checking."""
 
     async def run(self) -> list[dict[Contender, float]]:
         """One dict for each round: effects, orders, transfers, jobs, … per second, or what `UNITS` says.
@@ -66,7 +70,7 @@ class Bench:
         for contender in order:
             self.say(f"{of_round}: {contender}")
             channel = f"bench{number}-{short(contender.name)}"
-            count = self.plan.events_of(contender)
+            count, began_s = self.plan.events_of(contender), time.monotonic()
             if contender.name in OF_MONEY:
                 seed = f"{self.plan.seed}/{number}"
                 rates[contender] = await self.money.measure(contender, channel, count, seed, self.advance)
@@ -81,6 +85,7 @@ class Bench:
                 events = make(count, traced=contender.name != UNTRACED)
                 measure = self._publish if contender.name in OF_EVENTS else self._drain
                 rates |= await measure(contender, channel, events)
+            self.took_s[contender] += time.monotonic() - began_s
         wanted |= {Contender(IDLE, contender.broker) for contender in order}
         return {contender: figure for contender, figure in rates.items() if contender in wanted}
 

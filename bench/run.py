@@ -62,6 +62,8 @@ class Measured:
     limits: Limits = field(default_factory=dict)
     start_up_s: dict[str, float] = field(default_factory=dict)
     """By broker."""
+    took_s: dict[str, float] = field(default_factory=dict)
+    """Each contender, all rounds together, with starting, publishing and checking."""
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -144,6 +146,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
                 advance=lambda count: progress.advance(bar, count),
             )
             measured.rates = await bench.run()
+            measured.took_s = {str(contender): round(s, 1) for contender, s in bench.took_s.most_common()}
             if LIMITS in plan.rows:
                 measuring = Measuring(runtime, draining, bench.say)
                 measured.limits = await measuring.run(plan.brokers, plan.events, plan.rounds)

@@ -76,7 +76,15 @@ def instance(
         yield runtime
     finally:
         with steps.step("stopping everything"):
-            runtime.stop(remove=True)
+            _remove(runtime, steps)
+
+
+def _remove(runtime: Runtime, steps: Steps) -> None:
+    """What was measured is worth more than an empty disk: data that cannot be deleted is told, and no error."""
+    try:
+        runtime.stop(remove=True)
+    except OSError as error:
+        steps.say(f"{runtime.root} could not be deleted: {error}")
 
 
 def keep_logs(runtime: Runtime, run_root: Path, name: str, steps: Steps) -> None:

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deploy.birth import start_ticks
-from experiment.instance import belongs_to
+from deploy.native import Runtime
+from deploy.progress import Steps
+from experiment.instance import belongs_to, instance
 
 
 def test_data_of_a_process_that_runs_is_its_own_whatever_the_clock_says(tmp_path: Path) -> None:
@@ -34,3 +38,16 @@ def test_data_of_a_process_that_is_gone_is_left_over(tmp_path: Path) -> None:
 
 def test_data_under_our_own_id_is_left_over_by_another_before_us(tmp_path: Path) -> None:
     assert not belongs_to(os.getpid(), tmp_path)
+
+
+def test_data_that_cannot_be_deleted_costs_nobody_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_runtime: Runtime, *, remove: bool) -> None:
+        assert remove
+        raise OSError("Directory not empty")
+
+    monkeypatch.setattr(Runtime, "stop", stop)
+    with instance(tmp_path, "bench", Steps()) as runtime:
+        pass
+    assert f"{runtime.root} could not be deleted: Directory not empty" in " ".join(capsys.readouterr().err.split())

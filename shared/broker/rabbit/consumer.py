@@ -6,9 +6,10 @@ A RETRY is not sent back to the queue: the message stays ours, unsettled, and is
 everything behind it. A `nack(requeue)` would let the messages of its key that this consumer already holds
 overtake it, and on RabbitMQ before 4.3 every one of them would count towards the delivery limit.
 
-Nor is anything sent back by a consumer that leaves, where order matters. A stand-by is active as soon as the server
-has read `basic.cancel`, while the one before still holds what comes first; and what is sent back by one who does not
-cancel comes to itself again. When its channel is closed, what it held is back in its place before the next is active.
+Nor is anything sent back by a consumer that leaves, where order matters. A stand-by is active as soon as the
+server has read `basic.cancel`, while the one before still holds what comes first; and what is sent back by one who
+does not cancel comes to itself again. When its channel is closed, what it held is back in its place before the
+next is active.
 """
 
 from __future__ import annotations
