@@ -104,7 +104,7 @@ async def test_a_connection_that_ends_is_made_again_and_asked_once_more_and_then
 
 async def test_a_server_that_says_nothing_in_time_is_left_and_the_next_is_asked_of_another_connection() -> None:
     server = Server(lambda connection, _: b"" if connection == 1 else ONE)
-    async with scripts_of(server, timeout_s=0.05) as scripts:
+    async with scripts_of(server, timeout_s=0.5) as scripts:
         with pytest.raises(TimeoutError, match="no answer in time"):
             await scripts.run(ASKED)
         assert await scripts.run(ASKED) == 1
