@@ -11,6 +11,7 @@ from bench.rows import (
     ALONE,
     BY_CELERY,
     CELERY,
+    FULL,
     LEASED,
     LEASED_START,
     LEASED_WAITING,
@@ -30,6 +31,7 @@ from bench.rows import (
     PEAK,
     ROWS,
     START,
+    START_UP,
     TANDEM,
     TASK_P50,
     TASK_P99,
@@ -43,12 +45,12 @@ _SHARES: Mapping[str, float] = {
     **dict.fromkeys((*OF_MONEY, *OF_JOBS), 0.5),
     **dict.fromkeys((*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START), 0.15),
     **dict.fromkeys(OF_ORDERS, 0.5),
-    ORDER_TASKS: 0.3,
+    ORDER_TASKS: 0.2,
     **dict.fromkeys(OF_ANSWERS, 0.02),
 }
 """Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""
 _TRIAL_SHARE = 0.05
-_TOGETHER: Mapping[str, int] = {"rabbit": 2, "kafka": 4}
+_TOGETHER: Mapping[str, int] = {"rabbit": 1, "kafka": 3}
 _TOGETHER_EVENTS_MAX = 60_000
 """One process and two get so many times the events, at most so many: that takes one of them some seconds on Kafka,
 and they must not stand frozen for long while it is published. On RabbitMQ a second one has nothing to do."""
@@ -66,12 +68,15 @@ _START_S = 2.0
 """To start a contender, and to check what it did."""
 _SERVERS_S = 15.0
 _LIMITS_S = 15.0
+_START_UP_S = 18.0
+_PAST_ROWS_PER_S = 110_000
 _PER_EVENT_S: Mapping[str, float] = {
     ONE_BY_ONE: 1 / 4_000,
     **dict.fromkeys(OF_MONEY, 1 / 4_000),
     **dict.fromkeys(OF_JOBS, 1 / 5_000),
     **dict.fromkeys(BY_CELERY, 1 / 400),
     **dict.fromkeys(OF_ORDERS, 1 / 1_000),
+    ORDER_TASKS: 1 / 100,
     **dict.fromkeys(OF_ANSWERS, 1 / 50),
 }
 """To publish it and to do it, on two cores that are idle otherwise: what they come to, a whole run has taken."""
@@ -162,7 +167,9 @@ class Plan:
             _START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S) for one in self.measured
         )
         limits_s = self.rounds * len(self.brokers) * _LIMITS_S if LIMITS in self.rows else 0
-        return _SERVERS_S * (1 + len(self.brokers)) + trial_s + rounds_s + limits_s
+        start_up_s = len(self.brokers) * _START_UP_S if START_UP in self.rows else 0
+        past_s = self.past_rows / _PAST_ROWS_PER_S if FULL in self.names else 0
+        return _SERVERS_S * (1 + len(self.brokers)) + trial_s + rounds_s + limits_s + start_up_s + past_s
 
 
 def _runs_as(contender: Contender) -> Contender:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -49,7 +49,7 @@ class Bench:
     orders: Orders
     say: Callable[[str], None]
     advance: Advance
-    took_s: Counter[Contender] = field(default_factory=Counter)
+    took_s: defaultdict[Contender, float] = field(default_factory=lambda: defaultdict(float))
     """Of all rounds, with starting, publishing and checking."""
 
     async def run(self) -> list[dict[Contender, float]]:

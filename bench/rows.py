@@ -189,6 +189,11 @@ START_UP = "start-up"
 LIMITS = "limits"
 """Nor is this one: what the parts of an event's way take by themselves (`bench.limits`)."""
 NAMES = (*dict.fromkeys(row.name for row in ROWS), LIMITS, START_UP)
-LONG_ONES = ("backlog", "full-inbox", "jobs-waiting", LIMITS, START_UP)
-"""Run only where they are asked for: they take as long as all others together, and the last wants the ports of
-`make up-*`."""
+_MONEY = ("transfers", "hot-account", "receive", "acceptance")
+_JOBS = ("jobs", "jobs-relayed", "jobs-threads", "chord", "leased", "jobs-idle", "jobs-waiting")
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "events": tuple(name for name in NAMES if name not in {*_MONEY, *_JOBS, LIMITS}),
+    "money": _MONEY,
+    "jobs": _JOBS,
+}
+"""Rows that are run together, the first where nothing is said. `limits` is in none: `make profile` runs it."""

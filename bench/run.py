@@ -13,6 +13,7 @@ from bench import past, start_up
 from bench.answers import Answers
 from bench.draining import Draining
 from bench.effects import Effects
+from bench.errors import BenchError
 from bench.jobs import JobRuns, JobTables
 from bench.ledger import Ledger
 from bench.limits import Limits, Measuring
@@ -62,6 +63,8 @@ class Measured:
     limits: Limits = field(default_factory=dict)
     start_up_s: dict[str, float] = field(default_factory=dict)
     """By broker."""
+    no_start_up: str | None = None
+    """Why there is none, where one was asked for: as when something else has the ports of `make up-*`."""
     took_s: dict[str, float] = field(default_factory=dict)
     """Each contender, all rounds together, with starting, publishing and checking."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -87,7 +90,10 @@ def run(plan: Plan, profiles: Path | None, steps: Steps) -> Measured:
                 ignore_signals()
             measured.versions = runtime.versions()
     if START_UP in plan.rows:  # when nothing else runs
-        measured.start_up_s = run_until_signal(_start_up(plan))
+        try:
+            measured.start_up_s = run_until_signal(_start_up(plan))
+        except BenchError as error:
+            measured.no_start_up = str(error)
         ignore_signals()
     return measured
 
@@ -146,7 +152,7 @@ async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | N
                 advance=lambda count: progress.advance(bar, count),
             )
             measured.rates = await bench.run()
-            measured.took_s = {str(contender): round(s, 1) for contender, s in bench.took_s.most_common()}
+            measured.took_s = {str(contender): round(s, 1) for contender, s in bench.took_s.items()}
             if LIMITS in plan.rows:
                 measuring = Measuring(runtime, draining, bench.say)
                 measured.limits = await measuring.run(plan.brokers, plan.events, plan.rounds)
