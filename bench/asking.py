@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 from pydantic import BaseModel
 
+from bench.requests import KEPT_S
 from experiment.event_loop import precise_loop
 from shared.garbage import rest_garbage_collector
 
@@ -71,7 +72,7 @@ async def ask_all(plan: Plan) -> Told:
         statuses[status] += 1
 
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
         asyncio.TaskGroup() as tasks,
