@@ -41,13 +41,15 @@ def test_data_under_our_own_id_is_left_over_by_another_before_us(tmp_path: Path)
 
 
 def test_data_that_cannot_be_deleted_costs_nobody_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(_runtime: Runtime, *, remove: bool) -> None:
         assert remove
         raise OSError("Directory not empty")
 
+    said: list[str] = []
     monkeypatch.setattr(Runtime, "stop", stop)
-    with instance(tmp_path, "bench", Steps()) as runtime:
+    monkeypatch.setattr(Steps, "say", lambda _steps, text: said.append(text))
+    with instance(tmp_path, "bench", Steps(quiet=True)) as runtime:
         pass
-    assert f"{runtime.root} could not be deleted: Directory not empty" in " ".join(capsys.readouterr().err.split())
+    assert said == [f"{runtime.root} could not be deleted: Directory not empty"]
