@@ -18,7 +18,7 @@ from shared.broker.kafka import connection_options, subscribed_topics
 from shared.errors import UnavailableError
 from shared.settings import Settings
 
-_PART = 1_000
+_PART = 2_000
 _SETTLED_TIMEOUT_S = 10.0
 _JOINED_TIMEOUT_S = 90.0
 _POLL_S = 0.2

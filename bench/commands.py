@@ -55,7 +55,7 @@ _CONSUMER = {"TANDEM_ROLES": "consumer"}
 FROZEN_MAX_S = 12
 """For how long Kafka keeps a process in its group that says nothing. It asks every third of that time whether
 another has come."""
-_STOP_TIMEOUT_S, _IDLE_STOP_TIMEOUT_S = 40.0, 1.5
+_STOP_TIMEOUT_S, _IDLE_STOP_TIMEOUT_S = 40.0, 0.7
 """How long a process may take to stop. Celery's on RabbitMQ have done everything when they are told, and settle
 within milliseconds; but an idle one hears of the signal when its loop wakes for something else: in up to 10 s.
 """

@@ -68,7 +68,11 @@ class Effects:
     async def give_past(self, subscriber: str, rows: int) -> None:
         """Have the inbox begin with so many rows, of the last days, from now on."""
         await self._postgres.execute("truncate inbox")
-        await past.fill(self._postgres, subscriber, rows)
+        another = await asyncpg.connect(self.dsn)
+        try:
+            await past.fill(self._postgres, another, subscriber, rows)
+        finally:
+            await another.close()
         self._has_past = True
 
     async def clear(self) -> None:

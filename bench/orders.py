@@ -36,7 +36,7 @@ from bench.rows import (
 )
 from experiment.clock import until
 
-_WARMING = 1_000
+_WARMING = 500
 """Requests before those that are counted: all is loaded, connected and prepared then."""
 _WARMING_PACED = 100
 """The same at a rate."""

@@ -6,7 +6,9 @@ that was at work all the time.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +51,26 @@ def require_room(place: Path, rows: int) -> None:
         )
 
 
-async def fill(connection: asyncpg.Connection[Any], subscriber: str, rows: int) -> None:
-    """Fill an empty inbox. The indexes are made when all rows are there: that takes a third of the time."""
-    await connection.execute("set synchronous_commit = off")
+async def fill(
+    connection: asyncpg.Connection[Any], another: asyncpg.Connection[Any], subscriber: str, rows: int
+) -> None:
+    """Fill an empty inbox, over both connections at once. The indexes are made when all rows are there: that takes
+    a third of the time."""
     await connection.execute(_WITHOUT_INDEXES)
-    for start in range(1, rows + 1, _PART):
-        await connection.execute(_FILL, subscriber, SOURCE, start, min(start + _PART - 1, rows), rows)
+    starts = iter(range(1, rows + 1, _PART))
+    await asyncio.gather(*(_fill_parts(each, starts, subscriber, rows) for each in (connection, another)))
     await connection.execute(_WITH_INDEXES)
-    await connection.execute("set synchronous_commit = on")
     await connection.execute("vacuum analyze inbox")
     await connection.execute("checkpoint")
+
+
+async def _fill_parts(
+    connection: asyncpg.Connection[Any], starts: Iterator[int], subscriber: str, rows: int
+) -> None:
+    await connection.execute("set synchronous_commit = off")
+    for start in starts:
+        await connection.execute(_FILL, subscriber, SOURCE, start, min(start + _PART - 1, rows), rows)
+    await connection.execute("set synchronous_commit = on")
 
 
 async def keep(connection: asyncpg.Connection[Any]) -> None:

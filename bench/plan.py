@@ -44,7 +44,7 @@ _SHARES: Mapping[str, float] = {
     ONE_BY_ONE: 0.25,
     **dict.fromkeys((*OF_MONEY, *OF_JOBS), 0.5),
     **dict.fromkeys((*BY_CELERY, LEASED, LEASED_WAITING, START, LEASED_START), 0.15),
-    **dict.fromkeys(OF_ORDERS, 0.5),
+    **dict.fromkeys(OF_ORDERS, 0.4),
     ORDER_TASKS: 0.2,
     **dict.fromkeys(OF_ANSWERS, 0.02),
 }
@@ -68,8 +68,8 @@ _START_S = 2.0
 """To start a contender, and to check what it did."""
 _SERVERS_S = 15.0
 _LIMITS_S = 15.0
-_START_UP_S = 18.0
-_PAST_ROWS_PER_S = 110_000
+_START_UP_S = 35.0
+_PAST_ROWS_PER_S = 200_000
 _PER_EVENT_S: Mapping[str, float] = {
     ONE_BY_ONE: 1 / 4_000,
     **dict.fromkeys(OF_MONEY, 1 / 4_000),

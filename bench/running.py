@@ -20,7 +20,7 @@ from bench.rows import CELERY, Contender
 from deploy.paths import REPOSITORY
 from shared.settings import Settings
 
-_POLL_S, _POLL_MAX_S = 0.2, 2.0
+_POLL_S, _POLL_MAX_S = 0.1, 2.0
 _COUNTING_SHARE = 0.02
 """Of the time: to count hundreds of thousands of rows takes as long as dozens of batches, of the same server."""
 _STALLED_S = 90.0

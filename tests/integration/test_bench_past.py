@@ -18,9 +18,10 @@ _NOW = "insert into inbox (subscriber, source, event_id) values ('s', '/now', '7
 
 
 async def test_what_is_recorded_now_is_behind_the_past_and_taken_away_alone(servers: Runtime) -> None:
-    connection = await asyncpg.connect(await migrated_database(servers, "notification"))
+    dsn = await migrated_database(servers, "notification")
+    connection, another = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
     try:
-        await past.fill(connection, "s", 1_000)
+        await past.fill(connection, another, "s", 1_000)
         [[count, shortest, longest, last, is_past, in_order]] = await connection.fetch(_SHAPE)
         new = Envelope(source="/now", type="t", data=None).id
         assert (count, shortest, longest, is_past, in_order) == (1_000, len(new), len(new), True, True)
@@ -32,3 +33,4 @@ async def test_what_is_recorded_now_is_behind_the_past_and_taken_away_alone(serv
         assert await connection.fetchval("select count(*) from inbox") == count
     finally:
         await connection.close()
+        await another.close()
