@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import gc
 import subprocess
 from functools import cache
 from pathlib import Path
+
+from shared.garbage import collect_nothing, collect_seldom
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("services", "shared", "deploy", "experiment", "compare", "bench", "faults", "examples", "docs")
@@ -35,11 +36,11 @@ def modules(*packages: str) -> list[Path]:
 def tree(path: Path) -> ast.Module:
     """Without a garbage collection meanwhile: what it finds may log a traceback, which parses, and the parser of
     Python 3.11.2 cannot be entered twice ("AST constructor recursion depth mismatch")."""
-    gc.disable()
+    collect_nothing()
     try:
         return ast.parse(path.read_text(), str(path))
     finally:
-        gc.enable()
+        collect_seldom()
 
 
 def imports(path: Path) -> set[str]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shared.broker.base import Delivery, Message, Settlement, destination_name
+from shared.broker.base import Delivery, Message, Settlement, Subscription, destination_name
 from tests.conformance.harness import (
     TYPE,
     Harness,
@@ -100,8 +100,7 @@ async def check_replicas_share_the_work_and_keep_the_order_per_key(harness: Harn
 
         await replica.subscribe(subscription, handle)
     if harness.system == "kafka":
-        group = subscription.subscriber
-        await eventually(lambda: _has_members(harness, group, 2), "two members", harness.deadline_s)
+        await _until_two_members(harness, subscription)
     messages = harness.messages(600, keys=60)
     for start in range(0, 600, 100):
         await publish_all(replicas[0], messages[start : start + 100])
@@ -118,8 +117,7 @@ async def check_unordered_replicas_work_at_the_same_time(harness: Harness) -> No
         recorder.released.clear()
         await (await harness.broker()).subscribe(subscription, recorder)
     if harness.system == "kafka":
-        group = subscription.subscriber
-        await eventually(lambda: _has_members(harness, group, 2), "two members", harness.deadline_s)
+        await _until_two_members(harness, subscription)
     messages = harness.messages(100, keys=50)
     publisher = await harness.broker()
     await publisher.declare([harness.channel])
@@ -158,8 +156,7 @@ async def check_a_replica_that_leaves_hands_over_in_order(harness: Harness) -> N
         await together.until(lambda: len(together.deliveries) > 0, "a first batch")
         joining = asyncio.create_task(staying.subscribe(subscription, together))
         if harness.system == "kafka":  # where it has joined when its running batch has ended
-            group = subscription.subscriber
-            await eventually(lambda: _has_members(harness, group, 2), "a second member", harness.deadline_s)
+            await _until_two_members(harness, subscription)
         else:
             await joining
         harness.soon(together.released.set)
@@ -200,8 +197,7 @@ async def check_a_rebalance_waits_for_the_running_batch(harness: Harness) -> Non
     await publish_all(here, messages)
     await first.until(lambda: len(first.deliveries) > 0, "a first batch")
     join = asyncio.create_task(joining.subscribe(subscription, second))
-    group = subscription.subscriber
-    await eventually(lambda: _has_members(harness, group, 2), "the second member asks to join", harness.deadline_s)
+    await _until_two_members(harness, subscription)
     first.released.set()
     await join
     await until_one_got([first, second], messages)
@@ -213,8 +209,13 @@ async def _waiting(harness: Harness, queue: str, count_max: int) -> bool:
     return (await queue_counts(harness.runtime, queue))[0] <= count_max
 
 
-async def _has_members(harness: Harness, group: str, count: int) -> bool:
-    return await group_members(harness.runtime, group) == count
+async def _until_two_members(harness: Harness, subscription: Subscription) -> None:
+    """Kafka counts one that asks to join."""
+
+    async def are_two() -> bool:
+        return await group_members(harness.runtime, subscription.subscriber) == 2
+
+    await eventually(are_two, "two members", harness.deadline_s)
 
 
 async def _consumers(harness: Harness, group: str, queue: str) -> int:
