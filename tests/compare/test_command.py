@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 
+from compare.run import CHECK
 from deploy.native.supervision import INSTANCE_VARIABLE
 from deploy.paths import REPOSITORY
 from experiment.instance import remove_leftovers
@@ -77,17 +78,17 @@ def runs_kafka(pid: int) -> bool:
     return True  # of those that were found one has just ended: look again
 
 
-def end_it_while_it_stops(running: subprocess.Popen[bytes]) -> bool:
-    """Ask a run for its end when all is measured and its servers are being stopped; False: it was over already."""
+def end_it_while_it_stops(running: subprocess.Popen[bytes], progress: Path) -> bool:
+    """Ask a run for its end when all is measured and its servers are being stopped; False: it was over already.
+
+    Before the last phase nothing is concluded: while the servers start, a process that has just ended counts as Kafka.
+    """
     deadline = time.monotonic() + 500
-    seen = False
     while running.poll() is None:
         assert time.monotonic() < deadline, "it does not come to its end"
-        kafka = runs_kafka(running.pid)
-        if seen and not kafka:
+        if CHECK in progress.read_text() and not runs_kafka(running.pid):
             running.terminate()
             return True
-        seen = seen or kafka
         time.sleep(0.5)
     return False
 
@@ -101,7 +102,7 @@ def test_a_tiny_comparison_reports_both_columns_though_it_is_ended_while_it_stop
         err.open("w") as stderr,
         subprocess.Popen(command, cwd=REPOSITORY, stdout=stdout, stderr=stderr) as running,
     ):
-        told = end_it_while_it_stops(running)
+        told = end_it_while_it_stops(running, err)
         assert running.wait() == 0, err.read_text() + out.read_text()
     output, progress = out.read_text(), err.read_text()
     assert told, "it ended before the moment came"
