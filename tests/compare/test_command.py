@@ -81,7 +81,7 @@ def runs_kafka(pid: int) -> bool:
 def end_it_while_it_stops(running: subprocess.Popen[bytes], progress: Path) -> bool:
     """Ask a run for its end when all is measured and its servers are being stopped; False: it was over already.
 
-    Before the last phase nothing is concluded: while the servers start, a process that has just ended counts as Kafka.
+    Before its last phase nothing is concluded: while servers start, a process that has just ended counts as Kafka.
     """
     deadline = time.monotonic() + 500
     while running.poll() is None:
