@@ -116,6 +116,8 @@ class Batch:
 
     def outcome(self) -> list[Status]:
         """What became of each delivery, in their order. Only of a closed batch."""
+        if self.all_done and not self.statuses:  # nearly always
+            return [Status.DONE] * len(self.deliveries)
         if self.all_done:
             return [self.statuses.get(id(delivery), Status.DONE) for delivery in self.deliveries]
         return [self.statuses[id(delivery)] for delivery in self.deliveries]

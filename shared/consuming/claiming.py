@@ -12,7 +12,7 @@ import structlog
 
 from shared.broker import Subscription
 from shared.consuming.batch import Batch, Status, Work, retry_with_followers
-from shared.consuming.claims import Claims, ClaimState
+from shared.consuming.claims import FIRST, Claims, ClaimState
 from shared.errors import UnavailableError
 from shared.settings import Settings
 from shared.telemetry import Metrics
@@ -71,6 +71,12 @@ class Claiming:
         except UnavailableError as error:
             self._redis_lost(error)
             self._metrics.without_claims(self._subscription, len(works))
+            return []
+        counted = [work.claims_counted for work in works]
+        if claims.count(FIRST) == len(claims) and not any(counted):  # nearly always
+            for work in works:
+                work.claims_counted = _COUNTED[ClaimState.NEW]
+            self._metrics.claimed(self._subscription, {ClaimState.NEW: len(works)})
             return []
         busy: list[Work] = []
         outcomes: Counter[StrEnum] = Counter()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shared.envelope import Envelope
 from shared.errors import SchemaViolationError, UnknownSchemaError
@@ -29,9 +29,12 @@ class Handler:
     model: type[EventData]
     handle: EventHandler
     _schema_uri: str = field(init=False, repr=False)
+    _validate: Callable[[Any], EventData] = field(init=False, repr=False)
+    """As the model's `model_validate`, which looks at its options first: half of the time for a small model."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_schema_uri", self.model.schema_uri())
+        object.__setattr__(self, "_validate", TypeAdapter(self.model).validator.validate_python)
 
     def read(self, envelope: Envelope, asked: Asked | None = None) -> Event[Any]:
         """Check the event's data against the model; `asked` is who waits for an answer.
@@ -44,7 +47,7 @@ class Handler:
         if isinstance(envelope.data, bytes):
             raise SchemaViolationError(f"{envelope.type}: data: its datacontenttype is not JSON's")
         try:
-            return Event(envelope, self.model.model_validate(envelope.data), asked)
+            return Event(envelope, self._validate(envelope.data), asked)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}"

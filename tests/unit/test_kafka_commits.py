@@ -135,7 +135,7 @@ def test_a_partition_is_settled_up_to_its_first_retry_whatever_the_others_are() 
         for partition, offset in [(1, 10), (1, 11), (2, 5), (1, 14), (1, 15), (2, 6)]
     ]
     work: Any = None
-    batch = Batch(records, runs_of(records), work, 1)
+    batch = Batch(records, runs_of(records), 60, work, 1)
     ack, retry = Settlement.ACK, Settlement.RETRY
     assert batch.starts == {ONE: 10, OTHER: 5}
     assert batch.ends([ack] * 6) == ({ONE: 16, OTHER: 7}, {})
@@ -159,11 +159,11 @@ async def test_what_was_taken_up_before_a_rebalance_is_abandoned_after_it(again:
         async def abandon(self) -> None:
             self.abandoned = True
 
-    async def nothing(_wait_ms: int, _weight: int = 0) -> list[Any]:
-        return []
+    async def nothing(_wait_ms: int, _held: int = 0) -> tuple[list[Any], int]:
+        return [], 0
 
     async def take_up() -> Batch:
-        batch: Batch = consumer._take([record])
+        batch: Batch = consumer._take([record], 1)
         await batch.work.prepare()
         return batch
 

@@ -52,6 +52,8 @@ class Batch:
 
     records: Sequence[Record]
     runs: Sequence[Run]
+    weight: int
+    """About how many bytes of memory they take."""
     work: BatchInHand
     read_in: int | None
     """The assignment that its partitions were ours by."""
@@ -67,6 +69,8 @@ class Batch:
         """Up to where each partition is settled, and from where those are read again in which one is a RETRY."""
         settled: dict[TopicPartition, int] = {}
         again: dict[TopicPartition, int] = {}
+        if settlements.count(Settlement.ACK) == len(settlements):  # nearly always
+            return {run.partition: self.records[run.end - 1].offset + 1 for run in self.runs}, again
         for partition, start, end in self.runs:
             if partition in again:
                 continue
@@ -159,8 +163,8 @@ class KafkaConsumer:
             await batch.work.abandon()
             self._handover.let_go()
         self._settled = {}
-        records = await self._reader.poll(_POLL_MS)
-        return self._take(records) if records else None
+        records, weight = await self._reader.poll(_POLL_MS)
+        return self._take(records, weight) if records else None
 
     async def _recover(self) -> Batch | None:
         """The next batch from where the group stands."""
@@ -168,24 +172,24 @@ class KafkaConsumer:
         self._settled = {}
         await self._commits.end()
         records = await self._reader.recover()
-        return self._take(records) if records else None
+        return self._take(records, weight_of(records)) if records else None
 
-    def _take(self, records: Sequence[Record]) -> Batch:
+    def _take(self, records: Sequence[Record], weight: int) -> Batch:
         """Have them in hand, until `Handover.let_go`."""
         deliveries = _deliveries(records, self._subscription, self.clock)
         self._handover.hold()
         work = BatchInHand(self._handler, deliveries)
-        return Batch(records, runs_of(records), work, self._handover.rebalances)
+        return Batch(records, runs_of(records), weight, work, self._handover.rebalances)
 
     async def _take_ahead(self, weight: int) -> Batch | None:
         """Take up what is here beside the batch that is being handled, which weighs so much."""
         if weight >= self._subscription.in_flight_bytes_max:
             return None
         await self._commits.ended()  # until then what it settles is in flight, too
-        records = await self._reader.poll(0, weight)
+        records, weight = await self._reader.poll(0, weight)
         if not records:
             return None
-        batch = self._take(records)
+        batch = self._take(records, weight)
         try:
             await batch.work.prepare()
         except asyncio.CancelledError:
@@ -207,7 +211,7 @@ class KafkaConsumer:
             self._settled = {**passed, **batch.starts}
             if takes_ahead(self._handler, self._subscription, len(batch.records)):
                 await batch.work.prepare()
-                self._ahead.begin(self._take_ahead(weight_of(batch.records)), f"ahead-{self.queue}")
+                self._ahead.begin(self._take_ahead(batch.weight), f"ahead-{self.queue}")
             settlements = await batch.work.run()
             if rebalances != self._handover.rebalances:
                 passed = {}

@@ -33,12 +33,12 @@ class Reader:
         self._record_bytes = 0.0  # the mean weight of the last ones
         self._tolerant = TolerantReader(subscription)
 
-    async def poll(self, wait_ms: int, weight: int = 0) -> Sequence[Record]:
-        """What has come, up to a batch, after `wait_ms` at most; so many bytes are held already."""
+    async def poll(self, wait_ms: int, held: int = 0) -> tuple[Sequence[Record], int]:
+        """What has come, up to a batch, after `wait_ms` at most, and how many bytes it takes; so many are held
+        already."""
         records = await _portion(self._subscriber.consumer, wait_ms, self._batch_max)
-        rebalances, held = self._handover.rebalances, weight
-        weight += weight_of(records)
-        while records and len(records) < self._batch_max and weight < self._bytes_max:
+        rebalances, weight = self._handover.rebalances, weight_of(records)
+        while records and len(records) < self._batch_max and held + weight < self._bytes_max:
             # What is here already: it never waits.
             portion = await _portion(self._subscriber.consumer, 0, self._batch_max - len(records))
             if not portion or rebalances != self._handover.rebalances:
@@ -46,13 +46,13 @@ class Reader:
             records += portion
             weight += weight_of(portion)
         if rebalances != self._handover.rebalances:
-            return ()  # but it did, for others' partitions: what was ours comes again
+            return (), 0  # but it did, for others' partitions: what was ours comes again
         if records:
-            self._record_bytes = (weight - held) / len(records)
+            self._record_bytes = weight / len(records)
         consumer = self._subscriber.consumer
         behind = partitions_behind(consumer)
         fetch_by(consumer, next_fetch(self._record_bytes, self._batch_max, self._bytes_max, behind))
-        return records
+        return records, weight
 
     async def recover(self) -> Sequence[Record]:
         """Go back to what is committed, and read on from there past what the client cannot read."""

@@ -180,9 +180,11 @@ class BatchInHand:
         for number, span in self._apart.items():
             end_apart(span, str(outcomes[number]), errors.get(number), end_ns)
         begun_ns = self._begun_ns
-        numbers = [number for number, start_ns in enumerate(begun_ns) if start_ns and number not in self._apart]
+        every = not self._apart and all(begun_ns)  # nearly always
+        numbers: Sequence[int] = range(len(begun_ns))
+        if not every:
+            numbers = [at for at, start_ns in enumerate(begun_ns) if start_ns and at not in self._apart]
         if numbers:
-            every = len(numbers) == len(begun_ns)  # nearly always
 
             def those_of(column: Sequence[Any]) -> Sequence[Any]:
                 return column if every else [column[number] for number in numbers]
