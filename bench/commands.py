@@ -17,6 +17,7 @@ from bench.rows import (
     JOBS,
     JOBS_RELAYED,
     JOBS_WAITING,
+    LARGER,
     LEASED,
     LEASED_START,
     LEASED_WAITING,
@@ -35,7 +36,6 @@ from bench.rows import (
     TASK_START,
     TASKS,
     TASKS_IN_THREADS,
-    TRACED,
     TRANSFER_TASKS,
     TRANSFER_TASKS_HOT,
     UNTRACED,
@@ -100,7 +100,7 @@ POOLS: Mapping[str, Command] = {
 """Each in two processes that do the work, by their names: which is the fastest, a trial says."""
 
 COMMANDS: Mapping[str, Command] = {
-    **dict.fromkeys((TANDEM, TRACED, LONG, FULL), _tandem()),
+    **dict.fromkeys((TANDEM, LARGER, LONG, FULL), _tandem()),
     UNTRACED: _tandem(TANDEM_TRACE_RATIO="0", TANDEM_OTLP_DIR=""),
     ONE_BY_ONE: _tandem(TANDEM_BATCH_MAX="1"),
     ALONE: _tandem(TANDEM_KAFKA_SESSION_TIMEOUT_S=str(FROZEN_MAX_S)),

@@ -10,8 +10,10 @@ from bench.commands import POOLS
 from bench.rows import (
     ALONE,
     BY_CELERY,
+    BY_HAND,
     CELERY,
     FULL,
+    LARGER,
     LEASED,
     LEASED_START,
     LEASED_WAITING,
@@ -27,6 +29,7 @@ from bench.rows import (
     ORDER_P99,
     ORDER_TASKS,
     ORDERS,
+    OVERLAPPED,
     PAIR,
     PEAK,
     ROWS,
@@ -35,7 +38,6 @@ from bench.rows import (
     TANDEM,
     TASK_P50,
     TASK_P99,
-    TRACED,
     UNTRACED,
     Contender,
 )
@@ -50,12 +52,13 @@ _SHARES: Mapping[str, float] = {
 }
 """Of the events of a round: what is slow gets fewer, so that no contender works for more than some seconds."""
 _TRIAL_SHARE = 0.05
-_TOGETHER: Mapping[str, int] = {"rabbit": 1, "kafka": 3}
-_TOGETHER_EVENTS_MAX = 60_000
-"""One process and two get so many times the events, at most so many: that takes one of them some seconds on Kafka,
-and they must not stand frozen for long while it is published. On RabbitMQ a second one has nothing to do."""
-_TRACED: Mapping[str, int] = {"rabbit": 1, "kafka": 2}
-"""The same of traced and not: on Kafka the events of a round take 0.25 s, of which one wait is a tenth."""
+_TOGETHER = (PAIR, ALONE)
+_TIMES: Mapping[str, int] = {"rabbit": 1, "kafka": 3}
+_MORE = (*_TOGETHER, LARGER, UNTRACED, BY_HAND, OVERLAPPED)
+"""These get so many times the events: on Kafka those of a round take 0.25 s, of which one wait is a tenth."""
+_MORE_MAX = 60_000
+"""At most so many, or those of a round where these are more. One process and two never get more: they stand frozen
+while theirs are published, and must not for long."""
 _WITH_ANOTHER = {
     **dict.fromkeys((ORDER_P50, ORDER_P99), ORDERS),
     **dict.fromkeys((TASK_P50, TASK_P99), ORDER_TASKS),
@@ -121,10 +124,9 @@ class Plan:
         name = _WITH_ANOTHER.get(contender.name, contender.name)
         if name == LONG:
             return self.long_events
-        if name in {PAIR, ALONE}:
-            return min(_TOGETHER_EVENTS_MAX, _TOGETHER[contender.broker] * self.events)
-        if name in {TRACED, UNTRACED}:
-            return _TRACED[contender.broker] * self.events
+        if name in _MORE:
+            most = _MORE_MAX if name in _TOGETHER else max(_MORE_MAX, self.events)
+            return min(most, _TIMES[contender.broker] * self.events)
         return int(self.events * _SHARES.get(name, 1.0))
 
     @property

@@ -16,9 +16,10 @@ ALONE = "tandem, one process"
 """On the same backlog, in the same way, as the two."""
 IDLE = "cores idle beside one process"
 """Measured with the one before: what a second process could have."""
-TRACED = "tandem, a larger backlog"
+LARGER = "tandem, a larger backlog"
+"""On Kafka, where it has more events than those of a round: these take a quarter of a second."""
 UNTRACED = "tandem, nothing traced"
-"""On as many events: those of a round take Kafka a quarter of a second."""
+"""On as many events."""
 LONG = "tandem, a long backlog"
 PEAK, LONG_PEAK = "tandem, memory", "tandem, memory with a long backlog"
 """The most that the process has had."""
@@ -135,8 +136,8 @@ CORE_FREE = 1.0
 # What a row is to reach, not what it reaches: docs/benchmark.md says which do.
 ROWS = (
     _row("hand-written", TANDEM, BY_HAND, "rabbit", 0.85),
-    _row("hand-written", TANDEM, BY_HAND, "kafka", 0.85),
-    _row("overlapped", TANDEM, OVERLAPPED, "kafka", 0.55),
+    _row("hand-written", LARGER, BY_HAND, "kafka", 0.85),
+    _row("overlapped", LARGER, OVERLAPPED, "kafka", 0.55),
     _row("inbox-alone", TANDEM, INBOX_ALONE, "rabbit", 0.5),
     _row("inbox-alone", TANDEM, INBOX_ALONE, "kafka", 0.5),
     _row("celery", TANDEM, CELERY, "rabbit", 7.0),
@@ -153,7 +154,7 @@ ROWS = (
     _low("latency", ORDER_P50, TASK_P50, "rabbit", 1.0),
     _low("latency", ORDER_P99, TASK_P99, "rabbit", 1.0),
     _row("traced", TANDEM, UNTRACED, "rabbit", 0.8),
-    _row("traced", TRACED, UNTRACED, "kafka", 0.8),
+    _row("traced", LARGER, UNTRACED, "kafka", 0.8),
     _row("backlog", LONG, TANDEM, "rabbit", 0.9),
     _row("backlog", LONG, TANDEM, "kafka", 0.9),
     _low("backlog", LONG_PEAK, PEAK, "rabbit", 1.2),

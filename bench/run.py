@@ -91,16 +91,17 @@ def run(plan: Plan, profiles: Path | None, steps: Steps) -> Measured:
             measured.versions = runtime.versions()
     if START_UP in plan.rows:  # when nothing else runs
         try:
-            measured.start_up_s = run_until_signal(_start_up(plan))
+            run_until_signal(_start_up(plan, measured))
         except BenchError as error:
             measured.no_start_up = str(error)
         ignore_signals()
     return measured
 
 
-async def _start_up(plan: Plan) -> dict[str, float]:
+async def _start_up(plan: Plan, measured: Measured) -> None:
     root = _RUN_ROOT / f"{_NAME}-start-up"
-    return {broker: round(await start_up.to_first_effect_s(broker, root), 1) for broker in plan.brokers}
+    for broker in plan.brokers:
+        measured.start_up_s[broker] = round(await start_up.to_first_effect_s(broker, root), 1)
 
 
 async def _rounds(plan: Plan, runtime: Runtime, ports: Ports, profiles: Path | None, measured: Measured) -> None:

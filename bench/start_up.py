@@ -35,8 +35,17 @@ _LINES = [{"sku": "tea", "quantity": 2, "unit_amount": 450}]
 async def to_first_effect_s(broker: str, root: Path) -> float:
     """Seconds from the command to a notification of an order, the second time that it is up.
 
-    Raises `BenchError` when it does not come up, as when something else has the ports.
+    Raises `BenchError` when it does not come up, as when something else has the ports, or cannot be stopped.
     """
+    try:
+        return await _to_first_effect_s(broker, root)
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"{broker} is not up after {error.timeout:g} s") from error
+    except (DeployError, aiohttp.ClientError) as error:
+        raise BenchError(f"{broker}: {error}") from error
+
+
+async def _to_first_effect_s(broker: str, root: Path) -> float:
     await asyncio.to_thread(_stop, root, remove=True)  # what a run left that was killed
     try:
         await asyncio.to_thread(_up, broker, root)

@@ -82,6 +82,16 @@ def test_two_processes_and_one_drain_as_many_events_with_a_bound(events: int, ra
         assert {plan.events_of(Contender(name, broker)) for name in (PAIR, ALONE)} == {each}
 
 
+@pytest.mark.parametrize("events", [2_000, 70_000])
+def test_what_is_divided_by_each_other_has_as_many_events_but_for_a_long_backlog_and_what_is_slow(
+    events: int,
+) -> None:
+    plan = plan_of(["--events", str(events)])
+    for row in ROWS:
+        if row.name in {"hand-written", "overlapped", "inbox-alone", "two-processes", "traced", "full-inbox"}:
+            assert plan.events_of(row.ours) == plan.events_of(row.theirs), row
+
+
 def test_no_ratio_of_drains_or_orders_divides_across_brokers() -> None:
     """Jobs, transfers and their answers are divided by what people would use instead, wherever that runs."""
     rows = [row for row in ROWS if row.ours.name not in (*OF_JOBS, *OF_MONEY, *OF_ANSWERS)]

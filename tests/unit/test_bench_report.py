@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bench.report import Row, compare, print_table, write_summary
-from bench.rows import ALONE, BY_HAND, IDLE, ORDER_P50, OVERLAPPED, PAIR, TANDEM, TASK_P50, Contender
+from bench.rows import ALONE, BY_HAND, IDLE, LARGER, ORDER_P50, OVERLAPPED, PAIR, TASK_P50, Contender
 
 
 def _round(tandem: float, by_hand: float, overlapped: float) -> dict[Contender, float]:
     return {
-        Contender(TANDEM, "kafka"): tandem,
+        Contender(LARGER, "kafka"): tandem,
         Contender(BY_HAND, "kafka"): by_hand,
         Contender(OVERLAPPED, "kafka"): overlapped,
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench import start_up
 from bench.errors import BenchError
 from bench.rows import PAIR, Contender
 from bench.running import Running
@@ -46,3 +47,11 @@ async def test_frozen_processes_stand_still_and_go_on_afterwards(tmp_path: Path)
         for process in processes:
             process.kill()
             await process.wait()
+
+
+async def test_a_start_that_takes_too_long_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_up, "_TIMEOUT_S", 0.01)
+    with pytest.raises(BenchError, match=r"^kafka is not up after 0\.01 s$"):
+        await start_up.to_first_effect_s("kafka", tmp_path)
