@@ -73,16 +73,15 @@ def until_it_runs_a_server(pid: int) -> None:
 
 
 def runs_kafka(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return any(one.name() == "java" for one in left_running(pid))
-    return True  # of those that were found one has just ended: look again
+    names = []
+    for one in left_running(pid):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            names.append(one.name())
+    return "java" in names
 
 
 def end_it_while_it_stops(running: subprocess.Popen[bytes], progress: Path) -> bool:
-    """Ask a run for its end when all is measured and its servers are being stopped; False: it was over already.
-
-    Before its last phase nothing is concluded: while servers start, a process that has just ended counts as Kafka.
-    """
+    """Ask a run for its end when all is checked and its servers are being stopped; False: it was over already."""
     deadline = time.monotonic() + 500
     while running.poll() is None:
         assert time.monotonic() < deadline, "it does not come to its end"

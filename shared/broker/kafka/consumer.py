@@ -181,12 +181,12 @@ class KafkaConsumer:
         work = BatchInHand(self._handler, deliveries)
         return Batch(records, runs_of(records), weight, work, self._handover.rebalances)
 
-    async def _take_ahead(self, weight: int) -> Batch | None:
+    async def _take_ahead(self, held: int) -> Batch | None:
         """Take up what is here beside the batch that is being handled, which weighs so much."""
-        if weight >= self._subscription.in_flight_bytes_max:
+        if held >= self._subscription.in_flight_bytes_max:
             return None
         await self._commits.ended()  # until then what it settles is in flight, too
-        records, weight = await self._reader.poll(0, weight)
+        records, weight = await self._reader.poll(0, held)
         if not records:
             return None
         batch = self._take(records, weight)

@@ -181,9 +181,8 @@ class BatchInHand:
             end_apart(span, str(outcomes[number]), errors.get(number), end_ns)
         begun_ns = self._begun_ns
         every = not self._apart and all(begun_ns)  # nearly always
-        numbers: Sequence[int] = range(len(begun_ns))
-        if not every:
-            numbers = [at for at, start_ns in enumerate(begun_ns) if start_ns and at not in self._apart]
+        each = range(len(begun_ns))
+        numbers = each if every else [at for at in each if begun_ns[at] and at not in self._apart]
         if numbers:
 
             def those_of(column: Sequence[Any]) -> Sequence[Any]:
