@@ -27,7 +27,8 @@ _OPTIONAL = ("subject", "time", "dataschema", *_EXTENSIONS)
 _ID_LENGTH_MAX = 255
 
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
-_PERHAPS_NUL = b"\\u0000"
+_NUL = b"\\u0000"
+_BACKSLASH = _NUL[0]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=_ID_LENGTH_MAX)]
 
 
@@ -150,7 +151,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
         if len(body) > EVENT_BYTES_MAX:
             raise UndecodableError(f"{len(body)} bytes, over the {EVENT_BYTES_MAX} that an event may have")
         try:
-            return _read_closely(body) if _PERHAPS_NUL in body else _read_plain(body)
+            # Without a backslash there is no NUL either; one byte is looked for in a tenth of the time of six.
+            return _read_closely(body) if _BACKSLASH in body and _NUL in body else _read_plain(body)
         except msgspec.ValidationError:
             return _read_closely(body)
         except _NOT_JSON as error:

@@ -127,7 +127,7 @@ def _cause(subscription: Subscription, delivery: Delivery) -> Cause:
 
 def _sent(delivery: Delivery) -> Sent | None:
     """Without what was added on the way."""
-    sent = delivery.sent() if delivery.sent is not None else None
+    sent = delivery.as_sent()
     return sent and replace(sent, headers=[header for header in sent.headers if not is_own(header.name)])
 
 

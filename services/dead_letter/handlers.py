@@ -8,7 +8,6 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -240,8 +239,9 @@ async def _send(publish: Publish, stored: Stored, now: datetime) -> None:
     letter = stored.letter
     subscription = Subscription(channel=stored.channel, subscriber=stored.subscriber, types=frozenset())
     came_with_it = {name: text for name, text in stored.headers.items() if not dead_letter.is_own(name)}
-    how = partial(sent_from_json, stored.sent)
-    message = Delivery(stored.body, came_with_it, stored.channel, stored.key, False, "", None, how)
+    message = Delivery(
+        stored.body, came_with_it, stored.channel, stored.key, False, "", stored.sent, sent_from_json
+    )
     added = {dead_letter.LETTER_ID: str(letter.id), dead_letter.REDRIVE: str(letter.redrives + 1)}
     if not letter.asked:  # what somebody asks for begins anew
         added[dead_letter.DELAYS] = str(letter.cause.delays)

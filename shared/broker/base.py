@@ -83,10 +83,14 @@ class Delivery(msgspec.Struct, gc=False):
     redelivered: bool
     position: str
     token: Any
-    sent: Callable[[], Sent | None] | None = None
-    """How exactly it was sent, for who puts it aside or gives it back; none: `headers` and `key` say all of it."""
+    sent: Callable[[Any], Sent | None] | None = None
+    """Tells it from the token, for `as_sent`."""
     asked: Asked | None = None
     """Who waits for an answer to it, if somebody does."""
+
+    def as_sent(self) -> Sent | None:
+        """How exactly it was sent, for who puts it aside or gives it back; None: `headers` and `key` say all."""
+        return None if self.sent is None else self.sent(self.token)
 
 
 class Settlement(Enum):
@@ -381,18 +385,14 @@ def destination_name(system: str, channel: str, prefix: str = "") -> str:
 BODY_BYTES_MAX = 16 * 1024 * 1024
 """Largest body of a dead letter: RabbitMQ's own limit, and as much as fits a dead-letter topic."""
 
-
 HEADERS_BYTES_MAX = 48 * 1024
 """Most that a message's own headers may take: with ours they must fit one AMQP frame of 128 KiB."""
-
 
 DEATH = "x-death"
 """Header that RabbitMQ adds to a message which it parks by itself: why, the newest death first."""
 
-
 DEATHS = (DEATH, "x-first-death-", "x-last-death-")
 """How all headers begin that it adds then."""
-
 
 PROPERTIES_LEFT_OUT = "tandem-properties-left-out"
 """Header of a letter: the AMQP properties that cannot go with it, `expiration=60000, user_id=ada`."""

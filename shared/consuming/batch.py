@@ -105,7 +105,8 @@ class Batch:
         An event that nothing was decided about is retried. Where all is done, none is given one.
         """
         works = self.works.values()
-        self.all_done = len(works) == len(self.deliveries) and all(work.status is Status.DONE for work in works)
+        statuses = [work.status for work in works]
+        self.all_done = len(works) == len(self.deliveries) and statuses.count(Status.DONE) == len(works)
         if self.all_done:
             return
         for work in works:

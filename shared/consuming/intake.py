@@ -76,22 +76,23 @@ class Intake:
     def read(self, deliveries: Sequence[Delivery]) -> Batch:
         """Decode each delivery and gather those of one event; what cannot be read is in the batch's `rejected`."""
         batch = Batch(deliveries)
+        works, handlers, decode = batch.works, self._handlers, Envelope.decode
         for delivery in deliveries:
             try:
-                envelope = Envelope.decode(delivery.body)
+                envelope = decode(delivery.body)
                 identity = (envelope.source, envelope.id)
-                known = batch.works.get(identity)
+                known = works.get(identity)
                 if known is not None:
                     known.deliveries.append(delivery)
                     continue
-                handler = self._handlers.get(envelope.type)
+                handler = handlers.get(envelope.type)
                 if handler is None and envelope.type in self._ignores:
                     batch.statuses[id(delivery)] = Status.IGNORED
                     continue
                 if handler is None:
                     raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")  # noqa: TRY301
-                event = handler.read(envelope, _asked(delivery))
-                batch.works[identity] = Work(envelope, event, handler, [delivery])
+                event = handler.read(envelope, None if delivery.asked is None else _asked(delivery))
+                works[identity] = Work(envelope, event, handler, [delivery])
             except Exception as error:  # noqa: BLE001 - a model's own code may raise anything: this event's fault
                 batch.rejected.append((delivery, error))
         return batch

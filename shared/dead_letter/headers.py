@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
+from typing import Any
 from uuid import UUID, uuid5
 
 from msgspec import structs
@@ -208,7 +209,7 @@ def bounded(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
 
 def without_what_was_sent(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
     """The delivery without headers and properties of its own, and the headers that say so, if it had any."""
-    sent = _sent(delivery)
+    sent = delivery.as_sent()
     notes = {HEADERS_LEFT_OUT: str(len(delivery.headers))} if delivery.headers else {}
     if sent is not None and sent.properties:
         notes[PROPERTIES_LEFT_OUT] = ", ".join(sent.properties)
@@ -234,18 +235,14 @@ def headers_bytes(headers: Mapping[str, str]) -> int:
     return sum(_HEADER_OVERHEAD_BYTES + _bytes(name) + _bytes(value) for name, value in headers.items())
 
 
-def _sent(delivery: Delivery) -> Sent | None:
-    return delivery.sent() if delivery.sent is not None else None
-
-
-def _without_headers(delivery: Delivery) -> Sent | None:
-    sent = _sent(delivery)
+def _without_headers(delivery: Delivery, _token: Any) -> Sent | None:
+    sent = delivery.as_sent()
     return None if sent is None else replace(sent, headers=())
 
 
 def _sent_bytes(delivery: Delivery) -> int:
     """Of the headers as they were sent: of repeated ones the text knows the last alone."""
-    sent = _sent(delivery)
+    sent = delivery.as_sent()
     if sent is None:
         return 0
     return sum(_HEADER_OVERHEAD_BYTES + _bytes(header.name) + _value_bytes(header) for header in sent.headers)

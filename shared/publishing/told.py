@@ -50,7 +50,8 @@ class Told:
             self._newest_group_of[id(statement)] = group
         self._groups[group][1].append(row)
         self._by_event.append(group)
-        self._last_group_of_key[key] = group
+        if group:  # behind the first one comes everything
+            self._last_group_of_key[key] = group
 
     def add_whole(self, statement: Executable, parameters: Row, answer: Answer | None = None) -> None:
         """Add a statement that runs once, with these parameters, before all rows; its rows are for `answer`."""

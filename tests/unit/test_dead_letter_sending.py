@@ -75,10 +75,10 @@ def test_headers_are_counted_as_they_were_sent_and_what_else_was_sent_stays() ->
     """Of a name that comes a thousand times the text has one."""
     headers = [Header("same", "text", "x" * 1_000)] * 50
     sent = Sent(headers=headers, properties={"app_id": "a"}, key=b"\xff")
-    letter, notes = bounded(structs.replace(delivery(headers={"same": "x" * 1_000}), sent=lambda: sent))
+    letter, notes = bounded(structs.replace(delivery(headers={"same": "x" * 1_000}), sent=lambda _: sent))
     assert (letter.headers, notes) == ({}, {dead_letter.HEADERS_LEFT_OUT: "1"})
     assert letter.sent is not None
-    assert letter.sent() == replace(sent, headers=())
+    assert letter.as_sent() == replace(sent, headers=())
 
 
 def test_many_headers_are_too_many_however_short_they_are() -> None:

@@ -30,6 +30,6 @@ def test_a_record_has_its_key_and_value_again_and_never_neither(
         redelivered=False,
         position="t/0@1",
         token=None,
-        sent=lambda: Sent(headers=[], key=key, body_is_null=is_null),
+        sent=lambda _: Sent(headers=[], key=key, body_is_null=is_null),
     )
     assert record_of(delivery, {})[:2] == again

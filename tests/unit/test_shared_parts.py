@@ -198,7 +198,12 @@ def test_no_text_breaks_the_reading_of_a_traceparent(traceparent: str) -> None:
 
 
 RECORDED, OF_OTHERS, NOT_RECORDED = f"00-{TRACE}-{SPAN}-01", f"00-{SPAN}{SPAN}-{SPAN}-03", f"00-{TRACE}-{SPAN}-02"
-ODD = (None, "", "garbage", f"00-{'0' * 32}-{SPAN}-01", f"01-{TRACE}-{SPAN}-01-x", f"00-{TRACE}-{SPAN}-0\u0661")
+ODD = (
+    None, "", "garbage", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01", f"01-{TRACE}-{SPAN}-01-x",
+    f"01-{TRACE}-{SPAN}-01", f"10-{TRACE}-{SPAN}-01", f"00-{TRACE[1:]}-0{SPAN}-01",
+    f"00-{TRACE.upper()}-{SPAN}-01", f"000{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}001",
+    f"00-{TRACE[1:]}--{SPAN}-01", f"00-{TRACE}-{SPAN}-0\u0661",
+)  # fmt: skip
 
 
 @given(st.lists(st.sampled_from((RECORDED, OF_OTHERS, NOT_RECORDED)), max_size=5))

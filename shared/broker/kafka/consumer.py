@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -322,7 +321,7 @@ def _deliveries(records: Sequence[Record], subscription: Subscription, clock: Ka
                 position=f"{place}{record.offset}",
                 token=record,
                 asked=None if clock is None else asked(record, headers, clock),
-                sent=partial(sent_as, record),
+                sent=sent_as,
             )
         )
     return deliveries

@@ -24,7 +24,7 @@ def sent_as(record: Record) -> Sent:
 def record_of(delivery: Delivery, added: Mapping[str, str]) -> tuple[bytes | None, bytes | None, WireHeaders]:
     """Key, value and headers of the record that the delivery is sent again as. Raises `ValueError` for what no
     encoding takes."""
-    sent = delivery.sent() if delivery.sent is not None else None
+    sent = delivery.as_sent()
     written: WireHeaders = [(name, text.encode()) for name, text in added.items()]
     if sent is None:
         texts = {"content-type": CONTENT_TYPE, **delivery.headers}

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Any
 
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from shared.broker.asking import TIMEOUT_MS
 from shared.broker.base import BatchHandler, Delivery, Settlement, Subscription
@@ -33,7 +32,7 @@ from shared.broker.rabbit.arriving import Arrived
 from shared.broker.rabbit.connection import say_goodbye
 from shared.broker.rabbit.errors import LOST
 from shared.broker.rabbit.replies import asked
-from shared.broker.rabbit.sent import DELIVERY_COUNTS, sent_as
+from shared.broker.rabbit.sent import sent_as, text_headers
 from shared.broker.rabbit.window import Held, Window
 
 _log = structlog.get_logger(__name__)
@@ -235,29 +234,6 @@ class RabbitConsumer:
         return bool(kept)
 
 
-def text_headers(raw: Arrived | AbstractIncomingMessage) -> Mapping[str, str]:
-    """The headers that were sent, as text, whatever AMQP type they had; bytes that are not UTF-8 are escaped."""
-    return _text_of(raw) if raw.headers else _of_content_type(raw.content_type)
-
-
-@lru_cache(maxsize=64)
-def _of_content_type(content_type: str | None) -> Mapping[str, str]:
-    """The one property that is a header on Kafka."""
-    return {"content-type": content_type} if content_type else {}
-
-
-def _text_of(raw: Arrived | AbstractIncomingMessage) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in raw.headers.items():
-        if name in DELIVERY_COUNTS:
-            continue
-        if isinstance(value, bytes | bytearray):
-            headers[name] = value.decode("utf-8", "backslashreplace")
-        else:
-            headers[name] = value if isinstance(value, str) else str(value)
-    return {**_of_content_type(raw.content_type), **headers}
-
-
 def _delivery(held: Held, channel: str, queue: str) -> Delivery:
     raw = held.raw
     headers = text_headers(raw)
@@ -270,5 +246,5 @@ def _delivery(held: Held, channel: str, queue: str) -> Delivery:
         position=f"{queue}#{raw.delivery_tag}",
         token=raw,
         asked=asked(raw, headers, held.arrived_s) if TIMEOUT_MS in headers else None,
-        sent=partial(sent_as, raw, headers),
+        sent=sent_as,
     )

@@ -11,10 +11,9 @@ from aio_pika import RobustExchange
 
 from shared.broker.base import DEATHS, PROPERTIES_LEFT_OUT, DeadLetter, Delivery, Header, Sent, Subscription
 from shared.broker.rabbit.connection import RabbitConnection
-from shared.broker.rabbit.consumer import text_headers
 from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.publisher import content_type, publish_confirmed
-from shared.broker.rabbit.sent import left_out
+from shared.broker.rabbit.sent import left_out, text_headers
 from shared.broker.rabbit.topology import dead_letter_queue_name, queue_name
 from shared.settings import Settings
 
@@ -81,7 +80,7 @@ class RabbitDeadLetters:
 
 def _sent(delivery: Delivery) -> Sent:
     """How the delivery was sent; as text, where that is all that is known."""
-    sent = delivery.sent() if delivery.sent is not None else None
+    sent = delivery.as_sent()
     if sent is not None:
         return sent
     own = {name: text for name, text in delivery.headers.items() if not name.startswith(DEATHS)}

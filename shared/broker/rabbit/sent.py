@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
+from aio_pika.abc import AbstractIncomingMessage
 from aiormq import spec
 
 from shared.broker.base import DEATHS, Header, Sent
@@ -29,13 +31,36 @@ DIRECT_REPLY = "amq.rabbitmq.reply-to"
 """RabbitMQ takes it only from who waits for the answer."""
 
 
-def sent_as(raw: Arrived, text: Mapping[str, str]) -> Sent:
-    """How a message was sent; `text` are its headers where their bytes cannot be read."""
+def text_headers(raw: Arrived | AbstractIncomingMessage) -> Mapping[str, str]:
+    """The headers that were sent, as text, whatever AMQP type they had; bytes that are not UTF-8 are escaped."""
+    return _text_of(raw) if raw.headers else _of_content_type(raw.content_type)
+
+
+@lru_cache(maxsize=64)
+def _of_content_type(content_type: str | None) -> Mapping[str, str]:
+    """The one property that is a header on Kafka."""
+    return {"content-type": content_type} if content_type else {}
+
+
+def _text_of(raw: Arrived | AbstractIncomingMessage) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in raw.headers.items():
+        if name in DELIVERY_COUNTS:
+            continue
+        if isinstance(value, bytes | bytearray):
+            headers[name] = value.decode("utf-8", "backslashreplace")
+        else:
+            headers[name] = value if isinstance(value, str) else str(value)
+    return {**_of_content_type(raw.content_type), **headers}
+
+
+def sent_as(raw: Arrived) -> Sent:
+    """How a message was sent."""
     told = raw.properties
     table = told.headers
     headers = read_table(table.raw) if isinstance(table, RawTable) else []
     if headers is None:
-        headers = [Header(name, "text", value) for name, value in text.items()]
+        headers = [Header(name, "text", value) for name, value in text_headers(raw).items()]
     properties = {name: getattr(told, name, None) for name in (*_SENT_AGAIN, *_LEFT_OUT)}
     properties["type"] = told.message_type
     properties["priority"] = told.priority or None  # 0 is what none means

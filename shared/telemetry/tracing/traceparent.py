@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from opentelemetry.trace import SpanContext, TraceFlags
 
@@ -16,11 +16,12 @@ Parent = str | None
 """What a span may have above it: a traceparent of version 00 and a recorded trace, `NOT_SAMPLED`, or nothing."""
 
 _STANDARD: Final = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_STANDARDS: Final = re.compile(f"(?:{_STANDARD.pattern}\n)*")
 _TRACEPARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _LENGTH, _EVEN = 55, "02468ace"
 """With so many characters the flags are the last two, and end in an even digit where the trace is not recorded."""
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_LINE: Final = _LENGTH + 1
+_HEXADECIMAL: Final = b"0123456789abcdef"
 
 
 def read(traceparent: str | None) -> Fields | None:
@@ -48,16 +49,33 @@ def parent_of(traceparent: str | None) -> Parent:
 
 def parents_of(traceparents: Sequence[str | None]) -> Sequence[Parent]:
     """What stands above each of them. Nearly always all are of version 00, and either recorded or not: one look at
-    all of them says so, at a third of the price."""
+    all of them says so, at a sixth of the price."""
     if None not in traceparents:
-        text = "\n".join([*map(str, traceparents), ""])
-        if len(text) == len(traceparents) * (_LENGTH + 1) and _STANDARDS.fullmatch(text):
-            flags = set(text[_LENGTH - 1 :: _LENGTH + 1])
+        text = "\n".join([*cast("Sequence[str]", traceparents), ""])
+        if _are_standard(text, len(traceparents)):
+            flags = set(text[_LENGTH - 1 :: _LINE])
             if flags.isdisjoint(_EVEN):
                 return traceparents
             if flags.issubset(_EVEN):
                 return [NOT_SAMPLED] * len(traceparents)
     return [parent_of(traceparent) for traceparent in traceparents]
+
+
+def _are_standard(text: str, count: int) -> bool:
+    """Whether each of so many lines is what `_STANDARD` matches, each being one of as many texts: a column at a
+    time, in a quarter of what the expression takes."""
+    if len(text) != count * _LINE or not text.isascii():
+        return False
+    lines = text.encode()
+    zeros, dashes = b"0" * count, b"-" * count
+    return (
+        lines[0::_LINE] == zeros == lines[1::_LINE]
+        and lines[2::_LINE] == dashes == lines[35::_LINE] == lines[52::_LINE]
+        and lines[_LENGTH::_LINE] == b"\n" * count
+        and lines.translate(None, _HEXADECIMAL) == b"---\n" * count
+        and f"-{_NO_TRACE}-" not in text
+        and f"-{_NO_SPAN}-" not in text
+    )
 
 
 def fields_of(standard: str) -> Fields:
