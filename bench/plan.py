@@ -59,6 +59,9 @@ _MORE = (*_TOGETHER, LARGER, UNTRACED, BY_HAND, OVERLAPPED)
 _MORE_MAX = 60_000
 """At most so many, or those of a round where these are more. One process and two never get more: they stand frozen
 while theirs are published, and must not for long."""
+_TURNS: Mapping[str, int] = {TANDEM: 3, LARGER: 2, BY_HAND: 2}
+"""So often these run in a round, whose figure is the median: a drain that takes a second or less is a third slower
+in one turn than in the next, and most rows are divided by one of these, or stand at their floor."""
 _WITH_ANOTHER = {
     **dict.fromkeys((ORDER_P50, ORDER_P99), ORDERS),
     **dict.fromkeys((TASK_P50, TASK_P99), ORDER_TASKS),
@@ -67,7 +70,7 @@ _WITH_ANOTHER = {
 }
 """Measured in one go."""
 
-_START_S = 2.0
+_START_S = 1.3
 """To start a contender, and to check what it did."""
 _SERVERS_S = 15.0
 _LIMITS_S = 15.0
@@ -83,7 +86,7 @@ _PER_EVENT_S: Mapping[str, float] = {
     **dict.fromkeys(OF_ANSWERS, 1 / 50),
 }
 """To publish it and to do it, on two cores that are idle otherwise: what they come to, a whole run has taken."""
-_ELSE_S = 1 / 10_000
+_ELSE_S = 1 / 9_000
 """The same of all others."""
 
 
@@ -129,6 +132,10 @@ class Plan:
             return min(most, _TIMES[contender.broker] * self.events)
         return int(self.events * _SHARES.get(name, 1.0))
 
+    def turns_of(self, contender: Contender) -> int:
+        """How often it runs in a round."""
+        return _TURNS.get(_runs_as(contender).name, 1)
+
     @property
     def waiting_jobs(self) -> int:
         """How many jobs wait beside those that run, in the row that is about it."""
@@ -145,28 +152,30 @@ class Plan:
         return list(dict.fromkeys(map(_runs_as, self.contenders)))
 
     def order_of(self, number: int) -> list[Contender]:
-        """Those that run, as they do in this round: in an order drawn anew, in which what is divided by each other
-        stands together. A machine is faster in one minute than in the next."""
+        """Those that run, as often as they do in this round: in an order drawn anew, in which what is divided by
+        each other stands together. A machine is faster in one minute than in the next."""
         groups: list[set[Contender]] = []
         for pair in self._pairs:
             runs = set(map(_runs_as, pair))
             joined = [group for group in groups if group & runs]
             groups = [*(group for group in groups if group not in joined), runs.union(*joined)]
         draw = random.Random(f"{self.seed}/{number}")  # noqa: S311 - an order, not a secret
-        drawn = [draw.sample(sorted(group, key=str), len(group)) for group in groups]
+        turns = [[one for one in sorted(group, key=str) for _ in range(self.turns_of(one))] for group in groups]
+        drawn = [draw.sample(group, len(group)) for group in turns]
         return [contender for group in draw.sample(drawn, len(drawn)) for contender in group]
 
     @property
     def work(self) -> int:
         """Events published and drained in all: the length of the progress bar."""
-        return self.rounds * sum(2 * self.events_of(contender) for contender in self.measured)
+        return self.rounds * sum(2 * self.turns_of(each) * self.events_of(each) for each in self.measured)
 
     @property
     def estimate_s(self) -> float:
         """About how long it takes on two cores that are idle otherwise."""
         trial_s = len(POOLS) * (_START_S + self.trial_events * _PER_EVENT_S[CELERY]) if self.trial_events else 0
         rounds_s = self.rounds * sum(
-            _START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S) for one in self.measured
+            self.turns_of(one) * (_START_S + self.events_of(one) * _PER_EVENT_S.get(one.name, _ELSE_S))
+            for one in self.measured
         )
         limits_s = self.rounds * len(self.brokers) * _LIMITS_S if LIMITS in self.rows else 0
         start_up_s = len(self.brokers) * _START_UP_S if START_UP in self.rows else 0

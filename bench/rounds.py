@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from statistics import median
 
 from bench.answers import Answers
 from bench.backlog import Advance
@@ -65,11 +66,12 @@ class Bench:
     async def _round(self, number: int) -> dict[Contender, float]:
         of_round = f"round {number} of {self.plan.rounds}"
         order, wanted = self.plan.order_of(number), set(self.plan.contenders)
-        rates: dict[Contender, float] = {}
+        turns: defaultdict[Contender, list[float]] = defaultdict(list)
         make = cache(make_events)  # of as many events, contenders of a round get the same
-        for contender in order:
+        for turn, contender in enumerate(order, start=1):
             self.say(f"{of_round}: {contender}")
-            channel = f"bench{number}-{short(contender.name)}"
+            channel = f"bench{number}-{turn}-{short(contender.name)}"
+            rates: dict[Contender, float] = {}
             count, began_s = self.plan.events_of(contender), time.monotonic()
             if contender.name in OF_MONEY:
                 seed = f"{self.plan.seed}/{number}"
@@ -80,14 +82,16 @@ class Bench:
             elif contender.name in OF_JOBS:
                 rates[contender] = await self.jobs.measure(contender, channel, count, self.advance)
             elif contender.name in OF_ORDERS:
-                rates |= await self.orders.measure(contender, wanted, channel, count, self.advance)
+                rates = await self.orders.measure(contender, wanted, channel, count, self.advance)
             else:
                 events = make(count, traced=contender.name != UNTRACED)
                 measure = self._publish if contender.name in OF_EVENTS else self._drain
-                rates |= await measure(contender, channel, events)
+                rates = await measure(contender, channel, events)
+            for measured, figure in rates.items():
+                turns[measured].append(figure)
             self.took_s[contender] += time.monotonic() - began_s
         wanted |= {Contender(IDLE, contender.broker) for contender in order}
-        return {contender: figure for contender, figure in rates.items() if contender in wanted}
+        return {contender: median(figures) for contender, figures in turns.items() if contender in wanted}
 
     async def _publish(
         self, contender: Contender, channel: str, events: Sequence[WireEvent]

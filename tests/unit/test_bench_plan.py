@@ -62,6 +62,19 @@ def test_each_round_has_an_order_of_its_own_in_which_what_is_divided_by_each_oth
         assert {abs(ours - theirs) for ours, theirs in places} == {1}
 
 
+def test_what_most_rows_are_divided_by_has_several_turns_in_a_round_all_beside_what_it_is_divided_with() -> None:
+    plan = plan_of(["--row", "backlog", "--row", "relay", "--only", "kafka"])
+    tandem, long = (Contender(name, "kafka") for name in (TANDEM, LONG))
+    for number in range(1, 6):
+        order = plan.order_of(number)
+        assert (order.count(tandem), order.count(long)) == (3, 1) == (plan.turns_of(tandem), plan.turns_of(long))
+        places = [place for place, contender in enumerate(order) if contender in {tandem, long}]
+        assert places == list(range(places[0], places[0] + 4))
+    drained = 3 * plan.events_of(tandem) + plan.events_of(long)
+    relayed = sum(map(plan.events_of, (each for each in plan.measured if each not in {tandem, long})))
+    assert plan.work == plan.rounds * 2 * (drained + relayed)
+
+
 def test_what_is_slow_gets_fewer_events_and_a_long_backlog_as_many_as_are_said() -> None:
     plan = plan_of(["--events", "2000", "--long", "7000"])
     tandem, celery, long = (plan.events_of(Contender(name, "rabbit")) for name in (TANDEM, CELERY, LONG))
