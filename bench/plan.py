@@ -59,9 +59,9 @@ _MORE = (*_TOGETHER, LARGER, UNTRACED, BY_HAND, OVERLAPPED)
 _MORE_MAX = 60_000
 """At most so many, or those of a round where these are more. One process and two never get more: they stand frozen
 while theirs are published, and must not for long."""
-_TURNS: Mapping[str, int] = {TANDEM: 3, LARGER: 2, BY_HAND: 2}
-"""So often these run in a round, whose figure is the median: a drain that takes a second or less is a third slower
-in one turn than in the next, and most rows are divided by one of these, or stand at their floor."""
+_TURNS: Mapping[str, int] = {TANDEM: 3}
+"""So often it runs in a round, whose figure is the median: a drain that takes a second or less is a third slower
+in one turn than in the next, and most rows are divided by this one."""
 _WITH_ANOTHER = {
     **dict.fromkeys((ORDER_P50, ORDER_P99), ORDERS),
     **dict.fromkeys((TASK_P50, TASK_P99), ORDER_TASKS),
