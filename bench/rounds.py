@@ -68,9 +68,9 @@ class Bench:
         order, wanted = self.plan.order_of(number), set(self.plan.contenders)
         turns: defaultdict[Contender, list[float]] = defaultdict(list)
         make = cache(make_events)  # of as many events, contenders of a round get the same
-        for turn, contender in enumerate(order, start=1):
+        for place, contender in enumerate(order, start=1):
             self.say(f"{of_round}: {contender}")
-            channel = f"bench{number}-{turn}-{short(contender.name)}"
+            channel = f"bench{number}-{place}-{short(contender.name)}"
             rates: dict[Contender, float] = {}
             count, began_s = self.plan.events_of(contender), time.monotonic()
             if contender.name in OF_MONEY:

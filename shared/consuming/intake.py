@@ -91,7 +91,7 @@ class Intake:
                     continue
                 if handler is None:
                     raise UnknownEventTypeError(f"{self.subscription.queue} knows no {envelope.type}")  # noqa: TRY301
-                event = handler.read(envelope, None if delivery.asked is None else _asked(delivery))
+                event = handler.read(envelope, _asked(delivery))
                 works[identity] = Work(envelope, event, handler, [delivery])
             except Exception as error:  # noqa: BLE001 - a model's own code may raise anything: this event's fault
                 batch.rejected.append((delivery, error))

@@ -42,13 +42,12 @@ class Handler:
         Raises `UnknownSchemaError` for another schema version, `SchemaViolationError` for bad data. An event
         without `dataschema` is read as the version that this handler knows.
         """
-        schema, data = envelope.dataschema, envelope.data
-        if schema is not None and schema != self._schema_uri:
-            raise UnknownSchemaError(f"{envelope.type} with schema {schema!r}")
-        if isinstance(data, bytes):
+        if envelope.dataschema is not None and envelope.dataschema != self._schema_uri:
+            raise UnknownSchemaError(f"{envelope.type} with schema {envelope.dataschema!r}")
+        if isinstance(envelope.data, bytes):
             raise SchemaViolationError(f"{envelope.type}: data: its datacontenttype is not JSON's")
         try:
-            return Event(envelope, self._validate(data), asked)
+            return Event(envelope, self._validate(envelope.data), asked)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}"

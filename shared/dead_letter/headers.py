@@ -19,9 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from hashlib import sha256
-from typing import Any
 from uuid import UUID, uuid5
 
 from msgspec import structs
@@ -200,7 +198,7 @@ def bounded(delivery: Delivery) -> tuple[Delivery, dict[str, str]]:
     letter, notes = with_body_of(delivery, BODY_BYTES_MAX)
     if max(headers_bytes(letter.headers), _sent_bytes(letter)) > HEADERS_BYTES_MAX:
         notes[HEADERS_LEFT_OUT] = str(len(letter.headers))
-        letter = structs.replace(letter, headers={}, sent=partial(_without_headers, letter))
+        letter = structs.replace(letter, headers={}, token=letter.as_sent(), sent=_without_headers)
     if _bytes(letter.key or "") > KEY_BYTES_MAX:
         letter, left_out = without_key(letter)
         notes |= left_out
@@ -235,8 +233,7 @@ def headers_bytes(headers: Mapping[str, str]) -> int:
     return sum(_HEADER_OVERHEAD_BYTES + _bytes(name) + _bytes(value) for name, value in headers.items())
 
 
-def _without_headers(delivery: Delivery, _token: Any) -> Sent | None:
-    sent = delivery.as_sent()
+def _without_headers(sent: Sent | None) -> Sent | None:
     return None if sent is None else replace(sent, headers=())
 
 
