@@ -174,7 +174,8 @@ def test_faststream_connects_with_the_class_that_it_is_given() -> None:
 
 
 async def test_aio_pika_lets_us_below_its_channel_and_its_connection() -> None:
-    assert inspect.iscoroutinefunction(RobustChannel.get_underlay_channel)
+    for name in ("get_underlay_channel", "ready", "restore", "reopen"):
+        assert inspect.iscoroutinefunction(getattr(RobustChannel, name))
     assert "transport" in vars(Connection(URL("amqp://127.0.0.1:1/")))
     assert "connection" in inspect.signature(UnderlayConnection).parameters
     assert "publisher_confirms" in inspect.signature(AmqpConnection.channel).parameters

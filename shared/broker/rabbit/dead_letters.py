@@ -15,6 +15,7 @@ from shared.broker.rabbit.declarations import RabbitDeclarations
 from shared.broker.rabbit.publisher import content_type, publish_confirmed
 from shared.broker.rabbit.sent import left_out, text_headers
 from shared.broker.rabbit.topology import dead_letter_queue_name, queue_name
+from shared.errors import UnroutableError
 from shared.settings import Settings
 
 
@@ -35,7 +36,11 @@ class RabbitDeadLetters:
         exchange = self._declarations.dead_letter_exchange(subscription)
         sent = _sent(delivery)
         notes = {PROPERTIES_LEFT_OUT: said} if (said := left_out(sent)) else {}
-        await self._publish_again(exchange, subscription.queue, delivery.body, sent, {**headers, **notes})
+        try:
+            await self._publish_again(exchange, subscription.queue, delivery.body, sent, {**headers, **notes})
+        except UnroutableError:
+            self._declarations.letter_returned(subscription)
+            raise
 
     async def publish_retry(
         self, subscription: Subscription, delivery: Delivery, headers: Mapping[str, str]

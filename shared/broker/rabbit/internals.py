@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import aiormq
 from aio_pika import RobustConnection, RobustExchange
-from aio_pika.abc import AbstractChannel, AbstractRobustConnection
+from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection
 from faststream.rabbit import RabbitBroker
 from pamqp import decode, encode
 
@@ -28,12 +28,22 @@ def use_connection_class(broker: RabbitBroker, connection_class: type[RobustConn
 async def channel_of(exchange: RobustExchange) -> aiormq.Channel:
     """The channel below aio-pika's. With `wait=False` its `basic_publish` leaves out a wait for the socket before
     the wait for the confirmation, which would let only one publish at a time into the channel."""
-    return await channel_below(exchange.channel)
+    return await channel_below(cast(AbstractRobustChannel, exchange.channel))
 
 
-async def channel_below(channel: AbstractChannel) -> aiormq.Channel:
-    """The same of a channel of aio-pika's."""
+async def channel_below(channel: AbstractRobustChannel) -> aiormq.Channel:
+    """The same of a channel of aio-pika's, once all is declared on it again that was: who publishes to an exchange
+    that is not there yet has it closed once more, and then aio-pika leaves it so."""
+    await channel.ready()
     return cast(aiormq.Channel, await channel.get_underlay_channel())
+
+
+async def open_again(exchange: RobustExchange) -> None:
+    """The channel of the exchange, if it is closed. Raises one of `LOST`."""
+    channel = cast(AbstractRobustChannel, exchange.channel)
+    await channel.restore()  # waits for aio-pika, if it is about to
+    if channel.is_closed:  # while all was declared on it
+        await channel.reopen()
 
 
 def frame_bytes_max(channel: aiormq.Channel) -> int:

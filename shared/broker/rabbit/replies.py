@@ -85,8 +85,7 @@ class RabbitReplies:
         async with self._connection.asking(self._publish_timeout_s):
             if self._channel is None:
                 raise UnavailableError("nobody here receives replies yet")
-            await self._channel.ready()  # and consumes again: without that the server closes it for a request
-            channel = await channel_below(self._channel)
+            channel = await channel_below(self._channel)  # it consumes: else the server closes it for a request
             with our_errors(message.type, exchange):
                 properties = spec.Basic.Properties(
                     content_type=content_type(headers),
