@@ -6,9 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from shared.broker.base import Broker, Delivery, Subscription, Trouble
+from shared.broker.base import Broker, Subscription, Trouble
 from shared.errors import UnavailableError
-from tests.conformance.harness import Harness, Recorder, eventually, only_on, publish_all
+from tests.conformance.harness import (
+    Harness,
+    Recorder,
+    eventually,
+    only_on,
+    publish_all,
+    until_no_trouble,
+    until_parked,
+)
 from tests.conformance.servers_seen import (
     add_partition,
     delete_account,
@@ -38,7 +46,7 @@ async def check_what_somebody_deleted_comes_back(harness: Harness) -> None:
             _goes_on(harness, broker, recorder, what),
             _letter_arrives(harness, broker, subscription, letters, what),
         )
-    await _no_trouble(harness, broker)
+    await until_no_trouble(broker, harness.deadline_s)
 
 
 def _removals(harness: Harness, subscription: Subscription) -> Mapping[str, list[Callable[[], Awaitable[None]]]]:
@@ -80,7 +88,7 @@ async def check_a_password_that_was_changed_is_waited_for(harness: Harness) -> N
         trouble = await eventually(lambda: _trouble_of(broker, "broker"), "it is told", harness.deadline_s)
         assert trouble.stops
         await set_password(harness.runtime, name, name)
-        await _no_trouble(harness, broker)
+        await until_no_trouble(broker, harness.deadline_s)
         await _goes_on(harness, broker, recorder, "again")
     finally:
         await delete_account(harness.runtime, name)
@@ -109,22 +117,5 @@ async def _letter_arrives(
     harness: Harness, broker: Broker, subscription: Subscription, letters: Recorder, what: str
 ) -> None:
     body = f"letter-{what}".encode()
-    letter = Delivery(body, {}, "", "key", redelivered=False, position="", token=None)
-
-    async def parked() -> bool:
-        try:
-            await broker.publish_dead_letter(subscription, letter, {})
-        except UnavailableError:
-            return False
-        return True
-
-    await eventually(parked, "a dead letter is parked again", harness.deadline_s)
+    await until_parked(broker, subscription, body, harness.deadline_s)
     await letters.until(lambda: body in letters.bodies, "the letter is read, not lost")
-
-
-async def _no_trouble(harness: Harness, broker: Broker) -> None:
-    await eventually(lambda: _true(not broker.troubles), "no trouble is left", harness.deadline_s)
-
-
-async def _true(condition: object) -> bool:
-    return bool(condition)

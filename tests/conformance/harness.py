@@ -18,6 +18,7 @@ from uuid import uuid4
 from deploy.native import BrokerName, Runtime
 from shared.broker.base import Broker, Delivery, Message, Prepared, PublishFailure, Settlement, Subscription
 from shared.broker.connect import create_broker
+from shared.errors import UnavailableError
 from shared.settings import Settings
 from tests.conformance.servers_seen import delete_topics
 
@@ -279,6 +280,29 @@ async def eventually(
     except TimeoutError:
         raise AssertionError(f"{what}: not within {deadline_s:g} s; last answer: {answer!r}") from None
     return answer
+
+
+async def until_parked(broker: Broker, subscription: Subscription, body: bytes, deadline_s: float) -> None:
+    """Publish a dead letter until the broker takes it."""
+    letter = Delivery(body, {}, "", "key", redelivered=False, position="", token=None)
+
+    async def parked() -> bool:
+        try:
+            await broker.publish_dead_letter(subscription, letter, {})
+        except UnavailableError:
+            return False
+        return True
+
+    await eventually(parked, "a dead letter is parked again", deadline_s)
+
+
+async def until_no_trouble(broker: Broker, deadline_s: float) -> None:
+    """Wait until the adapter tells of nothing."""
+
+    async def all_well() -> bool:
+        return not broker.troubles
+
+    await eventually(all_well, "no trouble is left", deadline_s)
 
 
 async def until_one_got(recorders: Sequence[Recorder], messages: Iterable[Message]) -> None:

@@ -11,9 +11,7 @@ from aiormq.exceptions import AMQPError, PublishError
 
 from deploy.native import Runtime
 from shared.broker import tending
-from shared.broker.base import Delivery
-from shared.errors import UnavailableError
-from tests.conformance.harness import TYPE, Harness, eventually
+from tests.conformance.harness import TYPE, Harness, eventually, until_parked
 from tests.conformance.servers_seen import delete_queue
 
 TRIES_MAX = 100
@@ -31,24 +29,14 @@ async def test_a_dead_letter_that_comes_back_has_its_place_bound_anew(servers: R
         broker, subscription = await harness.broker(), harness.subscription()
         await broker.subscribe(subscription, harness.recorder())
         await _spoil_binding(servers, f"{harness.channel}.dlx", f"{subscription.queue}.dlq", subscription.queue)
-        letter = Delivery(b"letter", {}, "", "key", redelivered=False, position="", token=None)
-
-        async def parked() -> bool:
-            try:
-                await broker.publish_dead_letter(subscription, letter, {})
-            except UnavailableError:
-                return False
-            return True
-
-        await eventually(parked, "the dead letter is parked", harness.deadline_s)
+        await until_parked(broker, subscription, b"letter", harness.deadline_s)
 
 
 async def test_when_something_was_gone_all_is_bound_anew(servers: Runtime) -> None:
     async with Harness(servers, "rabbit") as harness:
         publisher, broker, subscription = await harness.broker(), await harness.broker(), harness.subscription()
-        recorder = harness.recorder()
         await publisher.declare([harness.channel])
-        await broker.subscribe(subscription, recorder)
+        await broker.subscribe(subscription, harness.recorder())
         await _spoil_binding(servers, f"{harness.channel}.events", subscription.queue, TYPE)
         await delete_queue(servers, f"{subscription.queue}.dlq")
 

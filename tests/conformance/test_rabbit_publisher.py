@@ -6,7 +6,7 @@ import aio_pika
 
 from deploy.native import Runtime
 from shared.errors import UnavailableError
-from tests.conformance.harness import Harness, eventually
+from tests.conformance.harness import Harness, eventually, until_no_trouble
 from tests.conformance.servers_seen import delete_exchange, delete_queue
 
 
@@ -33,7 +33,7 @@ async def test_a_publisher_whose_channel_could_not_be_opened_again_publishes_on(
         await eventually(in_trouble, "it says that it cannot publish", harness.deadline_s)
         await delete_queue(servers, subscription.queue)
         await eventually(taken, "published again", harness.deadline_s)
-        await eventually(lambda: _is_empty(broker.troubles), "no trouble is left", harness.deadline_s)
+        await until_no_trouble(broker, harness.deadline_s)
 
 
 async def _replace_queue(servers: Runtime, name: str) -> None:
@@ -42,7 +42,3 @@ async def _replace_queue(servers: Runtime, name: str) -> None:
         channel = await connection.channel()
         await channel.queue_delete(name)
         await channel.declare_queue(name, durable=True)
-
-
-async def _is_empty(troubles: object) -> bool:
-    return not troubles

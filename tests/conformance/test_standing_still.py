@@ -9,7 +9,7 @@ from deploy.native import BrokerName, Runtime
 from deploy.topology import BROKERS
 from shared.broker import tending
 from shared.broker.base import Broker, Settlement
-from tests.conformance.harness import Harness, eventually, publish_all
+from tests.conformance.harness import Harness, eventually, publish_all, until_no_trouble
 
 BAD = b"bad-key-0:000000"
 
@@ -34,7 +34,7 @@ async def test_an_event_that_is_never_settled_is_told_until_it_is(system: Broker
         place = await eventually(lambda: _standing(broker), "it is told", harness.deadline_s)
         assert harness.channel in place
         recorder.settle = lambda _: Settlement.ACK
-        await eventually(lambda: _all_well(broker), "it is over", harness.deadline_s)
+        await until_no_trouble(broker, harness.deadline_s)
 
 
 @pytest.mark.parametrize("system", BROKERS)
@@ -46,7 +46,7 @@ async def test_a_handler_that_never_ends_is_told(system: BrokerName, servers: Ru
         await publish_all(broker, harness.messages(1))
         await eventually(lambda: _standing(broker), "it is told", harness.deadline_s)
         recorder.released.set()
-        await eventually(lambda: _all_well(broker), "it is over", harness.deadline_s)
+        await until_no_trouble(broker, harness.deadline_s)
 
 
 async def test_what_an_open_transaction_holds_back_is_told_until_it_ends(servers: Runtime) -> None:
@@ -63,14 +63,10 @@ async def test_what_an_open_transaction_holds_back_is_told_until_it_ends(servers
             assert place == f"{harness.channel}-events/0"
             assert "transaction" in broker.troubles[place].reason
             await foreign.abort_transaction()
-            await eventually(lambda: _all_well(broker), "it is over", harness.deadline_s)
+            await until_no_trouble(broker, harness.deadline_s)
         assert recorder.bodies == []
 
 
 async def _standing(broker: Broker) -> str | None:
     """The place that stands still."""
     return next((place for place, trouble in broker.troubles.items() if "stands still" in trouble.reason), None)
-
-
-async def _all_well(broker: Broker) -> bool:
-    return not broker.troubles

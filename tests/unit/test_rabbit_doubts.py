@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from shared.broker.rabbit.doubts import Doubts
+from tests.unit.clocks import Clock
 
 BINDING, ANOTHER = ("order.dlx", "notification.order"), ("order.events", "order.placed")
-
-
-class Clock:
-    """It stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_nothing_is_doubted_without_a_reason() -> None:
@@ -36,8 +27,8 @@ def test_all_are_made_anew_once_as_soon_as_nothing_is_gone_for_a_second() -> Non
     for _ in range(3):
         doubts.gone()
         assert not doubts.take()(*BINDING)
-        clock.now_s += 0.9
-    clock.now_s += 0.2
+        clock.now += 0.9
+    clock.now += 0.2
     anew = doubts.take()
     assert anew(*BINDING)
     assert anew(*ANOTHER)

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from shared.broker.tending import TEND_INTERVAL_S, Standstill
+from tests.unit.clocks import Clock
 
 MINUTE = 60.0
-
-
-class Clock:
-    """Says what it is told."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def looks(positions: list[dict[str, int]]) -> list[set[str]]:

@@ -24,6 +24,7 @@ from shared.publishing.outbox import NOTIFY_CHANNEL, Asks, publishing, publishin
 from shared.publishing.uow import UnitOfWork
 from shared.telemetry import Spans
 from shared.telemetry.tracing.recorder import Recorder
+from tests.unit.clocks import Clock
 from tests.unit.stages import Happened, Told, settings_with
 from tests.unit.test_pipeline import Stages, delivered
 from tests.unit.test_shared_unit_of_work import Connection, event
@@ -231,13 +232,6 @@ class Ready(EventData):
     told_directly = True
 
     text: str = ""
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Telling:

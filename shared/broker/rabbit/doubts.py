@@ -1,12 +1,13 @@
 """Which bindings the server may have without routing by them, so that they are to be made anew.
 
 While it deletes an exchange RabbitMQ 4.3 takes bindings to one that somebody declares again at once, has them from
-then on, and routes nothing by them: 4 of 10 that were made within those milliseconds. To bind again changes
-nothing, since the binding is there, and a process that starts is no better off. To unbind first helps.
+then on, and routes nothing by them: so ended 4 of 10 deletions during which four were made one after the other. To
+bind again changes nothing, since the binding is there, and a process that starts is no better off. To unbind first
+helps.
 
-Unbinding costs its queue what is published until it is bound again, a millisecond, if the binding was a good one.
-So that is done for two reasons alone: a message came back that it should have taken, and then nothing is routed by
-it; or something of ours was gone, and then events were lost already.
+Unbinding costs its queue what is published until it is bound again, if the binding was a good one. So that is done
+for two reasons alone: a dead letter came back that it should have taken, and then nothing is routed by it; or
+something of ours was gone, and then events were lost already.
 """
 
 from __future__ import annotations
